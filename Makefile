@@ -1,0 +1,52 @@
+# Everything needs only Python 3.11+ and make; the first target that runs makes .venv with the tested versions.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := pipeline train generate manifests
+
+.PHONY: help setup demo test check format docs soak clean
+help:
+	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
+	@echo "make test    the tests"
+	@echo "make check   lint, types, generated docs, the wheel"
+	@echo "make soak    slow and repeated tests (long)"
+
+$(READY): setup.cfg constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast]'
+	@touch $(READY)
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/corpus demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+check: $(READY) mypy-path
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(addprefix .mypy_path/corpus/,$(PACKAGES)) tests
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python tests/wheel.py
+
+.PHONY: mypy-path
+mypy-path:
+	@mkdir -p .mypy_path/corpus
+	@for package in $(PACKAGES); do ln -sfn ../../$$package .mypy_path/corpus/$$package; done
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) .mypy_path build dist *.egg-info demo-workspace

@@ -1,0 +1,1 @@
+"""From archives to packed rows: download, read, clean, filter, tokenize, pack."""

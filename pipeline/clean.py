@@ -1,0 +1,346 @@
+"""Cleaning rules: text in, text out, every change counted by the rule that made it.
+
+In: strings. Out: the same strings with markup, controls, odd widths and odd blanks made plain, and which rule changed which string.
+Invariants: clean(clean(x)) == clean(x), because the table is repeated until a whole pass changes nothing; a string's result does not depend on
+its neighbours; Chinese punctuation is content and passes untouched.
+Cost: every rule looks at a string with one search in C and works only on those it may change, joined into one string so that the
+price of a call is paid once per batch. Rules are linear in the length of their input, whatever the input.
+
+Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as the end of a text.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+SEAM = "\x1e"
+_PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
+
+_BLANKS = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_ODD_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+
+_BLOCK_TAGS = (
+    "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]|header|hr|li|main|"
+    "nav|ol|p|poem|pre|section|table|tbody|td|tfoot|th|thead|title|tr|ul"
+)
+_INLINE_TAGS = (
+    "a|abbr|acronym|audio|b|bdi|bdo|big|body|button|cite|code|col|colgroup|del|details|dfn|em|embed|font|gallery|head|html|i|iframe|img|"
+    "input|ins|kbd|label|link|mark|math|meta|nobr|noscript|nowiki|object|option|param|path|q|ref|references|rp|rt|ruby|s|samp|"
+    "script|select|small|source|span|strike|strong|style|sub|summary|sup|svg|textarea|time|tt|u|var|video|wbr"
+)
+_ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag
+    rf"""(?:\s+(?:[a-z_:@][\w:.-]{{0,60}}\s*=\s*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'|[^\s<>{SEAM}]{{0,2000}})"""
+    r"|allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open|reversed|selected)){0,40}"
+)
+_MARKUP = re.compile(
+    rf"```[^{SEAM}]*?```|`[^`\n{SEAM}]+`"  # code that was marked as code is content
+    rf"|(?P<comment><!--[^{SEAM}]{{0,4000}}?-->)"
+    rf"|</?(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}\s{{0,20}}/?>",
+    re.IGNORECASE,
+)
+_BLOCK = re.compile(_BLOCK_TAGS, re.IGNORECASE)
+_UNSEEN = re.compile(
+    rf"<(?P<tag>script|style)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style)\s*>|```|`|{SEAM}", re.IGNORECASE
+)
+_ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,8};|#[xX][0-9a-fA-F]{1,7};|[A-Za-z][A-Za-z0-9]{1,31};|nbsp)")
+_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e"
+    "\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e0fff\ud800-\udfff]"
+    "|\u200d(?![\u2600-\u27bf\U0001f000-\U0001faff])"
+)
+_INVISIBLE_SEAM = re.compile(_INVISIBLE.pattern.replace("\x0e-\x1f", "\x0e-\x1d\x1f"))
+_WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ]+")
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B)}
+_OPENERS = {"（": "）", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "〔": "〕"}
+_CLOSERS = {closer: opener for opener, closer in _OPENERS.items()}
+_FILLERS = "，、；：。,;: \u3000\u00a0"
+_EMPTY_BRACKET = re.compile(
+    f"（[{_FILLERS}]*）|「[{_FILLERS}]*」|『[{_FILLERS}]*』|《[{_FILLERS}]*》|〈[{_FILLERS}]*〉|【[{_FILLERS}]*】|〔[{_FILLERS}]*〕"
+)
+_INNER_BLANKS = re.compile(rf"(?<=[^\n{SEAM}{_BLANKS}])(?:[{_BLANKS}]{{2,}}|[{_ODD_BLANKS}\t])")
+_LEADING_BLANKS = re.compile(rf"(?:(?<=\n)|(?<={SEAM})|\A)[\t ]*[{_ODD_BLANKS}][{_BLANKS}]*")
+_TRAILING_BLANKS = re.compile(rf"(?<![{_BLANKS}])[{_BLANKS}]+(?=\n|{SEAM}|\Z)")
+_BLANK_LINES = re.compile(r"\n{3,}")
+_EDGES = re.compile(rf"(?:(?<={SEAM})|\A)[\n{_BLANKS}]+|(?<![\n{_BLANKS}])[\n{_BLANKS}]+(?={SEAM}|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One cleaning rule. `name` is the counter in the ledger; `apply` works on texts joined by SEAM."""
+
+    name: str
+    apply: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rules of a dataset in order, and what in a text may call for each of them."""
+
+    rules: tuple[Rule, ...]
+    scan: Callable[[str], list[str]]
+    """All characters of a text that some rule may change."""
+    calls: dict[str, int]
+    """For such a character the rules it calls for, as bits by their position."""
+    beyond: int
+    """Rules that any character beyond the basic plane calls for."""
+    blanks: int
+    lines: int
+    brackets: int
+
+
+@dataclass(slots=True)
+class Cleaned:
+    """Texts after cleaning, in order, and for each rule the positions it changed."""
+
+    texts: list[str]
+    changed: dict[str, set[int]] = field(default_factory=dict)
+
+
+def break_lines(text: str) -> str:
+    r"""Every kind of line break becomes a newline; the corpora's `\r\r` is one break each."""
+    return _BREAK.sub("\n", text)
+
+
+def unescape_entities(text: str) -> str:
+    """HTML entities become their characters, also when they were escaped several times over."""
+    return _ENTITY.sub(lambda match: html.unescape(f"&{match[1]}" if match[1] != "nbsp" else "&nbsp;"), text)
+
+
+def strip_tags(text: str) -> str:
+    """Known HTML and wiki tags go, block tags leaving a line break; `List<String>` and code in backticks are content."""
+    return _MARKUP.sub(_markup, _drop_unseen(text))
+
+
+def strip_invisible(text: str) -> str:
+    """Control, zero-width, bidirectional and unassigned format characters go; joiners inside an emoji stay."""
+    return _INVISIBLE_SEAM.sub("", text)
+
+
+def compose_nfc(text: str) -> str:
+    """Unicode normalisation form C, which leaves full-width punctuation alone (NFKC would not)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def narrow_letters(text: str) -> str:
+    """Full-width Latin letters and digits become ASCII; full-width punctuation stays."""
+    return _WIDE.sub(lambda match: match[0].translate(_NARROW), text)
+
+
+def simplify_script(text: str) -> str:
+    """Traditional lines become Simplified through OpenCC.
+
+    Only lines that hold a character which is nothing but Traditional are touched: OpenCC's phrases would else
+    turn the Simplified 打坏 into 打坯, and repeat themselves on 毕昇.
+    """
+    simplify, traditional, _ = _opencc()
+    lines = re.split(rf"([\n{SEAM}])", text)
+    hits = [index for index, line in enumerate(lines) if traditional(line)]
+    if not hits:
+        return text
+    for index, line in zip(hits, simplify("\n".join(lines[index] for index in hits)).split("\n"), strict=True):
+        lines[index] = line
+    return "".join(lines)
+
+
+def drop_empty_brackets(text: str) -> str:
+    """Brackets that hold nothing, or nothing but punctuation, since an extraction took their content."""
+    kept: list[str] = []
+    open_at: list[int] = []
+    for character in text:
+        if character in _OPENERS:
+            open_at.append(len(kept))
+            kept.append(character)
+        elif open_at and kept[open_at[-1]] == _CLOSERS.get(character):
+            del kept[open_at.pop() :]
+        else:
+            if character not in _FILLERS:
+                open_at.clear()
+            kept.append(character)
+    return "".join(kept)
+
+
+def collapse_blanks(text: str) -> str:
+    """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays, for code."""
+    text = _LEADING_BLANKS.sub("", _INNER_BLANKS.sub(" ", text))
+    return _TRAILING_BLANKS.sub("", text)
+
+
+def collapse_lines(text: str) -> str:
+    """At most one blank line between paragraphs, none at the ends."""
+    return _EDGES.sub("", _BLANK_LINES.sub("\n\n", text))
+
+
+@functools.cache
+def rules(*, simplify: bool, brackets: bool) -> Table:
+    """The table of rules, in the order in which they are applied."""
+    steps: list[tuple[Callable[[str], str], Iterable[str]]] = [
+        (break_lines, "\r\v\f\x85\u2028\u2029"),
+        (unescape_entities, "&"),
+        (strip_tags, "<"),
+        (strip_invisible, _basic(_INVISIBLE.match)),
+        (compose_nfc, _basic(lambda character: _may_compose(character) or None)),
+        (narrow_letters, _basic(_WIDE.match)),
+    ]
+    if simplify:
+        steps.append((simplify_script, _opencc()[2]))
+    if brackets:
+        steps.append((drop_empty_brackets, ""))
+    steps += [(collapse_blanks, [*_basic(re.compile(f"[{_ODD_BLANKS}]").match), "\t"]), (collapse_lines, "")]
+    calls: dict[str, int] = {}
+    bits: dict[str, int] = {}
+    for position, (rule, characters) in enumerate(steps):
+        bits[rule.__name__] = 1 << position
+        for character in characters:
+            calls[character] = calls.get(character, 0) | 1 << position
+    pattern = "".join(map(re.escape, sorted(calls)))
+    return Table(
+        rules=tuple(Rule(rule.__name__, rule) for rule, _ in steps),
+        scan=re.compile(f"[{pattern}\U00010000-\U0010ffff]").findall,
+        calls=calls,
+        beyond=bits["strip_invisible"] | bits["compose_nfc"],
+        blanks=bits["collapse_blanks"],
+        lines=bits["collapse_lines"],
+        brackets=bits.get("drop_empty_brackets", 0),
+    )
+
+
+def clean(text: str, table: Table) -> str:
+    """One text through the table."""
+    return clean_all([text], table).texts[0]
+
+
+def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
+    """Many texts through the table, repeated for those that changed until nothing does."""
+    cleaned = Cleaned(list(texts))
+    pending: Iterable[int] = range(len(cleaned.texts))
+    for turn in range(_PASSES + 2):
+        if turn == _PASSES:
+            _disarm(cleaned, pending)
+        buckets: list[list[int]] = [[] for _ in table.rules]
+        for index in pending:
+            called = _called(cleaned.texts[index], table)
+            while called:
+                lowest = called & -called
+                buckets[lowest.bit_length() - 1].append(index)
+                called ^= lowest
+        dirty: set[int] = set()
+        for rule, bucket in zip(table.rules, buckets, strict=True):
+            if bucket:
+                _apply(rule, cleaned, bucket, dirty)
+        if not dirty:
+            break
+        pending = sorted(dirty)
+    return cleaned
+
+
+def _called(text: str, table: Table) -> int:
+    """The rules that a text may need, as bits; 0 for a text that is clean."""
+    called = 0
+    found = table.scan(text)
+    if found:
+        calls, beyond = table.calls, table.beyond
+        for character in set(found):
+            called |= calls.get(character, beyond)
+    if "  " in text or " \n" in text:
+        called |= table.blanks
+    if "\n\n\n" in text or text[:1].isspace() or text[-1:].isspace():
+        called |= table.lines | table.blanks
+    if table.brackets and _EMPTY_BRACKET.search(text):
+        called |= table.brackets
+    return called
+
+
+def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int]) -> None:
+    """Apply one rule to the texts that call for it, as one string."""
+    texts = cleaned.texts
+    before = [texts[index] for index in bucket]
+    joined = SEAM.join(before)
+    if (
+        joined.count(SEAM) != len(before) - 1
+    ):  # a raw seam is an invisible character like others, taken out ahead of all rules
+        for index in bucket:
+            texts[index] = texts[index].replace(SEAM, "")
+        joined = SEAM.join([texts[index] for index in bucket])
+    after = rule.apply(joined).split(SEAM)
+    changed = [index for index, old, new in zip(bucket, before, after, strict=True) if old != new]
+    if changed:
+        for index, new in zip(bucket, after, strict=True):
+            texts[index] = new
+        cleaned.changed.setdefault(rule.name, set()).update(changed)
+        dirty.update(changed)
+
+
+def _basic(test: Callable[[str], object]) -> list[str]:
+    """Characters of the basic plane that pass a test."""
+    return [character for character in map(chr, range(0x10000)) if test(character) is not None]
+
+
+def _may_compose(character: str) -> bool:
+    """Whether a character can make a text differ from its normal form: marks, vowel and final Hangul jamo, and what has another form."""
+    return (
+        unicodedata.category(character)[0] == "M"
+        or "\u1160" <= character <= "\u11ff"
+        or not unicodedata.is_normalized("NFC", character)
+    )
+
+
+def _disarm(cleaned: Cleaned, pending: Iterable[int]) -> None:
+    """Markup nested a dozen deep is an attack or a ruin: what could open a tag, an entity or code goes."""
+    for index in pending:
+        cleaned.texts[index] = re.sub("[<&`]", "", cleaned.texts[index])
+        cleaned.changed.setdefault("strip_tags", set()).add(index)
+
+
+def _markup(match: re.Match[str]) -> str:
+    tag = match["tag"]
+    if tag is None:
+        return "" if match["comment"] else match[0]
+    return "\n" if _BLOCK.fullmatch(tag) else ""
+
+
+def _drop_unseen(text: str) -> str:
+    """Take out what a browser does not show: the insides of `script` and `style`, but not inside code."""
+    folded = text.lower()
+    if "</script" not in folded and "</style" not in folded:
+        return text
+    kept: list[str] = []
+    last = 0  # everything before it is decided
+    opened: int | None = None
+    code = ""
+    for match in _UNSEEN.finditer(text):
+        token = match[0]
+        if token == SEAM:
+            opened, code = None, ""
+        elif token[0] == "`":
+            code = "" if code == token else code or token
+        elif code:
+            continue
+        elif match["tag"]:
+            opened = match.start() if opened is None else opened
+        elif opened is not None:
+            kept.append(text[last:opened])
+            last, opened = match.end(), None
+    kept.append(text[last:])
+    return "".join(kept)
+
+
+@functools.cache
+def _opencc() -> tuple[Callable[[str], str], Callable[[str], object], list[str]]:
+    """OpenCC's converter, a search for a character that is Traditional and nothing else, and all such characters."""
+    import opencc  # noqa: PLC0415  # loads its dictionaries; only the datasets that want it pay
+
+    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
+    characters = [chr(code) for first, end in ((0x3400, 0x4DC0), (0x4E00, 0xA000)) for code in range(first, end)]
+    simplified = convert("\n".join(characters)).split("\n")
+    traditional = {before for before, after in zip(characters, simplified, strict=True) if before != after}
+    # In names and set phrases OpenCC leaves these as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹, 联陞): alone they prove
+    # nothing. Beyond the basic plane a set would be searched one by one; such a character comes with others that prove the script.
+    ambiguous = set("乾昇麽祕徵蒐釐氾薹陞") | set("".join(simplified))
+    certain = sorted(traditional - ambiguous)
+    return convert, re.compile("[" + "".join(certain) + "]").search, certain

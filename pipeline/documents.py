@@ -1,0 +1,252 @@
+"""From the records of a piece to one shard of documents and one of dropped records, with the books of both.
+
+In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` where something was dropped, and the counts.
+Invariants: a record is kept or dropped with a reason, never both, never neither; the rejected shard is written before the documents shard, so
+a documents shard means both are whole; both carry the fingerprint of their work and the counts.
+Cost: one mebibyte of records and one row group of documents at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.pipeline.clean import clean_all, rules
+from corpus.pipeline.errors import BooksError, ShapeError
+from corpus.pipeline.filter import Limits, judge
+from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.read import Block, File, Piece, read
+from corpus.pipeline.records import SHAPE_REASONS, Parsed, Reject, composer, parser, parts_of
+from corpus.pipeline.shards import COUNTS_KEY, DOCUMENT_SCHEMA, FINGERPRINT_KEY, REJECTED_SCHEMA, part_name
+from corpus.pipeline.workspace import atomic
+
+_GROUP_CHARACTERS = 4 << 20
+_SHAPE_RECORDS = 20
+_SHAPE_SHARE = 0.95
+
+
+@dataclass(slots=True)
+class Counts:
+    """The books of a piece, or of all pieces."""
+
+    records: int = 0
+    documents: Counter[str] = field(default_factory=Counter)
+    characters: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Counts) -> None:
+        """Sum two books."""
+        self.records += other.records
+        for name in ("documents", "characters", "dropped", "cleaned"):
+            getattr(self, name).update(getattr(other, name))
+
+    def check(self, where: str) -> None:
+        """Raise BooksError unless every record was kept or dropped for a reason."""
+        kept, dropped = self.documents.total(), self.dropped.total()
+        if self.records != kept + dropped:
+            raise BooksError(f"{where}: {self.records:,} records are not {kept:,} documents + {dropped:,} dropped")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the ledger holds it."""
+        return {
+            "records": self.records,
+            "documents": self.documents.total(),
+            "splits": dict(sorted(self.documents.items())),
+            "dropped": dict(sorted(self.dropped.items())),
+            "cleaned": dict(sorted(self.cleaned.items())),
+            "characters": dict(sorted(self.characters.items())),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Counts:
+        """Back from `to_dict`."""
+        return cls(
+            records=values["records"],
+            documents=Counter(values["splits"]),
+            characters=Counter(values["characters"]),
+            dropped=Counter(values["dropped"]),
+            cleaned=Counter(values["cleaned"]),
+        )
+
+
+def make_part(
+    piece: Piece, *, raw: Path, folder: Path, manifest: Manifest, min_length: int, identity: str
+) -> tuple[int, Counts]:
+    """Make one shard and the books of it; runs in a worker.
+
+    Raises:
+        ShapeError: nearly all records of a file are not what the manifest describes.
+
+    """
+    counts = Counts()
+    kept = _Columns(DOCUMENT_SCHEMA)
+    dropped = _Columns(REJECTED_SCHEMA)
+    name = part_name(piece.number)
+    with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
+        for span in piece.spans:
+            before = counts.dropped.copy(), counts.records
+            maker = _Maker(span.file, manifest, Limits(min_length=min_length), counts)
+            for block in read(raw, span):
+                maker.make(block, kept, dropped)
+                if kept.characters >= _GROUP_CHARACTERS:
+                    kept.flush(writer)
+            _check_shape(span.file, manifest, counts, *before, dropped)
+        kept.flush(writer)
+        if dropped.rows:
+            _write_rejected(folder / "rejected" / name, dropped, identity)
+        _sign(writer, identity, counts.to_dict())
+    return piece.number, counts
+
+
+class _Columns:
+    """Rows of a table, column by column, until they are written."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.columns: list[list[Any]] = [[] for _ in schema]
+        self.characters = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.columns[0])
+
+    def append(self, *values: Any) -> None:
+        for column, value in zip(self.columns, values, strict=True):
+            column.append(value)
+
+    def table(self) -> pa.Table:
+        arrays = [pa.array(column, field.type) for column, field in zip(self.columns, self.schema, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def flush(self, writer: pq.ParquetWriter) -> None:
+        if self.rows:
+            writer.write_table(self.table())
+            self.columns = [[] for _ in self.schema]
+            self.characters = 0
+
+
+class _Maker:
+    """Turns blocks of one file's records into documents."""
+
+    def __init__(self, file: File, manifest: Manifest, limits: Limits, counts: Counts) -> None:
+        shape = manifest.shapes[file.shape]
+        self.file = file
+        self.text_only = file.layout == "text"
+        self.parse = parser(shape)
+        self.compose = composer(shape)
+        self.width = len(parts_of(shape))
+        self.rules = rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets)
+        self.limits = limits
+        self.counts = counts
+        self.share = manifest.validation_share
+
+    def make(self, block: Block, kept: _Columns, dropped: _Columns) -> None:
+        records, too_large = block
+        parsed = self._plain(records) if self.text_only else self.parse(records)
+        self.counts.records += len(records) + len(too_large)
+        self._clean(parsed)
+        rejects = [*too_large, *parsed.rejects]
+        compose, width, limits = self.compose, self.width, self.limits
+        for index, offset in enumerate(parsed.offsets):
+            text, prompt_length = compose(parsed.texts[index * width : (index + 1) * width])
+            name = f"{parsed.names[index]}@{self.file.tail}:{offset}"
+            verdict = judge(text, prompt_length, limits)
+            if verdict is not None:
+                rejects.append(Reject(offset, verdict[0], verdict[1], parsed.raws[index], name))
+                continue
+            split = self.file.split if self.file.split != "hash" else self._split(name)
+            kept.append(name, text, prompt_length, split, self.file.path, offset, parsed.metas[index])
+            kept.characters += len(text)
+            self.counts.documents[split] += 1
+            self.counts.characters[split] += len(text)
+        for reject in sorted(rejects, key=lambda reject: reject.offset):
+            self._drop(reject, dropped)
+
+    def _clean(self, parsed: Parsed) -> None:
+        cleaned = clean_all(parsed.texts, self.rules)
+        parsed.texts = cleaned.texts
+        for rule, positions in cleaned.changed.items():
+            self.counts.cleaned[rule] += len({position // self.width for position in positions})
+
+    def _plain(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
+        """Records of the plain-text layout: all text, no fields."""
+        parsed = Parsed()
+        for offset, raw in records:
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                parsed.rejects.append(Reject(offset, "not_utf8", f"byte {error.start}: {error.reason}", raw))
+                continue
+            parsed.offsets.append(offset)
+            parsed.names.append("")
+            parsed.texts += [*[""] * (self.width - 1), text]
+            parsed.metas.append("{}")
+            parsed.raws.append(raw)
+        return parsed
+
+    def _drop(self, reject: Reject, dropped: _Columns) -> None:
+        self.counts.dropped[reject.reason] += 1
+        dropped.append(self.file.path, reject.offset, reject.id, reject.reason, reject.detail, reject.raw)
+
+    def _split(self, name: str) -> str:
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        return "validation" if int.from_bytes(digest, "big") < self.share * 2**64 else "train"
+
+
+def _check_shape(
+    file: File, manifest: Manifest, counts: Counts, dropped_before: Counter[str], records_before: int, dropped: _Columns
+) -> None:
+    """Stop when a file is plainly not what the manifest describes."""
+    records = counts.records - records_before
+    odd = {reason: counts.dropped[reason] - dropped_before[reason] for reason in SHAPE_REASONS}
+    if records < _SHAPE_RECORDS or sum(odd.values()) < records * _SHAPE_SHARE:
+        return
+    reason = max(odd, key=lambda name: odd[name])
+    position = dropped.columns[3].index(reason)
+    fields = ", ".join(f"{name} ({kind.__name__})" for name, kind in manifest.shapes[file.shape].fields.items())
+    begin = bytes(dropped.columns[5][position][:80])
+    raise ShapeError(
+        f"{file.path}: {sum(odd.values()):,} of the first {records:,} records are not records of {manifest.name}, most for "
+        f"{reason}: {dropped.columns[4][position]}; the first such begins with {begin.decode('utf-8', 'backslashreplace')!r}",
+        hint=f"Expected one JSON object a line with the fields {fields}.{_advice(begin)}",
+    )
+
+
+def _advice(begin: bytes) -> str:
+    if begin.startswith(b"["):
+        return " It looks like one JSON array: `jq -c '.[]'` makes lines of it."
+    if begin[:2] in {b"\xff\xfe", b"\xfe\xff"} or begin[1:2] == b"\0":
+        return " It looks like UTF-16: `iconv -f UTF-16 -t UTF-8` converts it."
+    return ""
+
+
+def _writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        out,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["split", "source_file", "reason"],
+        write_statistics=["source_offset"],
+    )
+
+
+def _sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> None:
+    writer.add_key_value_metadata(
+        {FINGERPRINT_KEY: identity.encode(), COUNTS_KEY: json.dumps(counts, sort_keys=True).encode()}
+    )
+
+
+def _write_rejected(path: Path, dropped: _Columns, identity: str) -> None:
+    with atomic(path) as out, _writer(out, REJECTED_SCHEMA) as writer:
+        dropped.flush(writer)
+        _sign(writer, identity, {"rejected": True})

@@ -1,0 +1,301 @@
+"""Manifests: TOML in, frozen values out.
+
+A manifest says where a dataset comes from, what its records look like and how a record becomes a document. It is
+untrusted input: an unknown key, a wrong type or a missing key raises ManifestError that names the file and the key, and
+nothing in it is ever executed or used as a path outside the workspace. Reading one costs about a millisecond.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from corpus.pipeline.errors import ManifestError
+
+T = TypeVar("T")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # form: (roles that must be named, roles that may be named)
+    "article": (("body",), ("title",)),
+    "question": (("title", "answer"), ("detail",)),
+    "translation": (("source", "target"), ()),
+}
+_FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirror:
+    """One place that offers the dataset."""
+
+    name: str
+    """What people call the place."""
+    files: tuple[str, ...]
+    """URLs, all needed; `{hub}` stands for HF_ENDPOINT or the Hugging Face hub."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One kind of file of records: inside the archive, or lying there unpacked."""
+
+    pattern: str
+    """The last parts of its path; `*` and `?` stand for anything but a slash."""
+    split: Split | Literal["hash"]
+    """The official split, or "hash": decided by the document's id."""
+    shape: str
+    """The dataset whose fields and document rule its records follow: nearly always this one."""
+    bytes: int | None
+    """Size of the official file, where it is known."""
+    sha256: str | None
+    """Digest of the official file, where it is known."""
+
+    def tail(self, path: str) -> str | None:
+        """The part of `path` that the pattern describes, or None when it does not match.
+
+        >>> Member(pattern="??/wiki_*", split="hash", shape="x", bytes=None, sha256=None).tail("wiki_zh/AA/wiki_00")
+        'AA/wiki_00'
+        """
+        parts = PurePosixPath(path).parts[-len(PurePosixPath(self.pattern).parts) :]
+        tail = "/".join(parts)
+        return tail if re.fullmatch(_glob(self.pattern), tail) else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What a record looks like and how it becomes a document."""
+
+    fields: dict[str, type]
+    """Every field the records have, with its JSON type."""
+    form: str
+    """`article`, `question` or `translation`."""
+    roles: dict[str, str]
+    """Which field plays which part of the form: `title`, `body`, `detail`, `answer`, `source`, `target`."""
+    id_fields: tuple[str, ...]
+    """Fields that together name a record; none when records have no name of their own."""
+
+    @property
+    def meta_fields(self) -> tuple[str, ...]:
+        """Fields that do not enter the text."""
+        used = set(self.roles.values())
+        return tuple(name for name in self.fields if name not in used)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """One dataset."""
+
+    name: str
+    title: str
+    summary: str
+    homepage: str
+    licence: str
+    citation: str
+    archive: str
+    """Name of the official archive; empty for the built-in dataset."""
+    archive_bytes: int
+    """Size of the official archive, rounded as published; 0 when there is none."""
+    raw_bytes: int
+    """Size of the official records unpacked, rounded as published."""
+    records: int
+    """Records in the official release, rounded as published."""
+    min_length: int
+    """Shortest document kept, in characters."""
+    min_length_reason: str
+    validation_share: float
+    """Share of documents that a member with split "hash" gives to validation."""
+    simplify: bool
+    """Whether Traditional characters become Simplified ones."""
+    drop_empty_brackets: bool
+    """Whether brackets that an extraction emptied are taken out."""
+    mirrors: tuple[Mirror, ...]
+    members: tuple[Member, ...]
+    shapes: dict[str, Shape]
+    """The shape of every name that `members` refers to."""
+
+    def member_of(self, path: str) -> tuple[Member, str] | None:
+        """The member that `path` is, with the tail of the path that its pattern describes."""
+        for member in self.members:
+            tail = member.tail(path)
+            if tail is not None:
+                return member, tail
+        return None
+
+
+CORPORA = ("wiki2019zh", "news2016zh", "baike2018qa", "webtext2019zh", "translation2019zh")
+BUILT_IN = "demo"
+DATASETS = (*CORPORA, BUILT_IN)
+
+
+def load(name: str) -> Manifest:
+    """The manifest of a dataset that comes with the package.
+
+    Raises:
+        ManifestError: no dataset has this name, or its manifest is malformed.
+
+    """
+    if name not in DATASETS:
+        raise ManifestError(f"there is no dataset called {name!r}", hint=f"The datasets are: {', '.join(DATASETS)}.")
+    resource = files("corpus.manifests") / f"{name}.toml"
+    return parse(resource.read_text(encoding="utf-8"), where=f"{name}.toml")
+
+
+def parse(text: str, *, where: str) -> Manifest:
+    """Read one manifest; `where` is what errors call it."""
+    try:
+        table = _Table(tomllib.loads(text), where, "")
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"{where} is not TOML: {error}") from error
+    name = table.take("name", str)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
+        raise ManifestError(f"{where}: name: {name!r} is not a dataset name (lower-case letters, digits, - and _)")
+    members = tuple(_member(entry, name) for entry in table.tables("members"))
+    if not members:
+        raise ManifestError(f"{where}: members: at least one is needed")
+    shapes = _shapes(table, name, members, where)
+    manifest = Manifest(
+        name=name,
+        title=table.take("title", str),
+        summary=table.take("summary", str),
+        homepage=table.take("homepage", str),
+        licence=table.take("licence", str),
+        citation=table.take("citation", str),
+        archive=table.take("archive", str, default=""),
+        archive_bytes=table.take("archive_bytes", int, default=0),
+        raw_bytes=table.take("raw_bytes", int),
+        records=table.take("records", int),
+        min_length=table.take("min_length", int),
+        min_length_reason=table.take("min_length_reason", str),
+        validation_share=table.take("validation_share", float, default=0.005),
+        simplify=table.take("simplify", bool),
+        drop_empty_brackets=table.take("drop_empty_brackets", bool),
+        mirrors=tuple(_mirror(entry) for entry in table.tables("mirrors")),
+        members=members,
+        shapes=shapes,
+    )
+    table.finish()
+    if "/" in manifest.archive or manifest.archive.startswith("."):
+        raise ManifestError(f"{where}: archive: {manifest.archive!r} must be a plain file name")
+    if not 0 <= manifest.validation_share < 1:
+        raise ManifestError(f"{where}: validation_share: {manifest.validation_share} is not a share between 0 and 1")
+    return manifest
+
+
+class _Table:
+    """One TOML table that is emptied key by key; what is left at the end was not expected."""
+
+    def __init__(self, values: dict[str, Any], where: str, path: str) -> None:
+        self.values = dict(values)
+        self.where = where
+        self.path = path
+
+    def take(self, key: str, kind: type[T], default: T | None = None) -> T:
+        value = self.values.pop(key, default)
+        if value is None:
+            raise ManifestError(f"{self.where}: {self.path}{key}: is missing")
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ManifestError(
+                f"{self.where}: {self.path}{key}: must be {kind.__name__}, is {type(value).__name__} {value!r}"
+            )
+        if kind is int and value < 0:
+            raise ManifestError(f"{self.where}: {self.path}{key}: must not be negative, is {value}")
+        return value
+
+    def strings(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
+        values = self.take(key, list, default)
+        if not all(type(value) is str for value in values):
+            raise ManifestError(f"{self.where}: {self.path}{key}: must be a list of strings, is {values!r}")
+        return tuple(values)
+
+    def tables(self, key: str) -> list[_Table]:
+        entries = self.take(key, list, [])
+        for index, entry in enumerate(entries):
+            if type(entry) is not dict:
+                raise ManifestError(f"{self.where}: {self.path}{key}[{index}]: must be a table, is {entry!r}")
+        return [_Table(entry, self.where, f"{self.path}{key}[{index}].") for index, entry in enumerate(entries)]
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.take(key, dict), self.where, f"{self.path}{key}.")
+
+    def finish(self) -> None:
+        if self.values:
+            key = next(iter(self.values))
+            raise ManifestError(f"{self.where}: {self.path}{key}: unknown key")
+
+
+def _mirror(entry: _Table) -> Mirror:
+    mirror = Mirror(name=entry.take("name", str), files=entry.strings("files"))
+    entry.finish()
+    for url in mirror.files:
+        if not re.match(r"(https?://|\{hub\}/)", url):
+            raise ManifestError(f"{entry.where}: {entry.path}files: {url!r} is neither http(s):// nor {{hub}}/")
+    return mirror
+
+
+def _member(entry: _Table, name: str) -> Member:
+    split = entry.take("split", str)
+    if split not in (*SPLITS, "hash"):
+        raise ManifestError(f"{entry.where}: {entry.path}split: {split!r} is not train, validation, test or hash")
+    size = entry.values.pop("bytes", None)
+    digest = entry.values.pop("sha256", None)
+    if size is not None and (type(size) is not int or size < 0):
+        raise ManifestError(f"{entry.where}: {entry.path}bytes: must be int, is {size!r}")
+    if digest is not None and not (type(digest) is str and re.fullmatch(r"[0-9a-f]{64}", digest)):
+        raise ManifestError(f"{entry.where}: {entry.path}sha256: must be 64 hexadecimal digits, is {digest!r}")
+    member = Member(
+        pattern=entry.take("pattern", str),
+        split=split,  # type: ignore[arg-type]  # checked three lines up
+        shape=entry.take("shape", str, default=name),
+        bytes=size,
+        sha256=digest,
+    )
+    entry.finish()
+    return member
+
+
+def _shapes(table: _Table, name: str, members: tuple[Member, ...], where: str) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for shape in dict.fromkeys(member.shape for member in members):
+        if shape == name:
+            shapes[shape] = _shape(table)
+        elif shape in CORPORA:
+            shapes[shape] = load(shape).shapes[shape]
+        else:
+            raise ManifestError(f"{where}: members: shape {shape!r} is neither this dataset nor one of the corpora")
+    return shapes
+
+
+def _shape(table: _Table) -> Shape:
+    fields_table = table.table("fields")
+    fields: dict[str, type] = {}
+    for field in list(fields_table.values):
+        kind = fields_table.take(field, str)
+        if kind not in _FIELD_TYPES:
+            raise ManifestError(f"{table.where}: fields.{field}: {kind!r} is not one of {', '.join(_FIELD_TYPES)}")
+        fields[field] = _FIELD_TYPES[kind]
+    document = table.table("document")
+    form = document.take("form", str)
+    if form not in FORMS:
+        raise ManifestError(f"{table.where}: document.form: {form!r} is not one of {', '.join(FORMS)}")
+    needed, optional = FORMS[form]
+    roles = {role: document.take(role, str) for role in needed}
+    roles |= {role: document.take(role, str) for role in optional if role in document.values}
+    id_fields = document.strings("id", [])
+    document.finish()
+    for key, field in [*roles.items(), *(("id", field) for field in id_fields)]:
+        if field not in fields:
+            raise ManifestError(f"{table.where}: document.{key}: {field!r} is not among the fields")
+    for role, field in roles.items():
+        if fields[field] is not str:
+            raise ManifestError(f"{table.where}: document.{role}: field {field!r} must be str to be text")
+    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields)
+
+
+def _glob(pattern: str) -> str:
+    """A glob as a regular expression in which neither wildcard crosses a slash."""
+    return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)

@@ -1,0 +1,355 @@
+"""The packing stage: documents become rows of exactly `seq_length` tokens.
+
+In: `documents/<dataset>/` and `tokenizer/`. Out: `packed/<dataset>/`, a DatasetDict that `datasets.load_from_disk` opens.
+Invariants: tokens encoded = tokens in segments, checked for every shard; only documents longer than a row are cut; a shard depends on its
+documents shards and the tokenizer alone, so workers, interruption and engine change nothing.
+Cost: one group of documents shards at a time, about 60 bytes a token while it is being packed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpus.pipeline import encoder, packing, tokenizer
+from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
+from corpus.pipeline.manifest import SPLITS
+from corpus.pipeline.pool import default_workers, run_pieces
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.shards import (
+    describe_rows,
+    describe_state,
+    document_ref,
+    part_metadata,
+    parts,
+    read_part,
+    rows_metadata,
+    rows_table,
+    with_metadata,
+    write_rows,
+)
+from corpus.pipeline.workspace import (
+    LEDGER,
+    FileDigest,
+    Ledger,
+    Report,
+    Stopwatch,
+    Workspace,
+    atomic,
+    changes,
+    fingerprint,
+    read_ledger,
+    remove_leftovers,
+    write_atomic,
+    write_ledger,
+)
+
+STAGE = "pack"
+VERSION = 1
+SEQ_LENGTH = 1024
+STRATEGIES = ("best-fit", "concat")
+UNIT_CHARACTERS = 12 << 20
+_CHECK_DOCUMENTS = 256
+_FULL = 0.999
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackConfig:
+    """How one dataset's documents become rows."""
+
+    dataset: str
+    """Name of the dataset."""
+    seq_length: int = SEQ_LENGTH
+    """Tokens of a row."""
+    strategy: str = "best-fit"
+    """`best-fit`: only documents longer than a row are cut; `concat`: one after another, cut where a row ends."""
+    workers: int = 0
+    """Worker processes; one for each core when 0. The result does not depend on it."""
+    unit_characters: int = UNIT_CHARACTERS
+    """Characters of documents that one shard of rows is made of."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.seq_length < 2:
+            raise ValueError(f"--seq-length must be at least 2, is {self.seq_length}")
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, is {self.strategy}")
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, is {self.workers}")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one worker packs into one shard."""
+
+    split: str
+    number: int
+    parts: tuple[Path, ...]
+    characters: int
+
+    @property
+    def file(self) -> str:
+        """Path of the shard in the stage's folder."""
+        return f"{self.split}/data-{self.number:05d}.arrow"
+
+
+def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Pack a dataset; the caller holds `workspace.writing()`.
+
+    Raises:
+        WorkspaceError: there are no documents, or no tokenizer.
+        DamageError: a documents shard cannot be read.
+        WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
+
+    """
+    watch = Stopwatch()
+    name, folder = config.dataset, workspace.packed(config.dataset)
+    inputs = _inputs(workspace, name)
+    vocab_size = tokenizer.load(workspace.tokenizer).get_vocab_size()
+    settings = {
+        "seq_length": config.seq_length,
+        "strategy": config.strategy,
+        "vocab_size": vocab_size,
+        "unit_characters": config.unit_characters,
+    }
+    identity = fingerprint(STAGE, VERSION, settings, inputs)
+    before = read_ledger(folder)
+    reasons = changes(before, folder, VERSION, settings, inputs)
+    if before is not None and not reasons:
+        return Report(ledger=before, folder=folder, skipped=True)
+    for reason in reasons:
+        progress.say(f"{name}: rows are packed again: {reason}")
+    units = _units(workspace.documents(name), config.unit_characters)
+    engine, check, warning = encoder.choose(workspace.tokenizer, _check_sample(workspace.documents(name)))
+    if warning:
+        progress.say(warning)
+    (folder / LEDGER).unlink(missing_ok=True)
+    kept = _keep_current(folder, units, identity)
+    if kept:
+        progress.say(f"{name}: {len(kept)} finished shards are kept")
+    counts = _pack_all(config, workspace, units, kept, engine, identity, vocab_size, progress)
+    _describe(folder, units, config.seq_length, vocab_size, name, identity)
+    ledger = Ledger(
+        stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
+        outputs=[workspace.file_digest(path, folder) for path in _outputs(folder)],
+        counts={"splits": {split: dict(counts[split]) for split in counts}, "encoder_check": check}, fingerprint=identity,
+    )  # fmt: skip
+    write_ledger(
+        folder, ledger, {"seconds": watch.seconds, "engine": engine, "workers": config.workers or default_workers()}
+    )
+    return Report(
+        ledger=ledger,
+        folder=folder,
+        reasons=tuple(reasons),
+        notes=_notes(name, counts, config.seq_length),
+        seconds=watch.seconds,
+    )
+
+
+def pack_unit(
+    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, config: PackConfig, identity: str, vocab_size: int
+) -> dict[str, int]:
+    """Encode and pack one unit and write its shard; runs in a worker. Returns the books of the shard.
+
+    Raises:
+        BooksError: the tokens in the segments are not the tokens encoded.
+        DamageError: a documents shard cannot be read.
+
+    """
+    ids, lengths, references = _encode(unit, engine, tokenizer_folder)
+    plan = (packing.best_fit if config.strategy == "best-fit" else packing.concat)(lengths, config.seq_length)
+    pad = _special(tokenizer_folder, tokenizer.PAD)
+    rows = packing.fill(plan, ids, np.cumsum(lengths) - lengths, config.seq_length, pad)
+    counts = {
+        "documents": len(lengths),
+        "characters": unit.characters,
+        "tokens": int(lengths.sum()),
+        "rows": plan.rows,
+        "padding": plan.rows * config.seq_length - int(plan.lengths.sum()),
+        "cut_documents": int((np.bincount(plan.documents, minlength=len(lengths)) > 1).sum()),
+    }
+    if int(plan.lengths.sum()) != counts["tokens"]:
+        raise BooksError(f"{unit.file}: {counts['tokens']:,} tokens encoded, {int(plan.lengths.sum()):,} in segments")
+    table = rows_table(
+        rows, plan.row_starts, references[plan.documents], plan.starts, plan.lengths, vocab_size=vocab_size
+    )
+    with atomic(folder / unit.file) as out:
+        write_rows(out, with_metadata(table, identity, counts))
+    return counts
+
+
+def _encode(unit: Unit, engine: str, tokenizer_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids of a unit's documents with the separator after each, their lengths, and the documents' references."""
+    encode = _encoder(engine, tokenizer_folder).encode
+    separator = _special(tokenizer_folder, tokenizer.SEPARATOR)
+    flats: list[np.ndarray] = []
+    sizes: list[np.ndarray] = []
+    references: list[np.ndarray] = []
+    for shard, line, batch in _batches(unit):
+        wanted = np.flatnonzero(np.asarray(batch["split"].to_numpy(zero_copy_only=False) == unit.split))
+        if len(wanted) == 0:
+            continue
+        texts = batch["text"].take(wanted) if len(wanted) < batch.num_rows else batch["text"]
+        flat, counts = encode(texts.to_pylist())
+        flats.append(np.insert(flat, np.cumsum(counts), separator))
+        sizes.append(counts + 1)
+        references.append(document_ref(shard, line + wanted.astype(np.int64)))
+    return np.concatenate(flats), np.concatenate(sizes), np.concatenate(references)
+
+
+def _batches(unit: Unit) -> Iterator[tuple[int, int, Any]]:
+    for path in unit.parts:
+        yield from read_part(path, ["text", "split"])
+
+
+@functools.cache
+def _encoder(engine: str, folder: Path) -> encoder.Encoder:
+    return encoder.make(engine, folder)
+
+
+@functools.cache
+def _special(folder: Path, token: str) -> int:
+    number = tokenizer.load(folder).token_to_id(token)
+    if number is None:
+        raise WorkspaceError(f"{folder} has no {token}", hint="Run `corpus tokenizer` again.")
+    return int(number)
+
+
+def _inputs(workspace: Workspace, name: str) -> list[FileDigest]:
+    documents = read_ledger(workspace.documents(name))
+    if documents is None:
+        raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
+    folder = workspace.documents(name)
+    for output in documents.outputs:
+        path = folder / output.path
+        if not path.is_file() or workspace.digest(path) != output.sha256:
+            raise DamageError(
+                f"{path} is not what its ledger says",
+                hint=f"Delete it and run `corpus ingest --dataset {name}`: only it is made again.",
+            )
+    return (
+        [workspace.file_digest(folder / LEDGER), workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
+        if (workspace.tokenizer / "tokenizer.json").is_file()
+        else _no_tokenizer(workspace)
+    )
+
+
+def _no_tokenizer(workspace: Workspace) -> list[FileDigest]:
+    raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+
+
+def _units(folder: Path, unit_characters: int) -> list[Unit]:
+    """Groups of documents shards of about `unit_characters`, split by split; a small rest joins the group before it."""
+    units: list[Unit] = []
+    for split in SPLITS:
+        groups: list[tuple[list[Path], int]] = []
+        for path in parts(folder):
+            metadata = part_metadata(path)
+            characters = metadata[1]["characters"].get(split, 0) if metadata else 0
+            if not characters:
+                continue
+            if groups and groups[-1][1] + characters <= unit_characters:
+                groups[-1] = ([*groups[-1][0], path], groups[-1][1] + characters)
+            else:
+                groups.append(([path], characters))
+        units += [Unit(split, number, tuple(paths), size) for number, (paths, size) in enumerate(groups)]
+    return units
+
+
+def _check_sample(folder: Path) -> list[str]:
+    """Documents spread over the dataset, on which a faster engine must prove itself."""
+    paths = parts(folder)
+    chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
+    sample: list[str] = []
+    for path in chosen:
+        _, _, batch = next(iter(read_part(path, ["text"])), (0, 0, None))
+        if batch is not None:
+            step = max(1, batch.num_rows * len(chosen) // _CHECK_DOCUMENTS)
+            sample += batch["text"].to_pylist()[::step]
+    return sample
+
+
+def _keep_current(folder: Path, units: Sequence[Unit], identity: str) -> dict[str, dict[str, int]]:
+    """Finished shards of this very work; all others go."""
+    kept: dict[str, dict[str, int]] = {}
+    if not folder.is_dir():
+        return kept
+    remove_leftovers(folder)
+    wanted = {unit.file for unit in units}
+    for path in sorted(folder.glob("*/data-*.arrow")):
+        metadata = rows_metadata(path)
+        file = path.relative_to(folder).as_posix()
+        if metadata is not None and metadata[0] == identity and file in wanted:
+            kept[file] = dict(metadata[1])
+        else:
+            path.unlink()
+    return kept
+
+
+def _pack_all(
+    config: PackConfig, workspace: Workspace, units: Sequence[Unit], kept: Mapping[str, dict[str, int]], engine: str,
+    identity: str, vocab_size: int, progress: Progress,
+) -> dict[str, Counter[str]]:  # fmt: skip
+    work = partial(
+        pack_unit, folder=workspace.packed(config.dataset), tokenizer_folder=workspace.tokenizer, engine=engine, config=config,
+        identity=identity, vocab_size=vocab_size,
+    )  # fmt: skip
+    books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
+    missing = [unit for unit in units if unit.file not in kept]
+    progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
+    try:
+        made = run_pieces(work, missing, workers=config.workers or default_workers())
+        for unit in units:
+            books[unit.split].update(kept[unit.file] if unit.file in kept else next(made))
+            progress.advance(unit.characters)
+    finally:
+        progress.end()
+    _check_books(workspace, config.dataset, books)
+    return books
+
+
+def _check_books(workspace: Workspace, name: str, books: Mapping[str, Counter[str]]) -> None:
+    """Every document of the ledger of documents is in the rows, with all its characters."""
+    documents = read_ledger(workspace.documents(name))
+    expected = documents.counts if documents else {"splits": {}, "characters": {}}
+    for split, count in expected["splits"].items():
+        found = books.get(split, Counter())
+        if found["documents"] != count or found["characters"] != expected["characters"][split]:
+            raise BooksError(f"{name}, {split}: {count:,} documents, {found['documents']:,} packed")
+
+
+def _describe(folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: int, name: str, identity: str) -> None:
+    splits = list(dict.fromkeys(unit.split for unit in units))
+    for split in splits:
+        files = [Path(unit.file).name for unit in units if unit.split == split]
+        write_atomic(
+            folder / split / "dataset_info.json", describe_rows(seq_length, vocab_size, name=f"{name}, {split}")
+        )
+        write_atomic(folder / split / "state.json", describe_state(files, split=split, fingerprint=identity))
+    write_atomic(folder / "dataset_dict.json", json.dumps({"splits": splits}).encode())
+
+
+def _outputs(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in {LEDGER, "timings.json"})
+
+
+def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tuple[str, ...]:
+    """Splits whose slots are not 99.9 % used, and why."""
+    notes = []
+    for split, count in counts.items():
+        slots = count["rows"] * seq_length
+        used = count["tokens"] / slots if slots else 1.0
+        if used < _FULL:
+            notes.append(
+                f"{name}, {split}: {used:.1%} of the slots are used: with {count['rows']:,} rows the last ones weigh much; "
+                "a larger dataset or a smaller --seq-length fills more"
+            )
+    return tuple(notes)

@@ -1,0 +1,112 @@
+"""The packing core: token counts in, a plan of rows out. Pure arithmetic on numpy arrays.
+
+In: the length of every document in tokens, separator included. Out: for every row the segments in it, as flat arrays.
+Invariants: every token of every document is in exactly one segment; only documents longer than a row are cut; a row holds at most
+`seq_length` tokens; equal input gives the equal plan.
+Cost: best-fit works on counts of equal lengths and equal rooms, not on single documents, so its steps grow with `seq_length`, not with the
+number of documents.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rows as flat arrays; the segments of row r are those from row_starts[r] to row_starts[r + 1]."""
+
+    row_starts: np.ndarray
+    """[rows + 1] int64."""
+    documents: np.ndarray
+    """[segments] int64, index of the document."""
+    starts: np.ndarray
+    """[segments] int64, first token of the document in the segment."""
+    lengths: np.ndarray
+    """[segments] int64, tokens of the segment."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.row_starts) - 1
+
+    def offsets(self) -> np.ndarray:
+        """[segments] int64, position of each segment in its row."""
+        ends = np.cumsum(self.lengths)
+        firsts = np.concatenate(([0], ends))[self.row_starts[:-1]]
+        return ends - self.lengths - np.repeat(firsts, np.diff(self.row_starts))
+
+
+def concat(lengths: np.ndarray, seq_length: int) -> Plan:
+    """Documents one after another, cut where a row ends."""
+    total = int(lengths.sum())
+    ends = np.cumsum(lengths)
+    cuts = np.unique(np.concatenate((ends, np.arange(0, total, seq_length), [total])))
+    firsts, lasts = cuts[:-1], cuts[1:]
+    documents = np.searchsorted(ends, firsts, side="right")
+    row_starts = np.searchsorted(firsts, np.arange(0, total + seq_length, seq_length)[: -(-total // seq_length) + 1])
+    row_starts[-1] = len(firsts)
+    return Plan(row_starts, documents, firsts - (ends - lengths)[documents], lasts - firsts)
+
+
+def best_fit(lengths: np.ndarray, seq_length: int) -> Plan:
+    """Best-fit decreasing (Ding et al., 2024, "Fewer Truncations Improve Language Modeling").
+
+    Documents longer than a row are first cut into full rows and a rest; then every piece, longest first, goes to the row with the
+    least room that still takes it, or opens a new one.
+    """
+    documents, starts, sizes = _cut(lengths, seq_length)
+    order = np.argsort(-sizes, kind="stable")
+    row_of = np.empty(len(sizes), dtype=np.int64)
+    rooms: list[deque[tuple[int, int]]] = [deque() for _ in range(seq_length + 1)]  # room -> runs of (first row, count)
+    open_rooms = np.zeros(seq_length + 1, dtype=bool)
+    rows = 0
+    position = 0
+    distinct, counts = np.unique(sizes, return_counts=True)
+    for size, count in zip(distinct[::-1].tolist(), counts[::-1].tolist(), strict=True):
+        end = position + count
+        while position < end:
+            room = int(np.argmax(open_rooms[size:])) + size
+            if open_rooms[room]:
+                first, run = rooms[room].popleft()
+            else:
+                first, run, room = rows, end - position, seq_length
+            # The least room that takes a piece takes the next equal one too, as long as it can: what is left of it is less still.
+            each = min(room // size, end - position)
+            taken = min(run, (end - position) // each)
+            row_of[order[position : position + taken * each]] = first + np.repeat(np.arange(taken), each)
+            position += taken * each
+            if first == rows:
+                rows += taken
+            elif taken < run:
+                rooms[room].appendleft((first + taken, run - taken))
+            open_rooms[room] = bool(rooms[room])
+            if room > each * size:
+                rooms[room - each * size].append((first, taken))
+                open_rooms[room - each * size] = True
+    by_row = order[np.argsort(row_of[order], kind="stable")]
+    row_starts = np.searchsorted(row_of[by_row], np.arange(rows + 1))
+    return Plan(row_starts, documents[by_row], starts[by_row], sizes[by_row])
+
+
+def _cut(lengths: np.ndarray, seq_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pieces of at most a row, as (document, start, length), in document order."""
+    pieces = -(-lengths // seq_length)
+    documents = np.repeat(np.arange(len(lengths)), pieces)
+    ranks = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = ranks * seq_length
+    return documents, starts, np.minimum(lengths[documents] - starts, seq_length)
+
+
+def fill(plan: Plan, ids: np.ndarray, document_starts: np.ndarray, seq_length: int, pad: int) -> np.ndarray:
+    """[rows, seq_length] token ids of a plan, from `ids` in which document d begins at document_starts[d]."""
+    rows = np.full(plan.rows * seq_length, pad, dtype=ids.dtype)
+    row_of = np.repeat(np.arange(plan.rows), np.diff(plan.row_starts))
+    sources = document_starts[plan.documents] + plan.starts
+    targets = row_of * seq_length + plan.offsets()
+    within = np.arange(int(plan.lengths.sum())) - np.repeat(np.cumsum(plan.lengths) - plan.lengths, plan.lengths)
+    rows[np.repeat(targets, plan.lengths) + within] = ids[np.repeat(sources, plan.lengths) + within]
+    return rows.reshape(plan.rows, seq_length)

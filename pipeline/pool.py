@@ -1,0 +1,76 @@
+"""Worker processes that do numbered pieces of work and cannot hang their command.
+
+In: a function, pieces in order. Out: results in the same order, each as soon as its turn has come.
+Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the input; a worker that dies
+(killed, out of memory) ends the command with WorkerError; workers end when their parent does, however it ends.
+Processes are spawned, never forked: the parent has threads, and a forked lock is a hang.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from corpus.pipeline.errors import WorkerError
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """One worker for each core this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int) -> Iterator[Result]:
+    """Apply `function` to every piece and yield the results in order.
+
+    With one worker the work is done in this process. Closing the iterator, or an exception in its consumer, stops the workers.
+
+    Raises:
+        WorkerError: a worker died without a word.
+
+    """
+    if workers <= 1:
+        yield from map(function, pieces)
+        return
+    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for piece in pieces:
+            pending.append(executor.submit(function, piece))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process died before its piece was done (killed, or out of memory)",
+            hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
+        ) from error
+    finally:
+        processes = list((executor._processes or {}).values())  # kill_workers() is public only from 3.14
+        if pending:
+            for process in processes:
+                process.kill()
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

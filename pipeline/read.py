@@ -1,0 +1,484 @@
+"""Readers: from what lies in `raw/` to numbered pieces of records, whatever it is packed in.
+
+In: the files of `raw/<dataset>/`. Out: pieces of about `piece_bytes` of records, in a fixed order, each read by one worker.
+Invariants: a piece is the records that *begin* in its range, so cuts fall between records and do not depend on who reads; nothing is ever
+unpacked to disk, so no archive can write anywhere; what a stream gives is bounded by a ratio, a record by `RECORD_BYTES`.
+Cost: plain files and small zip members are read by the workers themselves; a large compressed member is read once, by the parent, which
+holds one piece at a time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from corpus.pipeline.errors import ArchiveError, SourceError
+from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.records import RAW_BYTES, RECORD_BYTES, Reject
+
+BLOCK_BYTES = 1 << 20
+"""Records are handed on in blocks that begin in the same mebibyte."""
+_READ_BYTES = 1 << 20
+_SNIFF_BYTES = 1 << 16
+_RATIO_LIMIT = 250
+_RATIO_FREE_BYTES = 64 << 20
+_OWN_FILES = frozenset({"ledger.json", "timings.json", "origin.json", "SHA256SUMS"})
+_SUFFIXES = (".gz", ".xz", ".zst")
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    NotImplementedError,
+)
+
+Block = tuple[list[tuple[int, bytes]], list[Reject]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """One file of records, packed or plain."""
+
+    container: str
+    """The file in `raw/<dataset>/` that holds it, relative to that folder."""
+    codec: str
+    """`plain`, `zip`, `tar`, `gz`, `xz`, `zst` or `parquet`."""
+    path: str
+    """Its name inside the container, or of the container: the `source_file` of its documents."""
+    tail: str
+    """The part of the path that the manifest's pattern describes; it makes ids unique within the dataset."""
+    split: str
+    shape: str
+    layout: str
+    """`lines`: a JSON object a line; `text`: documents divided by blank lines; `rows`: Parquet."""
+    bytes: int | None
+    """Size unpacked, where the container knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of one file. `blocks` are its records when the parent has read them already."""
+
+    file: File
+    start: int
+    end: int | None
+    blocks: tuple[Block, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one worker turns into one documents shard."""
+
+    number: int
+    spans: tuple[Span, ...]
+
+
+def list_files(raw: Path, manifest: Manifest) -> list[File]:
+    """The files of records in `raw`, in the order in which they are read.
+
+    Raises:
+        ArchiveError: an archive is damaged, encrypted, unsafe or far too large unpacked.
+        SourceError: nothing in there is what the manifest names.
+
+    """
+    found: list[tuple[str, str, str, int | None]] = []
+    for path in sorted(raw.rglob("*")):
+        name = path.relative_to(raw).as_posix()
+        if path.is_file() and not path.name.startswith(".") and name not in _OWN_FILES and path.suffix != ".part":
+            found += _entries(path, name)
+    files = _match(found, manifest)
+    if not files:
+        wanted = ", ".join(member.pattern for member in manifest.members)
+        there = ", ".join(path for _, _, path, _ in found[:5]) or "nothing"
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise SourceError(
+            f"{raw} holds none of the files of {manifest.name}: looked for {wanted}; found {there}{more}",
+            hint="Unpack or rename what was fetched and give its folder with --source.",
+        )
+    return [_with_layout(raw, file) for file in files]
+
+
+def cut(raw: Path, files: Sequence[File], piece_bytes: int) -> Iterator[Piece]:
+    """Cut the files into pieces; those that must be streamed carry their records along."""
+    number = 0
+    group: list[Span] = []
+    group_bytes = 0
+    for file in files:
+        small = file.codec in {"plain", "zip"} and file.bytes is not None and file.bytes <= piece_bytes
+        if group and (not small or group_bytes + (file.bytes or 0) > piece_bytes or group[-1].file.split != file.split):
+            yield Piece(number, tuple(group))
+            number, group, group_bytes = number + 1, [], 0
+        if small:
+            group.append(Span(file, 0, None))
+            group_bytes += file.bytes or 0
+            continue
+        for span in _spans(raw, file, piece_bytes):
+            yield Piece(number, (span,))
+            number += 1
+    if group:
+        yield Piece(number, tuple(group))
+
+
+def read(raw: Path, span: Span) -> Iterator[Block]:
+    """The records of a span, block by block."""
+    if span.blocks is not None:
+        yield from span.blocks
+    elif span.file.codec == "parquet":
+        yield from _parquet_blocks(raw / span.file.container, span)
+    else:
+        with open_file(raw, span.file) as stream:
+            yield from _blocks(stream, span.file, span.start, span.end)
+
+
+def record_at(raw: Path, file: File, offset: int) -> bytes:
+    """One record as it came, by its offset. Compressed files are read up to there.
+
+    Raises:
+        SourceError: no record begins at that offset.
+
+    """
+    for records, rejects in read(raw, Span(file, offset, offset + 1)):
+        for at, record in records:
+            if at == offset:
+                return record
+        for reject in rejects:
+            if reject.offset == offset:
+                return reject.raw
+    raise SourceError(f"{file.path}: no record begins at {offset}")
+
+
+@contextmanager
+def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
+    """A file of records as a stream of its bytes, unpacked on the way.
+
+    Raises:
+        ArchiveError: the container is damaged, or gives more than is believable.
+
+    """
+    path = raw / file.container
+    try:
+        with path.open("rb") as packed:
+            if file.codec == "zip":
+                with zipfile.ZipFile(packed) as archive, archive.open(file.path) as stream:
+                    yield stream
+            elif file.codec == "tar":
+                with tarfile.open(path, "r|*") as tape:
+                    member = next((entry for entry in tape if entry.name == file.path), None)
+                    stream_or_none = tape.extractfile(member) if member else None
+                    if stream_or_none is None:
+                        raise ArchiveError(f"{path}: {file.path} is no longer in it")
+                    yield stream_or_none
+            elif file.codec == "plain":
+                yield packed
+            else:
+                with _decompressor(packed, file.codec) as stream:
+                    yield _Bounded(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
+    except _DAMAGE as error:
+        raise ArchiveError(
+            f"{path}: {file.path} cannot be unpacked: {error or 'it ends too early'}",
+            hint="The archive is damaged: delete it and fetch it again.",
+        ) from error
+
+
+class _Bounded:
+    """A stream that refuses to inflate without bound."""
+
+    def __init__(self, stream: IO[bytes], packed_bytes: int, name: str) -> None:
+        self._stream = stream
+        self._left = max(_RATIO_FREE_BYTES, packed_bytes * _RATIO_LIMIT)
+        self._name = name
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ArchiveError(f"{self._name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+        return data
+
+
+def _decompressor(packed: IO[bytes], codec: str) -> Any:
+    if codec == "gz":
+        return gzip.GzipFile(fileobj=packed)
+    if codec == "xz":
+        return lzma.LZMAFile(packed)
+    return zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False)
+
+
+def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    """What a file in `raw` holds, as (container, codec, path inside, bytes unpacked)."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    try:
+        if magic[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
+            return _zip_entries(path, name)
+        if magic[:4] == b"PAR1":
+            return [(name, "parquet", name, path.stat().st_size)]
+        codec = {b"\x1f\x8b": "gz", b"\xfd7": "xz", b"\x28\xb5": "zst"}.get(magic[:2], "plain")
+        if re.search(r"\.(tar|tgz|txz|tzst)(\.|$)", path.name):
+            return _tar_entries(path, name)
+    except _DAMAGE as error:
+        raise ArchiveError(
+            f"{path} cannot be opened: {error or 'it ends too early'}",
+            hint="The archive is damaged or not whole: delete it and fetch it again.",
+        ) from error
+    if codec == "plain":
+        return [(name, "plain", name, path.stat().st_size)]
+    plain = name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else name
+    return [(name, codec, plain, None)]
+
+
+def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    entries: list[tuple[str, str, str, int | None]] = []
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    for info in infos:
+        _check_name(path, info.filename)
+        if info.flag_bits & 1:
+            raise ArchiveError(
+                f"{path}: {info.filename} is encrypted", hint="Unpack it and give the folder with --source."
+            )
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ArchiveError(f"{path}: {info.filename} is a symbolic link; links are not followed")
+        entries.append((name, "zip", info.filename, info.file_size))
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > max(_RATIO_FREE_BYTES, path.stat().st_size * _RATIO_LIMIT):
+        raise ArchiveError(f"{path} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+    return entries
+
+
+def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    entries: list[tuple[str, str, str, int | None]] = []
+    with tarfile.open(path, "r|*") as tape:
+        unpacked = 0
+        for entry in tape:
+            _check_name(path, entry.name)
+            if entry.issym() or entry.islnk():
+                raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
+            unpacked += entry.size
+            if unpacked > max(_RATIO_FREE_BYTES, path.stat().st_size * _RATIO_LIMIT):
+                raise ArchiveError(f"{path} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+            if entry.isfile():
+                entries.append((name, "tar", entry.name, entry.size))
+    return entries
+
+
+def _check_name(path: Path, member: str) -> None:
+    if member.startswith(("/", "\\")) or ".." in PurePosixPath(member.replace("\\", "/")).parts or "\0" in member:
+        raise ArchiveError(
+            f"{path}: the member name {member!r} leads out of its folder", hint="Do not use this archive."
+        )
+
+
+def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest) -> list[File]:
+    """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
+    ranked: list[tuple[tuple[int, str], File]] = []
+    for container, codec, path, size in found:
+        hit = manifest.member_of(path)
+        if hit is not None:
+            member, tail = hit
+            rank = (manifest.members.index(member), path)
+            file = File(
+                container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
+                layout="rows" if codec == "parquet" else "lines", bytes=size,
+            )  # fmt: skip
+            ranked.append((rank, file))
+    if not ranked:
+        for container, codec, path, size in found:
+            if path.endswith((".txt", ".jsonl", ".json")):
+                name = PurePosixPath(path).name
+                split = (
+                    "test"
+                    if "test" in name
+                    else "validation"
+                    if "valid" in name or "dev" in name
+                    else "train"
+                    if "train" in name
+                    else "hash"
+                )
+                file = File(
+                    container=container,
+                    codec=codec,
+                    path=path,
+                    tail=name,
+                    split=split,
+                    shape=manifest.members[0].shape,
+                    layout="lines",
+                    bytes=size,
+                )
+                ranked.append(((0, path), file))
+    ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
+    seen: dict[str, File] = {}
+    for file in ordered:
+        if file.tail in seen:
+            raise SourceError(
+                f"{file.tail} is there twice: {seen[file.tail].container} and {file.container}",
+                hint="Keep one form of each file in the source.",
+            )
+        seen[file.tail] = file
+    return ordered
+
+
+def _with_layout(raw: Path, file: File) -> File:
+    """Look into a file's first bytes: JSON lines, or plain text with blank lines between documents."""
+    if file.layout == "rows":
+        return file
+    with open_file(raw, file) as stream:
+        head = stream.read(_SNIFF_BYTES)
+    if not _is_text(head):
+        return file
+    return File(**{**{name: getattr(file, name) for name in file.__slots__}, "layout": "text"})
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:
+            return False
+        text = head[: error.start].decode("utf-8-sig")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return bool(lines) and "\0" not in text and not any(line.startswith(("{", "[", '"')) for line in lines)
+
+
+def _spans(raw: Path, file: File, piece_bytes: int) -> Iterator[Span]:
+    """The spans of a file that is a piece or more of its own."""
+    if file.codec == "parquet":
+        yield from _parquet_spans(raw / file.container, file, piece_bytes)
+    elif file.codec == "plain" and file.layout == "lines":
+        for start in range(0, file.bytes or 0, piece_bytes):
+            yield Span(file, start, start + piece_bytes)
+    else:
+        with open_file(raw, file) as stream:
+            blocks: list[Block] = []
+            window = 0
+            for block in _blocks(stream, file, 0, None):
+                first = min([at for at, _ in block[0][:1]] + [reject.offset for reject in block[1][:1]])
+                while first >= window + piece_bytes:
+                    if blocks:
+                        yield Span(file, window, window + piece_bytes, tuple(blocks))
+                    blocks, window = [], window + piece_bytes
+                blocks.append(block)
+            if blocks:
+                yield Span(file, window, None, tuple(blocks))
+
+
+def _blocks(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[Block]:
+    """Group the records that begin in [start, end) by the mebibyte in which they begin."""
+    records: list[tuple[int, bytes]] = []
+    rejects: list[Reject] = []
+    window = 0
+    for offset, record, size in _records(stream, file, start, end):
+        if offset // BLOCK_BYTES != window and (records or rejects):
+            yield records, rejects
+            records, rejects = [], []
+        window = offset // BLOCK_BYTES
+        if size > RECORD_BYTES:
+            detail = f"{size:,} bytes, more than {RECORD_BYTES:,}; the first {len(record):,} are kept here"
+            rejects.append(Reject(offset, "too_large", detail, record))
+        else:
+            records.append((offset, record))
+    if records or rejects:
+        yield records, rejects
+
+
+def _records(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[tuple[int, bytes, int]]:
+    """Every record that begins in [start, end), as (offset, bytes, size); blank ones are none."""
+    delimiter, buffer, at, cut_off = b"\n", b"", 0, False
+    if file.layout == "text":
+        buffer = stream.read(_SNIFF_BYTES)
+        delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
+    elif file.codec == "plain" and start > 0:
+        at, cut_off = start - 1, True  # what ends at the first newline from here began before
+        stream.seek(at)
+    for offset, raw, size in _split(stream, buffer, at, delimiter):
+        if end is not None and offset >= end:
+            return
+        if cut_off:
+            cut_off = False
+            continue
+        record = raw[3:] if offset == 0 and raw.startswith(b"\xef\xbb\xbf") else raw
+        if offset >= start and record.strip():
+            yield offset, record, size
+
+
+def _split(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Cut a stream at a delimiter; of what is longer than a record may be, only the head is kept."""
+    step = len(delimiter)
+    head, swallowed = b"", 0  # of a record that is too long to hold
+    while True:
+        data = stream.read(_READ_BYTES)
+        pieces = (buffer + data).split(delimiter)
+        buffer = pieces.pop() if data else b""
+        for piece in pieces:
+            size = swallowed + len(piece)
+            whole = head or (piece if size <= RECORD_BYTES else piece[:RAW_BYTES])
+            yield offset, whole, size
+            offset += size + step
+            head, swallowed = b"", 0
+        if not data:
+            return
+        if swallowed or len(buffer) > RECORD_BYTES:
+            keep = len(buffer) - step + 1  # a delimiter may lie across the cut
+            head = head or buffer[:RAW_BYTES]
+            swallowed += keep
+            buffer = buffer[keep:]
+
+
+def _parquet_spans(path: Path, file: File, piece_bytes: int) -> Iterator[Span]:
+    """Row groups taken together up to about a piece; offsets are row numbers."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveError(f"{path} cannot be opened: {error}", hint="Delete it and fetch it again.") from error
+    start = row = size = 0
+    for group in range(metadata.num_row_groups):
+        row += metadata.row_group(group).num_rows
+        size += metadata.row_group(group).total_byte_size
+        if size >= piece_bytes or group == metadata.num_row_groups - 1:
+            yield Span(file, start, row)
+            start, size = row, 0
+
+
+def _parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
+    row = 0
+    try:
+        with pq.ParquetFile(path) as parquet:
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if span.start < row + rows and (span.end is None or row < span.end):
+                    for batch in parquet.iter_batches(2048, row_groups=[group]):
+                        records = [
+                            (row + index, orjson.dumps(record, default=str))
+                            for index, record in enumerate(batch.to_pylist())
+                        ]
+                        yield (
+                            [
+                                entry
+                                for entry in records
+                                if entry[0] >= span.start and (span.end is None or entry[0] < span.end)
+                            ],
+                            [],
+                        )
+                        row += batch.num_rows
+                else:
+                    row += rows
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveError(f"{path} cannot be read: {error}", hint="Delete it and fetch it again.") from error

@@ -1,0 +1,185 @@
+"""From the bytes of a record to the parts of a document.
+
+In: the bytes of records as they came, and the shape the manifest gives them. Out: their fields, or the reason why not; after cleaning,
+one text per record with the length of its question or source side.
+Invariants: every record comes out once, as fields or with a reason; what is not used in the text is kept as `meta`.
+Cost: one `orjson` call and one tuple comparison a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from corpus.pipeline.manifest import Shape
+
+RECORD_BYTES = 16 << 20
+"""Longest record read, in bytes; the longest of the real corpora has about a megabyte."""
+RAW_BYTES = 1 << 20
+"""How much of a longer one is kept in `rejected/`."""
+SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_field", "duplicate_key", "too_large"})
+"""Reasons that say a record is not what the manifest describes, whatever its text."""
+TRANSLATE = "translate english to chinese, "
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that is kept out."""
+
+    offset: int
+    reason: str
+    detail: str
+    raw: bytes
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Records of one block that have the shape: position by position the same length."""
+
+    offsets: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """The records' own ids, "" where they have none."""
+    texts: list[str] = field(default_factory=list)
+    """The parts that form the text, `width` for each record, in the order of `parts_of(shape)`."""
+    metas: list[str] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def parts_of(shape: Shape) -> tuple[str, ...]:
+    """The fields that form the text, in a fixed order."""
+    order = {
+        "article": ("title", "body"),
+        "question": ("title", "detail", "answer"),
+        "translation": ("source", "target"),
+    }
+    return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
+
+
+def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
+    """A function that parses blocks of (byte offset, record) of one shape."""
+    parts = parts_of(shape)
+    optional = {shape.roles[role] for role in ("title", "detail") if role in shape.roles and shape.form != "question"}
+    optional |= {shape.roles[role] for role in ("detail",) if role in shape.roles}
+    strict = tuple(dict.fromkeys((*(part for part in parts if part not in optional), *shape.id_fields)))
+    get = _getter(strict)
+    types = tuple(shape.fields[name] for name in strict)
+    text_parts = tuple((part, part in optional) for part in parts)
+
+    def parse(records: Sequence[tuple[int, bytes]]) -> Parsed:
+        parsed = Parsed()
+        for offset, raw in records:
+            try:
+                record = orjson.loads(raw)
+                values = get(record)
+            except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+                parsed.rejects.append(_diagnose(offset, raw, shape, strict))
+                continue
+            if tuple(map(type, values)) != types or type(record) is not dict:
+                parsed.rejects.append(_diagnose(offset, raw, shape, strict))
+                continue
+            if raw.count(b'":') > len(record) and _repeated(raw, shape):
+                parsed.rejects.append(
+                    _reject(offset, "duplicate_key", f"{_repeated(raw, shape)!r} stands more than once", raw)
+                )
+                continue
+            texts = [record.pop(part, None) if loose else record.pop(part) for part, loose in text_parts]
+            if not all(type(text) is str for text in texts):
+                odd = next(
+                    (index for index, text in enumerate(texts) if text is not None and type(text) is not str), None
+                )
+                if odd is not None:
+                    detail = f"{parts[odd]!r} is {type(texts[odd]).__name__}, not str"
+                    parsed.rejects.append(_reject(offset, "wrong_type", detail, raw))
+                    continue
+                texts = ["" if text is None else text for text in texts]
+            parsed.offsets.append(offset)
+            parsed.names.append("-".join(str(record[name]) for name in shape.id_fields))
+            parsed.texts.extend(texts)
+            parsed.metas.append(orjson.dumps(record).decode())
+            parsed.raws.append(raw)
+        return parsed
+
+    return parse
+
+
+def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
+    """A function that joins the cleaned parts of one record to (text, prompt_length)."""
+    if shape.form == "translation":
+        return _translation
+    if shape.form == "question":
+        return _question if "detail" in shape.roles else lambda parts: _question((parts[0], "", parts[1]))
+    return _article if "title" in shape.roles else lambda parts: _article(("", parts[0]))
+
+
+def _article(parts: Sequence[str]) -> tuple[str, int]:
+    """The text with the title once at the top."""
+    title, body = parts
+    if not title or body == title or body.startswith(title + "\n"):
+        return body, 0
+    return (f"{title}\n\n{body}" if body else ""), 0
+
+
+def _question(parts: Sequence[str]) -> tuple[str, int]:
+    """Title, then the detail where it says more, then the answer."""
+    title, detail, answer = parts
+    if detail.startswith(title):
+        question = detail
+    elif not detail or detail in title:
+        question = title
+    else:
+        question = f"{title}\n{detail}"
+    if not question:
+        return answer, 0
+    if not answer:
+        return question, len(question)
+    return f"{question}\n{answer}", len(question) + 1
+
+
+def _translation(parts: Sequence[str]) -> tuple[str, int]:
+    """The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line."""
+    source, target = (part.replace("\n", " ") for part in parts)
+    prompt = f"{TRANSLATE}{source}, "
+    return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    get = itemgetter(*names)
+    return get if len(names) > 1 else lambda record: (get(record),)
+
+
+def _reject(offset: int, reason: str, detail: str, raw: bytes) -> Reject:
+    return Reject(offset, reason, detail, raw)
+
+
+def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> Reject:
+    """Why a record does not have the shape: only for those that do not."""
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as broken:
+            return _reject(offset, "not_utf8", f"byte {broken.start}: {broken.reason}", raw)
+        return _reject(offset, "malformed_json", str(error), raw)
+    if type(record) is not dict:
+        return _reject(offset, "wrong_type", f"the record is {type(record).__name__}, not an object", raw)
+    for name in strict:
+        if name not in record:
+            return _reject(
+                offset, "missing_field", f"{name!r} is missing; found {', '.join(map(repr, record)) or 'none'}", raw
+            )
+        if type(record[name]) is not shape.fields[name]:
+            kinds = f"{type(record[name]).__name__}, not {shape.fields[name].__name__}"
+            return _reject(offset, "wrong_type", f"{name!r} is {kinds}", raw)
+    raise AssertionError(name)
+
+
+def _repeated(raw: bytes, shape: Shape) -> str | None:
+    """The first field whose key stands more than once. Inside a string its quotes would be escaped, so a count is enough."""
+    return next((name for name in shape.fields if raw.count(f'"{name}":'.encode()) > 1), None)

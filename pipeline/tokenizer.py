@@ -1,0 +1,293 @@
+"""The tokenizer stage: byte-level BPE, trained on a bounded sample of the documents, balanced over the datasets.
+
+In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `tokenizer_config.json`, which AutoTokenizer opens.
+Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone; special strings in ordinary text never become
+special tokens.
+Cost: the sample's size bounds it: about a second a megabyte, and memory as `docs/benchmarks.md` measures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from corpus.pipeline.errors import BooksError, TokenizerError, WorkspaceError
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.shards import parts
+from corpus.pipeline.workspace import (
+    LEDGER,
+    FileDigest,
+    Ledger,
+    Report,
+    Stopwatch,
+    Workspace,
+    changes,
+    fingerprint,
+    read_ledger,
+    write_atomic,
+    write_ledger,
+)
+
+STAGE = "tokenizer"
+VERSION = 1
+SEPARATOR = "<|endoftext|>"
+PAD = "<|pad|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+SPECIAL_TOKENS = (SEPARATOR, PAD, USER, ASSISTANT)
+VOCAB_SIZE = 32_000
+SAMPLE_CHARACTERS = 10_000_000
+SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
+_STRATA = 64
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
+
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The split pattern of Qwen 2, which encoders and runtimes know by that name."""
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}" + ASSISTANT + "{{ message['content'] }}" + SEPARATOR
+    + "{% else %}" + USER + "{{ message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerConfig:
+    """What the tokenizer is trained on and how large it gets."""
+
+    datasets: tuple[str, ...] = ()
+    """Datasets to sample from; all that have documents when empty."""
+    vocab_size: int = VOCAB_SIZE
+    """Entries, special tokens included."""
+    sample_characters: int = SAMPLE_CHARACTERS
+    """Characters of the sample over all datasets."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.vocab_size < SMALLEST_VOCAB:
+            raise ValueError(
+                f"--vocab-size must be at least {SMALLEST_VOCAB} (256 bytes and the special tokens), is {self.vocab_size}"
+            )
+        if self.sample_characters < 1:
+            raise ValueError(f"--sample-characters must be at least 1, is {self.sample_characters}")
+
+
+def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Train the tokenizer; the caller holds `workspace.writing()`.
+
+    Raises:
+        WorkspaceError: there are no documents to train on.
+        BooksError: the tokenizer does not give its sample back.
+
+    """
+    watch = Stopwatch()
+    folder = workspace.tokenizer
+    names = sorted(config.datasets or workspace.finished("documents"))
+    inputs = _inputs(workspace, names)
+    settings: dict[str, Any] = {
+        "datasets": names,
+        "vocab_size": config.vocab_size,
+        "sample_characters": config.sample_characters,
+        "pattern": PATTERN,
+        "tokenizers": tokenizers.__version__,
+    }
+    identity = fingerprint(STAGE, VERSION, settings, inputs)
+    before = read_ledger(folder)
+    reasons = changes(before, folder, VERSION, settings, inputs)
+    if before is not None and not reasons:
+        return Report(ledger=before, folder=folder, skipped=True)
+    for reason in reasons:
+        progress.say(f"the tokenizer is trained again: {reason}")
+    sample = {name: list(_sample(workspace, name, quota)) for name, quota in _quotas(workspace, names, config).items()}
+    characters = sum(len(text) for texts in sample.values() for text in texts)
+    progress.say(f"training {config.vocab_size:,} entries on {characters:,} characters of {', '.join(names)}")
+    progress.begin("tokenizer: training", None, "documents")
+    try:
+        tokenizer = train(sample, config.vocab_size)
+    finally:
+        progress.end()
+    table = {name: measure(tokenizer, texts) for name, texts in sample.items()}
+    (folder / LEDGER).unlink(missing_ok=True)
+    write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    write_atomic(folder / "tokenizer_config.json", _hub_config())
+    outputs = [workspace.file_digest(folder / name, folder) for name in ("tokenizer.json", "tokenizer_config.json")]
+    counts = {"entries": tokenizer.get_vocab_size(), "characters": characters, "datasets": table}
+    ledger = Ledger(
+        stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs, outputs=outputs, counts=counts,
+        fingerprint=identity,
+    )  # fmt: skip
+    write_ledger(folder, ledger, {"seconds": watch.seconds})
+    notes = []
+    if tokenizer.get_vocab_size() < config.vocab_size:
+        notes.append(
+            f"the sample gives only {tokenizer.get_vocab_size():,} of {config.vocab_size:,} entries: it is small"
+        )
+    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), notes=tuple(notes), seconds=watch.seconds)
+
+
+def train(sample: Mapping[str, Sequence[str]], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE (Sennrich et al., 2016; bytes: Radford et al., 2019) over texts, with the pattern of Qwen 2."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )  # type: ignore[assignment]  # the stubs want the base class
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[AddedToken(token, special=True) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = (line for texts in sample.values() for text in texts for line in text.splitlines(keepends=True))
+    tokenizer.train_from_iterator(lines, trainer=trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
+    """How a tokenizer does on texts: bytes and characters per token, and the share of Han characters with a token of their own.
+
+    Raises:
+        BooksError: the texts do not come back.
+
+    """
+    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    tokens = sum(len(encoding.ids) for encoding in encodings)
+    for text, back in zip(texts, tokenizer.decode_batch([encoding.ids for encoding in encodings]), strict=True):
+        if text != back:
+            raise BooksError(f"the tokenizer does not give this text back: {text[:80]!r}")
+    han = _HAN.findall("".join(texts))
+    spelled = {character: "".join(_BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)}
+    own = {character for character, name in spelled.items() if tokenizer.token_to_id(name) is not None}
+    characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
+    return {
+        "documents": len(texts),
+        "characters": characters,
+        "tokens": tokens,
+        "bytes_per_token": round(size / tokens, 4) if tokens else 0,
+        "characters_per_token": round(characters / tokens, 4) if tokens else 0,
+        "han_with_own_token": round(sum(character in own for character in han) / len(han), 6) if han else 0,
+    }
+
+
+def load(folder: Path) -> Tokenizer:
+    """The workspace's tokenizer, with special strings in text taken as ordinary text.
+
+    Raises:
+        WorkspaceError: there is none.
+        TokenizerError: it cannot be read.
+
+    """
+    path = folder / "tokenizer.json"
+    if read_ledger(folder) is None or not path.is_file():
+        raise WorkspaceError(f"{folder} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001  # tokenizers raises a bare Exception
+        raise TokenizerError(f"{path} cannot be read: {error}", hint="Run `corpus tokenizer` again.") from error
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _inputs(workspace: Workspace, names: Sequence[str]) -> list[FileDigest]:
+    if not names:
+        raise WorkspaceError("there are no documents to train a tokenizer on", hint="Run `corpus ingest` first.")
+    inputs = []
+    for name in names:
+        path = workspace.documents(name) / LEDGER
+        if not path.is_file():
+            raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
+        inputs.append(workspace.file_digest(path))
+    return inputs
+
+
+def _quotas(workspace: Workspace, names: Sequence[str], config: TokenizerConfig) -> dict[str, int]:
+    """Characters from each dataset: equal shares, and what a small one lacks goes to the others."""
+    sizes: dict[str, int] = {}
+    for name in names:
+        ledger = read_ledger(workspace.documents(name))
+        sizes[name] = ledger.counts["characters"].get("train", 0) if ledger else 0
+    quotas: dict[str, int] = {}
+    left = config.sample_characters
+    for rank, name in enumerate(sorted(names, key=lambda name: (sizes[name], name))):
+        quotas[name] = min(sizes[name], left // (len(names) - rank))
+        left -= quotas[name]
+    if not any(quotas.values()):
+        raise WorkspaceError(
+            f"{', '.join(names)} hold no training documents", hint="See `corpus inspect` for what was dropped."
+        )
+    return dict(sorted(quotas.items()))
+
+
+def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
+    """About `quota` characters of training documents, from row groups spread evenly over the dataset."""
+    groups = [
+        (path, group)
+        for path in parts(workspace.documents(name))
+        for group in range(pq.read_metadata(path).num_row_groups)
+    ]
+    strata = groups if len(groups) <= _STRATA else [groups[index * len(groups) // _STRATA] for index in range(_STRATA)]
+    taken = [0] * len(strata)
+    for _ in range(2):  # what small groups lack in the first round, the others give in the second
+        for rank, (path, group) in enumerate(strata):
+            share = -(-quota // (len(strata) - rank))
+            texts = _training_texts(path, group)[taken[rank] :] if share > 0 else []
+            for text in texts:
+                if share <= 0:
+                    break
+                yield text
+                taken[rank] += 1
+                share -= len(text)
+                quota -= len(text)
+
+
+def _training_texts(path: Path, group: int) -> list[str]:
+    table = pq.ParquetFile(path).read_row_group(group, columns=["text", "split"])
+    return [
+        text
+        for text, split in zip(table["text"].to_pylist(), table["split"].to_pylist(), strict=True)
+        if split == "train"
+    ]
+
+
+def _hub_config() -> bytes:
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": SEPARATOR,
+        "eos_token": SEPARATOR,
+        "pad_token": PAD,
+        "additional_special_tokens": [USER, ASSISTANT],
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": _CHAT_TEMPLATE,
+    }
+    return (json.dumps(config, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
+
+
+def _byte_names() -> dict[int, str]:
+    """The characters by which byte-level BPE writes the 256 bytes (Radford et al., 2019)."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
+
+
+_BYTE_NAMES = _byte_names()
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the tokenizer itself, by which packed rows name theirs."""
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()

@@ -1,0 +1,388 @@
+"""Raw files to documents: every container, every cut, the books, the reruns."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corpus.pipeline import ingest
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.errors import ArchiveError, ShapeError, SourceError, WorkspaceError
+from corpus.pipeline.ingest import IngestConfig
+from corpus.pipeline.progress import Progress
+from corpus.pipeline.read import BLOCK_BYTES, File, Span, list_files, read, record_at
+from corpus.pipeline.records import RAW_BYTES, RECORD_BYTES
+from corpus.pipeline.workspace import Workspace
+
+from .conftest import LayRaw, baike, lines
+
+TRAIN, VALID = "baike_qa_train.json", "baike_qa_valid.json"
+
+
+class Listener(Progress):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def make(workspace: Workspace, **settings_: Any) -> Any:
+    return ingest.run(IngestConfig(**({"dataset": "baike2018qa", "workers": 1} | settings_)), workspace)
+
+
+def documents(workspace: Workspace, dataset: str = "baike2018qa") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted(workspace.documents(dataset).glob("part-*.parquet")):
+        rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def rejected(workspace: Workspace, dataset: str = "baike2018qa") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted((workspace.documents(dataset) / "rejected").glob("part-*.parquet")):
+        rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every output byte of a stage, timings aside."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "timings.json"
+    }
+
+
+def test_books_and_columns(workspace: Workspace, lay_raw: LayRaw) -> None:
+    bad = [baike(1000, answer=""), baike(1001, title="短", answer="短"), baike(1002, answer=None)]
+    lay_raw(
+        "baike2018qa", {TRAIN: lines([baike(n) for n in range(200)] + bad), VALID: lines([baike(n) for n in range(9)])}
+    )
+    counts = make(workspace).ledger.counts
+    assert counts["records"] == 212
+    assert counts["documents"] == 209
+    assert counts["splits"] == {"train": 200, "validation": 9}
+    assert counts["dropped"] == {"empty": 1, "too_short": 1, "wrong_type": 1}
+    rows = documents(workspace)
+    assert len({row["id"] for row in rows}) == len(rows)
+    raw = (workspace.raw("baike2018qa") / TRAIN).read_bytes()
+    for row in rows[:200]:
+        record = json.loads(raw[row["source_offset"] :].split(b"\n")[0])
+        assert record["qid"] == json.loads(row["meta"])["qid"]
+        assert row["text"][row["prompt_length"] :] == record["answer"]
+        assert row["source_file"] == TRAIN
+    assert [row["reason"] for row in rejected(workspace)] == ["empty", "too_short", "wrong_type"]
+    assert all(json.loads(row["raw"])["qid"] in {"qid_1000", "qid_1001", "qid_1002"} for row in rejected(workspace))
+    assert sum(len(row["text"]) for row in rows) == sum(counts["characters"].values())
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def _tar(files: dict[str, bytes], mode: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+PLAIN = {TRAIN: lines([baike(n) for n in range(300)]), VALID: lines([baike(n) for n in range(300, 320)])}
+FORMS: dict[str, dict[str, bytes]] = {
+    "plain": PLAIN,
+    "zip": {"baike2018qa.zip": _zip(PLAIN)},
+    "zip in a folder": {"baike2018qa.zip": _zip({f"baike2018qa/{name}": data for name, data in PLAIN.items()})},
+    "tar": {"baike2018qa.tar": _tar(PLAIN, "w")},
+    "tar.gz": {"baike2018qa.tar.gz": _tar(PLAIN, "w:gz")},
+    "tar.xz": {"baike2018qa.tar.xz": _tar(PLAIN, "w:xz")},
+    "gz": {f"{name}.gz": gzip.compress(data) for name, data in PLAIN.items()},
+    "xz": {f"{name}.xz": lzma.compress(data) for name, data in PLAIN.items()},
+    "zst": {f"{name}.zst": zstandard.compress(data) for name, data in PLAIN.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("piece_bytes", [4096, 1 << 20])
+def test_every_container_gives_the_same_documents(
+    workspace: Workspace, lay_raw: LayRaw, form: str, piece_bytes: int
+) -> None:
+    lay_raw("baike2018qa", FORMS[form])
+    make(workspace, piece_bytes=piece_bytes)
+    rows = documents(workspace)
+    assert [row["id"].split("@")[0] for row in rows] == [f"qid_{n}" for n in range(320)]
+    assert [row["split"] for row in rows] == ["train"] * 300 + ["validation"] * 20
+    offsets = [row["source_offset"] for row in rows]
+    assert offsets[:300] == sorted(offsets[:300])
+    raw, files = (
+        workspace.raw("baike2018qa"),
+        {file.path: file for file in list_files(workspace.raw("baike2018qa"), manifests.load("baike2018qa"))},
+    )
+    for row in rows[::37]:
+        record = json.loads(record_at(raw, files[row["source_file"]], row["source_offset"]))
+        assert record["qid"] == row["id"].split("@")[0]
+
+
+def test_parquet_is_read_by_row(workspace: Workspace, lay_raw: LayRaw) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([baike(n) for n in range(300)]), out, row_group_size=64)
+    lay_raw("baike2018qa", {"train-baikeqa_zh.parquet": out.getvalue()})
+    make(workspace, piece_bytes=8192)
+    rows = documents(workspace)
+    assert [row["source_offset"] for row in rows] == list(range(300))
+    assert [row["id"].split("@")[0] for row in rows] == [f"qid_{n}" for n in range(300)]
+
+
+@pytest.mark.parametrize("piece_bytes", [5000, 1 << 20])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_plain_text_layout_is_sniffed(workspace: Workspace, lay_raw: LayRaw, newline: str, piece_bytes: int) -> None:
+    text = (newline * 2).join(
+        f"第{n}篇的第一句话写在这里。{newline}第{n}篇的第二句话写在下一行，好让它够长也够清楚。" for n in range(80)
+    )
+    lay_raw("wiki2019zh", {"wiki_train.txt": text.encode()})
+    listener = Listener()
+    ingest.run(IngestConfig(dataset="wiki2019zh", workers=1, piece_bytes=piece_bytes), workspace, progress=listener)
+    rows = documents(workspace, "wiki2019zh")
+    assert len(rows) == 80
+    assert rows[3]["text"] == "第3篇的第一句话写在这里。\n第3篇的第二句话写在下一行，好让它够长也够清楚。"
+    assert any("plain text" in line for line in listener.said)
+
+
+def test_workers_and_pieces_change_no_document(tmp_path: Path, lay_raw: LayRaw, workspace: Workspace) -> None:
+    lay_raw("baike2018qa", FORMS["plain"])
+    trees = []
+    for workers in (1, 2, 4):
+        shutil.rmtree(workspace.documents("baike2018qa"), ignore_errors=True)
+        make(workspace, workers=workers, piece_bytes=7000)
+        trees.append(tree(workspace.documents("baike2018qa")))
+    assert len(trees[0]) > 5
+    assert trees[0] == trees[1] == trees[2]
+    before = documents(workspace)
+    make(workspace, piece_bytes=1 << 20)
+    assert documents(workspace) == before
+
+
+def test_rerun_skips_and_says_what_changed(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", PLAIN)
+    first = make(workspace)
+    assert not first.skipped
+    (workspace.raw("baike2018qa") / TRAIN).touch()
+    assert make(workspace).skipped
+    assert make(workspace, min_length=30).reasons == ("min-length was 10 and is 30",)
+    path = workspace.raw("baike2018qa") / TRAIN
+    path.write_bytes(path.read_bytes().replace("第7个".encode(), "第８个".encode(), 1))
+    edited = make(workspace, min_length=30)
+    assert edited.reasons == (f"input raw/baike2018qa/{TRAIN} has changed",)
+
+
+def test_half_done_work_is_continued(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", PLAIN)
+    make(workspace, piece_bytes=7000)
+    folder = workspace.documents("baike2018qa")
+    whole = tree(folder)
+    (folder / "ledger.json").unlink()
+    (folder / "part-00002.parquet").unlink()
+    (folder / "part-00003.parquet").write_bytes(whole["part-00003.parquet"][:500])
+    (folder / ".part-00001.parquet.99.tmp").write_bytes(b"left over")
+    untouched = (folder / "part-00000.parquet").stat().st_mtime_ns
+    listener = Listener()
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=7000), workspace, progress=listener)
+    assert tree(folder) == whole
+    assert (folder / "part-00000.parquet").stat().st_mtime_ns == untouched
+    assert any(
+        f"{len([n for n in whole if n.startswith('part-')]) - 2} finished shards are kept" in line
+        for line in listener.said
+    )
+
+
+def test_not_downloaded(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="not downloaded"):
+        make(workspace)
+
+
+SHAPES = [
+    ("[" + ",\n".join(json.dumps(baike(n)) for n in range(30)) + "]", "JSON array"),
+    (lines([baike(n) for n in range(30)]).decode().encode("utf-16"), "UTF-16"),
+    (lines([{"question": "x", "answer": "y"}] * 30), "fields qid (str)"),
+    (lines([baike(n) for n in range(30)]).decode().encode("gb18030"), "not_utf8"),
+    (b"\x00\x01\x02\x03{" * 20 + b"\n" + b"\n".join([b"\xff\xfe"] * 40), "not_utf8"),
+]
+
+
+@pytest.mark.parametrize(("data", "says"), SHAPES)
+def test_another_shape_stops_early(workspace: Workspace, lay_raw: LayRaw, data: Any, says: str) -> None:
+    lay_raw("baike2018qa", {TRAIN: data.encode() if isinstance(data, str) else data})
+    with pytest.raises(ShapeError) as caught:
+        make(workspace)
+    assert says in f"{caught.value.message} {caught.value.hint}"
+    assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
+
+
+def test_bom_nul_and_a_very_long_line(workspace: Workspace, lay_raw: LayRaw) -> None:
+    long = json.dumps(baike(5, answer="长" * RECORD_BYTES)).encode()
+    assert len(long) > RECORD_BYTES
+    data = (
+        b"\xef\xbb\xbf"
+        + lines([baike(n) for n in range(40)])
+        + long
+        + b"\n"
+        + b"\x00\x00\n\n \n"
+        + lines([baike(50)]).rstrip(b"\n")
+    )
+    lay_raw("baike2018qa", {TRAIN: data})
+    counts = make(workspace).ledger.counts
+    assert counts["documents"] == 41
+    assert counts["dropped"] == {"malformed_json": 1, "too_large": 1}
+    rows = rejected(workspace)
+    assert rows[0]["raw"] == long[:RAW_BYTES]
+    assert f"{len(long):,} bytes" in rows[0]["detail"]
+
+
+def test_empty_file(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", {TRAIN: b"", VALID: lines([baike(1)])})
+    assert make(workspace).ledger.counts["documents"] == 1
+
+
+def damaged_zip(position: int) -> bytes:
+    data = bytearray(_zip(PLAIN))
+    data[position] ^= 0xFF
+    return bytes(data)
+
+
+def encrypted_zip() -> bytes:
+    data = bytearray(_zip(PLAIN))
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.find(signature)
+        while place >= 0:
+            data[place + at] |= 1
+            place = data.find(signature, place + 4)
+    return bytes(data)
+
+
+ARCHIVES = [
+    ("baike2018qa.zip", damaged_zip(200), "cannot be unpacked"),
+    ("baike2018qa.zip", _zip(PLAIN)[:-300], "cannot be opened"),
+    ("baike2018qa.zip", encrypted_zip(), "encrypted"),
+    ("baike2018qa.zip", _zip({f"../../{TRAIN}": b"{}"}), "leads out of its folder"),
+    ("baike2018qa.zip", _zip({f"/etc/{TRAIN}": b"{}"}), "leads out of its folder"),
+    ("baike2018qa.zip", _zip({TRAIN: b"\0" * (80 << 20)}), "250 times its size"),
+    ("baike2018qa.tar", _tar({f"../{TRAIN}": b"{}"}, "w"), "leads out of its folder"),
+    (f"{TRAIN}.gz", gzip.compress(PLAIN[TRAIN])[:-40], "cannot be unpacked"),
+    (f"{TRAIN}.gz", gzip.compress(b" " * (80 << 20)), "250 times its size"),
+    (f"{TRAIN}.xz", lzma.compress(PLAIN[TRAIN])[:-40], "cannot be unpacked"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "says"), ARCHIVES)
+def test_bad_archives(workspace: Workspace, lay_raw: LayRaw, name: str, data: bytes, says: str) -> None:
+    lay_raw("baike2018qa", {name: data})
+    with pytest.raises(ArchiveError) as caught:
+        make(workspace)
+    assert says in caught.value.message
+    assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
+
+
+def test_a_symbolic_link_in_an_archive(workspace: Workspace, lay_raw: LayRaw) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        link = tarfile.TarInfo(TRAIN)
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+    lay_raw("baike2018qa", {"baike2018qa.tar": out.getvalue()})
+    with pytest.raises(ArchiveError, match="link"):
+        make(workspace)
+
+
+@pytest.mark.parametrize(
+    "files", [{"baike2018qa.zip": _zip({"inner.zip": b"x", "read.me": b"y"})}, {"other.bin": b"x"}]
+)
+def test_wrong_members_are_named(workspace: Workspace, lay_raw: LayRaw, files: dict[str, bytes]) -> None:
+    lay_raw("baike2018qa", files)
+    with pytest.raises(SourceError) as caught:
+        make(workspace)
+    assert "looked for baike_qa_train.json" in caught.value.message
+    assert ("inner.zip" in caught.value.message) or ("other.bin" in caught.value.message)
+
+
+def test_hash_split_is_stable_and_small(workspace: Workspace, lay_raw: LayRaw) -> None:
+    records = [
+        {
+            "id": str(n),
+            "url": "",
+            "title": f"词条{n}",
+            "text": f"词条{n}\n\n这一条讲的是编号为{n}的事物，它的来历、用途与别名都写在这里，足够长。",
+        }
+        for n in range(4000)
+    ]
+    lay_raw("wiki2019zh", {"wiki_zh/AA/wiki_00": lines(records[:2000]), "wiki_zh/AA/wiki_01": lines(records[2000:])})
+    counts = ingest.run(IngestConfig(dataset="wiki2019zh", workers=1), workspace).ledger.counts
+    assert 5 <= counts["splits"]["validation"] <= 45
+    first = {row["id"]: row["split"] for row in documents(workspace, "wiki2019zh")}
+    ingest.run(IngestConfig(dataset="wiki2019zh", workers=1, piece_bytes=50_000), workspace)
+    assert {row["id"]: row["split"] for row in documents(workspace, "wiki2019zh")} == first
+    assert first.keys() >= {"7@AA/wiki_00:" + str(len(lines(records[:7])))}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text("ab\u4e00 ", max_size=30), max_size=40), st.integers(1, 200), st.booleans())
+def test_any_cut_reads_every_line_once(tmp_path: Path, texts: list[str], piece_bytes: int, closed: bool) -> None:
+    data = "\n".join(texts).encode() + (b"\n" if closed else b"")
+    (tmp_path / "x").write_bytes(data)
+    file = File(
+        container="x", codec="plain", path="x", tail="x", split="train", shape="s", layout="lines", bytes=len(data)
+    )
+    got = [
+        entry
+        for start in range(0, max(1, len(data)), piece_bytes)
+        for records, _ in read(tmp_path, Span(file, start, start + piece_bytes))
+        for entry in records
+    ]
+    assert [record for _, record in got] == [text.encode() for text in texts if text.strip()]
+    assert all(data[offset:].startswith(record) for offset, record in got)
+    assert BLOCK_BYTES > len(data)
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("dataset", manifests.CORPORA)
+def test_the_shared_sample(workspace: Workspace, lay_raw: LayRaw, mirror: Path, dataset: str) -> None:
+    archive = manifests.load(dataset).archive
+    lay_raw(dataset, {archive: (mirror / archive).read_bytes()})
+    report = ingest.run(IngestConfig(dataset=dataset, workers=1), workspace)
+    counts = report.ledger.counts
+    assert counts["records"] == counts["documents"] + sum(counts["dropped"].values()) > 1000
+    assert not set(counts["dropped"]) & {
+        "malformed_json",
+        "not_utf8",
+        "wrong_type",
+        "missing_field",
+        "duplicate_key",
+        "too_large",
+    }
+    rows = documents(workspace, dataset)
+    assert len({row["id"] for row in rows}) == len(rows) == counts["documents"]
+    assert not any(
+        "<br" in row["text"] or "\r" in row["text"] or "\n\n\n" in row["text"] for row in rows if "`" not in row["text"]
+    )

@@ -1,0 +1,260 @@
+"""Tokenizer and rows: the round trip, the layout on disk, the engines, the reruns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import duckdb
+import numpy as np
+import polars
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from corpus.pipeline import encoder, ingest, pack, tokenizer
+from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.ingest import IngestConfig
+from corpus.pipeline.pack import PackConfig
+from corpus.pipeline.shards import split_ref
+from corpus.pipeline.tokenizer import TokenizerConfig
+from corpus.pipeline.workspace import Workspace
+
+from .conftest import LayRaw, baike, lines
+from .test_ingest import TRAIN, VALID, Listener, tree
+
+SPECIAL = "正文里写着<|endoftext|>和<|pad|>，还有<|user|>，它们只是字。"
+
+
+@pytest.fixture
+def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
+    """A workspace with documents and a small tokenizer."""
+    long = "，".join(f"第{n}步要看清楚再动手" for n in range(400))
+    records = [baike(n, answer=f"答案是{n * 7}，因为{'道理' * (n % 40)}如此。") for n in range(900)]
+    records += [
+        baike(5000, answer=SPECIAL),
+        baike(5001, answer=long),
+        baike(5002, answer="表情😀与𠮷野家，ｃａｆｅ\u0301，한국어。"),
+    ]
+    lay_raw("baike2018qa", {TRAIN: lines(records), VALID: lines([baike(n) for n in range(900, 960)])})
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=60_000), workspace)
+    tokenizer.run(TokenizerConfig(vocab_size=360), workspace)
+    return workspace
+
+
+def make(workspace: Workspace, **settings: Any) -> Any:
+    return pack.run(PackConfig(**({"dataset": "baike2018qa", "workers": 1, "seq_length": 128} | settings)), workspace)
+
+
+def texts(workspace: Workspace) -> dict[tuple[int, int], str]:
+    return {
+        (number, line): text
+        for number, path in enumerate(sorted(workspace.documents("baike2018qa").glob("part-*.parquet")))
+        for line, text in enumerate(pq.read_table(path)["text"].to_pylist())
+    }
+
+
+@pytest.mark.parametrize("strategy", ["best-fit", "concat"])
+def test_decoding_the_segments_gives_back_every_text(ready: Workspace, strategy: str) -> None:
+    report = make(ready, strategy=strategy, unit_characters=9000)
+    model = tokenizer.load(ready.tokenizer)
+    separator, pad = model.token_to_id("<|endoftext|>"), model.token_to_id("<|pad|>")
+    found: dict[tuple[int, int], dict[int, list[int]]] = {}
+    rows = datasets.load_from_disk(str(ready.packed("baike2018qa")))
+    for split, counts in report.ledger.counts["splits"].items():
+        assert len(rows[split]) == counts["rows"]
+        padding = 0
+        for row in rows[split]:
+            position = 0
+            for segment in row["segments"]:
+                ids = row["input_ids"][position : position + segment["length"]]
+                found.setdefault(split_ref(segment["document"]), {})[segment["start"]] = ids
+                position += segment["length"]
+            assert row["input_ids"][position:] == [pad] * (128 - position)
+            padding += 128 - position
+        assert padding == counts["padding"]
+    expected = texts(ready)
+    assert found.keys() == expected.keys()
+    for place, segments in found.items():
+        ids: list[int] = []
+        for start in sorted(segments):
+            assert start == len(ids)
+            ids += segments[start]
+        assert ids[-1] == separator
+        assert separator not in ids[:-1]
+        assert model.decode(ids[:-1], skip_special_tokens=False) == expected[place]
+    counts = report.ledger.counts["splits"]
+    assert sum(count["documents"] for count in counts.values()) == len(expected)
+    assert counts["train"]["rows"] * 128 == counts["train"]["tokens"] + counts["train"]["padding"]
+    if strategy == "best-fit":
+        assert counts["train"]["cut_documents"] == sum(len(segments) > 1 for segments in found.values())
+
+
+def test_every_output_opens_with_one_line(ready: Workspace) -> None:
+    make(ready)
+    root = ready.root
+    assert datasets.load_from_disk(str(root / "packed/baike2018qa"))["train"].num_rows > 0
+    assert AutoTokenizer.from_pretrained(root / "tokenizer")("你好")["input_ids"]
+    assert polars.read_parquet(root / "documents/baike2018qa/part-*.parquet").height == 963
+    assert duckdb.sql(f"select count(*) from '{root}/documents/baike2018qa/part-*.parquet'").fetchall() == [(963,)]
+
+
+def test_shards_are_small_arrow_streams(ready: Workspace) -> None:
+    counts = make(ready, seq_length=256).ledger.counts["splits"]["train"]
+    rows = datasets.load_from_disk(str(ready.packed("baike2018qa")))["train"].with_format("arrow")[:4]
+    assert str(rows.schema.field("input_ids").type) == "fixed_size_list<element: uint16>[256]".replace(
+        "element", rows.schema.field("input_ids").type.value_field.name
+    )
+    assert str(rows.schema.field("segments").type.value_type) == "struct<document: int64, start: int32, length: int32>"
+    size = sum(path.stat().st_size for path in (ready.packed("baike2018qa") / "train").glob("*.arrow"))
+    assert size < 2 * 256 * counts["rows"] + 16 * (counts["documents"] + counts["rows"]) + 4 * counts["rows"] + 6000
+
+
+def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
+    model = tokenizer.load(ready.tokenizer)
+    specials = {model.token_to_id(token) for token in tokenizer.SPECIAL_TOKENS}
+    for engine in (encoder.REFERENCE, encoder.FAST):
+        flat, lengths = encoder.make(engine, ready.tokenizer).encode([SPECIAL, "平常"])
+        assert not specials & set(flat.tolist())
+        assert model.decode(flat[: lengths[0]].tolist(), skip_special_tokens=False) == SPECIAL
+    hub = AutoTokenizer.from_pretrained(ready.tokenizer)
+    assert (
+        hub(SPECIAL, split_special_tokens=True)["input_ids"]
+        == encoder.make(encoder.REFERENCE, ready.tokenizer).encode([SPECIAL])[0].tolist()
+    )
+    assert (hub.eos_token, hub.pad_token) == ("<|endoftext|>", "<|pad|>")
+
+
+def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = []
+    for workers, fast in ((1, True), (2, True), (4, True), (1, False)):
+        shutil.rmtree(ready.packed("baike2018qa"), ignore_errors=True)
+        monkeypatch.setattr(encoder, "available", lambda fast=fast: fast)
+        report = make(ready, workers=workers, unit_characters=9000)
+        engine = json.loads((report.folder / "timings.json").read_text())["engine"]
+        assert engine == ("gigatoken" if fast else "tokenizers")
+        trees.append(tree(ready.packed("baike2018qa")))
+    assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
+    assert all(other == trees[0] for other in trees[1:])
+
+
+def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = encoder.FastEncoder.encode
+
+    def wrong(self: encoder.FastEncoder, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        flat, lengths = right(self, batch)
+        flat = flat.copy()
+        flat[-1] += 1
+        return flat, lengths
+
+    monkeypatch.setattr(encoder.FastEncoder, "encode", wrong)
+    listener = Listener()
+    report = pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
+    assert any("other ids" in line for line in listener.said)
+    monkeypatch.undo()
+    first = tree(report.folder)
+    shutil.rmtree(report.folder)
+    make(ready)
+    assert tree(report.folder) == first
+
+
+def test_rerun_and_staleness(ready: Workspace) -> None:
+    assert not make(ready).skipped
+    assert make(ready).skipped
+    assert make(ready, strategy="concat").reasons == ("strategy was best-fit and is concat",)
+    tokenizer.run(TokenizerConfig(vocab_size=390), ready)
+    reasons = make(ready, strategy="concat").reasons
+    assert "input tokenizer/tokenizer.json has changed" in reasons
+    assert "vocab-size was 360 and is 390" in reasons
+
+
+def test_half_done_rows_are_continued(ready: Workspace) -> None:
+    folder = make(ready, unit_characters=9000).folder
+    whole = tree(folder)
+    (folder / "ledger.json").unlink()
+    (folder / "train" / "data-00001.arrow").unlink()
+    (folder / "train" / "data-00002.arrow").write_bytes(b"\xff\xff\xff\xff")
+    untouched = (folder / "train" / "data-00000.arrow").stat().st_mtime_ns
+    make(ready, unit_characters=9000)
+    assert tree(folder) == whole
+    assert (folder / "train" / "data-00000.arrow").stat().st_mtime_ns == untouched
+
+
+def test_a_damaged_documents_shard_is_named(ready: Workspace) -> None:
+    path = sorted(ready.documents("baike2018qa").glob("part-*.parquet"))[1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamageError, match="part-00001"):
+        make(ready)
+    path.unlink()
+    with pytest.raises(DamageError, match="part-00001"):
+        make(ready)
+
+
+def test_nothing_to_pack(workspace: Workspace, ready: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="wiki2019zh has no documents"):
+        make(ready, dataset="wiki2019zh")
+    shutil.rmtree(ready.tokenizer)
+    with pytest.raises(WorkspaceError, match="no tokenizer"):
+        make(ready)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"seq_length": 1}, "--seq-length"), ({"strategy": "random"}, "--strategy"), ({"workers": -1}, "--workers")],
+)
+def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        PackConfig(**({"dataset": "demo"} | settings))
+
+
+def test_tokenizer_report(ready: Workspace) -> None:
+    ledger = tokenizer.run(TokenizerConfig(vocab_size=360), ready).ledger
+    assert ledger.counts["entries"] == 360
+    row = ledger.counts["datasets"]["baike2018qa"]
+    assert row["bytes_per_token"] > row["characters_per_token"] > 1
+    assert 0 < row["han_with_own_token"] <= 1
+
+
+def test_tokenizer_learns_from_training_documents_only(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw(
+        "baike2018qa",
+        {
+            TRAIN: lines([baike(n) for n in range(50)]),
+            VALID: lines([baike(n, answer="魑魅魍魉" * 9) for n in range(50)]),
+        },
+    )
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)
+    tokenizer.run(TokenizerConfig(vocab_size=2000), workspace)
+    assert len(tokenizer.load(workspace.tokenizer).encode("魑魅魍魉").ids) == 12
+
+
+def test_small_sample_is_told_and_sampling_is_balanced(ready: Workspace, lay_raw: LayRaw) -> None:
+    records = [{"english": f"Cup number {n} is clean.", "chinese": f"第{n}个杯子是干净的。"} for n in range(400)]
+    lay_raw("translation2019zh", {"translation2019zh_train.json": lines(records)})
+    ingest.run(IngestConfig(dataset="translation2019zh", workers=1), ready)
+    report = tokenizer.run(TokenizerConfig(vocab_size=50_000, sample_characters=20_000), ready)
+    assert "only" in report.notes[0]
+    shares = {name: row["characters"] for name, row in report.ledger.counts["datasets"].items()}
+    assert set(shares) == {"baike2018qa", "translation2019zh"}
+    assert all(9_000 < share < 12_500 for share in shares.values()), shares
+
+
+def test_training_is_repeatable(ready: Workspace) -> None:
+    first = (ready.tokenizer / "tokenizer.json").read_bytes()
+    shutil.rmtree(ready.tokenizer)
+    tokenizer.run(TokenizerConfig(vocab_size=360), ready)
+    assert (ready.tokenizer / "tokenizer.json").read_bytes() == first
+    assert Tokenizer.from_file(str(ready.tokenizer / "tokenizer.json")).get_vocab_size() == 360
+
+
+def test_row_files_have_no_machine_path(ready: Workspace, tmp_path: Path) -> None:
+    make(ready)
+    for area in ("documents", "tokenizer", "packed"):
+        for path in (ready.root / area).rglob("*"):
+            assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
