@@ -1,12 +1,16 @@
 """Cleaning rules: text in, text out, every change counted by the rule that made it.
 
-In: strings. Out: the same strings with markup, controls, odd widths and odd blanks made plain, and which rule changed which string.
-Invariants: clean(clean(x)) == clean(x), because the table is repeated until a whole pass changes nothing; a string's result does not depend on
+In: strings. Out: the same strings with markup, controls, odd widths and odd blanks made plain, and which rule changed
+which string.
+Invariants: clean(clean(x)) == clean(x), because the table is repeated until a whole pass changes nothing; a string's
+result does not depend on
 its neighbours; Chinese punctuation is content and passes untouched.
-Cost: every rule looks at a string with one search in C and works only on those it may change, joined into one string so that the
+Cost: every rule looks at a string with one search in C and works only on those it may change, joined into one string
+so that the
 price of a call is paid once per batch. Rules are linear in the length of their input, whatever the input.
 
-Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as the end of a text.
+Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as
+the end of a text.
 """
 
 from __future__ import annotations
@@ -113,7 +117,9 @@ def unescape_entities(text: str) -> str:
 
 
 def strip_tags(text: str) -> str:
-    """Known HTML and wiki tags go, block tags leaving a line break; `List<String>` and code in backticks are content."""
+    """Known HTML and wiki tags go, block tags leaving a line break; `List<String>` and code in backticks are
+    content.
+    """
     return _MARKUP.sub(_markup, _drop_unseen(text))
 
 
@@ -166,7 +172,9 @@ def drop_empty_brackets(text: str) -> str:
 
 
 def collapse_blanks(text: str) -> str:
-    """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays, for code."""
+    """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
+    for code.
+    """
     text = _LEADING_BLANKS.sub("", _INNER_BLANKS.sub(" ", text))
     return _TRAILING_BLANKS.sub("", text)
 
@@ -282,7 +290,9 @@ def _basic(test: Callable[[str], object]) -> list[str]:
 
 
 def _may_compose(character: str) -> bool:
-    """Whether a character can make a text differ from its normal form: marks, vowel and final Hangul jamo, and what has another form."""
+    """Whether a character can make a text differ from its normal form: marks, vowel and final Hangul jamo, and
+    what has another form.
+    """
     return (
         unicodedata.category(character)[0] == "M"
         or "\u1160" <= character <= "\u11ff"
@@ -339,8 +349,9 @@ def _opencc() -> tuple[Callable[[str], str], Callable[[str], object], list[str]]
     characters = [chr(code) for first, end in ((0x3400, 0x4DC0), (0x4E00, 0xA000)) for code in range(first, end)]
     simplified = convert("\n".join(characters)).split("\n")
     traditional = {before for before, after in zip(characters, simplified, strict=True) if before != after}
-    # In names and set phrases OpenCC leaves these as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹, 联陞): alone they prove
-    # nothing. Beyond the basic plane a set would be searched one by one; such a character comes with others that prove the script.
+    # In names and set phrases OpenCC leaves some as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹,
+    # 联陞): alone they prove nothing. Beyond the basic plane a set would be searched one by one; such a character
+    # comes with others that prove the script.
     ambiguous = set("乾昇麽祕徵蒐釐氾薹陞") | set("".join(simplified))
     certain = sorted(traditional - ambiguous)
     return convert, re.compile("[" + "".join(certain) + "]").search, certain

@@ -1,4 +1,5 @@
-"""The command line: options in, a stage's `run`, a table out. The one place that prints, and the one boundary for errors.
+"""The command line: options in, a stage's `run`, a table out. The one place that prints, and the one boundary for
+errors.
 
 Nothing heavy is imported at the top: `corpus --help` must answer at once.
 """
@@ -9,13 +10,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from corpus.pipeline import console
+from corpus.pipeline import closing, console
 from corpus.pipeline.errors import CorpusError, SourceError
 from corpus.pipeline.manifest import BUILT_IN, CORPORA, DATASETS
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 _DEMO_WORKSPACE = "demo-workspace"
+_DEMO_STEPS = 240
+_DEMO_VOCABULARY = 3_000
+_DEMO_PROMPTS = ("我肚子痛了，要怎么办？", "竹子")
 
 
 class Commands(click.Group):
@@ -140,8 +144,8 @@ def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path)
     """
     workspace = _workspace(workspace_dir)
     with workspace.writing("download"):
-        reports = _download(workspace, datasets, source)
-    _close_download(reports)
+        reports = _download(workspace, _sources(workspace, datasets, source), source)
+    closing.download(reports)
 
 
 @cli.command()
@@ -159,7 +163,7 @@ def clean(datasets: tuple[str, ...], min_length: int | None, workers: int, works
     workspace = _workspace(workspace_dir)
     with workspace.writing("clean"):
         reports = _ingest(workspace, datasets or tuple(workspace.finished("raw")), min_length, workers)
-    _close_ingest(reports)
+    closing.ingest(reports)
 
 
 @cli.command()
@@ -185,10 +189,10 @@ def ingest(
     workspace = _workspace(workspace_dir)
     reports: list[Report] = []
     with workspace.writing("ingest"):
-        for name in _sources(datasets, source):
+        for name in _sources(workspace, datasets, source):
             _download(workspace, (name,), source)
             reports += _ingest(workspace, (name,), min_length, workers)
-    _close_ingest(reports)
+    closing.ingest(reports)
 
 
 @cli.command()
@@ -211,7 +215,7 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
     )
     with workspace.writing("tokenizer"):
         report = stage.run(config, workspace, progress=console.Console())
-    _close_tokenizer(report)
+    closing.tokenizer(report)
 
 
 @cli.command()
@@ -236,7 +240,190 @@ def pack(datasets: tuple[str, ...], seq_length: int, strategy: str, workers: int
     workspace = _workspace(workspace_dir)
     with workspace.writing("pack"):
         reports = _pack(workspace, datasets, seq_length=seq_length, strategy=strategy, workers=workers)
-    _close_pack(reports)
+    closing.pack(reports)
+
+
+@cli.command()
+@dataset_option("all that are packed")
+@click.option(
+    "--model", default="gpt2-small", show_default=True, metavar="PRESET", help="Size of the model; see --list-models."
+)
+@click.option(
+    "--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this model instead of random weights."
+)
+@click.option("--run", default="", metavar="NAME", help="Folder below models/.  [default: PRESET and a fingerprint]")
+@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
+@click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
+@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
+@click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
+@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
+@click.option("--warmup", type=float, default=0.05, show_default=True, help="Steps, or below 1 a share of all.")
+@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's, on matrices.")
+@click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0: none.")
+@click.option("--dropout", type=float, metavar="X", help="Share of units dropped.  [default: the preset's]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order and dropout.")
+@click.option(
+    "--document-mask/--no-document-mask", default=True, show_default=True, help="Attention stays inside a document."
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@click.option("--log-steps", type=int, default=10, show_default=True, help="Steps between two losses in metrics.jsonl.")
+@click.option(
+    "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
+)
+@click.option(
+    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
+)
+@click.option(
+    "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
+)
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on from the last checkpoint of the same run."
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations twice to save memory.")
+@click.option("--compile", "compile_model", is_flag=True, help="Use torch.compile.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's choice]")
+@click.option("--list-models", is_flag=True, help="Print the presets and leave.")
+@workspace_option()
+def train(
+    datasets: tuple[str, ...], compile_model: bool, list_models: bool, workspace_dir: Path, **settings: Any
+) -> None:
+    """Train a GPT on packed rows.
+
+    Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
+    its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
+    validation split are in models/RUN/metrics.jsonl.
+
+    \b
+    Examples:
+      corpus train --list-models
+      corpus train --model tiny --max-steps 200
+      corpus train --dataset wiki2019zh --model gpt2-small --epochs 5
+    """
+    if list_models:
+        _list_models()
+        return
+    from corpus.train.config import TrainConfig
+
+    workspace = _workspace(workspace_dir)
+    config = _config(TrainConfig, datasets=datasets, compile=compile_model, **settings)
+    console.Console().say("loading torch and transformers ...")
+    from corpus.train import train as stage
+
+    with workspace.writing("train"):
+        report = stage.run(config, workspace, progress=console.Console())
+    closing.train(report)
+
+
+@cli.command()
+@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Text to continue, may be repeated; left out: a new document.",
+)
+@click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
+@click.option(
+    "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
+)
+@click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="... that together reach this probability.")
+@click.option(
+    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, repeating gets less likely."
+)
+@click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
+@click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@workspace_option()
+def sample(
+    model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, **settings: Any
+) -> None:
+    """Continue a prompt, token by token, until the model ends the document.
+
+    \b
+    Examples:
+      corpus sample --prompt 我感冒了怎么办？
+      corpus sample --prompt 秋天的山里 --num-samples 3 --temperature 0.8 --seed 7
+    """
+    from corpus.generate.config import SampleConfig
+
+    workspace = _workspace(workspace_dir)
+    settings["prompts"] = settings["prompts"] or ("",)
+    config = _config(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
+    folder = _model_folder(workspace, model)
+    console.Console().say(f"loading {folder} ...")
+    from corpus.generate import sample as stage
+
+    _print_samples(stage, stage.load(folder, device=device, precision=precision), config)
+
+
+@cli.command()
+@click.option(
+    "--max-steps", type=int, default=_DEMO_STEPS, show_default=True, help="Training steps; more is better and slower."
+)
+@workspace_option(_DEMO_WORKSPACE)
+def demo(max_steps: int, workspace_dir: Path) -> None:
+    """Go the whole way on the built-in dataset, small enough for a laptop CPU.
+
+    About 220 records in the five corpora's formats, written for this purpose: ingest, tokenizer, rows, a tiny
+    GPT, and two samples. A model this small learns its texts by heart; it shows the way, not what a model can do.
+
+    \b
+    Example:
+      corpus demo
+    """
+    workspace = _workspace(workspace_dir)
+    with workspace.writing("demo"):
+        console.write("1. Records become documents")
+        _download(workspace, (BUILT_IN,), None)
+        closing.ingest(_ingest(workspace, (BUILT_IN,), None, 0))
+        console.write("\n2. Documents become rows of tokens")
+        closing.pack(
+            _pack(workspace, (BUILT_IN,), vocab_size=_DEMO_VOCABULARY, seq_length=256, strategy="best-fit", workers=0)
+        )
+        console.write("\n3. Rows train a GPT")
+        folder = _demo_train(workspace, max_steps)
+    console.write("\n4. The GPT answers a question it has seen, and continues an article")
+    from corpus.generate import sample as stage
+    from corpus.generate.config import SampleConfig
+
+    model = stage.load(folder)
+    for prompt in _DEMO_PROMPTS:
+        _print_samples(stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0.6, seed=1))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@workspace_option()
+def status(as_json: bool, workspace_dir: Path) -> None:
+    """Show what is finished, partial or missing in this workspace.
+
+    \b
+    Example:
+      corpus status
+    """
+    import json
+
+    from corpus.pipeline.status import survey
+
+    rows = survey(_workspace(workspace_dir))
+    if as_json:
+        console.write(json.dumps(rows, ensure_ascii=False, indent=2))
+    elif rows:
+        console.table(
+            ("what", "state", "files", "size"),
+            [
+                (f"{row['area']}/{row['name']}".rstrip("/"), row["state"], row["files"], console.size(row["bytes"]))
+                for row in rows
+            ],
+            left=2,
+        )
+    else:
+        console.write(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
 
 
 # --- what the commands share ---------------------------------------------------------------------------------------
@@ -256,32 +443,32 @@ def _config(kind: Callable[..., T], **values: Any) -> T:
         raise click.UsageError(str(error)) from error
 
 
-def _sources(datasets: Sequence[str], source: str | None) -> Iterator[str]:
-    """The datasets to ingest: those asked for, else the five, else those of the five that the source has."""
-    from corpus.pipeline import source as places
-
+def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) -> tuple[str, ...]:
+    """The datasets to bring: those asked for, else the five, else those of the five that the source has."""
     if datasets or source is None:
-        yield from datasets or CORPORA
-        return
-    found = [name for name in CORPORA if places.found_in(source, name)]
+        return tuple(datasets) or CORPORA
+    from corpus.pipeline.source import found_in
+    from corpus.pipeline.web import shown_url
+
+    progress = console.Console()
+    shown = shown_url(source) if "://" in source else source
+    found = [name for name in CORPORA if found_in(source, name, exclude=workspace.root / "raw", progress=progress)]
     absent = [name for name in CORPORA if name not in found]
     if not found:
         raise SourceError(
-            f"none of the five corpora is at {places.shown(source)}",
+            f"none of the five corpora is at {shown}",
             hint="Name one with --dataset to see what was looked for and what is there.",
         )
     if absent:
-        console.Console().say(f"not at {places.shown(source)}: {', '.join(absent)}")
-    yield from found
+        progress.say(f"not at {shown}: {', '.join(absent)}")
+    return tuple(found)
 
 
 def _download(workspace: Workspace, datasets: Sequence[str], source: str | None) -> list[Report]:
     from corpus.pipeline import download as stage
 
-    return [
-        stage.run(_config(stage.DownloadConfig, dataset=name, source=source), workspace, progress=console.Console())
-        for name in _sources(datasets, source)
-    ]
+    configs = [_config(stage.DownloadConfig, dataset=name, source=source) for name in datasets]
+    return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
 def _ingest(workspace: Workspace, datasets: Sequence[str], min_length: int | None, workers: int) -> list[Report]:
@@ -291,86 +478,94 @@ def _ingest(workspace: Workspace, datasets: Sequence[str], min_length: int | Non
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
-def _pack(workspace: Workspace, datasets: Sequence[str], **settings: Any) -> list[Report]:
+def _pack(
+    workspace: Workspace, datasets: Sequence[str], *, vocab_size: int | None = None, **settings: Any
+) -> list[Report]:
     from corpus.pipeline import pack as stage
     from corpus.pipeline import tokenizer as tokenizer_stage
     from corpus.pipeline.errors import WorkspaceError
     from corpus.pipeline.workspace import read_ledger
 
+    _config(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
     names = datasets or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     configs = [_config(stage.PackConfig, dataset=name, **settings) for name in names]
     if read_ledger(workspace.tokenizer) is None:
         console.Console().say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
-        _close_tokenizer(tokenizer_stage.run(tokenizer_stage.TokenizerConfig(), workspace, progress=console.Console()))
+        config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
+        closing.tokenizer(tokenizer_stage.run(config, workspace, progress=console.Console()))
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
-def _close_download(reports: Sequence[Report]) -> None:
-    rows = [
-        (report.ledger.dataset, len(report.ledger.outputs), console.size(report.ledger.output_bytes), _state(report))
-        for report in reports
-    ]
-    console.table(("dataset", "files", "size", "state"), rows)
-    _ledgers(reports)
+def _list_models() -> None:
+    from corpus.train.presets import list_models
 
-
-def _close_ingest(reports: Sequence[Report]) -> None:
-    rows: list[tuple[object, ...]] = []
-    for report in reports:
-        counts = report.ledger.counts
-        dropped = sum(counts["dropped"].values())
-        characters = sum(counts["characters"].values())
-        rows.append(
-            (report.ledger.dataset, counts["records"], counts["documents"], dropped, characters, _state(report))
-        )
-    console.table(("dataset", "records", "documents", "dropped", "characters", "state"), rows)
-    for report in reports:
-        why = ", ".join(f"{reason} {count:,}" for reason, count in report.ledger.counts["dropped"].items())
-        console.write(f"{report.ledger.dataset}: dropped: {why or 'nothing'}")
-    _ledgers(reports)
-
-
-def _close_tokenizer(report: Report) -> None:
     rows = [
         (
-            name,
-            f"{row['bytes_per_token']:.2f}",
-            f"{row['characters_per_token']:.2f}",
-            f"{row['han_with_own_token']:.2%}",
+            row.name,
+            row.layers,
+            row.width,
+            row.heads,
+            row.context,
+            f"{row.parameters / 1e6:,.1f} M",
+            console.size(row.memory),
         )
-        for name, row in report.ledger.counts["datasets"].items()
+        for row in list_models()
     ]
-    title = f"tokenizer: {report.ledger.counts['entries']:,} entries, {_state(report)}"
-    console.table(("sample of", "bytes/token", "characters/token", "Han with own token"), rows, title=title)
-    _ledgers([report])
+    console.table(("preset", "layers", "width", "heads", "context", "parameters", "memory"), rows)
 
 
-def _close_pack(reports: Sequence[Report]) -> None:
-    rows: list[tuple[object, ...]] = []
-    for report in reports:
-        seq_length = report.ledger.config["seq_length"]
-        for split, count in report.ledger.counts["splits"].items():
-            used = count["tokens"] / max(1, count["rows"] * seq_length)
-            name = report.ledger.dataset if split == "train" else f"  {split}"
-            rows.append(
-                (name, count["documents"], count["tokens"], count["rows"], f"{used:.2%}", count["cut_documents"])
+def _model_folder(workspace: Workspace, model: str | None) -> Path:
+    from corpus.pipeline.errors import ModelError
+    from corpus.pipeline.workspace import LEDGER
+
+    if model is not None:
+        named = workspace.models / model
+        return named if named.is_dir() else Path(model).expanduser()
+    finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
+    if not finished:
+        raise ModelError(
+            f"{workspace.models} holds no finished model",
+            hint="Run `corpus train` first, or name one with --model DIR.",
+        )
+    return finished[-1].parent
+
+
+def _print_samples(stage: Any, model: Any, config: Any) -> None:
+    """Samples one after another as they are written: the prompt, its continuation, and how it ended."""
+    many = len(config.prompts) * config.num_samples > 1
+    opened: set[tuple[int, int]] = set()
+    progress = console.Console()
+    for piece in stage.in_order(stage.stream(model, config, progress=progress), config):
+        if (piece.prompt, piece.sample) not in opened:
+            opened.add((piece.prompt, piece.sample))
+            if many:
+                console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
+            console.write(config.prompts[piece.prompt], end="")
+        console.write(piece.text, end="")
+        if piece.finish:
+            console.write()
+            progress.say(
+                f"({piece.finish.tokens} tokens, {piece.finish.tokens_per_second:.0f} a second, "
+                f"ended by {piece.finish.reason}, seed {config.seed})"
             )
-    console.table(("dataset", "documents", "tokens", "rows", "used", "cut"), rows)
-    _ledgers(reports)
 
 
-def _state(report: Report) -> str:
-    return "was finished" if report.skipped else f"{report.seconds:.1f} s"
+def _demo_train(workspace: Workspace, max_steps: int) -> Path:
+    from corpus.train.config import TrainConfig
 
+    config = _config(
+        TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
+        dropout=0.0,         log_steps=20, eval_steps=max(1, max_steps), run="demo",
+    )  # fmt: skip
+    console.Console().say("loading torch and transformers ...")
+    from corpus.train import train as stage
 
-def _ledgers(reports: Sequence[Report]) -> None:
-    for report in reports:
-        for note in report.notes:
-            console.write(f"note: {note}")
-    for report in reports:
-        console.write(f"ledger: {report.folder / 'ledger.json'}")
+    report = stage.run(config, workspace, progress=console.Console())
+    closing.losses(report.folder)
+    closing.train(report)
+    return report.folder
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -404,7 +599,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         console.failure(CorpusError(f"{error.filename or 'the system'}: {error.strerror or error}"))
         code = 1
-    except Exception as error:  # noqa: BLE001  # the last boundary: a traceback is for us, not for a user
+    except Exception as error:  # the last boundary: a traceback is for us, not for a user
         if os.environ.get("CORPUS_DEBUG"):
             raise
         console.failure(
@@ -417,7 +612,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
+def _interrupt(_number: int, _frame: object) -> NoReturn:
     """SIGTERM ends a command as Ctrl-C does: cleanly, and resumable."""
     raise KeyboardInterrupt
 

@@ -1,6 +1,7 @@
 """What the terminal shows: lines, progress bars and tables. Only `cli.py` uses it.
 
-In: values. Out: text on standard output (results) and standard error (progress and remarks). Bars only on a terminal; colour only where it is
+In: values. Out: text on standard output (results) and standard error (progress and remarks). Bars only on a terminal;
+colour only where it is
 wanted (`NO_COLOR` and pipes are respected by rich). Chinese is two columns wide, and rich knows it.
 """
 

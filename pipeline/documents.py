@@ -1,7 +1,9 @@
 """From the records of a piece to one shard of documents and one of dropped records, with the books of both.
 
-In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` where something was dropped, and the counts.
-Invariants: a record is kept or dropped with a reason, never both, never neither; the rejected shard is written before the documents shard, so
+In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` where something was
+dropped, and the counts.
+Invariants: a record is kept or dropped with a reason, never both, never neither; the rejected shard is written before
+the documents shard, so
 a documents shard means both are whole; both carry the fingerprint of their work and the counts.
 Cost: one mebibyte of records and one row group of documents at a time.
 """
@@ -215,8 +217,9 @@ def _check_shape(
     fields = ", ".join(f"{name} ({kind.__name__})" for name, kind in manifest.shapes[file.shape].fields.items())
     begin = bytes(dropped.columns[5][position][:80])
     raise ShapeError(
-        f"{file.path}: {sum(odd.values()):,} of the first {records:,} records are not records of {manifest.name}, most for "
-        f"{reason}: {dropped.columns[4][position]}; the first such begins with {begin.decode('utf-8', 'backslashreplace')!r}",
+        f"{file.path}: {sum(odd.values()):,} of the first {records:,} records are not records of {manifest.name}, "
+        f"most for {reason}: {dropped.columns[4][position]}; the first such begins with "
+        f"{begin.decode('utf-8', 'backslashreplace')!r}",
         hint=f"Expected one JSON object a line with the fields {fields}.{_advice(begin)}",
     )
 

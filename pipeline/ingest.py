@@ -1,7 +1,9 @@
 """The stage that turns raw records into documents: read, clean, filter, write.
 
-In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and `rejected/part-NNNNN.parquet`, one pair a piece.
-Invariants: records = documents + dropped, by reason, in every piece and in the sum; a part depends on its piece alone, so workers, interruption and order
+In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and `rejected/part-
+NNNNN.parquet`, one pair a piece.
+Invariants: records = documents + dropped, by reason, in every piece and in the sum; a part depends on its piece
+alone, so workers, interruption and order
 change nothing; a part carries the fingerprint of its work, so a rerun keeps what is finished and current.
 Cost: a worker holds one mebibyte of records at a time and one row group of documents.
 """
@@ -21,7 +23,7 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import Counts, make_part
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import Manifest
-from corpus.pipeline.pool import default_workers, run_pieces
+from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read import File, Piece, cut, list_files
 from corpus.pipeline.shards import part_metadata, part_name, part_number, parts
@@ -42,6 +44,7 @@ from corpus.pipeline.workspace import (
 STAGE = "ingest"
 VERSION = 1
 PIECE_BYTES = 32 << 20
+_WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +106,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     progress.begin(f"{config.dataset}: documents", total, "B")
     try:
         numbers = 0
-        for number, made in _all(work, raw, files, config, kept, progress):
+        for number, made in _all(work, raw, files, config, kept, progress, total):
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
@@ -113,7 +116,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         stray.unlink()
     counts.check(config.dataset)
     ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": config.workers or default_workers()})
+    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
     return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), seconds=watch.seconds)
 
 
@@ -173,6 +176,7 @@ def _all(
     config: IngestConfig,
     kept: Mapping[int, Counts],
     progress: Progress,
+    total: int | None,
 ) -> Iterator[tuple[int, Counts]]:
     """The books of every piece in order: of those already finished as they stand, of the others by making them."""
     order: list[tuple[int, int]] = []
@@ -184,7 +188,8 @@ def _all(
                 yield piece
 
     done = 0
-    for number, made in run_pieces(work, missing(), workers=config.workers or default_workers()):
+    pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
+    for number, made in run_pieces(work, missing(), workers=sensible(config.workers, pieces)):
         while order[done][0] != number:
             progress.advance(order[done][1])
             yield order[done][0], kept[order[done][0]]

@@ -202,7 +202,7 @@ class _Table:
             raise ManifestError(
                 f"{self.where}: {self.path}{key}: must be {kind.__name__}, is {type(value).__name__} {value!r}"
             )
-        if kind is int and value < 0:
+        if isinstance(value, int) and value < 0:
             raise ManifestError(f"{self.where}: {self.path}{key}: must not be negative, is {value}")
         return value
 

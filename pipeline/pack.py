@@ -1,7 +1,9 @@
 """The packing stage: documents become rows of exactly `seq_length` tokens.
 
-In: `documents/<dataset>/` and `tokenizer/`. Out: `packed/<dataset>/`, a DatasetDict that `datasets.load_from_disk` opens.
-Invariants: tokens encoded = tokens in segments, checked for every shard; only documents longer than a row are cut; a shard depends on its
+In: `documents/<dataset>/` and `tokenizer/`. Out: `packed/<dataset>/`, a DatasetDict that `datasets.load_from_disk`
+opens.
+Invariants: tokens encoded = tokens in segments, checked for every shard; only documents longer than a row are cut; a
+shard depends on its
 documents shards and the tokenizer alone, so workers, interruption and engine change nothing.
 Cost: one group of documents shards at a time, about 60 bytes a token while it is being packed.
 """
@@ -22,7 +24,7 @@ import numpy as np
 from corpus.pipeline import encoder, packing, tokenizer
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
-from corpus.pipeline.pool import default_workers, run_pieces
+from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import (
     describe_rows,
@@ -140,10 +142,11 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
         outputs=[workspace.file_digest(path, folder) for path in _outputs(folder)],
-        counts={"splits": {split: dict(counts[split]) for split in counts}, "encoder_check": check}, fingerprint=identity,
+        counts={"splits": {split: dict(counts[split]) for split in counts}, "encoder_check": check},
+        fingerprint=identity,
     )  # fmt: skip
     write_ledger(
-        folder, ledger, {"seconds": watch.seconds, "engine": engine, "workers": config.workers or default_workers()}
+        folder, ledger, {"seconds": watch.seconds, "engine": engine, "workers": sensible(config.workers, None)}
     )
     return Report(
         ledger=ledger,
@@ -299,14 +302,15 @@ def _pack_all(
     identity: str, vocab_size: int, progress: Progress,
 ) -> dict[str, Counter[str]]:  # fmt: skip
     work = partial(
-        pack_unit, folder=workspace.packed(config.dataset), tokenizer_folder=workspace.tokenizer, engine=engine, config=config,
+        pack_unit, folder=workspace.packed(config.dataset), tokenizer_folder=workspace.tokenizer, engine=engine,
+        config=config,
         identity=identity, vocab_size=vocab_size,
     )  # fmt: skip
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     missing = [unit for unit in units if unit.file not in kept]
     progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
     try:
-        made = run_pieces(work, missing, workers=config.workers or default_workers())
+        made = run_pieces(work, missing, workers=sensible(config.workers, len(missing)))
         for unit in units:
             books[unit.split].update(kept[unit.file] if unit.file in kept else next(made))
             progress.advance(unit.characters)
@@ -349,7 +353,7 @@ def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tu
         used = count["tokens"] / slots if slots else 1.0
         if used < _FULL:
             notes.append(
-                f"{name}, {split}: {used:.1%} of the slots are used: with {count['rows']:,} rows the last ones weigh much; "
-                "a larger dataset or a smaller --seq-length fills more"
+                f"{name}, {split}: {used:.2%} of the slots are used: with {count['rows']:,} rows the last ones weigh "
+                "much; a larger dataset or a smaller --seq-length fills more"
             )
     return tuple(notes)

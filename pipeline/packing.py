@@ -1,9 +1,11 @@
 """The packing core: token counts in, a plan of rows out. Pure arithmetic on numpy arrays.
 
 In: the length of every document in tokens, separator included. Out: for every row the segments in it, as flat arrays.
-Invariants: every token of every document is in exactly one segment; only documents longer than a row are cut; a row holds at most
+Invariants: every token of every document is in exactly one segment; only documents longer than a row are cut; a row
+holds at most
 `seq_length` tokens; equal input gives the equal plan.
-Cost: best-fit works on counts of equal lengths and equal rooms, not on single documents, so its steps grow with `seq_length`, not with the
+Cost: best-fit works on counts of equal lengths and equal rooms, not on single documents, so its steps grow with
+`seq_length`, not with the
 number of documents.
 """
 
@@ -37,7 +39,8 @@ class Plan:
         """[segments] int64, position of each segment in its row."""
         ends = np.cumsum(self.lengths)
         firsts = np.concatenate(([0], ends))[self.row_starts[:-1]]
-        return ends - self.lengths - np.repeat(firsts, np.diff(self.row_starts))
+        offsets: np.ndarray = ends - self.lengths - np.repeat(firsts, np.diff(self.row_starts))
+        return offsets
 
 
 def concat(lengths: np.ndarray, seq_length: int) -> Plan:
@@ -55,7 +58,8 @@ def concat(lengths: np.ndarray, seq_length: int) -> Plan:
 def best_fit(lengths: np.ndarray, seq_length: int) -> Plan:
     """Best-fit decreasing (Ding et al., 2024, "Fewer Truncations Improve Language Modeling").
 
-    Documents longer than a row are first cut into full rows and a rest; then every piece, longest first, goes to the row with the
+    Documents longer than a row are first cut into full rows and a rest; then every piece, longest first, goes to the
+    row with the
     least room that still takes it, or opens a new one.
     """
     documents, starts, sizes = _cut(lengths, seq_length)
@@ -74,7 +78,8 @@ def best_fit(lengths: np.ndarray, seq_length: int) -> Plan:
                 first, run = rooms[room].popleft()
             else:
                 first, run, room = rows, end - position, seq_length
-            # The least room that takes a piece takes the next equal one too, as long as it can: what is left of it is less still.
+            # The least room that takes a piece takes the next equal one too, as long as it can: what is
+            # left of it is less still.
             each = min(room // size, end - position)
             taken = min(run, (end - position) // each)
             row_of[order[position : position + taken * each]] = first + np.repeat(np.arange(taken), each)

@@ -1,7 +1,8 @@
 """Worker processes that do numbered pieces of work and cannot hang their command.
 
 In: a function, pieces in order. Out: results in the same order, each as soon as its turn has come.
-Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the input; a worker that dies
+Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the
+input; a worker that dies
 (killed, out of memory) ends the command with WorkerError; workers end when their parent does, however it ends.
 Processes are spawned, never forked: the parent has threads, and a forked lock is a hang.
 """
@@ -25,15 +26,20 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-def default_workers() -> int:
-    """One worker for each core this process may use."""
+def sensible(workers: int, pieces: int | None) -> int:
+    """Worker processes to start: as many as asked for; when 0 one for each core, but no more than there are pieces."""
+    return workers or max(1, min(_cores(), _cores() if pieces is None else pieces))
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int) -> Iterator[Result]:
     """Apply `function` to every piece and yield the results in order.
 
-    With one worker the work is done in this process. Closing the iterator, or an exception in its consumer, stops the workers.
+    With one worker the work is done in this process. Closing the iterator, or an exception in its consumer, stops the
+    workers.
 
     Raises:
         WorkerError: a worker died without a word.

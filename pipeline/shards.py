@@ -1,7 +1,9 @@
 """The files other programs open: documents in Parquet, packed rows in Arrow, and how a row names its documents.
 
-In: Arrow tables and numpy arrays. Out: files that pyarrow, polars, duckdb and `datasets.load_from_disk` open with one line.
-Invariant: a packed row is exactly `seq_length` tokens, its segments lie side by side from position 0, and what follows the last is padding.
+In: Arrow tables and numpy arrays. Out: files that pyarrow, polars, duckdb and `datasets.load_from_disk` open with one
+line.
+Invariant: a packed row is exactly `seq_length` tokens, its segments lie side by side from position 0, and what
+follows the last is padding.
 Cost: two bytes a token (four above 65,536 entries) and 16 bytes a segment; rows are memory-mapped, never loaded.
 """
 
@@ -150,7 +152,7 @@ def describe_rows(seq_length: int, vocab_size: int, *, name: str) -> bytes:
 
 def describe_state(file_names: Sequence[str], *, split: str, fingerprint: str) -> bytes:
     """`state.json` of one split: which files it is made of."""
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in file_names],
         "_fingerprint": fingerprint[:16],
         "_format_columns": None,

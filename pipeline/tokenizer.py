@@ -1,7 +1,9 @@
 """The tokenizer stage: byte-level BPE, trained on a bounded sample of the documents, balanced over the datasets.
 
-In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `tokenizer_config.json`, which AutoTokenizer opens.
-Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone; special strings in ordinary text never become
+In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `tokenizer_config.json`, which
+AutoTokenizer opens.
+Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone; special strings in
+ordinary text never become
 special tokens.
 Cost: the sample's size bounds it: about a second a megabyte, and memory as `docs/benchmarks.md` measures.
 """
@@ -56,9 +58,13 @@ PATTERN = (
 """The split pattern of Qwen 2, which encoders and runtimes know by that name."""
 
 _CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}" + ASSISTANT + "{{ message['content'] }}" + SEPARATOR
-    + "{% else %}" + USER + "{{ message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
-)  # fmt: skip
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    f"{ASSISTANT}{{{{ message['content'] }}}}{SEPARATOR}"
+    f"{{% else %}}{USER}{{{{ message['content'] }}}}{{% endif %}}"
+    "{% endfor %}"
+    f"{{% if add_generation_prompt %}}{ASSISTANT}{{% endif %}}"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +82,8 @@ class TokenizerConfig:
         """Check what a user can get wrong."""
         if self.vocab_size < SMALLEST_VOCAB:
             raise ValueError(
-                f"--vocab-size must be at least {SMALLEST_VOCAB} (256 bytes and the special tokens), is {self.vocab_size}"
+                f"--vocab-size must be at least {SMALLEST_VOCAB} (256 bytes and the special tokens), "
+                f"is {self.vocab_size}"
             )
         if self.sample_characters < 1:
             raise ValueError(f"--sample-characters must be at least 1, is {self.sample_characters}")
@@ -143,8 +150,8 @@ def train(sample: Mapping[str, Sequence[str]], vocab_size: int) -> Tokenizer:
             pre_tokenizers.Split(Regex(PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
-    )  # type: ignore[assignment]  # the stubs want the base class
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[AddedToken(token, special=True) for token in SPECIAL_TOKENS],
@@ -158,7 +165,8 @@ def train(sample: Mapping[str, Sequence[str]], vocab_size: int) -> Tokenizer:
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
-    """How a tokenizer does on texts: bytes and characters per token, and the share of Han characters with a token of their own.
+    """How a tokenizer does on texts: bytes and characters per token, and the share of Han characters with a token of
+    their own.
 
     Raises:
         BooksError: the texts do not come back.
@@ -196,7 +204,7 @@ def load(folder: Path) -> Tokenizer:
         raise WorkspaceError(f"{folder} holds no tokenizer", hint="Run `corpus tokenizer` first.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001  # tokenizers raises a bare Exception
+    except Exception as error:  # tokenizers raises a bare Exception
         raise TokenizerError(f"{path} cannot be read: {error}", hint="Run `corpus tokenizer` again.") from error
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -1,7 +1,8 @@
 """The workspace: where everything lies, how a file is finished, and the ledger that proves a stage is.
 
 In: a folder. Out: paths, atomic writes, ledgers, and the answer to "is this stage finished and current?".
-Invariants: a file under its final name is whole (written aside, fsynced, renamed); a stage folder holds `ledger.json` only
+Invariants: a file under its final name is whole (written aside, fsynced, renamed); a stage folder holds `ledger.json`
+only
 when all its outputs are whole; equal work gives equal ledger bytes, so no clock time and no machine path is in it.
 Cost: digests are read at disk speed once per file and remembered by size, mtime, ctime and inode.
 """
@@ -80,7 +81,9 @@ class Report:
 
 
 def fingerprint(stage: str, version: int, config: Mapping[str, Any], inputs: Sequence[FileDigest]) -> str:
-    """SHA-256 over stage, version, configuration and the inputs' digests: the identity of the work, not of its outputs."""
+    """SHA-256 over stage, version, configuration and the inputs' digests: the identity of the work, not of its
+    outputs.
+    """
     identity = [stage, version, config, [[entry.path, entry.sha256] for entry in inputs]]
     return hashlib.sha256(json.dumps(identity, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -302,9 +305,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         hint = {
-            errno.ENOSPC: "Free some room, or put the workspace on another disk with --workspace; a rerun goes on from here.",
+            errno.ENOSPC: "Free some room, or put the workspace on another disk with --workspace, and run again.",
             errno.EDQUOT: "Your quota is used up: free some room, or use another --workspace.",
             errno.EFBIG: "The file system or a limit (ulimit -f) does not allow a file of this size.",
+            errno.ENOENT: "Give a --workspace that can be made there.",
             errno.EROFS: "The file system is read-only: give a --workspace on one that can be written.",
             errno.EACCES: "You may not write there: give a --workspace of your own.",
             errno.EPERM: "You may not write there: give a --workspace of your own.",

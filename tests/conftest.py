@@ -48,7 +48,8 @@ def lay_raw(workspace: Workspace) -> LayRaw:
         outputs = [workspace.file_digest(folder / name, folder) for name in sorted(files)]
         identity = fingerprint("download", 1, {}, outputs)
         ledger = Ledger(
-            stage="download", dataset=dataset, version=1, config={}, inputs=[], outputs=outputs, counts={}, fingerprint=identity,
+            stage="download", dataset=dataset, version=1, config={}, inputs=[], outputs=outputs, counts={},
+            fingerprint=identity,
         )  # fmt: skip
         write_ledger(folder, ledger, {})
 

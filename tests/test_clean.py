@@ -70,8 +70,15 @@ def test_switched_off_rules_do_nothing() -> None:
 NASTY = st.lists(
     st.one_of(
         st.sampled_from(
-            list("<>&;/ \t\n\r\u3000\u00a0（），《》「」`#xbpam!-12ＡＺ０後來乾昇甲")
-            + [SEAM, "\u200b", "\u0301", "\ud800", "\u1161", "ᄀ"]
+            [
+                *"<>&;/ \t\n\r\u3000\u00a0（），《》「」`#xbpam!-12ＡＺ０後來乾昇甲",
+                SEAM,
+                "\u200b",
+                "\u0301",
+                "\ud800",
+                "\u1161",
+                "ᄀ",
+            ]
         ),
         st.sampled_from(
             [

@@ -34,7 +34,7 @@ def main() -> None:
         assert names >= NEEDED, f"the wheel lacks {sorted(NEEDED - names)}"
         venv.create(place / "venv", with_pip=True)
         python = place / "venv" / "bin" / "python"
-        install = [
+        install: list[str | Path] = [
             python,
             "-m",
             "pip",

@@ -1,0 +1,106 @@
+"""Who may import whom, read from the sources; and what `--help` must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BASE = {"errors", "progress", "manifest"}
+PURE = {"clean", "filter", "packing"}
+STAGES = {"download", "ingest", "tokenizer", "pack"}
+SHELL = {"cli", "closing", "console"}
+HEAVY = {"torch", "transformers", "accelerate", "datasets"}
+
+
+def modules(folder: str) -> dict[str, Path]:
+    return {path.stem: path for path in (ROOT / folder).glob("*.py") if path.stem not in {"__init__", "__main__"}}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 or path.parent.name == "tests", f"{path}: relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names} | {node.module or ""}
+    return found
+
+
+def ours(path: Path, package: str = "pipeline") -> set[str]:
+    prefix = f"corpus.{package}."
+    known = modules(package)
+    return {name.removeprefix(prefix).split(".")[0] for name in imports(path) if name.startswith(prefix)} & known.keys()
+
+
+def test_the_base_needs_nothing_of_ours() -> None:
+    for name in BASE:
+        assert ours(modules("pipeline")[name]) <= BASE, name
+
+
+def test_rules_are_pure() -> None:
+    for name in PURE:
+        path = modules("pipeline")[name]
+        assert not ours(path), name
+        assert not imports(path) & {"pathlib", "os", "logging", "click", "rich", "io"}, name
+
+
+def test_stages_do_not_import_each_other() -> None:
+    for name in STAGES:
+        others = ours(modules("pipeline")[name]) & (STAGES - {name})
+        assert others <= {"tokenizer"}, f"{name} imports {others}"  # the special tokens and the loader live there
+
+
+def test_only_the_command_line_knows_the_terminal() -> None:
+    for folder in ("pipeline", "train", "generate"):
+        for name, path in modules(folder).items():
+            if name not in SHELL:
+                assert not imports(path) & {"click", "rich"}, name
+                assert not ours(path) & SHELL, name
+                calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+                assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], name
+
+
+def test_torch_is_for_train_and_generate() -> None:
+    for name, path in modules("pipeline").items():
+        heavy = {module.split(".")[0] for module in imports(path)} & HEAVY
+        assert heavy <= ({"datasets"} if name == "shards" else set()), name
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed", "other"),
+    [
+        ("train", {"errors", "progress", "workspace", "shards", "tokenizer"}, "corpus.generate"),
+        ("generate", {"errors", "progress", "tokenizer"}, "corpus.train"),
+    ],
+)
+def test_train_and_generate_never_meet(package: str, allowed: set[str], other: str) -> None:
+    for name, path in modules(package).items():
+        assert ours(path) <= allowed, name
+        assert not any(module.startswith(other) for module in imports(path)), name
+
+
+def test_no_module_goes_by_its_folder() -> None:
+    for folder in ("pipeline", "train", "generate", "tests"):
+        for path in (ROOT / folder).glob("*.py"):
+            tops = {module.split(".")[0] for module in imports(path)}
+            assert not tops & {"pipeline", "train", "generate", "manifests"}, path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from corpus.pipeline.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as leave: assert leave.code == 0, leave.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'rich', 'numpy', 'httpx'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
