@@ -42,24 +42,26 @@ _ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag
     r"|allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open|reversed|selected)){0,40}"
 )
 _MARKUP = re.compile(
-    rf"```[^{SEAM}]*?```|`[^`\n{SEAM}]+`"  # code that was marked as code is content
-    rf"|(?P<comment><!--[^{SEAM}]{{0,4000}}?-->)"
-    rf"|</?(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}\s{{0,20}}/?>",
+    rf"[<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)"  # code that was marked as code is content
+    rf"|(?<=<)(?:!--[^{SEAM}]{{0,4000}}?-->|/?(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}\s{{0,20}}/?>))",
     re.IGNORECASE,
 )
-_BLOCK = re.compile(_BLOCK_TAGS, re.IGNORECASE)
+_BLOCKS = frozenset([*_BLOCK_TAGS.replace("|h[1-6]|", "|").split("|"), "h1", "h2", "h3", "h4", "h5", "h6"])
 _UNSEEN = re.compile(
     rf"<(?P<tag>script|style)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style)\s*>|```|`|{SEAM}", re.IGNORECASE
 )
 _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,8};|#[xX][0-9a-fA-F]{1,7};|[A-Za-z][A-Za-z0-9]{1,31};|nbsp)")
-_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e"
-    "\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e0fff\ud800-\udfff]"
-    "|\u200d(?![\u2600-\u27bf\U0001f000-\U0001faff])"
+_BREAK = re.compile("[\r\v\f\x85\u2028\u2029]")
+_HIDDEN = (
+    "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff"
 )
-_INVISIBLE_SEAM = re.compile(_INVISIBLE.pattern.replace("\x0e-\x1f", "\x0e-\x1d\x1f"))
-_WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ]+")
+_JOINED = (
+    r"(?:(?<!\u200d)|(?![\u2600-\u27bf\U0001f000-\U0001faff]))"  # a joiner before a picture makes one picture of two
+)
+_INVISIBLE = re.compile(f"[{_HIDDEN}]{_JOINED}")
+_INVISIBLE_NOT_SEAM = re.compile(f"[{_HIDDEN}]{_JOINED}".replace("\x0e-\x1f", "\x0e-\x1d\x1f"))
+_WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ][０-９Ａ-Ｚａ-ｚ]*")
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B)}
 _OPENERS = {"（": "）", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "〔": "〕"}
 _CLOSERS = {closer: opener for opener, closer in _OPENERS.items()}
@@ -67,11 +69,10 @@ _FILLERS = "，、；：。,;: \u3000\u00a0"
 _EMPTY_BRACKET = re.compile(
     f"（[{_FILLERS}]*）|「[{_FILLERS}]*」|『[{_FILLERS}]*』|《[{_FILLERS}]*》|〈[{_FILLERS}]*〉|【[{_FILLERS}]*】|〔[{_FILLERS}]*〕"
 )
-_INNER_BLANKS = re.compile(rf"(?<=[^\n{SEAM}{_BLANKS}])(?:[{_BLANKS}]{{2,}}|[{_ODD_BLANKS}\t])")
-_LEADING_BLANKS = re.compile(rf"(?:(?<=\n)|(?<={SEAM})|\A)[\t ]*[{_ODD_BLANKS}][{_BLANKS}]*")
-_TRAILING_BLANKS = re.compile(rf"(?<![{_BLANKS}])[{_BLANKS}]+(?=\n|{SEAM}|\Z)")
-_BLANK_LINES = re.compile(r"\n{3,}")
-_EDGES = re.compile(rf"(?:(?<={SEAM})|\A)[\n{_BLANKS}]+|(?<![\n{_BLANKS}])[\n{_BLANKS}]+(?={SEAM}|\Z)")
+_BLANK_RUN = re.compile(f"[{_BLANKS}][{_BLANKS}]+")
+_ODD_BLANK = re.compile(f"[{_ODD_BLANKS}\t]")
+_BLANK_LINES = re.compile(r"\n\n\n+")
+_LINE_ENDS = {"\n", SEAM, ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Cleaned:
 
 def break_lines(text: str) -> str:
     r"""Every kind of line break becomes a newline; the corpora's `\r\r` is one break each."""
-    return _BREAK.sub("\n", text)
+    return _BREAK.sub("\n", text.replace("\r\n", "\n"))
 
 
 def unescape_entities(text: str) -> str:
@@ -125,7 +126,7 @@ def strip_tags(text: str) -> str:
 
 def strip_invisible(text: str) -> str:
     """Control, zero-width, bidirectional and unassigned format characters go; joiners inside an emoji stay."""
-    return _INVISIBLE_SEAM.sub("", text)
+    return _INVISIBLE_NOT_SEAM.sub("", text)
 
 
 def compose_nfc(text: str) -> str:
@@ -175,13 +176,13 @@ def collapse_blanks(text: str) -> str:
     """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
     for code.
     """
-    text = _LEADING_BLANKS.sub("", _INNER_BLANKS.sub(" ", text))
-    return _TRAILING_BLANKS.sub("", text)
+    text = _ODD_BLANK.sub(_blank, _BLANK_RUN.sub(_blank, text))
+    return text.replace(" \n", "\n")
 
 
 def collapse_lines(text: str) -> str:
     """At most one blank line between paragraphs, none at the ends."""
-    return _EDGES.sub("", _BLANK_LINES.sub("\n\n", text))
+    return SEAM.join([part.strip() for part in _BLANK_LINES.sub("\n\n", text).split(SEAM)])
 
 
 @functools.cache
@@ -308,10 +309,21 @@ def _disarm(cleaned: Cleaned, pending: Iterable[int]) -> None:
 
 
 def _markup(match: re.Match[str]) -> str:
-    tag = match["tag"]
+    found, tag = match[0], match["tag"]
     if tag is None:
-        return "" if match["comment"] else match[0]
-    return "\n" if _BLOCK.fullmatch(tag) else ""
+        return found if found[0] == "`" else ""
+    return "\n" if tag.lower() in _BLOCKS else ""
+
+
+def _blank(match: re.Match[str]) -> str:
+    """What a run of blanks becomes, by where it stands."""
+    start, end = match.span()
+    text, run = match.string, match[0]
+    if text[end : end + 1] in _LINE_ENDS:
+        return ""
+    if start == 0 or text[start - 1] in _LINE_ENDS:
+        return run if run.isascii() else ""
+    return " "
 
 
 def _drop_unseen(text: str) -> str:

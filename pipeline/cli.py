@@ -426,6 +426,77 @@ def status(as_json: bool, workspace_dir: Path) -> None:
         console.write(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
 
 
+@cli.command()
+@workspace_option()
+def verify(workspace_dir: Path) -> None:
+    """Read every finished file again: is every byte what its ledger says, and do the books agree?
+
+    Ends with exit code 1 at the first file that is not right, and says how to make it again.
+
+    \b
+    Example:
+      corpus verify
+    """
+    from corpus.pipeline import verify as checks
+
+    found = checks.run(_workspace(workspace_dir), progress=console.Console())
+    console.write(
+        f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
+    )
+
+
+@cli.command()
+@click.argument("place", required=False, metavar="[DATASET[/SPLIT]:ROW]")
+@click.option("--document", metavar="ID", help="The document with this id.")
+@click.option("--text", metavar="WORDS", help="Documents that hold these words.")
+@click.option("--rejected", metavar="REASON", help="Records dropped for this reason.")
+@dataset_option("all that have documents")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Most documents or records shown."
+)
+@workspace_option()
+def trace(
+    place: str | None,
+    document: str | None,
+    text: str | None,
+    rejected: str | None,
+    datasets: tuple[str, ...],
+    limit: int,
+    workspace_dir: Path,
+) -> None:
+    """Go back from a packed row, a document or words to the records as they came.
+
+    Shows the dataset, the document's id, the file and byte offset of its record, the record itself and the
+    cleaning rules that changed it, and whether the same tokens come out again.
+
+    \b
+    Examples:
+      corpus trace baike2018qa:0
+      corpus trace wiki2019zh/validation:3
+      corpus trace --text 北京
+      corpus trace --rejected too_short -n 5
+    """
+    from corpus.pipeline import trace as tracing
+
+    if sum(value is not None for value in (place, document, text, rejected)) != 1:
+        raise click.UsageError("give one of DATASET[/SPLIT]:ROW, --document, --text and --rejected")
+    workspace = _workspace(workspace_dir)
+    names = datasets or tuple(workspace.finished("documents"))
+    if place is not None:
+        dataset, split, number = _place(place)
+        segments, padding = tracing.row(workspace, dataset, split, number)
+        closing.row(segments, padding)
+        if not all(segment.rebuilt and segment.origin.rebuilt for segment in segments):
+            raise CorpusError(
+                "the record does not give the same tokens again", hint="Run `corpus status` and `corpus verify`."
+            )
+    elif rejected is not None:
+        closing.dropped(list(tracing.rejected(workspace, names, rejected, limit=limit)), rejected)
+    else:
+        found = tracing.documents(workspace, names, name=document or "", text=text or "", limit=limit)
+        closing.origins(list(found))
+
+
 # --- what the commands share ---------------------------------------------------------------------------------------
 
 
@@ -447,12 +518,13 @@ def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) 
     """The datasets to bring: those asked for, else the five, else those of the five that the source has."""
     if datasets or source is None:
         return tuple(datasets) or CORPORA
-    from corpus.pipeline.source import found_in
-    from corpus.pipeline.web import shown_url
+    from corpus.pipeline import source as places
 
     progress = console.Console()
-    shown = shown_url(source) if "://" in source else source
-    found = [name for name in CORPORA if found_in(source, name, exclude=workspace.root / "raw", progress=progress)]
+    shown = places.shown(source)
+    found = [
+        name for name in CORPORA if places.found_in(source, name, exclude=workspace.root / "raw", progress=progress)
+    ]
     absent = [name for name in CORPORA if name not in found]
     if not found:
         raise SourceError(
@@ -496,6 +568,17 @@ def _pack(
         config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
         closing.tokenizer(tokenizer_stage.run(config, workspace, progress=console.Console()))
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
+
+
+def _place(place: str) -> tuple[str, str, int]:
+    """`DATASET[/SPLIT]:ROW`, read."""
+    name, _, number = place.rpartition(":")
+    dataset, _, split = name.partition("/")
+    if dataset not in DATASETS or not number.isdecimal():
+        raise click.UsageError(
+            f"{place!r} is not DATASET[/SPLIT]:ROW, such as baike2018qa:0 or wiki2019zh/validation:3"
+        )
+    return dataset, split or "train", int(number)
 
 
 def _list_models() -> None:

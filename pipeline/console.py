@@ -107,5 +107,12 @@ def size(count: float) -> str:
     raise AssertionError(count)
 
 
+def plain(raw: bytes, limit: int = 2000) -> str:
+    """Bytes of a stranger as text that cannot command the terminal: controls are shown, not sent."""
+    text = raw[:limit].decode("utf-8", "backslashreplace")
+    more = f" ... {len(raw) - limit:,} more bytes" if len(raw) > limit else ""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text) + more
+
+
 def _shown(value: object) -> str:
     return f"{value:,}" if type(value) is int else str(value)

@@ -1,9 +1,11 @@
 """Encoders: texts in, token ids out, by the reference or by a faster library that gives the same ids.
 
 In: batches of texts. Out: one flat array of ids and the number of ids of each text, separators not included.
-Invariants: `tokenizers` is the reference; another engine is used only after it gave the reference's ids on real documents in this very run;
+Invariants: `tokenizers` is the reference; another engine is used only after it gave the reference's ids on real
+documents in this very run;
 special strings in texts are ordinary text in either.
-Cost: the reference does 3-4 MB/s on one core; gigatoken 18-100, with a cache that grows, so its encoder is renewed every `RENEW_CHARACTERS`.
+Cost: the reference does 3-4 MB/s on one core; gigatoken 18-100, with a cache that grows, so its encoder is renewed
+every `RENEW_CHARACTERS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Filter rules: why a document is not worth keeping.
 
 In: a document's text and the length of its question or source side. Out: the reason to drop it, or None.
-A rule is named by its reason; the reason is the counter in the ledger and the label in `rejected/`. Lengths are characters.
+A rule is named by its reason; the reason is the counter in the ledger and the label in `rejected/`. Lengths are
+characters.
 """
 
 from __future__ import annotations

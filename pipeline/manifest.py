@@ -117,11 +117,16 @@ class Manifest:
     """The shape of every name that `members` refers to."""
 
     def member_of(self, path: str) -> tuple[Member, str] | None:
-        """The member that `path` is, with the tail of the path that its pattern describes."""
-        for member in self.members:
-            tail = member.tail(path)
-            if tail is not None:
-                return member, tail
+        """The member that `path` is, with the tail of the path that its pattern describes.
+
+        A member that somebody made a Parquet file of (`X.json.parquet`, `X.parquet`) is that member.
+        """
+        stem = path.removesuffix(".parquet")
+        for name in dict.fromkeys((path, stem, f"{stem}.json")):
+            for member in self.members:
+                tail = member.tail(name)
+                if tail is not None:
+                    return member, tail
         return None
 
 

@@ -346,14 +346,12 @@ def _outputs(folder: Path) -> list[Path]:
 
 
 def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tuple[str, ...]:
-    """Splits whose slots are not 99.9 % used, and why."""
-    notes = []
-    for split, count in counts.items():
-        slots = count["rows"] * seq_length
-        used = count["tokens"] / slots if slots else 1.0
-        if used < _FULL:
-            notes.append(
-                f"{name}, {split}: {used:.2%} of the slots are used: with {count['rows']:,} rows the last ones weigh "
-                "much; a larger dataset or a smaller --seq-length fills more"
-            )
-    return tuple(notes)
+    """The splits whose slots are not 99.9 % used, and why."""
+    short = [
+        f"{split} ({count['rows']:,} rows)"
+        for split, count in counts.items()
+        if count["tokens"] < count["rows"] * seq_length * _FULL
+    ]
+    if not short:
+        return ()
+    return (f"{name}: less than 99.9 % of the slots are used in {', '.join(short)}: so few rows can't be fuller",)

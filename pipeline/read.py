@@ -1,9 +1,13 @@
 """Readers: from what lies in `raw/` to numbered pieces of records, whatever it is packed in.
 
-In: the files of `raw/<dataset>/`. Out: pieces of about `piece_bytes` of records, in a fixed order, each read by one worker.
-Invariants: a piece is the records that *begin* in its range, so cuts fall between records and do not depend on who reads; nothing is ever
-unpacked to disk, so no archive can write anywhere; what a stream gives is bounded by a ratio, a record by `RECORD_BYTES`.
-Cost: plain files and small zip members are read by the workers themselves; a large compressed member is read once, by the parent, which
+In: the files of `raw/<dataset>/`. Out: pieces of about `piece_bytes` of records, in a fixed order, each read by one
+worker.
+Invariants: a piece is the records that *begin* in its range, so cuts fall between records and do not depend on who
+reads; nothing is ever
+unpacked to disk, so no archive can write anywhere; what a stream gives is bounded by a ratio, a record by
+`RECORD_BYTES`.
+Cost: plain files and small zip members are read by the workers themselves; a large compressed member is read once, by
+the parent, which
 holds one piece at a time.
 """
 
@@ -30,6 +34,7 @@ import zstandard
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.records import RAW_BYTES, RECORD_BYTES, Reject
+from corpus.pipeline.workspace import read_ledger
 
 BLOCK_BYTES = 1 << 20
 """Records are handed on in blocks that begin in the same mebibyte."""
@@ -37,7 +42,6 @@ _READ_BYTES = 1 << 20
 _SNIFF_BYTES = 1 << 16
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
-_OWN_FILES = frozenset({"ledger.json", "timings.json", "origin.json", "SHA256SUMS"})
 _SUFFIXES = (".gz", ".xz", ".zst")
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -92,18 +96,16 @@ class Piece:
 
 
 def list_files(raw: Path, manifest: Manifest) -> list[File]:
-    """The files of records in `raw`, in the order in which they are read.
+    """The files of records among those that the download's ledger names, in the order in which they are read.
 
     Raises:
         ArchiveError: an archive is damaged, encrypted, unsafe or far too large unpacked.
         SourceError: nothing in there is what the manifest names.
 
     """
-    found: list[tuple[str, str, str, int | None]] = []
-    for path in sorted(raw.rglob("*")):
-        name = path.relative_to(raw).as_posix()
-        if path.is_file() and not path.name.startswith(".") and name not in _OWN_FILES and path.suffix != ".part":
-            found += _entries(path, name)
+    ledger = read_ledger(raw)
+    names = sorted(output.path for output in ledger.outputs) if ledger else []
+    found = [entry for name in names if (raw / name).is_file() for entry in _entries(raw / name, name)]
     files = _match(found, manifest)
     if not files:
         wanted = ", ".join(member.pattern for member in manifest.members)

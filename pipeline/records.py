@@ -1,6 +1,7 @@
 """From the bytes of a record to the parts of a document.
 
-In: the bytes of records as they came, and the shape the manifest gives them. Out: their fields, or the reason why not; after cleaning,
+In: the bytes of records as they came, and the shape the manifest gives them. Out: their fields, or the reason why
+not; after cleaning,
 one text per record with the length of its question or source side.
 Invariants: every record comes out once, as fields or with a reason; what is not used in the text is kept as `meta`.
 Cost: one `orjson` call and one tuple comparison a record.
@@ -181,5 +182,7 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:
-    """The first field whose key stands more than once. Inside a string its quotes would be escaped, so a count is enough."""
+    """The first field whose key stands more than once. Inside a string its quotes would be escaped, so a count is
+    enough.
+    """
     return next((name for name in shape.fields if raw.count(f'"{name}":'.encode()) > 1), None)

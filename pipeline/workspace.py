@@ -223,9 +223,11 @@ def read_ledger(folder: Path) -> Ledger | None:
 
 
 def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> None:
-    """Finish a stage: timings first, then the ledger, both atomically."""
-    write_atomic(folder / "timings.json", (json.dumps(timings, sort_keys=True, indent=2) + "\n").encode())
-    write_atomic(folder / LEDGER, ledger.to_json())
+    """Finish a stage: timings first, with the ledger's digest for `verify`, then the ledger, both atomically."""
+    data = ledger.to_json()
+    noted = {**timings, "ledger_sha256": hashlib.sha256(data).hexdigest()}
+    write_atomic(folder / "timings.json", (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
+    write_atomic(folder / LEDGER, data)
 
 
 def changes(
@@ -315,9 +317,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.ENAMETOOLONG: "Give a shorter --workspace path.",
             errno.ENOTDIR: "A part of the path is a file: give another --workspace.",
             errno.EEXIST: "A file lies where a folder is needed: give another --workspace.",
-        }.get(error.errno or 0)
-        if hint is None:
-            raise
+            errno.EIO: "The disk itself fails: put the workspace on another one.",
+        }.get(error.errno or 0, "")
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
 
 

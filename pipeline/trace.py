@@ -1,0 +1,214 @@
+"""From a row back to the records it was made of.
+
+In: a place in the rows, a document's id, words of a text, or a reason. Out: what stands there, and the chain behind
+it: document, file, byte offset, the record
+as it came, the rules that changed it; the chain is walked forward again to see whether it gives the same tokens.
+Cost: one row group of documents and one record are read; a record in a compressed file is reached by unpacking up to
+it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline import tokenizer
+from corpus.pipeline.clean import clean_all, rules
+from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.read import File, list_files, record_at
+from corpus.pipeline.records import composer, parser
+from corpus.pipeline.shards import part_name, parts, split_ref
+from corpus.pipeline.workspace import Workspace, read_ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A document and where it came from."""
+
+    dataset: str
+    id: str
+    split: str
+    text: str
+    prompt_length: int
+    container: str
+    """The file in `raw/` that holds the record."""
+    source_file: str
+    source_offset: int
+    raw: bytes
+    """The record as it came."""
+    rules: tuple[str, ...]
+    """The cleaning rules that changed it."""
+    rebuilt: bool
+    """Whether the record gives this very text again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A segment of a row, decoded."""
+
+    text: str
+    start: int
+    length: int
+    origin: Origin
+    rebuilt: bool
+    """Whether the document's text gives these very tokens again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A record that was dropped."""
+
+    dataset: str
+    source_file: str
+    source_offset: int
+    reason: str
+    detail: str
+    raw: bytes
+
+
+def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[list[Segment], int]:
+    """The segments of a packed row, and how many slots are padding.
+
+    Raises:
+        WorkspaceError: there is no such row.
+
+    """
+    found = _row(workspace, dataset, split, number)
+    model = tokenizer.load(workspace.tokenizer)
+    ids = found["input_ids"][0].as_py()
+    segments: list[Segment] = []
+    position = 0
+    for entry in found["segments"][0].as_py():
+        length, start = entry["length"], entry["start"]
+        shard, line = split_ref(entry["document"])
+        origin = _origin(workspace, dataset, workspace.documents(dataset) / part_name(shard), line)
+        part = ids[position : position + length]
+        whole = [*model.encode(origin.text, add_special_tokens=False).ids, model.token_to_id(tokenizer.SEPARATOR)]
+        segments.append(
+            Segment(
+                text=model.decode(part, skip_special_tokens=False),
+                start=start,
+                length=length,
+                origin=origin,
+                rebuilt=whole[start : start + length] == part,
+            )
+        )
+        position += length
+    return segments, len(ids) - position
+
+
+def documents(
+    workspace: Workspace, datasets: tuple[str, ...], *, name: str = "", text: str = "", limit: int = 3
+) -> Iterator[Origin]:
+    """Documents whose id is `name`, or whose text holds these words, in order."""
+    column, wanted = ("id", name) if name else ("text", text)
+    for dataset in datasets:
+        for path in parts(workspace.documents(dataset)):
+            line = 0
+            for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
+                values = batch[column]
+                hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
+                for hit in pc.indices_nonzero(hits).to_pylist():
+                    yield _origin(workspace, dataset, path, line + hit)
+                    limit -= 1
+                    if limit == 0:
+                        return
+                line += batch.num_rows
+
+
+def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
+    """Records dropped for a reason, in order."""
+    for dataset in datasets:
+        for path in parts(workspace.documents(dataset) / "rejected"):
+            for batch in pq.ParquetFile(path).iter_batches():
+                for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist():
+                    entry.pop("id")
+                    yield Dropped(dataset=dataset, **entry)
+                    limit -= 1
+                    if limit == 0:
+                        return
+
+
+def _row(workspace: Workspace, dataset: str, split: str, number: int) -> pa.Table:
+    folder = workspace.packed(dataset)
+    ledger = read_ledger(folder)
+    rows = ledger.counts["splits"].get(split, {}).get("rows", 0) if ledger else 0
+    if not 0 <= number < rows:
+        raise WorkspaceError(
+            f"{dataset}/{split} has no row {number}: it has {rows:,}",
+            hint="`corpus status` lists what is packed; rows are counted from 0.",
+        )
+    left = number
+    for path in sorted((folder / split).glob("data-*.arrow")):
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                if left < batch.num_rows:
+                    return pa.Table.from_batches([batch.slice(left, 1)])
+                left -= batch.num_rows
+    raise WorkspaceError(f"{folder} has fewer rows than its ledger says", hint="Run `corpus verify`.")
+
+
+def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin:
+    """A document's record, read again and walked forward."""
+    document = _document(path, line)
+    raw_folder = workspace.raw(dataset)
+    manifest = manifests.load(dataset)
+    file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
+    if file is None:
+        raise WorkspaceError(
+            f"{document['source_file']} is no longer in {raw_folder}",
+            hint=f"Run `corpus download --dataset {dataset}`.",
+        )
+    raw = record_at(raw_folder, file, document["source_offset"])
+    text, changed = _rebuild(manifest, file, raw)
+    return Origin(
+        dataset=dataset,
+        id=document["id"],
+        split=document["split"],
+        text=document["text"],
+        prompt_length=document["prompt_length"],
+        container=file.container,
+        source_file=file.path,
+        source_offset=document["source_offset"],
+        raw=raw,
+        rules=changed,
+        rebuilt=text == document["text"],
+    )
+
+
+@functools.cache
+def _files(raw: Path, dataset: str) -> list[File]:
+    return list_files(raw, manifests.load(dataset))
+
+
+def _document(path: Path, line: int) -> dict[str, Any]:
+    left = line
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if left < rows:
+                found: dict[str, Any] = file.read_row_group(group).slice(left, 1).to_pylist()[0]
+                return found
+            left -= rows
+    raise WorkspaceError(f"{path} has no document {line}", hint="Run `corpus verify`.")
+
+
+def _rebuild(manifest: manifests.Manifest, file: File, raw: bytes) -> tuple[str, tuple[str, ...]]:
+    table = rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets)
+    if file.layout == "text":
+        cleaned = clean_all([raw.decode("utf-8")], table)
+        return cleaned.texts[0], tuple(cleaned.changed)
+    shape = manifest.shapes[file.shape]
+    parsed = parser(shape)([(0, raw)])
+    if not parsed.offsets:
+        return "", ()
+    cleaned = clean_all(parsed.texts, table)
+    return composer(shape)(cleaned.texts)[0], tuple(cleaned.changed)
