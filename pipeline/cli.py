@@ -400,7 +400,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @workspace_option()
 def status(as_json: bool, workspace_dir: Path) -> None:
-    """Show what is finished, partial or missing in this workspace.
+    """Show what is finished, stale, partial or missing in this workspace, and why.
 
     \b
     Example:
@@ -412,16 +412,21 @@ def status(as_json: bool, workspace_dir: Path) -> None:
 
     rows = survey(_workspace(workspace_dir))
     if as_json:
-        console.write(json.dumps(rows, ensure_ascii=False, indent=2))
+        console.write(json.dumps([row.to_dict() for row in rows], ensure_ascii=False, indent=2))
     elif rows:
-        console.table(
-            ("what", "state", "files", "size"),
-            [
-                (f"{row['area']}/{row['name']}".rstrip("/"), row["state"], row["files"], console.size(row["bytes"]))
-                for row in rows
-            ],
-            left=2,
-        )
+        shown = [
+            (
+                f"{row.area}/{row.name}".rstrip("/"),
+                row.state,
+                row.files or "-",
+                console.size(row.bytes) if row.bytes else "-",
+            )
+            for row in rows
+        ]
+        console.table(("what", "state", "files", "size"), shown, left=2)
+        for row in rows:
+            if row.why:
+                console.write(f"{row.area}/{row.name}: {row.state}: {row.why}")
     else:
         console.write(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
 

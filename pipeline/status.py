@@ -1,35 +1,102 @@
-"""What a workspace holds: each stage of each dataset, finished or not, from its ledgers alone."""
+"""What a workspace holds: each stage of each dataset, finished, stale, partial or missing.
+
+In: a workspace. Out: one row a stage. Nothing is read but ledgers and the digests of inputs, which are remembered by
+size, times and inode.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline.workspace import LEDGER, Workspace, read_ledger
+from corpus.pipeline import download, ingest, pack, tokenizer
+from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, changes, read_ledger
 
 AREAS = ("raw", "documents", "tokenizer", "packed", "models")
+_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, tokenizer, pack)}
 
 
-def survey(workspace: Workspace) -> list[dict[str, Any]]:
-    """One row for each stage folder: area, name, state (`finished` or `partial`), files, bytes and counts."""
-    rows: list[dict[str, Any]] = []
-    for area in AREAS:
-        root = workspace.root / area
-        folders = [root] if area == "tokenizer" else sorted(root.iterdir()) if root.is_dir() else []
-        rows += [_row(area, folder) for folder in folders if folder.is_dir()]
-    return rows
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One stage of one dataset, or a run."""
+
+    area: str
+    name: str
+    """Dataset or run; empty for the tokenizer."""
+    state: str
+    """`finished`, `stale`, `partial` or `missing`."""
+    why: str = ""
+    """What makes it stale, or how far it is."""
+    files: int = 0
+    bytes: int = 0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
 
 
-def _row(area: str, folder: Path) -> dict[str, Any]:
-    ledger = read_ledger(folder)
-    files = [
-        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and path.name != LEDGER
+def survey(workspace: Workspace) -> list[Row]:
+    """Every stage that was begun, and those of the same datasets that were not."""
+    rows = [_row(workspace, area, name) for area, name in _places(workspace)]
+    begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
+    return [
+        row for row in rows if row.state != "missing" or row.name in begun - {""} or (row.area == "tokenizer" and begun)
     ]
-    return {
-        "area": area,
-        "name": "" if area == "tokenizer" else folder.name,
-        "state": "finished" if ledger else "partial",
-        "files": len(ledger.outputs) if ledger else len(files),
-        "bytes": ledger.output_bytes if ledger else sum(path.stat().st_size for path in files),
-        "counts": dict(ledger.counts) if ledger else {},
-    }
+
+
+def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    for area in AREAS:
+        if area == "tokenizer":
+            yield area, ""
+        elif area == "models":
+            yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())
+        else:
+            yield from ((area, name) for name in DATASETS)
+
+
+def _row(workspace: Workspace, area: str, name: str) -> Row:
+    folder = workspace.root / area / name
+    ledger = read_ledger(folder)
+    if ledger is None:
+        return _unfinished(area, name, folder)
+    why = "; ".join(_stale(workspace, folder, ledger))
+    return Row(
+        area=area,
+        name=name,
+        state="stale" if why else "finished",
+        why=why,
+        files=len(ledger.outputs),
+        bytes=ledger.output_bytes,
+        counts=dict(ledger.counts),
+    )
+
+
+def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
+    """What has changed since, by the digests of the inputs as they are now."""
+    inputs = [
+        FileDigest(entry.path, entry.bytes, workspace.digest(workspace.root / entry.path))
+        for entry in ledger.inputs
+        if (workspace.root / entry.path).is_file()
+    ]
+    return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
+
+
+def _unfinished(area: str, name: str, folder: Path) -> Row:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER] if folder.is_dir() else []
+    whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
+    if not files:
+        return Row(area=area, name=name, state="missing")
+    steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    far = f"checkpoint of step {max(steps):,}" if steps else f"{len(whole):,} files are whole"
+    return Row(
+        area=area,
+        name=name,
+        state="partial",
+        why=far,
+        files=len(whole),
+        bytes=sum(path.stat().st_size for path in files),
+    )

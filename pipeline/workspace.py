@@ -306,6 +306,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # a Timeout is an OSError too
+            raise
         hint = {
             errno.ENOSPC: "Free some room, or put the workspace on another disk with --workspace, and run again.",
             errno.EDQUOT: "Your quota is used up: free some room, or use another --workspace.",
@@ -318,7 +320,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.ENOTDIR: "A part of the path is a file: give another --workspace.",
             errno.EEXIST: "A file lies where a folder is needed: give another --workspace.",
             errno.EIO: "The disk itself fails: put the workspace on another one.",
-        }.get(error.errno or 0, "")
+        }.get(error.errno, "")
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
 
 
