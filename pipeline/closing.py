@@ -58,7 +58,7 @@ def tokenizer(report: Report) -> None:
 def train(report: Report) -> None:
     """Loss and bits per character on each dataset's validation split, and what to type next."""
     rows: list[tuple[object, ...]] = []
-    for name, score in report.details.get("validation", {}).items():
+    for name, score in report.ledger.counts["validation"].items():
         rows.append(
             (name, *(f"{score[key]:.3f}" for key in ("loss", "perplexity", "bits_per_character", "bits_per_byte")))
         )

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from corpus.pipeline.errors import BooksError, TokenizerError, WorkspaceError
+from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import parts
 from corpus.pipeline.workspace import (
@@ -50,6 +52,7 @@ VOCAB_SIZE = 32_000
 SAMPLE_CHARACTERS = 10_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
 _STRATA = 64
+_ASIDE_CHARACTERS = 1_000_000
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 
 PATTERN = (
@@ -120,7 +123,7 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     progress.say(f"training {config.vocab_size:,} entries on {characters:,} characters of {', '.join(names)}")
     progress.begin("tokenizer: training", None, "documents")
     try:
-        tokenizer = train(sample, config.vocab_size)
+        tokenizer = _train_aside(sample, config.vocab_size, characters)
     finally:
         progress.end()
     table = {name: measure(tokenizer, texts) for name, texts in sample.items()}
@@ -162,6 +165,20 @@ def train(sample: Mapping[str, Sequence[str]], vocab_size: int) -> Tokenizer:
     tokenizer.train_from_iterator(lines, trainer=trainer)
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def _train_aside(sample: Mapping[str, Sequence[str]], vocab_size: int, characters: int) -> Tokenizer:
+    """Train in a process of its own when it takes long: the library hears no Ctrl-C, and keeps the memory it took."""
+    work = partial(_train_to_json, vocab_size=vocab_size)
+    (description,) = run_pieces(work, [sample], workers=2 if characters > _ASIDE_CHARACTERS else 1)
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _train_to_json(sample: Mapping[str, Sequence[str]], *, vocab_size: int) -> str:
+    description: str = train(sample, vocab_size).to_str()
+    return description
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
