@@ -50,6 +50,7 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
         return
     executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     pending: deque[Future[Result]] = deque()
+    undisturbed = False
     try:
         for piece in pieces:
             pending.append(executor.submit(function, piece))
@@ -57,15 +58,15 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        undisturbed = True
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process died before its piece was done (killed, or out of memory)",
             hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
         ) from error
     finally:
-        processes = list((executor._processes or {}).values())  # kill_workers() is public only from 3.14
-        if pending:
-            for process in processes:
+        if not undisturbed:  # do not wait for pieces that nobody wants any more
+            for process in list((executor._processes or {}).values()):  # kill_workers() is of 3.14
                 process.kill()
         executor.shutdown(wait=True, cancel_futures=True)
 
