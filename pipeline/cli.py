@@ -645,7 +645,7 @@ def _demo_train(workspace: Workspace, max_steps: int) -> Path:
 
     config = _config(
         TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
-        dropout=0.0,         log_steps=20, eval_steps=max(1, max_steps), run="demo",
+        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps),
     )  # fmt: skip
     console.Console().say("loading torch and transformers ...")
     from corpus.train import train as stage

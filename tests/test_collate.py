@@ -1,0 +1,110 @@
+"""Batches: labels, positions and padding by a literal table, and against a rule written a token at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from corpus.pipeline.shards import open_rows
+from corpus.pipeline.workspace import Workspace
+from corpus.train.collate import Collator, Rows, row_tokens
+
+from .packed import lay_packed, lay_tokenizer, pad_id, random_segments
+
+# Three rows of 8: two documents and padding, a full row, and segments of one token.
+TABLE = [[[5, 6, 7], [8, 9]], [[10, 11, 12, 13, 14, 15, 16, 17]], [[3], [4], [5, 6, 7, 8]]]
+PAD = pad_id()
+NO = -100
+
+
+def lay(workspace: Workspace, rows: list[list[list[int]]], seq_length: int) -> Rows:
+    """Write rows and open them as training does."""
+    lay_tokenizer(workspace)
+    lay_packed(workspace, "demo", {"train": rows}, seq_length=seq_length)
+    return Rows([open_rows(workspace.packed("demo"))["train"]])
+
+
+def test_literal_batch(workspace: Workspace) -> None:
+    rows = lay(workspace, TABLE, 8)
+    batch = Collator(seq_length=8, pad_id=PAD)(rows.__getitems__([2, 0, 1]))
+    assert batch["input_ids"].tolist() == [
+        [3, 4, 5, 6, 7, 8, PAD, PAD],
+        [5, 6, 7, 8, 9, PAD, PAD, PAD],
+        [10, 11, 12, 13, 14, 15, 16, 17],
+    ]
+    assert batch["labels"].tolist() == [
+        [NO, NO, NO, 6, 7, 8, NO, NO],
+        [NO, 6, 7, NO, 9, NO, NO, NO],
+        [NO, 11, 12, 13, 14, 15, 16, 17],
+    ]
+    assert batch["position_ids"].tolist() == [
+        [0, 0, 0, 1, 2, 3, 0, 1],
+        [0, 1, 2, 0, 1, 0, 1, 2],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+    ]
+    assert batch["use_cache"] is False
+    assert set(batch) == {
+        "input_ids",
+        "labels",
+        "position_ids",
+        "use_cache",
+    }  # an attention mask would undo the isolation
+    assert all(value.dtype == torch.int64 for value in batch.values() if isinstance(value, torch.Tensor))
+
+
+def test_without_the_document_mask(workspace: Workspace) -> None:
+    rows = lay(workspace, TABLE, 8)
+    batch = Collator(seq_length=8, pad_id=PAD, document_mask=False)(rows.__getitems__([2, 0]))
+    assert batch["labels"].tolist() == [[NO, 4, 5, 6, 7, 8, NO, NO], [NO, 6, 7, 8, 9, NO, NO, NO]]
+    assert batch["position_ids"].tolist() == [list(range(8))] * 2
+
+
+def test_no_row_becomes_a_row_of_padding(workspace: Workspace) -> None:
+    rows = lay(workspace, TABLE, 8)
+    batch = Collator(seq_length=8, pad_id=PAD)(rows.__getitems__([]))
+    assert batch["input_ids"].tolist() == [[PAD] * 8]
+    assert batch["labels"].tolist() == [[NO] * 8]
+
+
+@pytest.mark.parametrize("document_mask", [True, False])
+def test_against_the_rule_token_by_token(workspace: Workspace, document_mask: bool) -> None:
+    made = random_segments(40, seed=3)
+    rows = lay(workspace, made, 48)
+    order = np.random.default_rng(0).permutation(40)
+    batch = Collator(seq_length=48, pad_id=PAD, document_mask=document_mask)(rows.__getitems__(order))
+    for index, number in enumerate(order):
+        ids: list[int] = []
+        labels: list[int] = []
+        positions: list[int] = []
+        for segment in made[number]:
+            for place, token in enumerate(segment):
+                first = place == 0 if document_mask else not ids
+                positions.append(place if document_mask else len(ids))
+                ids.append(token)
+                labels.append(NO if first else token)
+        used = len(ids)
+        for place in range(used, 48):
+            ids.append(PAD)
+            labels.append(NO)
+            positions.append(place - used if document_mask else place)
+        assert batch["input_ids"][index].tolist() == ids
+        assert batch["labels"][index].tolist() == labels
+        assert batch["position_ids"][index].tolist() == positions
+
+
+def test_rows_of_several_datasets_lie_end_to_end(workspace: Workspace) -> None:
+    first = lay(workspace, TABLE, 8).table
+    rows = Rows([first, first])
+    assert len(rows) == 6
+    table = rows.__getitems__([4, 0])
+    assert isinstance(table, pa.Table)
+    assert table["input_ids"].to_pylist() == [list(range(10, 18)), [5, 6, 7, 8, 9, PAD, PAD, PAD]]
+    assert rows[4]["input_ids"].to_pylist() == [list(range(10, 18))]
+
+
+def test_tokens_of_rows_and_of_slices(workspace: Workspace) -> None:
+    rows = lay(workspace, TABLE, 8)
+    assert row_tokens(rows.__getitems__([0, 1, 2, 0])).tolist() == [5, 8, 6, 5]
+    assert row_tokens(rows.table[1:3]).tolist() == [8, 6]

@@ -1,0 +1,110 @@
+"""Sizes of the named models: exact parameters, memory near what is really kept, the papers' counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from corpus.train.model import make
+from corpus.train.presets import PRESETS, Preset, list_models, token_memory
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_parameters_are_those_of_the_network(preset: Preset) -> None:
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=32_000, n_positions=preset.context, n_embd=preset.width, n_layer=preset.layers,
+                n_head=preset.heads, bos_token_id=0, eos_token_id=0,
+            )
+        )  # fmt: skip
+    assert preset.parameters() == model.num_parameters()
+
+
+def test_parameters_of_what_we_really_make() -> None:
+    tiny = PRESETS["tiny"]
+    model = make(tiny, vocab_size=300, seq_length=32, separator=0, pad=1, dropout=0.0, seed=1)
+    assert tiny.parameters(vocab_size=300, context=32) == model.num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "expected"),
+    [
+        ("gpt", 40_478, 116_536_320),  # "117M"; ours has one norm more than the paper's
+        ("gpt2-small", 50_257, 124_439_808),
+        ("gpt2-medium", 50_257, 354_823_168),
+        ("gpt2-large", 50_257, 774_030_080),
+        ("gpt2-xl", 50_257, 1_557_611_200),
+    ],
+)
+def test_parameters_with_the_papers_vocabularies(name: str, vocabulary: int, expected: int) -> None:
+    assert PRESETS[name].parameters(vocab_size=vocabulary) == expected
+
+
+def test_the_papers_settings() -> None:
+    gpt = PRESETS["gpt"]
+    assert (gpt.layers, gpt.width, gpt.heads, gpt.context, gpt.batch_size, gpt.learning_rate) == (
+        12, 768, 12, 512, 64, 2.5e-4,
+    )  # fmt: skip
+    sizes = {name: (preset.layers, preset.width) for name, preset in PRESETS.items() if name.startswith("gpt2-")}
+    assert sizes == {
+        "gpt2-small": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600),
+    }  # fmt: skip
+    assert all(preset.width % preset.heads == 0 for preset in PRESETS.values())
+    assert {PRESETS[name].context for name in sizes} == {1024}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_memory_counts_what_a_layer_keeps(precision: str) -> None:
+    """The bytes that autograd keeps for two more layers, against the formula."""
+    kept = [_kept(layers, precision) for layers in (2, 4)]
+    sizes: dict[str, Any] = {"width": 64, "vocab_size": 300, "context": 128, "precision": precision}
+    formula = 128 * (token_memory(layers=4, **sizes) - token_memory(layers=2, **sizes))
+    assert kept[1] - kept[0] == pytest.approx(formula, rel=0.05)
+
+
+def _kept(layers: int, precision: str) -> int:
+    preset = dataclasses.replace(PRESETS["tiny"], layers=layers, width=64, heads=2, context=128)
+    model = make(preset, vocab_size=300, seq_length=128, separator=0, pad=1, dropout=0.0, seed=1)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+    alive: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    ids = torch.arange(128)[None] % 300
+    positions = (torch.arange(128) % 50)[None]
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        model(input_ids=ids, labels=ids, position_ids=positions, use_cache=False)
+    half_weights = sum(p.numel() * 2 for p in model.parameters() if p.ndim == 2) if precision == "bf16" else 0
+    return sum(sizes.values()) - half_weights
+
+
+def test_memory_formula() -> None:
+    tiny = PRESETS["tiny"]
+    parameters = tiny.parameters()
+    row = 1024 * (4 * (256 * 64 + 1024 * 4) + 32_000 * 12)
+    assert tiny.memory() == 16 * parameters + row
+    assert tiny.memory(rows=3) - tiny.memory(rows=2) == row
+    assert tiny.memory(precision="bf16") == 18 * parameters + 1024 * (4 * (256 * 36 + 1024 * 2) + 32_000 * 12)
+    assert PRESETS["gpt2-xl"].memory(rows=8, checkpointing=True) < PRESETS["gpt2-xl"].memory(rows=8) / 2
+
+
+def test_the_list_has_a_line_for_each() -> None:
+    rows = list_models()
+    assert [row.name for row in rows] == ["tiny", "mini", "gpt", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+    assert [row.parameters for row in rows] == sorted(row.parameters for row in rows)
+    assert rows[0].memory == PRESETS["tiny"].memory()
+    assert list_models(1000)[0].parameters == rows[0].parameters - 31_000 * 256

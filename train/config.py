@@ -1,0 +1,124 @@
+"""What a user can set about a training run, as one frozen value.
+
+In: flags or keyword arguments. Out: a checked `TrainConfig`; no torch, so a wrong flag is refused at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpus.train.presets import PRESETS, Preset
+
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a model is trained. A field that is None takes its value from preset, data or device, as it says."""
+
+    datasets: tuple[str, ...] = ()
+    """Packed datasets to train on, each row once an epoch; all that are packed when empty."""
+    model: str = "gpt2-small"
+    """Preset: the size of a new model, and its batch size and learning rate, also of one that starts from `init`."""
+    init: Path | None = None
+    """Folder of a model to go on from, in place of random weights."""
+    run: str = ""
+    """Name of the run's folder under `models/`; the preset and six digits of the run's fingerprint when empty."""
+    epochs: float = 1.0
+    """How often each row is seen; unused with `max_steps`."""
+    max_steps: int | None = None
+    """Optimizer steps; decided by `epochs` when None."""
+    batch_size: int | None = None
+    """Rows of an optimizer step, over all devices and accumulated passes; the preset's when None."""
+    micro_batch_size: int | None = None
+    """Most rows in one forward pass of one device; what fits its memory when None. Accumulation follows from it."""
+    learning_rate: float | None = None
+    """Peak of the schedule; the preset's when None."""
+    warmup: float = 0.05
+    """Steps in which the learning rate rises, before it falls to 0 by a cosine: from 1 on a number, below 1 a share."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices alone (Brown et al., 2020)."""
+    beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    beta2: float = 0.95
+    """AdamW's decay of the second moment (Brown et al., 2020)."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 switches clipping off."""
+    dropout: float | None = None
+    """Share of units dropped; the preset's when None, the model's own with `init`."""
+    seed: int = 1
+    """Of the first weights, of the order of the rows and of dropout."""
+    document_mask: bool = True
+    """Whether attention stays inside a document; off, a token sees the whole row before it."""
+    precision: str = "auto"
+    """`fp32`, `bf16` (autocast; weights stay single), or `auto`: bf16 where the hardware computes in it."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, `xpu`, or `auto`: the accelerator if there is one."""
+    log_steps: int = 10
+    """Steps from one training loss in `metrics.jsonl` to the next."""
+    eval_steps: int | None = None
+    """Steps from one evaluation to the next; about ten in a run, and at most a twentieth of its time, when None."""
+    eval_rows: int = 128
+    """Most validation rows of a dataset that an evaluation reads, spread evenly over the split; 0 for all."""
+    save_steps: int | None = None
+    """Steps from one checkpoint to the next; a tenth of the run, at most 500, when None."""
+    save_total_limit: int = 2
+    """Checkpoints kept, the newest ones."""
+    resume: bool = True
+    """Whether an unfinished run goes on from its last checkpoint and a finished one is left alone."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed twice to save memory."""
+    compile: bool = False
+    """Whether the model goes through torch.compile."""
+    workers: int | None = None
+    """Processes that make batches, which change nothing in them; none on a CPU, two beside an accelerator when None."""
+    threads: int | None = None
+    """CPU threads of the computation; torch's choice when None."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.model not in PRESETS:
+            raise ValueError(f"--model must be one of {', '.join(PRESETS)}, is {self.model}")
+        if self.run and (Path(self.run).name != self.run or self.run.startswith(".")):
+            raise ValueError(f"--run must be a plain folder name, is {self.run}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, is {self.precision}")
+        if self.device not in DEVICES:
+            raise ValueError(f"--device must be one of {', '.join(DEVICES)}, is {self.device}")
+        self._check_counts()
+        self._check_rates()
+
+    def _check_counts(self) -> None:
+        least = {
+            "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "log_steps": 1, "eval_steps": 1, "eval_rows": 0,
+            "save_steps": 1, "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1,
+        }  # fmt: skip
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise ValueError(f"{_flag(name)} must be at least {smallest}, is {value}")
+
+    def _check_rates(self) -> None:
+        for name in ("epochs", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{_flag(name)} must be greater than 0, is {value}")
+        for name in ("warmup", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{_flag(name)} must not be negative, is {getattr(self, name)}")
+        for name in ("beta1", "beta2", "dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{_flag(name)} must be at least 0 and less than 1, is {value}")
+
+    @property
+    def preset(self) -> Preset:
+        """The preset that `model` names."""
+        return PRESETS[self.model]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,87 @@
+"""What a run will take: its tokens exactly, its memory by a formula, its time by a guess from real passes.
+
+In: a run, and a model in place. Out: numbers for what is said before it starts.
+Invariant: timing a pass leaves the random state and the gradients as they were.
+Cost: the tokens take a look at the segments of all rows, about a second a million; the time takes one or two passes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from corpus.train.collate import Rows, row_tokens
+from corpus.train.order import Order
+from corpus.train.presets import fixed_memory, token_memory
+
+FORWARD_SHARE = 1 / 3
+"""Of a training pass: what evaluating the same row takes."""
+_SLOW_S = 5.0
+_SLICE_ROWS = 4096
+
+
+def run_tokens(rows: Rows, order: Order) -> int:
+    """Tokens that a run sees, padding left out: the split's for each whole epoch, and those of the rest's own rows."""
+    slices = range(0, len(rows), _SLICE_ROWS)
+    tokens = np.concatenate([row_tokens(rows.table[first : first + _SLICE_ROWS]) for first in slices])
+    epochs, rest = divmod(order.total, order.rows)
+    return int(tokens.sum()) * epochs + (int(tokens[order.epoch(epochs)[:rest]].sum()) if rest else 0)
+
+
+def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:
+    """Estimated bytes of a training step: whatever its rows, and for each row of a pass."""
+    token = token_memory(
+        layers=model.config.num_hidden_layers,
+        width=model.config.hidden_size,
+        vocab_size=model.config.vocab_size,
+        context=seq_length,
+        precision=precision,
+        checkpointing=checkpointing,
+    )
+    return fixed_memory(model.num_parameters(), precision), seq_length * token
+
+
+def pass_seconds(model: Any, batch: dict[str, Any], *, precision: str) -> float:
+    """Seconds of a forward and a backward pass: of a second one, when the first shows that this is not long."""
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    apart = [device] if device.type in {"cuda", "xpu"} else []  # the others draw from the CPU's state, or keep no own
+    with torch.random.fork_rng(apart, device_type=device.type if apart else "cuda"):
+        seconds = _pass(model, inputs, device, precision)
+        if seconds < _SLOW_S:
+            seconds = _pass(model, inputs, device, precision)
+    model.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _pass(model: Any, inputs: dict[str, Any], device: torch.device, precision: str) -> float:
+    model.train()
+    start = time.perf_counter()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        loss = model(**inputs).loss
+    loss.backward()
+    loss.item()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(42), duration(600), duration(12_000), duration(500_000)
+    ('42 s', '10 min', '3 h 20 min', '5 d 19 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 36:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h"

@@ -1,0 +1,156 @@
+"""The models that have a name: the papers' sizes and two that fit a laptop, and what follows from a size.
+
+In: nothing. Out: frozen values; no torch, so `corpus train --list-models` is quick.
+Invariant: `parameters` is the exact count of the network that `corpus.train.model` makes; memory is an estimate by a
+stated formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+VOCAB_SIZE = 32_000
+"""Vocabulary that listings assume: what `corpus tokenizer` trains unless told otherwise."""
+WEIGHT_BYTES = 16
+"""Per parameter in single precision: weight 4, gradient 4, Adam's two moments 8."""
+HALF_COPY_BYTES = 2
+"""Per parameter more under bf16: autocast keeps a half-precision copy for the pass."""
+LAYER_BYTES = {"fp32": 64, "bf16": 36}
+"""Per token, layer and unit of width, kept for the backward pass: 16 numbers, in single precision or mixed."""
+MASK_BYTES = {"fp32": 4, "bf16": 2}
+"""Per token, layer and token of the row: the document mask as attention adds it."""
+LOGIT_BYTES = 12
+"""Per token and vocabulary entry at the peak: logits, log-probabilities and their gradient in single precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """One GPT by name: its size and the settings it is trained with unless told otherwise."""
+
+    name: str
+    """What `--model` calls it."""
+    layers: int
+    """Transformer blocks."""
+    width: int
+    """Units of a token's state."""
+    heads: int
+    """Attention heads of a block."""
+    context: int
+    """Tokens of a row in the paper; we train at the length that the rows were packed with."""
+    batch_size: int
+    """Rows of an optimizer step."""
+    learning_rate: float
+    """Peak of the schedule."""
+    dropout: float
+    """Share of units dropped. 0 where rows are seen once or a few times; the GPT paper's 0.1 where it states one."""
+    source: str
+    """Where size, batch and learning rate come from."""
+
+    def parameters(self, *, vocab_size: int = VOCAB_SIZE, context: int | None = None) -> int:
+        """Exact number of parameters; the head shares its weights with the token embedding.
+
+        A block of width d has 12 d² weights (4 d² attention, 8 d² feed-forward layer) and 13 d in biases and norms.
+        """
+        embeddings = (vocab_size + (context or self.context)) * self.width
+        block = 12 * self.width**2 + 13 * self.width
+        return embeddings + self.layers * block + 2 * self.width
+
+    def memory(
+        self,
+        *,
+        rows: int = 1,
+        vocab_size: int = VOCAB_SIZE,
+        context: int | None = None,
+        precision: str = "fp32",
+        checkpointing: bool = False,
+    ) -> int:
+        """Estimated bytes of a training step with `rows` rows in one forward pass.
+
+        See `fixed_memory` and `token_memory`. What the framework itself and fragmentation take comes on top.
+        """
+        length = context or self.context
+        token = token_memory(
+            layers=self.layers,
+            width=self.width,
+            vocab_size=vocab_size,
+            context=length,
+            precision=precision,
+            checkpointing=checkpointing,
+        )
+        return fixed_memory(self.parameters(vocab_size=vocab_size, context=context), precision) + rows * length * token
+
+
+def fixed_memory(parameters: int, precision: str) -> int:
+    """Bytes of a training step whatever its rows: parameters x 16, under bf16 x 18."""
+    return parameters * (WEIGHT_BYTES + (HALF_COPY_BYTES if precision == "bf16" else 0))
+
+
+def token_memory(
+    *, layers: int, width: int, vocab_size: int, context: int, precision: str, checkpointing: bool = False
+) -> int:
+    """Bytes of a training step for each token of a pass: layers x (width x 64 + context x 4) + vocabulary x 12.
+
+    Under bf16 x 36 and x 2. With gradient checkpointing a layer keeps its input alone, 4 bytes a unit, and one layer at
+    a time is whole.
+    """
+    layer = width * LAYER_BYTES[precision] + context * MASK_BYTES[precision]
+    kept = layers * width * 4 + layer if checkpointing else layers * layer
+    return kept + vocab_size * LOGIT_BYTES
+
+
+_OURS = "ours: fits a laptop's CPU"
+_GPT = "Radford et al., 2018"
+_GPT2 = (
+    "Radford et al., 2019; the learning rate is that of the nearest size in Brown et al., 2020: GPT-2's is unpublished"
+)
+_TABLE = (
+    # name, layers, width, heads, context, batch size, learning rate, dropout, source
+    ("tiny", 4, 256, 4, 1024, 4, 1e-3, 0.0, _OURS),
+    ("mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, _OURS),
+    ("gpt", 12, 768, 12, 512, 64, 2.5e-4, 0.1, _GPT),
+    ("gpt2-small", 12, 768, 12, 1024, 512, 6e-4, 0.0, _GPT2),
+    ("gpt2-medium", 24, 1024, 16, 1024, 512, 3e-4, 0.0, _GPT2),
+    ("gpt2-large", 36, 1280, 20, 1024, 512, 2.5e-4, 0.0, _GPT2),
+    ("gpt2-xl", 48, 1600, 25, 1024, 512, 2e-4, 0.0, _GPT2),
+)
+PRESETS = {
+    row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), row, strict=True)))  # type: ignore[arg-type]
+    for row in _TABLE
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRow:
+    """One line of `corpus train --list-models`."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    context: int
+    parameters: int
+    """With the vocabulary asked for."""
+    memory: int
+    """Bytes of a training step with one row in a forward pass, single precision."""
+    batch_size: int
+    learning_rate: float
+    source: str
+
+
+def list_models(vocab_size: int = VOCAB_SIZE) -> list[ModelRow]:
+    """What `corpus train --list-models` shows, smallest first."""
+    return [
+        ModelRow(
+            name=preset.name,
+            layers=preset.layers,
+            width=preset.width,
+            heads=preset.heads,
+            context=preset.context,
+            parameters=preset.parameters(vocab_size=vocab_size),
+            memory=preset.memory(vocab_size=vocab_size),
+            batch_size=preset.batch_size,
+            learning_rate=preset.learning_rate,
+            source=preset.source,
+        )
+        for preset in PRESETS.values()
+    ]

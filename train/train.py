@@ -1,0 +1,208 @@
+"""The training stage: packed rows in, a model that `AutoModelForCausalLM` and `AutoTokenizer` open out.
+
+In: `packed/*` and `tokenizer/`, or a model's folder to go on from. Out: `models/<run>/` as `corpus.train.folder` draws
+it.
+Invariants: equal configuration and rows return to the same folder; a finished run is left alone; a killed one goes on
+from its last checkpoint and ends, on the same machine, with the weights and the curve of a run that never was.
+Cost: the passes of the model; reading and collating rows is under a hundredth of a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from corpus.pipeline.errors import TrainError
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workspace import Ledger, Report, Stopwatch, Workspace, read_ledger, write_ledger
+from corpus.train import device as devices
+from corpus.train import model as models
+from corpus.train import plan as plans
+from corpus.train.announce import announce, notes
+from corpus.train.arguments import arguments
+from corpus.train.config import TrainConfig
+from corpus.train.course import Course
+from corpus.train.device import Device
+from corpus.train.estimate import run_tokens, step_memory
+from corpus.train.evaluate import token_sizes
+from corpus.train.folder import RunFolder, saving_errors
+from corpus.train.order import Order
+from corpus.train.plan import Plan
+from corpus.train.trainer import CorpusTrainer
+
+
+def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Train a model; the caller holds `workspace.writing()`.
+
+    Under torchrun every process calls this, and the first one writes.
+
+    Raises:
+        WorkspaceError: nothing is packed, or there is no tokenizer.
+        TokenizerError: rows or model belong to another tokenizer.
+        TrainError: the run's name is taken, there is nothing to train on, the device is not there or too small, or the
+            loss is no number any more.
+        ModelError: `init` does not hold a whole model.
+        DamageError, DiskError: as their names say; a rerun goes on.
+
+    """
+    watch = Stopwatch()
+    plan = plans.make(config, workspace, model_files=models.files(config.init) if config.init else ())
+    folder = RunFolder(plan)
+    ledger, reasons = folder.finished()
+    if ledger is not None and not reasons and config.resume:
+        return Report(ledger=ledger, folder=plan.folder, skipped=True)
+    device = devices.choose(config)
+    progress = progress if device.rank == 0 else SILENT
+    for reason in reasons:
+        progress.say(f"{plan.name} is finished again: {reason}")
+    with _memory_errors(config):
+        return _train(config, workspace, plan, device, folder, progress, reasons, watch)
+
+
+def _train(
+    config: TrainConfig, workspace: Workspace, plan: Plan, device: Device, folder: RunFolder, progress: Progress,
+    reasons: tuple[str, ...], watch: Stopwatch,
+) -> Report:  # fmt: skip
+    model = _model(config, plan, workspace)
+    rows_per_pass = _rows_per_pass(config, plan, device, model)
+    order = Order(
+        rows=len(plan.train), total=plan.total, batch_size=plan.batch_size, micro_batch_size=rows_per_pass,
+        seed=config.seed, rank=device.rank, world=device.world,
+    )  # fmt: skip
+    args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
+    first, checkpoint = _begin(config, device, folder, args)
+    course = Course(
+        config=config, plan=plan, device=device, folder=folder, order=order, tokenizer=workspace.tokenizer,
+        sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass, progress=progress,
+    )  # fmt: skip
+    tokens = run_tokens(plan.train, order)
+    trainer = CorpusTrainer(course, model, args)
+    announce(trainer, course, tokens=tokens, first=first)
+    training = Stopwatch()
+    _run_trainer(trainer, course, first, checkpoint)
+    seconds = training.seconds
+    ledger = _finish(trainer, course, workspace, tokens=tokens, timings=_timings(course, first, seconds))
+    speed = tokens * (1 - first / plan.steps) / seconds if seconds else 0.0
+    return Report(
+        ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(course), seconds=watch.seconds,
+        details={"device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first},
+    )  # fmt: skip
+
+
+def _model(config: TrainConfig, plan: Plan, workspace: Workspace) -> Any:
+    if config.init:
+        return models.load(
+            config.init, vocab_size=plan.vocab_size, seq_length=plan.seq_length, dropout=config.dropout,
+            tokenizer=workspace.tokenizer / "tokenizer.json",
+        )  # fmt: skip
+    return models.make(
+        config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,
+        dropout=plan.settings["dropout"], seed=config.seed,
+    )  # fmt: skip
+
+
+def _rows_per_pass(config: TrainConfig, plan: Plan, device: Device, model: Any) -> int:
+    share = -(-plan.batch_size // device.world)
+    if config.micro_batch_size:
+        return min(config.micro_batch_size, share)
+    fixed, row = step_memory(
+        model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
+    )
+    return devices.fitting_rows(device, fixed=fixed, per_row=row, rows=share)
+
+
+def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments) -> tuple[int, Path | None]:
+    """Step and checkpoint to go on from. The folder is made ready when every process has looked at it."""
+    checkpoints = folder.checkpoints() if config.resume else []
+    first, checkpoint = checkpoints[-1] if checkpoints else (0, None)
+    args.distributed_state.wait_for_everyone()
+    if device.rank == 0:
+        folder.begin(first)
+    args.distributed_state.wait_for_everyone()
+    return first, checkpoint
+
+
+def _run_trainer(trainer: CorpusTrainer, course: Course, first: int, checkpoint: Path | None) -> None:
+    course.progress.begin("training", course.plan.steps, "steps")
+    try:
+        course.progress.advance(first)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        course.progress.end()
+    with saving_errors(course.plan.folder):
+        trainer.save_model(str(course.folder.saving / "model"))
+    trainer.accelerator.wait_for_everyone()
+
+
+def _finish(
+    trainer: CorpusTrainer, course: Course, workspace: Workspace, *, tokens: int, timings: dict[str, Any]
+) -> Ledger:
+    """Move the model to its place and write down what the run made; the other processes wait and read it."""
+    plan, folder = course.plan, course.folder
+    if course.writes:
+        files = folder.keep_model(tokenizer=workspace.tokenizer)
+        ledger = Ledger(
+            stage=plans.STAGE,
+            dataset=None,
+            version=plans.VERSION,
+            config=plan.settings,
+            inputs=plan.inputs,
+            outputs=[workspace.file_digest(path, plan.folder) for path in files],
+            counts=_counts(trainer, course, tokens),
+            fingerprint=plan.identity,
+        )
+        write_ledger(plan.folder, ledger, timings)
+    trainer.accelerator.wait_for_everyone()
+    written = read_ledger(plan.folder)
+    if written is None:
+        raise TrainError(f"{plan.folder} was not finished by the first process", hint="Run the same command again.")
+    return written
+
+
+def _counts(trainer: CorpusTrainer, course: Course, tokens: int) -> dict[str, Any]:
+    """What was trained and what came of it, as `metrics.jsonl` ends."""
+    losses = [line["loss"] for line in course.folder.history() if "loss" in line]
+    scores = [line for line in course.folder.history() if any("/" in key for key in line)]
+    validation: dict[str, dict[str, float]] = {}
+    for key, value in scores[-1].items() if scores else ():
+        dataset, slash, figure = key.rpartition("/")
+        if slash:
+            validation.setdefault(dataset, {})[figure] = value
+    return {
+        "steps": course.plan.steps,
+        "rows": course.plan.total,
+        "tokens": tokens,
+        "parameters": trainer.model.num_parameters(),
+        "loss": losses[-1] if losses else None,
+        "validation": validation,
+    }
+
+
+def _timings(course: Course, first: int, seconds: float) -> dict[str, Any]:
+    return {
+        "seconds": seconds,
+        "steps": course.plan.steps - first,
+        "device": course.device.describe(),
+        "rows_per_pass": course.rows_per_pass,
+        "torch": torch.__version__,
+    }
+
+
+@contextlib.contextmanager
+def _memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Say what to do when the device has not the room for a pass."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        other = "" if config.gradient_checkpointing else " or --gradient-checkpointing"
+        raise TrainError(
+            "the device has not enough memory for a pass",
+            hint=f"Give a smaller --micro-batch-size{other}; a rerun goes on from the last checkpoint.",
+        ) from error
