@@ -335,6 +335,7 @@ def train(
 )
 @click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples written at the same time.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
@@ -631,7 +632,7 @@ def _print_samples(stage: Any, model: Any, config: Any) -> None:
             if many:
                 console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
             console.write(config.prompts[piece.prompt], end="")
-        console.write(piece.text, end="")
+        console.write(console.harmless(piece.text), end="")
         if piece.finish:
             console.write()
             progress.say(

@@ -114,5 +114,12 @@ def plain(raw: bytes, limit: int = 2000) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text) + more
 
 
+def harmless(text: str) -> str:
+    """What a model wrote, without what would command a terminal; a file or a pipe gets it as it is."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join(character for character in text if character.isprintable() or character in "\n\t ")
+
+
 def _shown(value: object) -> str:
     return f"{value:,}" if type(value) is int else str(value)

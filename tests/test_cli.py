@@ -25,8 +25,8 @@ CORPUS = Path(sys.executable).with_name("corpus")
 def corpus(*arguments: object, folder: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command and check its exit code; a traceback is always a failure."""
     done = subprocess.run(
-        [CORPUS, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False, env=os.environ | environment,
-        timeout=300,
+        [CORPUS, *map(str, arguments)], cwd=folder, env=os.environ | environment, capture_output=True, text=True,
+        check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr + done.stdout
@@ -132,7 +132,7 @@ def test_an_interrupted_command_ends_with_130_and_goes_on(tmp_path: Path, number
     folder = tmp_path / "fetched"
     folder.mkdir()
     (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(60_000)]))
-    command = [CORPUS, "ingest", "--source", folder, "--workers", "2"]
+    command: list[str | Path] = [CORPUS, "ingest", "--source", folder, "--workers", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     documents = tmp_path / "workspace/documents/baike2018qa"
     deadline = time.monotonic() + 60

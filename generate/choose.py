@@ -1,0 +1,92 @@
+"""The next token: scores of the model in, one token for each row out.
+
+Temperature, top-k, top-p and repetition penalty are the processors of `transformers`. Chance comes from one generator
+per row on the CPU, one number a token, so that a row's text depends on its own seed alone: not on the rows beside it,
+not on the device, not on how far the others have come.
+"""
+
+# Shape suffixes: b rows of the batch, v vocabulary, n numbers drawn ahead; _b1 is a column.
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+_BLOCK_NUMBERS = 256
+
+
+def processors(*, temperature: float, top_k: int, top_p: float, repetition_penalty: float) -> Any:
+    """The processors in the order in which `transformers` applies them; those that would change nothing are left out.
+
+    The repetition penalty divides positive scores of tokens that occurred and multiplies negative ones (Keskar et al.
+    2019, arXiv 1909.05858, as corrected since: dividing a negative score would reward repetition).
+    """
+    chain = LogitsProcessorList()
+    if repetition_penalty != 1:
+        chain.append(RepetitionPenaltyLogitsProcessor(float(repetition_penalty)))
+    if temperature not in {0, 1}:
+        chain.append(TemperatureLogitsWarper(float(temperature)))
+    if temperature and top_k:
+        chain.append(TopKLogitsWarper(top_k))
+    if temperature and top_p < 1:
+        chain.append(TopPLogitsWarper(top_p))
+    return chain
+
+
+def choose(scores_bv: Tensor, uniforms_b: Tensor) -> Tensor:
+    """Tokens [b] drawn from softmax(scores) by numbers in [0, 1), each looked up in the summed distribution.
+
+    A token whose probability is zero is never chosen, whatever the rounding of the sums.
+    """
+    probabilities_bv = scores_bv.softmax(dim=-1)
+    sums_bv = probabilities_bv.cumsum(dim=-1)
+    found_b1 = torch.searchsorted(sums_bv, uniforms_b[:, None] * sums_bv[:, -1:], right=True)
+    found_b1.clamp_(max=scores_bv.shape[-1] - 1)
+    possible_b1 = probabilities_bv.gather(-1, found_b1) > 0
+    return torch.where(possible_b1, found_b1, scores_bv.argmax(dim=-1, keepdim=True))[:, 0]
+
+
+def log_probabilities(logits_bv: Tensor, tokens_b: Tensor) -> Tensor:
+    """Natural logarithm [b] of the probability that the model itself gives these tokens."""
+    return logits_bv.gather(-1, tokens_b[:, None])[:, 0] - logits_bv.logsumexp(dim=-1)
+
+
+def row_seed(seed: int, prompt: int, sample: int) -> int:
+    """A seed of its own for every sample of every prompt."""
+    digest = hashlib.blake2b(f"{seed}/{prompt}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+class Noise:
+    """Uniform numbers in [0, 1) for the rows of a batch, each row from its own generator."""
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._device = device
+        self._block_bn = torch.empty(len(seeds), 0)
+        self._used = 0
+
+    def draw(self) -> Tensor:
+        """The next number [b] of every row."""
+        if self._used == self._block_bn.shape[1]:
+            drawn = [torch.rand(_BLOCK_NUMBERS, generator=generator) for generator in self._generators]
+            self._block_bn = torch.stack(drawn).to(self._device)
+            self._used = 0
+        self._used += 1
+        return self._block_bn[:, self._used - 1]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        self._generators = [self._generators[row] for row in rows]
+        self._block_bn = self._block_bn[list(rows)]

@@ -1,0 +1,130 @@
+"""What `corpus sample` can be asked for, and what it answers. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+PRECISIONS = ("auto", "fp32", "bf16")
+Reason = Literal["separator", "stop", "length"]
+_LOWEST_TEMPERATURE = 0.001
+_SEEDS = 1 << 63
+
+
+def fresh_seed() -> int:
+    """A seed nobody has used: below 2**32, short enough to be typed again."""
+    return secrets.randbelow(1 << 32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """What to continue, and how."""
+
+    prompts: tuple[str, ...] = ("",)
+    """Texts to continue; an empty one lets the model begin a document."""
+    max_new_tokens: int = 256
+    """Most tokens of one sample."""
+    temperature: float = 1.0
+    """Below 1 the likely becomes likelier; 0 always takes the likeliest token."""
+    top_k: int = 30
+    """Only the k likeliest tokens may be chosen; 0 allows all."""
+    top_p: float = 1.0
+    """Only the likeliest tokens that together reach this probability may be chosen; 1 allows all."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that occurred become less likely: positive scores are divided by it, negative ones multiplied."""
+    num_samples: int = 1
+    """Different continuations of each prompt."""
+    seed: int = field(default_factory=fresh_seed)
+    """The same seed gives the same text; drawn anew when it is not given."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample; they are not printed."""
+    batch_size: int = 16
+    """Most samples that are written at the same time."""
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError that names the flag."""
+        if not self.prompts:
+            raise ValueError("--prompt must be given at least once")
+        for flag, texts in (("--prompt", self.prompts), ("--stop", self.stop)):
+            if not all(map(_is_text, texts)):
+                raise ValueError(f"{flag} must be text in UTF-8")
+        if not all(self.stop):
+            raise ValueError("--stop must not be empty")
+        for flag, number in (
+            ("--max-new-tokens", self.max_new_tokens),
+            ("--num-samples", self.num_samples),
+            ("--batch-size", self.batch_size),
+        ):
+            if number < 1:
+                raise ValueError(f"{flag} must be at least 1, is {number}")
+        self._check_chances()
+
+    def _check_chances(self) -> None:
+        if not (self.temperature == 0 or _LOWEST_TEMPERATURE <= self.temperature < math.inf):
+            raise ValueError(f"--temperature must be 0 or at least {_LOWEST_TEMPERATURE}, is {self.temperature}")
+        if self.temperature == 0 and self.num_samples > 1:
+            raise ValueError(
+                "--num-samples above 1 needs a --temperature above 0: without chance all samples are equal"
+            )
+        if self.top_k < 0:
+            raise ValueError(f"--top-k must not be negative, is {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must be above 0 and at most 1, is {self.top_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"--repetition-penalty must be above 0, is {self.repetition_penalty}")
+        if not 0 <= self.seed < _SEEDS:
+            raise ValueError(f"--seed must be at least 0 and below 2**63, is {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """How a sample ended."""
+
+    reason: Reason
+    """`separator`: it ended the document; `stop`: a stop string came; `length`: `max_new_tokens` were reached."""
+    prompt_tokens: int
+    """Tokens of the prompt, as encoded; the model reads at most its context of them."""
+    tokens: int
+    """Tokens written, a separator included."""
+    logprob: float
+    """Natural logarithm of the probability of those tokens under the model itself: temperature 1, nothing filtered."""
+    seconds: float
+    """Time the model took, from reading the prompt to the last token; what is done with the pieces is not counted."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of this sample in a second; those of the whole batch come on top."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """What one token added to one sample, if anything can be printed, and how the sample ended, when it did."""
+
+    prompt: int
+    """Which of the prompts, from 0."""
+    sample: int
+    """Which sample of it, from 0."""
+    text: str
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One finished continuation."""
+
+    prompt: str
+    sample: int
+    """Which sample of the prompt, from 0."""
+    text: str
+    finish: Finish
+    seed: int
+    """The seed of the run; with it and the same settings the text comes again."""
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8: bytes that a terminal could not read come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
