@@ -354,4 +354,7 @@ def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tu
     ]
     if not short:
         return ()
-    return (f"{name}: less than 99.9 % of the slots are used in {', '.join(short)}: so few rows can't be fuller",)
+    return (
+        f"{name}: less than 99.9 % of the slots are used in {', '.join(short)}: there are too few short documents "
+        "to fill every row to its end",
+    )

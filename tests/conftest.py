@@ -13,6 +13,7 @@ import pytest
 from corpus.pipeline.workspace import Ledger, Workspace, fingerprint, write_ledger
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
 os.environ.pop("CORPUS_WORKSPACE", None)
 
 ROOT = Path(__file__).parent.parent
