@@ -17,7 +17,7 @@ def page() -> str:
     parts = [
         "# Commands\n\nThis page is what `corpus --help` and `corpus COMMAND --help` print. `make docs` writes it.\n"
     ]
-    context = click.Context(cli, info_name="corpus", terminal_width=100, max_content_width=100)
+    context = click.Context(cli, info_name="corpus", **{**cli.context_settings, "terminal_width": 100})
     parts.append(f"## corpus\n\n```\n{_plain(cli.get_help(context))}\n```\n")
     for name in cli.list_commands(context):
         command = cli.commands[name]

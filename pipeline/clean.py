@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import html
+import html.entities
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -26,29 +27,36 @@ SEAM = "\x1e"
 _PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
 
 _BLANKS = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_BLANK_CHARACTERS = (
+    "\t \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
 _ODD_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 
 _BLOCK_TAGS = (
     "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]|header|hr|li|main|"
     "nav|ol|p|poem|pre|section|table|tbody|td|tfoot|th|thead|title|tr|ul"
 )
-_INLINE_TAGS = (
-    "a|abbr|acronym|audio|b|bdi|bdo|big|body|button|cite|code|col|colgroup|del|details|dfn|em|embed|font|gallery|head|html|i|iframe|img|"
-    "input|ins|kbd|label|link|mark|math|meta|nobr|noscript|nowiki|object|option|param|path|q|ref|references|rp|rt|ruby|s|samp|"
-    "script|select|small|source|span|strike|strong|style|sub|summary|sup|svg|textarea|time|tt|u|var|video|wbr"
+_INLINE_TAGS = (  # without those that texts about programs write as names: source, time, path, q
+    "a|abbr|acronym|audio|b|bdi|bdo|big|body|button|cite|code|col|colgroup|del|details|dfn|em|embed|font|gallery|head|html|i|"
+    "iframe|img|input|ins|kbd|label|link|mark|math|meta|nobr|noscript|nowiki|object|option|param|ref|references|rp|rt|ruby|s|"
+    "samp|script|select|small|span|strike|strong|style|sub|summary|sup|svg|textarea|tt|u|var|video|wbr"
 )
-_ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag
-    rf"""(?:\s+(?:[a-z_:@][\w:.-]{{0,60}}\s*=\s*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'|[^\s<>{SEAM}]{{0,2000}})"""
-    r"|allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open|reversed|selected)){0,40}"
+_GAP = r"[ \t\n\r\f\v]"  # `\s` would match the seam
+_ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag; possessive: no run is tried twice
+    rf"""(?:{_GAP}++(?:[a-z_:@][\w:.-]{{0,60}}+{_GAP}*+=(?>{_GAP}*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'"""
+    rf"""|[^\s<>{SEAM}]{{0,2000}}))"""
+    r"|allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open"
+    r"|reversed|selected)){0,40}+"
 )
 _MARKUP = re.compile(
     rf"[<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)"  # code that was marked as code is content
-    rf"|(?<=<)(?:!--[^{SEAM}]{{0,4000}}?-->|/?(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}\s{{0,20}}/?>))",
+    rf"|(?<=<)(?:!--(?:(?!<!--)[^{SEAM}]){{0,4000}}?-->"
+    rf"|(?P<end>/?)(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}{_GAP}{{0,20}}/?>))",
     re.IGNORECASE,
 )
 _BLOCKS = frozenset([*_BLOCK_TAGS.replace("|h[1-6]|", "|").split("|"), "h1", "h2", "h3", "h4", "h5", "h6"])
 _UNSEEN = re.compile(
-    rf"<(?P<tag>script|style)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style)\s*>|```|`|{SEAM}", re.IGNORECASE
+    rf"<(?P<tag>script|style|rp)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style|rp){_GAP}*>|```|`|{SEAM}", re.IGNORECASE
 )
 _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,8};|#[xX][0-9a-fA-F]{1,7};|[A-Za-z][A-Za-z0-9]{1,31};|nbsp)")
 _BREAK = re.compile("[\r\v\f\x85\u2028\u2029]")
@@ -69,8 +77,7 @@ _FILLERS = "，、；：。,;: \u3000\u00a0"
 _EMPTY_BRACKET = re.compile(
     f"（[{_FILLERS}]*）|「[{_FILLERS}]*」|『[{_FILLERS}]*』|《[{_FILLERS}]*》|〈[{_FILLERS}]*〉|【[{_FILLERS}]*】|〔[{_FILLERS}]*〕"
 )
-_BLANK_RUN = re.compile(f"[{_BLANKS}][{_BLANKS}]+")
-_ODD_BLANK = re.compile(f"[{_ODD_BLANKS}\t]")
+_BLANK_RUN = re.compile(f"[{_BLANKS}`](?:(?<=`)``[^{SEAM}]*?```|(?<!`)(?:[{_BLANKS}]+|(?<=[{_ODD_BLANKS}\t])))")
 _BLANK_LINES = re.compile(r"\n\n\n+")
 _LINE_ENDS = {"\n", SEAM, ""}
 
@@ -113,8 +120,8 @@ def break_lines(text: str) -> str:
 
 
 def unescape_entities(text: str) -> str:
-    """HTML entities become their characters, also when they were escaped several times over."""
-    return _ENTITY.sub(lambda match: html.unescape(f"&{match[1]}" if match[1] != "nbsp" else "&nbsp;"), text)
+    """HTML entities become their characters, also when they were escaped several times over; `&params;` is none."""
+    return _ENTITY.sub(_character, text)
 
 
 def strip_tags(text: str) -> str:
@@ -176,8 +183,7 @@ def collapse_blanks(text: str) -> str:
     """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
     for code.
     """
-    text = _ODD_BLANK.sub(_blank, _BLANK_RUN.sub(_blank, text))
-    return text.replace(" \n", "\n")
+    return _BLANK_RUN.sub(_blank, text).replace(" \n", "\n")
 
 
 def collapse_lines(text: str) -> str:
@@ -308,17 +314,39 @@ def _disarm(cleaned: Cleaned, pending: Iterable[int]) -> None:
         cleaned.changed.setdefault("strip_tags", set()).add(index)
 
 
+def _character(match: re.Match[str]) -> str:
+    """The character of an entity; what only begins like one is text."""
+    name = match[1]
+    if name == "nbsp" or name[0] == "#" or name in html.entities.html5:
+        return html.unescape(f"&{name}")
+    return match[0]
+
+
 def _markup(match: re.Match[str]) -> str:
+    """What a tag leaves behind."""
     found, tag = match[0], match["tag"]
     if tag is None:
         return found if found[0] == "`" else ""
-    return "\n" if tag.lower() in _BLOCKS else ""
+    before = match.string[match.start() - 1 : match.start()]
+    generic = len(tag) == 1 and tag.isupper() and not match["end"] and before.isascii() and before.isalnum()
+    if generic or not (tag.islower() or tag.isupper()):
+        return found  # `Class<S>`, `Optional<Address>`
+    name = tag.lower()
+    if name in _BLOCKS:
+        return "\n"
+    if name == "rt":  # the reading beside a word
+        return "）" if match["end"] else "（"
+    if name == "sup" and not match["end"] and before.isascii() and (before.isalnum() or before == ")"):
+        return "^"  # 10<sup>5</sup> is not 105
+    return ""
 
 
 def _blank(match: re.Match[str]) -> str:
-    """What a run of blanks becomes, by where it stands."""
+    """What a run of blanks becomes, by where it stands; fenced code only loses blanks at the ends of its lines."""
     start, end = match.span()
     text, run = match.string, match[0]
+    if run[0] == "`":
+        return "\n".join([line.rstrip(_BLANK_CHARACTERS) for line in run.replace("\u00a0", " ").split("\n")])
     if text[end : end + 1] in _LINE_ENDS:
         return ""
     if start == 0 or text[start - 1] in _LINE_ENDS:
@@ -327,9 +355,9 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def _drop_unseen(text: str) -> str:
-    """Take out what a browser does not show: the insides of `script` and `style`, but not inside code."""
+    """Take out what a browser does not show: the insides of `script`, `style` and `rp`, but not inside code."""
     folded = text.lower()
-    if "</script" not in folded and "</style" not in folded:
+    if "</script" not in folded and "</style" not in folded and "</rp" not in folded:
         return text
     kept: list[str] = []
     last = 0  # everything before it is decided
@@ -364,6 +392,7 @@ def _opencc() -> tuple[Callable[[str], str], Callable[[str], object], list[str]]
     # In names and set phrases OpenCC leaves some as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹,
     # 联陞): alone they prove nothing. Beyond the basic plane a set would be searched one by one; such a character
     # comes with others that prove the script.
-    ambiguous = set("乾昇麽祕徵蒐釐氾薹陞") | set("".join(simplified))
+    ambiguous = set("乾昇麽祕徵蒐釐氾薹陞噁") | set("".join(simplified))
+    ambiguous |= {before for before, after in zip(characters, simplified, strict=True) if ord(after[0]) > 0xFFFF}
     certain = sorted(traditional - ambiguous)
     return convert, re.compile("[" + "".join(certain) + "]").search, certain

@@ -7,6 +7,7 @@ Nothing heavy is imported at the top: `corpus --help` must answer at once.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -211,7 +212,10 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
 
     workspace = _workspace(workspace_dir)
     config = _config(
-        stage.TokenizerConfig, datasets=datasets, vocab_size=vocab_size, sample_characters=sample_characters
+        stage.TokenizerConfig,
+        datasets=tuple(dict.fromkeys(datasets)),
+        vocab_size=vocab_size,
+        sample_characters=sample_characters,
     )
     with workspace.writing("tokenizer"):
         report = stage.run(config, workspace, progress=console.Console())
@@ -364,7 +368,11 @@ def sample(
 
 @cli.command()
 @click.option(
-    "--max-steps", type=int, default=_DEMO_STEPS, show_default=True, help="Training steps; more is better and slower."
+    "--max-steps",
+    type=click.IntRange(min=1),
+    default=_DEMO_STEPS,
+    show_default=True,
+    help="Training steps; more is better and slower.",
 )
 @workspace_option(_DEMO_WORKSPACE)
 def demo(max_steps: int, workspace_dir: Path) -> None:
@@ -484,7 +492,7 @@ def trace(
     """
     from corpus.pipeline import trace as tracing
 
-    if sum(value is not None for value in (place, document, text, rejected)) != 1:
+    if sum(value is not None for value in (place, document, text, rejected)) != 1 or "" in (document, text, rejected):
         raise click.UsageError("give one of DATASET[/SPLIT]:ROW, --document, --text and --rejected")
     workspace = _workspace(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
@@ -522,8 +530,10 @@ def _config(kind: Callable[..., T], **values: Any) -> T:
 
 def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) -> tuple[str, ...]:
     """The datasets to bring: those asked for, else the five, else those of the five that the source has."""
+    if source is not None and not source.strip():
+        raise click.UsageError("--source must name a folder, an archive or a URL, is empty")
     if datasets or source is None:
-        return tuple(datasets) or CORPORA
+        return tuple(dict.fromkeys(datasets)) or CORPORA
     from corpus.pipeline import source as places
 
     progress = console.Console()
@@ -565,7 +575,7 @@ def _pack(
     from corpus.pipeline.workspace import read_ledger
 
     _config(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
-    names = datasets or tuple(workspace.finished("documents"))
+    names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     configs = [_config(stage.PackConfig, dataset=name, **settings) for name in names]
@@ -657,10 +667,18 @@ def _demo_train(workspace: Workspace, max_steps: int) -> Path:
     return report.folder
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 a named failure, 2 wrong usage, 130 interrupted."""
+def _prepare() -> None:
+    """A terminal that cannot show a character must not end a command, and SIGTERM ends it as Ctrl-C does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _interrupt)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 a named failure, 2 wrong usage, 130 interrupted."""
+    _prepare()
     try:
         code = cli.main(
             args=list(arguments) if arguments is not None else None, prog_name="corpus", standalone_mode=False

@@ -32,6 +32,7 @@ from corpus.pipeline.workspace import atomic
 
 _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
+_FEW_RECORDS = 3  # that many without a single good one are enough
 _SHAPE_SHARE = 0.95
 
 
@@ -95,7 +96,7 @@ def make_part(
     name = part_name(piece.number)
     with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
         for span in piece.spans:
-            before = counts.dropped.copy(), counts.records
+            before = counts.dropped.copy(), counts.records, dropped.rows
             maker = _Maker(span.file, manifest, Limits(min_length=min_length), counts)
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
@@ -205,19 +206,26 @@ class _Maker:
 
 
 def _check_shape(
-    file: File, manifest: Manifest, counts: Counts, dropped_before: Counter[str], records_before: int, dropped: _Columns
+    file: File,
+    manifest: Manifest,
+    counts: Counts,
+    dropped_before: Counter[str],
+    records_before: int,
+    first: int,
+    dropped: _Columns,
 ) -> None:
     """Stop when a file is plainly not what the manifest describes."""
     records = counts.records - records_before
     odd = {reason: counts.dropped[reason] - dropped_before[reason] for reason in SHAPE_REASONS}
-    if records < _SHAPE_RECORDS or sum(odd.values()) < records * _SHAPE_SHARE:
+    wrong = sum(odd.values())
+    if wrong < records * _SHAPE_SHARE or (records < _SHAPE_RECORDS and (wrong < records or records < _FEW_RECORDS)):
         return
     reason = max(odd, key=lambda name: odd[name])
-    position = dropped.columns[3].index(reason)
+    position = dropped.columns[3].index(reason, first)
     fields = ", ".join(f"{name} ({kind.__name__})" for name, kind in manifest.shapes[file.shape].fields.items())
     begin = bytes(dropped.columns[5][position][:80])
     raise ShapeError(
-        f"{file.path}: {sum(odd.values()):,} of the first {records:,} records are not records of {manifest.name}, "
+        f"{file.path}: {wrong:,} of the first {records:,} records are not records of {manifest.name}, "
         f"most for {reason}: {dropped.columns[4][position]}; the first such begins with "
         f"{begin.decode('utf-8', 'backslashreplace')!r}",
         hint=f"Expected one JSON object a line with the fields {fields}.{_advice(begin)}",

@@ -21,7 +21,7 @@ from typing import Any
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import Counts, make_part
-from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
@@ -75,6 +75,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
 
     Raises:
         WorkspaceError: the dataset has not been downloaded.
+        DamageError: a file in `raw/` is not what its ledger says.
         ArchiveError, SourceError: what lies in `raw/` cannot be read.
         ShapeError: nearly all records of a file are not what the manifest describes.
         WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
@@ -87,26 +88,26 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     settings = _settings(config, manifest)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs)
+    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
         return Report(ledger=before, folder=folder, skipped=True)
     for reason in reasons:
         progress.say(f"{config.dataset}: documents are made again: {reason}")
-    (folder / LEDGER).unlink(missing_ok=True)
-    kept = _keep_current(folder, identity)
+    kept = _keep_current(workspace, folder, identity, before)
     if kept:
         progress.say(f"{config.dataset}: {len(kept)} finished shards are kept")
+    (folder / LEDGER).unlink(missing_ok=True)
     files = list_files(raw, manifest)
     _say_layout(files, progress)
     work = partial(
         make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"], identity=identity
     )
-    counts = Counts()
+    counts, notes = Counts(), list[str]()
     total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
     progress.begin(f"{config.dataset}: documents", total, "B")
     try:
         numbers = 0
-        for number, made in _all(work, raw, files, config, kept, progress, total):
+        for number, made in _all(work, raw, files, config, kept, progress, total, notes):
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
@@ -117,7 +118,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     counts.check(config.dataset)
     ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
     write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
-    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), seconds=watch.seconds)
+    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), notes=tuple(notes), seconds=watch.seconds)
 
 
 def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
@@ -128,9 +129,11 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
             hint=f"Run `corpus download --dataset {raw.name}` (or `corpus ingest`) first.",
         )
     for output in ledger.outputs:
-        if not (raw / output.path).is_file():
-            raise WorkspaceError(
-                f"{raw / output.path} is gone", hint=f"Run `corpus download --dataset {raw.name}` again."
+        path = raw / output.path
+        if not path.is_file() or workspace.digest(path) != output.sha256:
+            raise DamageError(
+                f"{path} is not what came with the download",
+                hint=f"Run `corpus download --dataset {raw.name}` again, with --source if it came from there.",
             )
     return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
 
@@ -150,23 +153,36 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _keep_current(folder: Path, identity: str) -> dict[int, Counts]:
-    """Finished shards of this very work; all others go."""
+def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Ledger | None) -> dict[int, Counts]:
+    """Finished shards of this very work, with the bytes that the ledger says if there was one; all others go."""
     kept: dict[int, Counts] = {}
     if not folder.is_dir():
         return kept
     remove_leftovers(folder)
+    known = {output.path: output.sha256 for output in before.outputs} if before else {}
     for path in parts(folder):
         metadata = part_metadata(path)
         rejected = folder / "rejected" / path.name
-        if metadata is not None and metadata[0] == identity:
+        if metadata is not None and metadata[0] == identity and _is_as_written(workspace, folder, path, known):
             counts = Counts.from_dict(metadata[1])
-            if not counts.dropped or (part_metadata(rejected) or ("",))[0] == identity:
+            beside = not counts.dropped or (
+                (part_metadata(rejected) or ("",))[0] == identity and _is_as_written(workspace, folder, rejected, known)
+            )
+            if beside:
                 kept[part_number(path)] = counts
                 continue
         path.unlink()
-        rejected.unlink(missing_ok=True)
+    for path in parts(folder / "rejected"):
+        number = part_number(path)
+        if number not in kept or not kept[number].dropped:
+            path.unlink()
     return kept
+
+
+def _is_as_written(workspace: Workspace, folder: Path, path: Path, known: Mapping[str, str]) -> bool:
+    """A rerun must not take damage for finished work."""
+    name = path.relative_to(folder).as_posix()
+    return name not in known or workspace.digest(path) == known[name]
 
 
 def _all(
@@ -177,12 +193,13 @@ def _all(
     kept: Mapping[int, Counts],
     progress: Progress,
     total: int | None,
+    notes: list[str],
 ) -> Iterator[tuple[int, Counts]]:
     """The books of every piece in order: of those already finished as they stand, of the others by making them."""
     order: list[tuple[int, int]] = []
 
     def missing() -> Iterator[Piece]:
-        for piece in cut(raw, files, config.piece_bytes):
+        for piece in cut(raw, files, config.piece_bytes, notes):
             order.append((piece.number, _size(piece)))
             if piece.number not in kept:
                 yield piece

@@ -77,12 +77,6 @@ class Shape:
     id_fields: tuple[str, ...]
     """Fields that together name a record; none when records have no name of their own."""
 
-    @property
-    def meta_fields(self) -> tuple[str, ...]:
-        """Fields that do not enter the text."""
-        used = set(self.roles.values())
-        return tuple(name for name in self.fields if name not in used)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:

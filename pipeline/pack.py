@@ -58,6 +58,7 @@ STAGE = "pack"
 VERSION = 1
 SEQ_LENGTH = 1024
 STRATEGIES = ("best-fit", "concat")
+LONGEST_ROW = 1 << 20
 UNIT_CHARACTERS = 12 << 20
 _CHECK_DOCUMENTS = 256
 _FULL = 0.999
@@ -80,8 +81,8 @@ class PackConfig:
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
-        if self.seq_length < 2:
-            raise ValueError(f"--seq-length must be at least 2, is {self.seq_length}")
+        if not 2 <= self.seq_length <= LONGEST_ROW:
+            raise ValueError(f"--seq-length must be at least 2 and at most {LONGEST_ROW:,}, is {self.seq_length:,}")
         if self.strategy not in STRATEGIES:
             raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, is {self.strategy}")
         if self.workers < 0:
@@ -124,7 +125,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs)
+    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
         return Report(ledger=before, folder=folder, skipped=True)
     for reason in reasons:
@@ -133,8 +134,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     engine, check, warning = encoder.choose(workspace.tokenizer, _check_sample(workspace.documents(name)))
     if warning:
         progress.say(warning)
+    kept = _keep_current(workspace, folder, units, identity, before)
     (folder / LEDGER).unlink(missing_ok=True)
-    kept = _keep_current(folder, units, identity)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
     counts = _pack_all(config, workspace, units, kept, engine, identity, vocab_size, progress)
@@ -167,13 +168,13 @@ def pack_unit(
         DamageError: a documents shard cannot be read.
 
     """
-    ids, lengths, references = _encode(unit, engine, tokenizer_folder)
+    ids, lengths, references, characters = _encode(unit, engine, tokenizer_folder)
     plan = (packing.best_fit if config.strategy == "best-fit" else packing.concat)(lengths, config.seq_length)
     pad = _special(tokenizer_folder, tokenizer.PAD)
     rows = packing.fill(plan, ids, np.cumsum(lengths) - lengths, config.seq_length, pad)
     counts = {
         "documents": len(lengths),
-        "characters": unit.characters,
+        "characters": characters,
         "tokens": int(lengths.sum()),
         "rows": plan.rows,
         "padding": plan.rows * config.seq_length - int(plan.lengths.sum()),
@@ -189,23 +190,26 @@ def pack_unit(
     return counts
 
 
-def _encode(unit: Unit, engine: str, tokenizer_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids of a unit's documents with the separator after each, their lengths, and the documents' references."""
+def _encode(unit: Unit, engine: str, tokenizer_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Ids of a unit's documents with the separator after each, their lengths, references, and characters in all."""
     encode = _encoder(engine, tokenizer_folder).encode
     separator = _special(tokenizer_folder, tokenizer.SEPARATOR)
     flats: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     references: list[np.ndarray] = []
+    characters = 0
     for shard, line, batch in _batches(unit):
         wanted = np.flatnonzero(np.asarray(batch["split"].to_numpy(zero_copy_only=False) == unit.split))
         if len(wanted) == 0:
             continue
         texts = batch["text"].take(wanted) if len(wanted) < batch.num_rows else batch["text"]
-        flat, counts = encode(texts.to_pylist())
+        strings = texts.to_pylist()
+        characters += sum(map(len, strings))
+        flat, counts = encode(strings)
         flats.append(np.insert(flat, np.cumsum(counts), separator))
         sizes.append(counts + 1)
         references.append(document_ref(shard, line + wanted.astype(np.int64)))
-    return np.concatenate(flats), np.concatenate(sizes), np.concatenate(references)
+    return np.concatenate(flats), np.concatenate(sizes), np.concatenate(references), characters
 
 
 def _batches(unit: Unit) -> Iterator[tuple[int, int, Any]]:
@@ -238,15 +242,19 @@ def _inputs(workspace: Workspace, name: str) -> list[FileDigest]:
                 f"{path} is not what its ledger says",
                 hint=f"Delete it and run `corpus ingest --dataset {name}`: only it is made again.",
             )
-    return (
-        [workspace.file_digest(folder / LEDGER), workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
-        if (workspace.tokenizer / "tokenizer.json").is_file()
-        else _no_tokenizer(workspace)
-    )
+    return [workspace.file_digest(folder / LEDGER), _tokenizer_digest(workspace)]
 
 
-def _no_tokenizer(workspace: Workspace) -> list[FileDigest]:
-    raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+def _tokenizer_digest(workspace: Workspace) -> FileDigest:
+    """The tokenizer as an input, when it is what its own ledger says."""
+    ledger = read_ledger(workspace.tokenizer)
+    path = workspace.tokenizer / "tokenizer.json"
+    if ledger is None:
+        raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+    known = {output.path: output.sha256 for output in ledger.outputs}
+    if not path.is_file() or workspace.digest(path) != known.get(path.name):
+        raise DamageError(f"{path} is not what its ledger says", hint="Run `corpus tokenizer`: it is trained again.")
+    return workspace.file_digest(path)
 
 
 def _units(folder: Path, unit_characters: int) -> list[Unit]:
@@ -280,17 +288,21 @@ def _check_sample(folder: Path) -> list[str]:
     return sample
 
 
-def _keep_current(folder: Path, units: Sequence[Unit], identity: str) -> dict[str, dict[str, int]]:
-    """Finished shards of this very work; all others go."""
+def _keep_current(
+    workspace: Workspace, folder: Path, units: Sequence[Unit], identity: str, before: Ledger | None
+) -> dict[str, dict[str, int]]:
+    """Finished shards of this very work, whole and with the bytes that the ledger says if there was one; others go."""
     kept: dict[str, dict[str, int]] = {}
     if not folder.is_dir():
         return kept
     remove_leftovers(folder)
     wanted = {unit.file for unit in units}
+    known = {output.path: output.sha256 for output in before.outputs} if before else {}
     for path in sorted(folder.glob("*/data-*.arrow")):
-        metadata = rows_metadata(path)
         file = path.relative_to(folder).as_posix()
-        if metadata is not None and metadata[0] == identity and file in wanted:
+        metadata = rows_metadata(path)
+        as_written = file not in known or workspace.digest(path) == known[file]
+        if metadata is not None and metadata[0] == identity and file in wanted and as_written:
             kept[file] = dict(metadata[1])
         else:
             path.unlink()
@@ -354,7 +366,6 @@ def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tu
     ]
     if not short:
         return ()
-    return (
-        f"{name}: less than 99.9 % of the slots are used in {', '.join(short)}: there are too few short documents "
-        "to fill every row to its end",
-    )
+    places = ", ".join(short)
+    why = "there are too few short documents to fill every row to its end"
+    return (f"{name}: less than 99.9 % of the slots are used in {places}: {why}",)

@@ -13,7 +13,9 @@ holds one piece at a time.
 
 from __future__ import annotations
 
+import functools
 import gzip
+import hashlib
 import lzma
 import re
 import stat
@@ -21,8 +23,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -75,6 +77,8 @@ class File:
     """`lines`: a JSON object a line; `text`: documents divided by blank lines; `rows`: Parquet."""
     bytes: int | None
     """Size unpacked, where the container knows it."""
+    sha256: str | None = None
+    """Digest that the manifest knows of the official file; None for files that were given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def list_files(raw: Path, manifest: Manifest) -> list[File]:
     ledger = read_ledger(raw)
     names = sorted(output.path for output in ledger.outputs) if ledger else []
     found = [entry for name in names if (raw / name).is_file() for entry in _entries(raw / name, name)]
-    files = _match(found, manifest)
+    files = _match(found, manifest, official=ledger is not None and ledger.config.get("source") == "official")
     if not files:
         wanted = ", ".join(member.pattern for member in manifest.members)
         there = ", ".join(path for _, _, path, _ in found[:5]) or "nothing"
@@ -115,24 +119,29 @@ def list_files(raw: Path, manifest: Manifest) -> list[File]:
             f"{raw} holds none of the files of {manifest.name}: looked for {wanted}; found {there}{more}",
             hint="Unpack or rename what was fetched and give its folder with --source.",
         )
-    return [_with_layout(raw, file) for file in files]
+    return list(_with_layouts(raw, files))
 
 
-def cut(raw: Path, files: Sequence[File], piece_bytes: int) -> Iterator[Piece]:
-    """Cut the files into pieces; those that must be streamed carry their records along."""
+def cut(raw: Path, files: Sequence[File], piece_bytes: int, notes: list[str] | None = None) -> Iterator[Piece]:
+    """Cut the files into pieces; those that must be streamed carry their records along.
+
+    Whether a streamed file is the official one, where its digest is known, is said in `notes`.
+    """
     number = 0
+    tape = _Tape(raw)
     group: list[Span] = []
     group_bytes = 0
     for file in files:
-        small = file.codec in {"plain", "zip"} and file.bytes is not None and file.bytes <= piece_bytes
+        small = file.codec in {"plain", "zip", "tar"} and file.bytes is not None and file.bytes <= piece_bytes
         if group and (not small or group_bytes + (file.bytes or 0) > piece_bytes or group[-1].file.split != file.split):
             yield Piece(number, tuple(group))
             number, group, group_bytes = number + 1, [], 0
         if small:
-            group.append(Span(file, 0, None))
+            blocks = tuple(_blocks(tape.open(file), file, 0, None)) if file.codec == "tar" else None
+            group.append(Span(file, 0, None, blocks))
             group_bytes += file.bytes or 0
             continue
-        for span in _spans(raw, file, piece_bytes):
+        for span in _spans(raw, file, piece_bytes, tape, [] if notes is None else notes):
             yield Piece(number, (span,))
             number += 1
     if group:
@@ -179,25 +188,80 @@ def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as packed:
             if file.codec == "zip":
-                with zipfile.ZipFile(packed) as archive, archive.open(file.path) as stream:
+                with _zip(path, path.stat().st_mtime_ns).open(file.path) as stream:
                     yield stream
             elif file.codec == "tar":
-                with tarfile.open(path, "r|*") as tape:
-                    member = next((entry for entry in tape if entry.name == file.path), None)
-                    stream_or_none = tape.extractfile(member) if member else None
-                    if stream_or_none is None:
-                        raise ArchiveError(f"{path}: {file.path} is no longer in it")
-                    yield stream_or_none
+                yield _Tape(raw).open(file)
             elif file.codec == "plain":
                 yield packed
             else:
                 with _decompressor(packed, file.codec) as stream:
                     yield _Bounded(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
     except _DAMAGE as error:
-        raise ArchiveError(
-            f"{path}: {file.path} cannot be unpacked: {error or 'it ends too early'}",
-            hint="The archive is damaged: delete it and fetch it again.",
-        ) from error
+        raise _damaged(path, file.path, error) from error
+
+
+class _Tape:
+    """Members of tar archives, each archive read once as long as they are asked for in its own order."""
+
+    def __init__(self, raw: Path) -> None:
+        self._raw = raw
+        self._container = ""
+        self._archive: tarfile.TarFile | None = None
+
+    def open(self, file: File) -> IO[bytes]:
+        """The stream of a member; it ends when the next one is asked for."""
+        path = self._raw / file.container
+        try:
+            for fresh in (False, True):
+                if fresh or self._container != file.container or self._archive is None:
+                    self._container, self._archive = file.container, _open_tar(path)
+                while (entry := self._archive.next()) is not None:
+                    stream = self._archive.extractfile(entry) if entry.name == file.path else None
+                    if stream is not None:
+                        return stream
+                    self._archive.members = []  # type: ignore[attr-defined]  # it would remember every header
+        except _DAMAGE as error:
+            raise _damaged(path, file.path, error) from error
+        raise ArchiveError(f"{path}: {file.path} is no longer in it")
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    """A tar archive as a stream, however it is compressed."""
+    file = path.open("rb")
+    magic = file.read(4)
+    file.seek(0)
+    if magic == b"\x28\xb5\x2f\xfd":
+        return tarfile.open(fileobj=_decompressor(file, "zst"), mode="r|")
+    return tarfile.open(fileobj=file, mode="r|*")
+
+
+@functools.lru_cache(maxsize=2)
+def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
+    """An archive whose directory is read once in a process."""
+    return zipfile.ZipFile(path)
+
+
+def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"{path}: {member} cannot be unpacked: {error or 'it ends too early'}",
+        hint="The archive is damaged: delete it and fetch it again.",
+    )
+
+
+class _Digested:
+    """A stream whose bytes are hashed as they are read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.digest.update(data)
+        self.bytes += len(data)
+        return data
 
 
 class _Bounded:
@@ -268,7 +332,7 @@ def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]
 
 def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
     entries: list[tuple[str, str, str, int | None]] = []
-    with tarfile.open(path, "r|*") as tape:
+    with _open_tar(path) as tape:
         unpacked = 0
         for entry in tape:
             _check_name(path, entry.name)
@@ -289,7 +353,7 @@ def _check_name(path: Path, member: str) -> None:
         )
 
 
-def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest) -> list[File]:
+def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool) -> list[File]:
     """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
     ranked: list[tuple[tuple[int, str], File]] = []
     for container, codec, path, size in found:
@@ -300,31 +364,16 @@ def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest
             file = File(
                 container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
                 layout="rows" if codec == "parquet" else "lines", bytes=size,
+                sha256=member.sha256 if official else None,
             )  # fmt: skip
             ranked.append((rank, file))
     if not ranked:
         for container, codec, path, size in found:
             if path.endswith((".txt", ".jsonl", ".json")):
-                name = PurePosixPath(path).name
-                split = (
-                    "test"
-                    if "test" in name
-                    else "validation"
-                    if "valid" in name or "dev" in name
-                    else "train"
-                    if "train" in name
-                    else "hash"
-                )
                 file = File(
-                    container=container,
-                    codec=codec,
-                    path=path,
-                    tail=name,
-                    split=split,
-                    shape=manifest.members[0].shape,
-                    layout="lines",
-                    bytes=size,
-                )
+                    container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
+                    shape=manifest.members[0].shape, layout="lines", bytes=size,
+                )  # fmt: skip
                 ranked.append(((0, path), file))
     ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
     seen: dict[str, File] = {}
@@ -338,15 +387,39 @@ def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest
     return ordered
 
 
-def _with_layout(raw: Path, file: File) -> File:
-    """Look into a file's first bytes: JSON lines, or plain text with blank lines between documents."""
-    if file.layout == "rows":
-        return file
+def _split_by_name(path: str) -> str:
+    """The split that a file's name tells; `latest` is no test."""
+    words = set(re.split(r"[^a-z]+", PurePosixPath(path).name.lower()))
+    for split, names in (
+        ("test", {"test", "testa"}),
+        ("validation", {"valid", "validation", "dev"}),
+        ("train", {"train"}),
+    ):
+        if words & names:
+            return split
+    return "hash"
+
+
+def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
+    """Look into the first bytes of the first file of each kind: JSON lines, or text with blank lines in between."""
+    layouts: dict[tuple[str, str], str] = {}
+    for file in files:
+        kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)
+        if kind not in layouts:
+            layouts[kind] = "rows" if file.layout == "rows" else _layout(raw, file)
+        yield replace(file, layout=layouts[kind])
+
+
+def _layout(raw: Path, file: File) -> str:
     with open_file(raw, file) as stream:
         head = stream.read(_SNIFF_BYTES)
-    if not _is_text(head):
-        return file
-    return File(**{**{name: getattr(file, name) for name in file.__slots__}, "layout": "text"})
+    if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html)", head):
+        raise SourceError(
+            f"{raw / file.container}: {file.path} is an HTML page, not records",
+            hint="A server sent a page instead of the file: fetch it again, or give another --source.",
+        )
+    named_json = PurePosixPath(file.path).suffix in {".json", ".jsonl"}
+    return "text" if not named_json and _is_text(head) else "lines"
 
 
 def _is_text(head: bytes) -> bool:
@@ -360,7 +433,7 @@ def _is_text(head: bytes) -> bool:
     return bool(lines) and "\0" not in text and not any(line.startswith(("{", "[", '"')) for line in lines)
 
 
-def _spans(raw: Path, file: File, piece_bytes: int) -> Iterator[Span]:
+def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str]) -> Iterator[Span]:
     """The spans of a file that is a piece or more of its own."""
     if file.codec == "parquet":
         yield from _parquet_spans(raw / file.container, file, piece_bytes)
@@ -368,18 +441,21 @@ def _spans(raw: Path, file: File, piece_bytes: int) -> Iterator[Span]:
         for start in range(0, file.bytes or 0, piece_bytes):
             yield Span(file, start, start + piece_bytes)
     else:
-        with open_file(raw, file) as stream:
+        with nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file) as unpacked:
+            stream = _Digested(unpacked)
             blocks: list[Block] = []
             window = 0
-            for block in _blocks(stream, file, 0, None):
+            for block in _blocks(stream, file, 0, None):  # type: ignore[arg-type]  # read() is all that is used
                 first = min([at for at, _ in block[0][:1]] + [reject.offset for reject in block[1][:1]])
                 while first >= window + piece_bytes:
-                    if blocks:
-                        yield Span(file, window, window + piece_bytes, tuple(blocks))
+                    yield Span(file, window, window + piece_bytes, tuple(blocks))
                     blocks, window = [], window + piece_bytes
                 blocks.append(block)
-            if blocks:
-                yield Span(file, window, None, tuple(blocks))
+            while window < max(1, stream.bytes):  # also those in which no record begins, as for a plain file
+                yield Span(file, window, window + piece_bytes, tuple(blocks))
+                blocks, window = [], window + piece_bytes
+            if file.sha256 and stream.digest.hexdigest() != file.sha256:
+                notes.append(f"{file.path} is not the official file whose SHA-256 the manifest knows")
 
 
 def _blocks(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[Block]:
@@ -467,20 +543,32 @@ def _parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
                 rows = parquet.metadata.row_group(group).num_rows
                 if span.start < row + rows and (span.end is None or row < span.end):
                     for batch in parquet.iter_batches(2048, row_groups=[group]):
-                        records = [
-                            (row + index, orjson.dumps(record, default=str))
-                            for index, record in enumerate(batch.to_pylist())
-                        ]
-                        yield (
-                            [
-                                entry
-                                for entry in records
-                                if entry[0] >= span.start and (span.end is None or entry[0] < span.end)
-                            ],
-                            [],
-                        )
+                        yield _parquet_block(batch, row, span)
                         row += batch.num_rows
                 else:
                     row += rows
     except (pa.ArrowException, OSError) as error:
         raise ArchiveError(f"{path} cannot be read: {error}", hint="Delete it and fetch it again.") from error
+
+
+def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:
+    """Rows as records; one whose strings are not UTF-8 is rejected alone."""
+    first = max(span.start - row, 0)
+    last = batch.num_rows if span.end is None else min(span.end - row, batch.num_rows)
+    batch = batch.slice(first, max(0, last - first))
+    try:
+        return [
+            (row + first + at, orjson.dumps(record, default=str)) for at, record in enumerate(batch.to_pylist())
+        ], []
+    except (UnicodeDecodeError, TypeError):
+        pass
+    records: list[tuple[int, bytes]] = []
+    rejects: list[Reject] = []
+    for at in range(batch.num_rows):
+        try:
+            records.append((row + first + at, orjson.dumps(batch.slice(at, 1).to_pylist()[0], default=str)))
+        except (UnicodeDecodeError, TypeError) as error:
+            strings = [column.cast(pa.binary())[at].as_py() for column in batch if column.type == pa.string()]
+            raw = b"\n".join(string or b"" for string in strings)
+            rejects.append(Reject(row + first + at, "not_utf8", str(error), raw))
+    return records, rejects

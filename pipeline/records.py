@@ -9,6 +9,7 @@ Cost: one `orjson` call and one tuple comparison a record.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -84,10 +85,9 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
             if tuple(map(type, values)) != types or type(record) is not dict:
                 parsed.rejects.append(_diagnose(offset, raw, shape, strict))
                 continue
-            if raw.count(b'":') > len(record) and _repeated(raw, shape):
-                parsed.rejects.append(
-                    _reject(offset, "duplicate_key", f"{_repeated(raw, shape)!r} stands more than once", raw)
-                )
+            twice = _repeated(raw, shape) if raw.count(b'":') > len(record) else None
+            if twice:
+                parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
                 continue
             texts = [record.pop(part, None) if loose else record.pop(part) for part, loose in text_parts]
             if not all(type(text) is str for text in texts):
@@ -99,10 +99,15 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
                     parsed.rejects.append(_reject(offset, "wrong_type", detail, raw))
                     continue
                 texts = ["" if text is None else text for text in texts]
+            try:
+                meta = orjson.dumps(record).decode()
+            except TypeError as error:  # it reads deeper nesting than it writes
+                parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
+                continue
             parsed.offsets.append(offset)
             parsed.names.append("-".join(str(record[name]) for name in shape.id_fields))
             parsed.texts.extend(texts)
-            parsed.metas.append(orjson.dumps(record).decode())
+            parsed.metas.append(meta)
             parsed.raws.append(raw)
         return parsed
 
@@ -144,7 +149,7 @@ def _question(parts: Sequence[str]) -> tuple[str, int]:
 
 def _translation(parts: Sequence[str]) -> tuple[str, int]:
     """The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line."""
-    source, target = (part.replace("\n", " ") for part in parts)
+    source, target = (" ".join(part.split()) for part in parts)
     prompt = f"{TRANSLATE}{source}, "
     return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
 
@@ -182,7 +187,16 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:
-    """The first field whose key stands more than once. Inside a string its quotes would be escaped, so a count is
-    enough.
-    """
-    return next((name for name in shape.fields if raw.count(f'"{name}":'.encode()) > 1), None)
+    """The first field whose key stands more than once in the record itself; deeper down is not our concern."""
+    if not any(raw.count(f'"{name}":'.encode()) > 1 for name in shape.fields):  # inside a string its quotes are escaped
+        return None
+    keys: list[str] = []
+
+    def outermost(pairs: list[tuple[str, object]]) -> None:
+        keys[:] = [key for key, _ in pairs]  # the record itself closes last
+
+    try:
+        json.loads(raw, object_pairs_hook=outermost)
+    except (ValueError, RecursionError):
+        return None
+    return next((name for name in shape.fields if keys.count(name) > 1), None)

@@ -176,9 +176,12 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
 def rows_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     """Fingerprint and counts that a shard of rows carries, or None when it is unreadable or not ours."""
     try:
-        with path.open("rb") as file, pa.ipc.open_stream(file) as reader:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
             metadata = reader.schema.metadata or {}
-            return metadata[FINGERPRINT_KEY].decode(), json.loads(metadata[COUNTS_KEY])
+            counts = json.loads(metadata[COUNTS_KEY])
+            if sum(batch.num_rows for batch in reader) != counts["rows"]:
+                return None
+            return metadata[FINGERPRINT_KEY].decode(), counts
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
 
@@ -196,17 +199,6 @@ def with_metadata(table: pa.Table, fingerprint: str, counts: Mapping[str, Any]) 
 def parts(folder: Path) -> list[Path]:
     """The documents shards of a folder in order of their numbers."""
     return sorted(folder.glob("part-*.parquet"), key=part_number)
-
-
-def read_documents(folder: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-    """Every document of a dataset in order, as (shard number, first line, batch), one row group at a time.
-
-    Raises:
-        DamageError: a shard cannot be read.
-
-    """
-    for path in parts(folder):
-        yield from read_part(path, columns)
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, pa.RecordBatch]]:

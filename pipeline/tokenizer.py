@@ -5,12 +5,11 @@ AutoTokenizer opens.
 Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone; special strings in
 ordinary text never become
 special tokens.
-Cost: the sample's size bounds it: about a second a megabyte, and memory as `docs/benchmarks.md` measures.
+Cost: the sample's size bounds it: about a second and 70 MB of memory a megabyte.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpus.pipeline.errors import BooksError, TokenizerError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DamageError, TokenizerError, WorkspaceError
 from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import parts
@@ -50,6 +50,7 @@ ASSISTANT = "<|assistant|>"
 SPECIAL_TOKENS = (SEPARATOR, PAD, USER, ASSISTANT)
 VOCAB_SIZE = 32_000
 SAMPLE_CHARACTERS = 10_000_000
+LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
 _STRATA = 64
 _ASIDE_CHARACTERS = 1_000_000
@@ -88,6 +89,8 @@ class TokenizerConfig:
                 f"--vocab-size must be at least {SMALLEST_VOCAB} (256 bytes and the special tokens), "
                 f"is {self.vocab_size}"
             )
+        if self.vocab_size > LARGEST_VOCAB:
+            raise ValueError(f"--vocab-size must be at most {LARGEST_VOCAB:,}, is {self.vocab_size:,}")
         if self.sample_characters < 1:
             raise ValueError(f"--sample-characters must be at least 1, is {self.sample_characters}")
 
@@ -98,6 +101,7 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     Raises:
         WorkspaceError: there are no documents to train on.
         BooksError: the tokenizer does not give its sample back.
+        DamageError: a documents shard cannot be read.
 
     """
     watch = Stopwatch()
@@ -113,12 +117,16 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs)
+    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
         return Report(ledger=before, folder=folder, skipped=True)
     for reason in reasons:
         progress.say(f"the tokenizer is trained again: {reason}")
-    sample = {name: list(_sample(workspace, name, quota)) for name, quota in _quotas(workspace, names, config).items()}
+    quotas = _quotas(workspace, names, config)
+    try:
+        sample = {name: list(_sample(workspace, name, quota)) for name, quota in quotas.items()}
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a documents shard cannot be read: {error}", hint="`corpus verify` names it.") from error
     characters = sum(len(text) for texts in sample.values() for text in texts)
     progress.say(f"training {config.vocab_size:,} entries on {characters:,} characters of {', '.join(names)}")
     progress.begin("tokenizer: training", None, "documents")
@@ -252,7 +260,7 @@ def _quotas(workspace: Workspace, names: Sequence[str], config: TokenizerConfig)
         left -= quotas[name]
     if not any(quotas.values()):
         raise WorkspaceError(
-            f"{', '.join(names)} hold no training documents", hint="See `corpus inspect` for what was dropped."
+            f"{', '.join(names)} hold no training documents", hint="`corpus trace --rejected too_short` shows why."
         )
     return dict(sorted(quotas.items()))
 
@@ -311,8 +319,3 @@ def _byte_names() -> dict[int, str]:
 
 
 _BYTE_NAMES = _byte_names()
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of the tokenizer itself, by which packed rows name theirs."""
-    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()

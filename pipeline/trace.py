@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline import tokenizer
@@ -25,7 +24,7 @@ from corpus.pipeline.clean import clean_all, rules
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read import File, list_files, record_at
 from corpus.pipeline.records import composer, parser
-from corpus.pipeline.shards import part_name, parts, split_ref
+from corpus.pipeline.shards import part_name, parts, read_part, split_ref
 from corpus.pipeline.workspace import Workspace, read_ledger
 
 
@@ -112,8 +111,7 @@ def documents(
     column, wanted = ("id", name) if name else ("text", text)
     for dataset in datasets:
         for path in parts(workspace.documents(dataset)):
-            line = 0
-            for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
+            for _, line, batch in read_part(path, [column]):
                 values = batch[column]
                 hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
                 for hit in pc.indices_nonzero(hits).to_pylist():
@@ -121,14 +119,13 @@ def documents(
                     limit -= 1
                     if limit == 0:
                         return
-                line += batch.num_rows
 
 
 def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
     """Records dropped for a reason, in order."""
     for dataset in datasets:
         for path in parts(workspace.documents(dataset) / "rejected"):
-            for batch in pq.ParquetFile(path).iter_batches():
+            for _, _, batch in read_part(path):
                 for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist():
                     entry.pop("id")
                     yield Dropped(dataset=dataset, **entry)
@@ -190,14 +187,10 @@ def _files(raw: Path, dataset: str) -> list[File]:
 
 
 def _document(path: Path, line: int) -> dict[str, Any]:
-    left = line
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if left < rows:
-                found: dict[str, Any] = file.read_row_group(group).slice(left, 1).to_pylist()[0]
-                return found
-            left -= rows
+    for _, first, batch in read_part(path):
+        if line < first + batch.num_rows:
+            found: dict[str, Any] = batch.slice(line - first, 1).to_pylist()[0]
+            return found
     raise WorkspaceError(f"{path} has no document {line}", hint="Run `corpus verify`.")
 
 

@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -213,13 +213,22 @@ def read_ledger(folder: Path) -> Ledger | None:
     try:
         if values.pop("schema") != LEDGER_SCHEMA:
             raise KeyError("schema")
-        values["inputs"] = [FileDigest(**entry) for entry in values["inputs"]]
-        values["outputs"] = [FileDigest(**entry) for entry in values["outputs"]]
+        values["inputs"] = [_file_digest(entry) for entry in values["inputs"]]
+        values["outputs"] = [_file_digest(entry) for entry in values["outputs"]]
+        if not isinstance(values["counts"], dict) or not isinstance(values["config"], dict):
+            raise TypeError("counts and config must be objects")
         return Ledger(**values)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WorkspaceError(
             f"{path} is not a ledger of this version: {error}", hint=f"Delete {folder} and run the stage again."
         ) from error
+
+
+def _file_digest(entry: Mapping[str, Any]) -> FileDigest:
+    digest = FileDigest(**entry)
+    if not (type(digest.path) is str and type(digest.bytes) is int and type(digest.sha256) is str):
+        raise TypeError(f"{digest} is not a file's digest")
+    return digest
 
 
 def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> None:
@@ -231,11 +240,17 @@ def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> No
 
 
 def changes(
-    ledger: Ledger | None, folder: Path, version: int, config: Mapping[str, Any], inputs: Sequence[FileDigest]
+    ledger: Ledger | None,
+    folder: Path,
+    version: int,
+    config: Mapping[str, Any],
+    inputs: Sequence[FileDigest],
+    digest: Callable[[Path], str] | None = None,
 ) -> list[str]:
     """What makes a finished stage stale, in words; empty when it is current.
 
-    Inputs are compared by digest, so a touched file changes nothing and an edit of the same size is seen.
+    Inputs are compared by digest, so a touched file changes nothing and an edit of the same size is seen; outputs by
+    `digest` where it is given, else by size.
     """
     if ledger is None:
         return []
@@ -255,12 +270,20 @@ def changes(
             found.append(f"input {path} is new")
         elif before[path] != after[path]:
             found.append(f"input {path} has changed")
+    return found + _output_changes(ledger, folder, digest)
+
+
+def _output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> list[str]:
+    """What of a stage's outputs is not as its ledger says."""
+    found: list[str] = []
     for output in ledger.outputs:
         path_out = folder / output.path
         if not path_out.is_file():
             found.append(f"output {output.path} is missing")
         elif path_out.stat().st_size != output.bytes:
             found.append(f"output {output.path} has another size than its ledger says")
+        elif digest is not None and digest(path_out) != output.sha256:
+            found.append(f"output {output.path} has other bytes than its ledger says")
     return found
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from corpus.pipeline import ingest
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.errors import ArchiveError, ShapeError, SourceError, WorkspaceError
+from corpus.pipeline.errors import ArchiveError, DamageError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.read import BLOCK_BYTES, File, Span, list_files, read, record_at
@@ -119,6 +119,7 @@ FORMS: dict[str, dict[str, bytes]] = {
     "zip in a folder": {"baike2018qa.zip": _zip({f"baike2018qa/{name}": data for name, data in PLAIN.items()})},
     "tar": {"baike2018qa.tar": _tar(PLAIN, "w")},
     "tar.gz": {"baike2018qa.tar.gz": _tar(PLAIN, "w:gz")},
+    "tar.zst": {"baike2018qa.tar.zst": zstandard.compress(_tar(PLAIN, "w"))},
     "tar.xz": {"baike2018qa.tar.xz": _tar(PLAIN, "w:xz")},
     "gz": {f"{name}.gz": gzip.compress(data) for name, data in PLAIN.items()},
     "xz": {f"{name}.xz": lzma.compress(data) for name, data in PLAIN.items()},
@@ -193,10 +194,93 @@ def test_rerun_skips_and_says_what_changed(workspace: Workspace, lay_raw: LayRaw
     (workspace.raw("baike2018qa") / TRAIN).touch()
     assert make(workspace).skipped
     assert make(workspace, min_length=30).reasons == ("min-length was 10 and is 30",)
-    path = workspace.raw("baike2018qa") / TRAIN
-    path.write_bytes(path.read_bytes().replace("第7个".encode(), "第８个".encode(), 1))
-    edited = make(workspace, min_length=30)
-    assert edited.reasons == (f"input raw/baike2018qa/{TRAIN} has changed",)
+    other = PLAIN[TRAIN].replace("第7个".encode(), "第８个".encode(), 1)
+    assert len(other) == len(PLAIN[TRAIN]) + 2
+    lay_raw("baike2018qa", PLAIN | {TRAIN: other})
+    assert make(workspace, min_length=30).reasons == (f"input raw/baike2018qa/{TRAIN} has changed",)
+    same_size = PLAIN[TRAIN].replace("第7个".encode(), "第6个".encode(), 1)
+    (workspace.raw("baike2018qa") / TRAIN).write_bytes(same_size)
+    with pytest.raises(DamageError, match="is not what came with the download"):
+        make(workspace, min_length=30)
+
+
+def test_damage_is_not_taken_for_finished_work(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", PLAIN)
+    folder = make(workspace, piece_bytes=7000).folder
+    whole = tree(folder)
+    for name in ("part-00001.parquet", "part-00003.parquet"):
+        data = bytearray(whole[name])
+        data[len(data) // 3] ^= 1
+        (folder / name).write_bytes(data)
+    (folder / "part-00003.parquet").unlink()
+    again = make(workspace, piece_bytes=7000)
+    assert "output part-00001.parquet has other bytes than its ledger says" in again.reasons
+    assert tree(folder) == whole
+
+
+def test_no_dropped_shard_is_left_alone(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", {TRAIN: lines([baike(n, title="", answer="短的回答写了九字") for n in range(30)])})
+    folder = make(workspace, min_length=9).folder
+    assert make(workspace, min_length=9).ledger.counts["dropped"] == {"too_short": 30}
+    (folder / "ledger.json").unlink()
+    (folder / "part-00000.parquet").unlink()
+    ledger = make(workspace, min_length=1).ledger
+    assert ledger.counts["dropped"] == {}
+    assert [output.path for output in ledger.outputs] == ["part-00000.parquet"]
+    assert not rejected(workspace)
+
+
+PAGE = b"<!DOCTYPE html><html><head><title>Quota exceeded</title></head><body>" + b"<p>no</p>\n\n" * 40
+TABLE = "\n".join(f"qid_{n},第{n}个问题,第{n}个回答" for n in range(50)).encode()
+
+
+@pytest.mark.parametrize(("data", "says"), [(PAGE, "is an HTML page"), (TABLE, "not records of baike2018qa")])
+def test_what_is_no_json_is_not_taken_for_text(workspace: Workspace, lay_raw: LayRaw, data: bytes, says: str) -> None:
+    lay_raw("baike2018qa", {TRAIN: data})
+    with pytest.raises((ShapeError, SourceError), match=says):
+        make(workspace)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [("zhwiki-latest.txt", "hash"), ("wiki.test.txt", "test"), ("dev_wiki.txt", "validation")]
+)
+def test_splits_by_name(workspace: Workspace, lay_raw: LayRaw, name: str, split: str) -> None:
+    text = "\n\n".join(f"第{n}篇写的是一件寻常的小事，从头到尾讲得很清楚，谁都看得懂，也都记得住。" for n in range(9))
+    lay_raw("wiki2019zh", {f"A/{name}": text.encode(), f"B/{name}": text.encode()})
+    (file, twin) = list_files(workspace.raw("wiki2019zh"), manifests.load("wiki2019zh"))
+    assert (file.split, file.layout, file.path) == (split, "text", f"A/{name}")
+    assert file.tail != twin.tail
+
+
+def test_a_parquet_row_that_is_not_utf8_is_rejected_alone(workspace: Workspace, lay_raw: LayRaw) -> None:
+    table = pa.Table.from_pylist([baike(n) for n in range(40)])
+    answers = pa.array([b"\xff\xfe" if n == 7 else f"第{n}个回答写得很长。".encode() for n in range(40)], pa.binary())
+    strings = pa.Array.from_buffers(pa.string(), 40, answers.buffers())
+    table = table.set_column(table.schema.get_field_index("answer"), "answer", strings)
+    out = io.BytesIO()
+    pq.write_table(table, out)
+    lay_raw("baike2018qa", {"train-baikeqa_zh.parquet": out.getvalue()})
+    assert make(workspace).ledger.counts["dropped"] == {"not_utf8": 1}
+    assert b"\xff\xfe" in rejected(workspace)[0]["raw"]
+
+
+def test_neighbours_that_look_like_one_tag(workspace: Workspace, lay_raw: LayRaw) -> None:
+    pair = [baike(1, answer="这一句在标签中间断了，后面没有 <br"), baike(2, title="> 引用的一段<b>话</b>")]
+    lay_raw("baike2018qa", {TRAIN: lines(pair)})
+    assert make(workspace).ledger.counts["documents"] == 2
+
+
+def test_many_small_members_of_a_tape_are_taken_together(workspace: Workspace, lay_raw: LayRaw) -> None:
+    record = {
+        "url": "",
+        "title": "词条",
+        "text": "词条\n\n这一条写得足够长，讲清楚了它的来历、用途和别名，谁都看得懂，也记得住。",
+    }
+    files = {f"wiki_zh/AA/wiki_{n:02d}": lines([record | {"id": str(n)}]) for n in range(60)}
+    lay_raw("wiki2019zh", {"wiki_zh_2019.tar.gz": _tar(files, "w:gz")})
+    config = IngestConfig(dataset="wiki2019zh", workers=1)
+    assert [output.path for output in ingest.run(config, workspace).ledger.outputs] == ["part-00000.parquet"]
+    assert [row["source_file"] for row in documents(workspace, "wiki2019zh")] == sorted(files)
 
 
 def test_half_done_work_is_continued(workspace: Workspace, lay_raw: LayRaw) -> None:
@@ -387,3 +471,15 @@ def test_the_shared_sample(workspace: Workspace, lay_raw: LayRaw, mirror: Path, 
     assert not any(
         "<br" in row["text"] or "\r" in row["text"] or "\n\n\n" in row["text"] for row in rows if "`" not in row["text"]
     )
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_an_official_file_with_another_digest_is_told(workspace: Workspace, lay_raw: LayRaw, official: bool) -> None:
+    lay_raw("baike2018qa", FORMS["zip"])
+    path = workspace.raw("baike2018qa") / "ledger.json"
+    values = json.loads(path.read_text()) | {"config": {"source": "official" if official else "given"}}
+    path.write_text(json.dumps(values))
+    notes = make(workspace, piece_bytes=4096).notes
+    assert bool(notes) == official
+    if official:
+        assert "baike_qa_train.json is not the official file" in notes[0]

@@ -207,7 +207,12 @@ def test_nothing_to_pack(workspace: Workspace, ready: Workspace) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"seq_length": 1}, "--seq-length"), ({"strategy": "random"}, "--strategy"), ({"workers": -1}, "--workers")],
+    [
+        ({"seq_length": 1}, "--seq-length"),
+        ({"seq_length": 1 << 40}, "--seq-length"),
+        ({"strategy": "random"}, "--strategy"),
+        ({"workers": -1}, "--workers"),
+    ],
 )
 def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -176,7 +176,7 @@ def _training_rows(splits: Mapping[str, Any]) -> Rows:
     if not parts:
         raise TrainError(
             f"{', '.join(splits)}: there is no row to train on",
-            hint="`corpus inspect` shows which documents were dropped, and why.",
+            hint="`corpus trace --rejected too_short` shows what was dropped.",
         )
     return Rows(parts)
 
