@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 _DEMO_WORKSPACE = "demo-workspace"
-_DEMO_STEPS = 240
+_DEMO_STEPS = 400
 _DEMO_VOCABULARY = 3_000
-_DEMO_PROMPTS = ("我肚子痛了，要怎么办？", "竹子")
+_DEMO_PROMPTS = ("我肚子痛了，要怎么办？", "潮汐")
 
 
 class Commands(click.Group):
@@ -402,7 +402,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
 
     model = stage.load(folder)
     for prompt in _DEMO_PROMPTS:
-        _print_samples(stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0.6, seed=1))
+        _print_samples(stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0, seed=1))
 
 
 @cli.command()

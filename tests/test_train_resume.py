@@ -173,7 +173,13 @@ def test_an_interrupt_ends_with_130(workspace: Workspace, settings: Path, monkey
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(_Lines, "advance", interrupt)
-    result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job begins with Ctrl-C switched off
+    try:
+        result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "goes on from the last checkpoint" in result.output
     assert run(read_config(settings), workspace).details["resumed_from"] == 4
