@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from corpus.pipeline import closing, console
-from corpus.pipeline.errors import CorpusError, SourceError
+from corpus.pipeline.errors import CorpusError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, CORPORA, DATASETS
 
 if TYPE_CHECKING:
@@ -163,7 +163,12 @@ def clean(datasets: tuple[str, ...], min_length: int | None, workers: int, works
     """
     workspace = _workspace(workspace_dir)
     with workspace.writing("clean"):
-        reports = _ingest(workspace, datasets or tuple(workspace.finished("raw")), min_length, workers)
+        names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("raw"))
+        if not names:
+            raise WorkspaceError(
+                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
+            )
+        reports = _ingest(workspace, names, min_length, workers)
     closing.ingest(reports)
 
 
@@ -571,7 +576,6 @@ def _pack(
 ) -> list[Report]:
     from corpus.pipeline import pack as stage
     from corpus.pipeline import tokenizer as tokenizer_stage
-    from corpus.pipeline.errors import WorkspaceError
     from corpus.pipeline.workspace import read_ledger
 
     _config(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import download, ingest, pack, tokenizer
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, changes, read_ledger
 
@@ -60,7 +61,10 @@ def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
 
 def _row(workspace: Workspace, area: str, name: str) -> Row:
     folder = workspace.root / area / name
-    ledger = read_ledger(folder)
+    try:
+        ledger = read_ledger(folder)
+    except WorkspaceError as error:
+        return Row(area=area, name=name, state="stale", why=error.message)
     if ledger is None:
         return _unfinished(area, name, folder)
     why = "; ".join(_stale(workspace, folder, ledger))

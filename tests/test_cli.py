@@ -88,6 +88,7 @@ def test_named_failures_are_1_and_say_what_to_type(tmp_path: Path) -> None:
     for arguments, says in (
         (["pack"], "corpus ingest"),
         (["clean", "--dataset", "baike2018qa"], "corpus download"),
+        (["clean"], "corpus download"),
         (["ingest", "--source", "nowhere"], "nowhere"),
         (["train"], "corpus pack"),
         (["sample"], "corpus train"),

@@ -42,6 +42,9 @@ def test_every_state(workspace: Workspace) -> None:
     state, why = states(workspace)["documents/demo"]
     assert state == "partial"
     assert "files are whole" in why
+    (workspace.tokenizer / "ledger.json").write_text("{")
+    state, why = states(workspace)["tokenizer/"]
+    assert (state, "cannot be read" in why) == ("stale", True)
     shutil.rmtree(workspace.documents("demo"))
     assert states(workspace)["documents/demo"][0] == "missing"
     shown = corpus("status", folder=workspace.root.parent).stdout
