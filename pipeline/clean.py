@@ -20,20 +20,22 @@ import html
 import html.entities
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
 
 SEAM = "\x1e"
 _PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
 
-_BLANKS = "\t \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _BLANK_CHARACTERS = (
     "\t \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
 _ODD_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 
 _BLOCK_TAGS = (
-    "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|figcaption|figure|footer|form|h[1-6]|header|hr|li|main|"
+    "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|figcaption|figure|footer|form|h1|h2|h3|h4|h5|h6|header|hr|li|main|"
     "nav|ol|p|poem|pre|section|table|tbody|td|tfoot|th|thead|title|tr|ul"
 )
 _INLINE_TAGS = (  # without those that texts about programs write as names: source, time, path, q
@@ -41,20 +43,47 @@ _INLINE_TAGS = (  # without those that texts about programs write as names: sour
     "iframe|img|input|ins|kbd|label|link|mark|math|meta|nobr|noscript|nowiki|object|option|param|ref|references|rp|rt|ruby|s|"
     "samp|script|select|small|span|strike|strong|style|sub|summary|sup|svg|textarea|tt|u|var|video|wbr"
 )
+
+
+def _one_of(words: Iterable[str]) -> str:
+    """A pattern that matches any of some words and reads each character once, as a trie.
+
+    >>> _one_of(["p", "pre", "br"])
+    '(?:br|p(?:re)?)'
+    """
+    heads: dict[str, list[str]] = {}
+    for word in sorted(set(words)):
+        heads.setdefault(word[:1], []).append(word[1:])
+    whole = [] if heads.pop("", None) is None else [""]
+    branches = [head + _one_of(tails) for head, tails in heads.items()]
+    if not branches:
+        return ""
+    body = branches[0] if len(branches) == 1 and not whole else f"(?:{'|'.join(branches)})"
+    return f"{body}?" if whole else body
+
+
+_TAGS = [*_INLINE_TAGS.split("|"), *_BLOCK_TAGS.split("|")]
 _GAP = r"[ \t\n\r\f\v]"  # `\s` would match the seam
 _ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag; possessive: no run is tried twice
-    rf"""(?:{_GAP}++(?:[a-z_:@][\w:.-]{{0,60}}+{_GAP}*+=(?>{_GAP}*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'"""
+    rf"""(?:{_GAP}++(?:[A-Za-z_:@][\w:.-]{{0,60}}+{_GAP}*+=(?>{_GAP}*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'"""
     rf"""|[^\s<>{SEAM}]{{0,2000}}))"""
-    r"|allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open"
-    r"|reversed|selected)){0,40}+"
+    r"|(?i:allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open"
+    r"|reversed|selected))){0,40}+"
 )
 _MARKUP = re.compile(
     rf"[<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)"  # code that was marked as code is content
     rf"|(?<=<)(?:!--(?:(?!<!--)[^{SEAM}]){{0,4000}}?-->"
-    rf"|(?P<end>/?)(?P<tag>{_BLOCK_TAGS}|{_INLINE_TAGS}){_ATTRIBUTES}{_GAP}{{0,20}}/?>))",
-    re.IGNORECASE,
+    rf"|(?P<end>/?)(?P<tag>{_one_of(_TAGS)}|{_one_of(map(str.upper, _TAGS))}){_ATTRIBUTES}{_GAP}{{0,20}}/?>))"
 )
-_BLOCKS = frozenset([*_BLOCK_TAGS.replace("|h[1-6]|", "|").split("|"), "h1", "h2", "h3", "h4", "h5", "h6"])
+_BLOCKS = frozenset(_BLOCK_TAGS.split("|"))
+_LEAVES = {
+    written: "\n" if tag in _BLOCKS else ""
+    for tag in _TAGS
+    for written in (tag, tag.upper())
+    if tag not in {"rt", "sup"} and not (len(written) == 1 and written.isupper())
+}
+"""What most tags leave behind, wherever they stand."""
+_UNSEEN_END = re.compile("</(?i:script|style|rp)")
 _UNSEEN = re.compile(
     rf"<(?P<tag>script|style|rp)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style|rp){_GAP}*>|```|`|{SEAM}", re.IGNORECASE
 )
@@ -77,9 +106,10 @@ _FILLERS = "，、；：。,;: \u3000\u00a0"
 _EMPTY_BRACKET = re.compile(
     f"（[{_FILLERS}]*）|「[{_FILLERS}]*」|『[{_FILLERS}]*』|《[{_FILLERS}]*》|〈[{_FILLERS}]*〉|【[{_FILLERS}]*】|〔[{_FILLERS}]*〕"
 )
-_BLANK_RUN = re.compile(f"[{_BLANKS}`](?:(?<=`)``[^{SEAM}]*?```|(?<!`)(?:[{_BLANKS}]+|(?<=[{_ODD_BLANKS}\t])))")
+_FENCE = re.compile(f"```[^{SEAM}]*?```")
+_PLAIN_BLANKS = {ord(blank): " " for blank in _BLANK_CHARACTERS if blank != "\t"}
 _BLANK_LINES = re.compile(r"\n\n\n+")
-_LINE_ENDS = {"\n", SEAM, ""}
+_LINE_END = re.compile(f"[\n{SEAM}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +125,31 @@ class Table:
     """The rules of a dataset in order, and what in a text may call for each of them."""
 
     rules: tuple[Rule, ...]
-    scan: Callable[[str], list[str]]
-    """All characters of a text that some rule may change."""
-    calls: dict[str, int]
-    """For such a character the rules it calls for, as bits by their position."""
-    beyond: int
-    """Rules that any character beyond the basic plane calls for."""
-    blanks: int
-    lines: int
-    brackets: int
+    flags: np.ndarray
+    """[0x110000] uint16: for every character the rules it calls for, as bits by their position, and its `_Kind`."""
+    pairs: np.ndarray
+    """[64] uint16: the same for two neighbours, by their kinds."""
+    bits: dict[str, int]
+    """The bit of each rule."""
+
+
+class _Kind(IntEnum):
+    """What a character is to the rules about neighbours."""
+
+    OTHER = 0
+    SPACE = 1
+    NEWLINE = 2
+    SEAM = 3
+    BLANK = 4
+    OPENER = 5
+    FILLER = 6
+    CLOSER = 7
+
+
+_KIND_SHIFT = 13
+_MANY_LINES = 1 << 11  # these two are looked at again, by a search
+_BRACKET = 1 << 12
+_RULE_BITS = _MANY_LINES - 1
 
 
 @dataclass(slots=True)
@@ -153,13 +199,21 @@ def simplify_script(text: str) -> str:
     turn the Simplified 打坏 into 打坯, and repeat themselves on 毕昇.
     """
     simplify, traditional, _ = _opencc()
-    lines = re.split(rf"([\n{SEAM}])", text)
-    hits = [index for index, line in enumerate(lines) if traditional(line)]
-    if not hits:
+    between: list[str] = []
+    lines: list[str] = []
+    last = 0
+    while found := traditional(text, last):
+        hit = found.start()
+        begin = max(last, text.rfind("\n", last, hit) + 1, text.rfind(SEAM, last, hit) + 1)
+        line_end = _LINE_END.search(text, hit)
+        end = line_end.start() if line_end else len(text)
+        between.append(text[last:begin])
+        lines.append(text[begin:end])
+        last = end
+    if not lines:
         return text
-    for index, line in zip(hits, simplify("\n".join(lines[index] for index in hits)).split("\n"), strict=True):
-        lines[index] = line
-    return "".join(lines)
+    simplified = simplify("\n".join(lines)).split("\n")
+    return "".join([part for pair in zip(between, simplified, strict=True) for part in pair]) + text[last:]
 
 
 def drop_empty_brackets(text: str) -> str:
@@ -183,7 +237,41 @@ def collapse_blanks(text: str) -> str:
     """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
     for code.
     """
-    return _BLANK_RUN.sub(_blank, text).replace(" \n", "\n")
+    codes = np.frombuffer(f"{SEAM}{text}{SEAM}".encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    blank = _is_blank()[codes]
+    edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
+    starts, ends = edges[::2], edges[1::2]
+    if len(starts) == 0:
+        return text
+    lone = (ends - starts == 1) & (codes[starts] == ord(" "))
+    before_newline, before_seam = codes[ends] == ord("\n"), codes[ends] == ord(SEAM)
+    after_break = (codes[starts - 1] == ord("\n")) | (codes[starts - 1] == ord(SEAM))
+    odd = np.maximum.reduceat(codes, np.stack((starts, ends), axis=1).reshape(-1))[::2] >= 0x80
+    in_code = _within(starts - 1, [fence.span() for fence in _FENCE.finditer(text)]) if "```" in text else False
+    indent = after_break & (lone | ~odd)
+    gone = before_newline | (~indent & ~in_code & (after_break | (before_seam & ~lone)))
+    changed = np.flatnonzero(gone | np.where(in_code, odd, ~(indent | lone)))
+    pieces: list[str] = []
+    last = 0
+    for start, end, nothing, code in zip(
+        (starts[changed] - 1).tolist(),
+        (ends[changed] - 1).tolist(),
+        gone[changed].tolist(),
+        np.broadcast_to(in_code, gone.shape)[changed].tolist(),
+        strict=True,
+    ):
+        pieces.append(text[last:start])
+        if not nothing:
+            pieces.append(text[start:end].translate(_PLAIN_BLANKS) if code else " ")
+        last = end
+    pieces.append(text[last:])
+    return "".join(pieces)
+
+
+def _within(positions: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Which positions lie in one of the spans, which are in order and apart."""
+    bounds = np.array(spans, dtype=np.int64).reshape(-1)
+    return np.asarray(np.searchsorted(bounds, positions, side="right") % 2 == 1)
 
 
 def collapse_lines(text: str) -> str:
@@ -207,22 +295,42 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
     if brackets:
         steps.append((drop_empty_brackets, ""))
     steps += [(collapse_blanks, [*_basic(re.compile(f"[{_ODD_BLANKS}]").match), "\t"]), (collapse_lines, "")]
-    calls: dict[str, int] = {}
-    bits: dict[str, int] = {}
-    for position, (rule, characters) in enumerate(steps):
-        bits[rule.__name__] = 1 << position
+    bits = {rule.__name__: 1 << position for position, (rule, _) in enumerate(steps)}
+    flags = np.zeros(0x110000, dtype=np.uint16)
+    for rule, characters in steps:
         for character in characters:
-            calls[character] = calls.get(character, 0) | 1 << position
-    pattern = "".join(map(re.escape, sorted(calls)))
-    return Table(
-        rules=tuple(Rule(rule.__name__, rule) for rule, _ in steps),
-        scan=re.compile(f"[{pattern}\U00010000-\U0010ffff]").findall,
-        calls=calls,
-        beyond=bits["strip_invisible"] | bits["compose_nfc"],
-        blanks=bits["collapse_blanks"],
-        lines=bits["collapse_lines"],
-        brackets=bits.get("drop_empty_brackets", 0),
-    )
+            flags[ord(character)] |= bits[rule.__name__]
+    flags[0x10000:] = bits["strip_invisible"] | bits["compose_nfc"]
+    for character in map(chr, range(0x10000)):
+        flags[ord(character)] |= _kind(character) << _KIND_SHIFT
+    flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # stands between texts; one within a text is looked for
+    return Table(tuple(Rule(rule.__name__, rule) for rule, _ in steps), flags, _pairs(bits), bits)
+
+
+def _kind(character: str) -> _Kind:
+    if character in " \n" + SEAM:
+        return {" ": _Kind.SPACE, "\n": _Kind.NEWLINE, SEAM: _Kind.SEAM}[character]
+    if character.isspace():
+        return _Kind.BLANK
+    if character in _OPENERS:
+        return _Kind.OPENER
+    if character in _CLOSERS:
+        return _Kind.CLOSER
+    return _Kind.FILLER if character in _FILLERS else _Kind.OTHER
+
+
+def _pairs(bits: Mapping[str, int]) -> np.ndarray:
+    """The rules that two neighbours call for."""
+    blanks, lines = bits["collapse_blanks"], bits["collapse_lines"]
+    pairs = np.zeros((8, 8), dtype=np.uint16)
+    pairs[_Kind.SPACE, [_Kind.SPACE, _Kind.NEWLINE]] |= blanks
+    pairs[_Kind.NEWLINE, _Kind.NEWLINE] |= _MANY_LINES
+    for blank in (_Kind.SPACE, _Kind.NEWLINE, _Kind.BLANK):
+        pairs[_Kind.SEAM, blank] |= lines
+        pairs[blank, _Kind.SEAM] |= lines
+    if "drop_empty_brackets" in bits:
+        pairs[_Kind.OPENER, [_Kind.CLOSER, _Kind.FILLER, _Kind.SPACE, _Kind.BLANK]] |= _BRACKET
+    return pairs.reshape(-1)
 
 
 def clean(text: str, table: Table) -> str:
@@ -233,17 +341,17 @@ def clean(text: str, table: Table) -> str:
 def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     """Many texts through the table, repeated for those that changed until nothing does."""
     cleaned = Cleaned(list(texts))
-    pending: Iterable[int] = range(len(cleaned.texts))
+    pending: Sequence[int] = range(len(cleaned.texts))
     for turn in range(_PASSES + 2):
         if turn == _PASSES:
             _disarm(cleaned, pending)
         buckets: list[list[int]] = [[] for _ in table.rules]
-        for index in pending:
-            called = _called(cleaned.texts[index], table)
-            while called:
-                lowest = called & -called
+        for index, called in _called(cleaned.texts, pending, table):
+            left = called
+            while left:
+                lowest = left & -left
                 buckets[lowest.bit_length() - 1].append(index)
-                called ^= lowest
+                left ^= lowest
         dirty: set[int] = set()
         for rule, bucket in zip(table.rules, buckets, strict=True):
             if bucket:
@@ -254,21 +362,32 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     return cleaned
 
 
-def _called(text: str, table: Table) -> int:
-    """The rules that a text may need, as bits; 0 for a text that is clean."""
-    called = 0
-    found = table.scan(text)
-    if found:
-        calls, beyond = table.calls, table.beyond
-        for character in set(found):
-            called |= calls.get(character, beyond)
-    if "  " in text or " \n" in text:
-        called |= table.blanks
-    if "\n\n\n" in text or text[:1].isspace() or text[-1:].isspace():
-        called |= table.lines | table.blanks
-    if table.brackets and _EMPTY_BRACKET.search(text):
-        called |= table.brackets
-    return called
+def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Iterator[tuple[int, int]]:
+    """The texts that some rule may change, each with these rules as bits.
+
+    One look at every character and its neighbour, for all texts at once.
+    """
+    if not pending:
+        return
+    looked_at = [texts[index] for index in pending]
+    joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
+    flags = table.flags[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+    marked = np.flatnonzero(flags >= 1 << _KIND_SHIFT)
+    first = np.flatnonzero(np.diff(marked) == 1)
+    kinds = (flags[marked] >> _KIND_SHIFT).astype(np.uint8)
+    flags[marked[first]] |= table.pairs[kinds[first] << 3 | kinds[first + 1]]
+    ends = np.cumsum(np.fromiter(map(len, looked_at), dtype=np.int64, count=len(looked_at)) + 1)
+    called = np.bitwise_or.reduceat(flags, np.concatenate(([0], ends[:-1]))) & ((1 << _KIND_SHIFT) - 1)
+    if joined.count(SEAM) > len(looked_at) + 1:
+        called[[index for index, text in enumerate(looked_at) if SEAM in text]] |= table.bits["strip_invisible"]
+    for position in np.flatnonzero(called).tolist():
+        text, bits = looked_at[position], int(called[position])
+        if bits & _MANY_LINES and "\n\n\n" in text:
+            bits |= table.bits["collapse_lines"]
+        if bits & _BRACKET and _EMPTY_BRACKET.search(text):
+            bits |= table.bits["drop_empty_brackets"]
+        if bits & _RULE_BITS:
+            yield pending[position], bits & _RULE_BITS
 
 
 def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int]) -> None:
@@ -288,7 +407,8 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int])
         for index, new in zip(bucket, after, strict=True):
             texts[index] = new
         cleaned.changed.setdefault(rule.name, set()).update(changed)
-        dirty.update(changed)
+        if rule.apply is not collapse_lines:  # it takes newlines away, but for one or two; no rule minds that
+            dirty.update(changed)
 
 
 def _basic(test: Callable[[str], object]) -> list[str]:
@@ -324,40 +444,35 @@ def _character(match: re.Match[str]) -> str:
 
 def _markup(match: re.Match[str]) -> str:
     """What a tag leaves behind."""
-    found, tag = match[0], match["tag"]
+    tag = match["tag"]
+    left = _LEAVES.get(tag)
+    if left is not None:
+        return left
+    found = match[0]
     if tag is None:
         return found if found[0] == "`" else ""
     before = match.string[match.start() - 1 : match.start()]
-    generic = len(tag) == 1 and tag.isupper() and not match["end"] and before.isascii() and before.isalnum()
-    if generic or not (tag.islower() or tag.isupper()):
-        return found  # `Class<S>`, `Optional<Address>`
+    if len(tag) == 1 and not match["end"] and before.isascii() and before.isalnum():
+        return found  # `Class<S>`
     name = tag.lower()
-    if name in _BLOCKS:
-        return "\n"
     if name == "rt":  # the reading beside a word
         return "）" if match["end"] else "（"
     if name == "sup" and not match["end"] and before.isascii() and (before.isalnum() or before == ")"):
         return "^"  # 10<sup>5</sup> is not 105
-    return ""
+    return "\n" if name in _BLOCKS else ""
 
 
-def _blank(match: re.Match[str]) -> str:
-    """What a run of blanks becomes, by where it stands; fenced code only loses blanks at the ends of its lines."""
-    start, end = match.span()
-    text, run = match.string, match[0]
-    if run[0] == "`":
-        return "\n".join([line.rstrip(_BLANK_CHARACTERS) for line in run.replace("\u00a0", " ").split("\n")])
-    if text[end : end + 1] in _LINE_ENDS:
-        return ""
-    if start == 0 or text[start - 1] in _LINE_ENDS:
-        return run if run.isascii() else ""
-    return " "
+@functools.cache
+def _is_blank() -> np.ndarray:
+    """[0x110000] whether a character is a blank."""
+    table = np.zeros(0x110000, dtype=np.bool_)
+    table[[ord(blank) for blank in _BLANK_CHARACTERS]] = True
+    return table
 
 
 def _drop_unseen(text: str) -> str:
     """Take out what a browser does not show: the insides of `script`, `style` and `rp`, but not inside code."""
-    folded = text.lower()
-    if "</script" not in folded and "</style" not in folded and "</rp" not in folded:
+    if _UNSEEN_END.search(text) is None:
         return text
     kept: list[str] = []
     last = 0  # everything before it is decided
@@ -381,7 +496,7 @@ def _drop_unseen(text: str) -> str:
 
 
 @functools.cache
-def _opencc() -> tuple[Callable[[str], str], Callable[[str], object], list[str]]:
+def _opencc() -> tuple[Callable[[str], str], Callable[..., re.Match[str] | None], list[str]]:
     """OpenCC's converter, a search for a character that is Traditional and nothing else, and all such characters."""
     import opencc  # noqa: PLC0415  # loads its dictionaries; only the datasets that want it pay
 

@@ -204,7 +204,7 @@ def ingest(
 @cli.command()
 @dataset_option("all that have documents")
 @click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
-@click.option("--sample-characters", type=int, default=10_000_000, show_default=True, help="Characters to train on.")
+@click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
 @workspace_option()
 def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int, workspace_dir: Path) -> None:
     """Train the byte-level BPE tokenizer on the documents.

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from corpus.pipeline import bpe
 from corpus.pipeline import tokenizer as tokenizers_stage
 
-REFERENCE = "tokenizers"
-FAST = "gigatoken"
+REFERENCE = bpe.REFERENCE
+FAST = bpe.FAST
 RENEW_CHARACTERS = 64 << 20
 
 
@@ -77,9 +78,7 @@ def make(engine: str, folder: Path) -> Encoder:
 
 def available() -> bool:
     """Whether the faster engine is installed."""
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    return find_spec("gigatoken") is not None
+    return bpe.fast_available()
 
 
 def choose(folder: Path, sample: Sequence[str]) -> tuple[str, dict[str, Any], str]:

@@ -2,10 +2,10 @@
 
 In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `tokenizer_config.json`, which
 AutoTokenizer opens.
-Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone; special strings in
-ordinary text never become
-special tokens.
-Cost: the sample's size bounds it: about a second and 70 MB of memory a megabyte.
+Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone, and the tokenizer on the
+sample alone, whichever trainer is installed; special strings in ordinary text never become special tokens.
+Cost: the sample's size bounds it, however much there is: 100 MB take some 20 s and 0.8 GB with gigatoken
+(`corpus.pipeline.bpe`), a minute and 2 GB without. The sample is never in memory; it waits in a file of the workspace.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
+from corpus.pipeline import bpe
+from corpus.pipeline.bpe import ASSISTANT, PAD, SEPARATOR, SPECIAL_TOKENS, USER
+from corpus.pipeline.clean import SEAM
 from corpus.pipeline.errors import BooksError, DamageError, TokenizerError, WorkspaceError
 from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
@@ -38,22 +41,22 @@ from corpus.pipeline.workspace import (
     fingerprint,
     read_ledger,
     remove_leftovers,
+    scratch,
     write_atomic,
     write_ledger,
 )
 
+__all__ = ["ASSISTANT", "PAD", "SEPARATOR", "SPECIAL_TOKENS", "USER", "TokenizerConfig", "load", "measure", "run"]
+
 STAGE = "tokenizer"
-VERSION = 1
-SEPARATOR = "<|endoftext|>"
-PAD = "<|pad|>"
-USER = "<|user|>"
-ASSISTANT = "<|assistant|>"
-SPECIAL_TOKENS = (SEPARATOR, PAD, USER, ASSISTANT)
+VERSION = 2
 VOCAB_SIZE = 32_000
-SAMPLE_CHARACTERS = 10_000_000
+SAMPLE_CHARACTERS = 40_000_000
 LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
 _STRATA = 64
+_BATCH_CHARACTERS = 1 << 21
+_MEASURED_CHARACTERS = 200_000
 _ASIDE_CHARACTERS = 1_000_000
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 
@@ -125,32 +128,30 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
         return Report(ledger=before, folder=folder, skipped=True)
     for reason in reasons:
         progress.say(f"the tokenizer is trained again: {reason}")
-    quotas = _quotas(workspace, names, config)
-    try:
-        sample = {name: list(_sample(workspace, name, quota)) for name, quota in quotas.items()}
-    except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"a documents shard cannot be read: {error}", hint="`corpus verify` names it.") from error
+    sample = _Sample(workspace, _quotas(workspace, names, config))
     if folder.is_dir():
         remove_leftovers(folder)
-    characters = sum(len(text) for texts in sample.values() for text in texts)
-    progress.say(f"training {config.vocab_size:,} entries on {characters:,} characters of {', '.join(names)}")
-    progress.begin("tokenizer: training", None, "documents")
+    progress.say(f"training {config.vocab_size:,} entries on {sample.quota:,} characters of {', '.join(names)}")
     try:
-        tokenizer = _train_aside(sample, config.vocab_size, characters)
-    finally:
-        progress.end()
-    table = {name: measure(tokenizer, texts) for name, texts in sample.items()}
+        tokenizer, trainer, why = _train(sample, config.vocab_size, folder, progress)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a documents shard cannot be read: {error}", hint="`corpus verify` names it.") from error
+    table = {
+        name: {"sampled": sample.characters[name]} | measure(tokenizer, texts)
+        for name, texts in sample.measured.items()
+    }
     (folder / LEDGER).unlink(missing_ok=True)
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     write_atomic(folder / "tokenizer_config.json", _hub_config())
     outputs = [workspace.file_digest(folder / name, folder) for name in ("tokenizer.json", "tokenizer_config.json")]
+    characters = sum(sample.characters.values())
     counts = {"entries": tokenizer.get_vocab_size(), "characters": characters, "datasets": table}
     ledger = Ledger(
         stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs, outputs=outputs, counts=counts,
         fingerprint=identity,
     )  # fmt: skip
-    write_ledger(folder, ledger, {"seconds": watch.seconds})
-    notes = []
+    write_ledger(folder, ledger, {"seconds": watch.seconds, "trainer": trainer})
+    notes = [why] if why else []
     if tokenizer.get_vocab_size() < config.vocab_size:
         notes.append(
             f"the sample gives only {tokenizer.get_vocab_size():,} of {config.vocab_size:,} entries: it is small"
@@ -158,35 +159,64 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), notes=tuple(notes), seconds=watch.seconds)
 
 
-def train(sample: Mapping[str, Sequence[str]], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al., 2016; bytes: Radford et al., 2019) over texts, with the pattern of GPT-2."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[AddedToken(token, special=True) for token in SPECIAL_TOKENS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    lines = (line for texts in sample.values() for text in texts for line in text.splitlines(keepends=True))
-    tokenizer.train_from_iterator(lines, trainer=trainer)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+class _Sample:
+    """The training documents to learn from: read anew for every pass, never all in memory."""
+
+    def __init__(self, workspace: Workspace, quotas: Mapping[str, int]) -> None:
+        self.workspace = workspace
+        self.quotas = quotas
+        self.quota = sum(quotas.values())
+        self.characters: dict[str, int] = {}
+        """What was really read of each dataset."""
+        self.measured: dict[str, list[str]] = {}
+        """A part of it, evenly spread, to measure the tokenizer on."""
+
+    def batches(self, progress: Progress) -> Iterator[str]:
+        """The documents, joined by SEAM to texts of about two million characters."""
+        for name, quota in self.quotas.items():
+            batch: list[str] = []
+            size = seen = kept = 0
+            measured: list[str] = []
+            for text in _sample(self.workspace, name, quota):
+                if kept * quota <= seen * min(quota, _MEASURED_CHARACTERS):
+                    measured.append(text)
+                    kept += len(text)
+                batch.append(text)
+                size += len(text)
+                seen += len(text)
+                if size > _BATCH_CHARACTERS:
+                    yield SEAM.join(batch)
+                    progress.advance(size)
+                    batch, size = [], 0
+            if batch:
+                yield SEAM.join(batch)
+                progress.advance(size)
+            self.characters[name], self.measured[name] = seen, measured
 
 
-def _train_aside(sample: Mapping[str, Sequence[str]], vocab_size: int, characters: int) -> Tokenizer:
-    """Train in a process of its own when it takes long: the library hears no Ctrl-C, and keeps the memory it took."""
-    work = partial(_train_to_json, vocab_size=vocab_size)
-    (description,) = run_pieces(work, [sample], workers=2 if characters > _ASIDE_CHARACTERS else 1)
-    tokenizer = Tokenizer.from_str(description)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def _train_to_json(sample: Mapping[str, Sequence[str]], *, vocab_size: int) -> str:
-    description: str = train(sample, vocab_size).to_str()
-    return description
+def _train(sample: _Sample, vocab_size: int, folder: Path, progress: Progress) -> tuple[Tokenizer, str, str]:
+    """The tokenizer, the trainer that made it, and what to tell when a large sample was not for the fast one."""
+    if sample.quota <= _ASIDE_CHARACTERS:
+        return bpe.train(list(sample.batches(SILENT)), vocab_size), bpe.REFERENCE, ""
+    neighbours = bpe.Neighbours()
+    with scratch(folder / "sample.txt") as path:
+        progress.begin("tokenizer: reading", 2 * sample.quota, "characters")
+        try:
+            for text in sample.batches(progress):
+                neighbours.add(text)
+            with path.open("w", encoding="utf-8", newline="") as file:
+                for text in sample.batches(progress):
+                    file.write(neighbours.cut(text, vocab_size) + SEAM)
+        finally:
+            progress.end()
+        progress.begin(f"tokenizer: learning {vocab_size:,} entries", None, "entries")
+        try:  # in a process of its own: the trainers hear no Ctrl-C, and keep the memory they took
+            work = partial(bpe.merges_of, vocab_size=vocab_size, fast=bpe.fast_available())
+            (learnt,) = run_pieces(work, [path], workers=2)
+        finally:
+            progress.end()
+    merges, trainer, why = learnt
+    return bpe.build(merges, vocab_size), trainer, why
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
@@ -203,7 +233,7 @@ def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
         if text != back:
             raise BooksError(f"the tokenizer does not give this text back: {text[:80]!r}")
     han = _HAN.findall("".join(texts))
-    spelled = {character: "".join(_BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)}
+    spelled = {character: "".join(bpe.BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)}
     own = {character for character, name in spelled.items() if tokenizer.token_to_id(name) is not None}
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
     return {
@@ -309,13 +339,3 @@ def _hub_config() -> bytes:
         "chat_template": _CHAT_TEMPLATE,
     }
     return (json.dumps(config, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
-
-
-def _byte_names() -> dict[int, str]:
-    """The characters by which byte-level BPE writes the 256 bytes (Radford et al., 2019)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
-
-
-_BYTE_NAMES = _byte_names()

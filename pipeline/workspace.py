@@ -317,6 +317,19 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Where to write a file that is gone when the block ends; `remove_leftovers` takes it if the process is killed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.touch(mode=0o600)
+            yield aside
+        finally:
+            aside.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed writers left aside; only for a folder whose workspace is held."""
     for path in folder.rglob(".*.tmp"):

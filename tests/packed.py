@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from corpus.pipeline import shards, tokenizer
+from corpus.pipeline import bpe, shards, tokenizer
 from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, atomic, write_atomic, write_ledger
 
 SENTENCES = (
@@ -28,7 +28,7 @@ VOCAB_SIZE = 400
 @functools.cache
 def make_tokenizer(vocab_size: int = VOCAB_SIZE, copies: int = 4) -> Tokenizer:
     """A byte-level BPE trained on the sentences; another number of copies gives another tokenizer."""
-    return tokenizer.train({"demo": SENTENCES * copies + SENTENCES[: copies % 3]}, vocab_size)
+    return bpe.train(SENTENCES * copies + SENTENCES[: copies % 3], vocab_size)
 
 
 def lay_tokenizer(workspace: Workspace, vocab_size: int = VOCAB_SIZE) -> None:

@@ -246,7 +246,7 @@ def test_small_sample_is_told_and_sampling_is_balanced(ready: Workspace, lay_raw
     ingest.run(IngestConfig(dataset="translation2019zh", workers=1), ready)
     report = tokenizer.run(TokenizerConfig(vocab_size=50_000, sample_characters=20_000), ready)
     assert "only" in report.notes[0]
-    shares = {name: row["characters"] for name, row in report.ledger.counts["datasets"].items()}
+    shares = {name: row["sampled"] for name, row in report.ledger.counts["datasets"].items()}
     assert set(shares) == {"baike2018qa", "translation2019zh"}
     assert all(9_000 < share < 12_500 for share in shares.values()), shares
 
