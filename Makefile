@@ -5,12 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := pipeline train generate manifests
 
-.PHONY: help setup demo test check format docs soak clean
+BENCH_READY := $(VENV)/.ready-bench
+
+.PHONY: help setup demo test check format docs soak bench clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make check   lint, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
+	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
 $(READY): setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with PYTHON=python3.12"; exit 1; }
@@ -45,8 +48,19 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
+# The kill test goes on with new seeds, from SOAK_SEED on, for SOAK_MINUTES; the other slow tests take some minutes more.
+SOAK_MINUTES ?= 60
+SOAK_SEED ?= 100
 soak: $(READY)
-	$(BIN)/python -m pytest -m slow
+	SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m slow
+
+# Peers come into the same environment: the extra resolves with the tested versions.
+$(BENCH_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast,bench]'
+	@touch $(BENCH_READY)
+
+bench: $(BENCH_READY)
+	$(BIN)/python -m tests.benchmarks --page $(BENCH)
 
 clean:
 	rm -rf $(VENV) .mypy_path build dist *.egg-info demo-workspace

@@ -1,0 +1,1 @@
+"""The benchmark harness: `make bench`, or `python -m tests.benchmarks`. See `docs/benchmarks.md`."""
