@@ -4,7 +4,7 @@ In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `to
 AutoTokenizer opens.
 Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone, and the tokenizer on the
 sample alone, whichever trainer is installed; special strings in ordinary text never become special tokens.
-Cost: the sample's size bounds it, however much there is: 100 MB take some 20 s and 0.8 GB with gigatoken
+Cost: the sample's size bounds it, however much there is: 100 MB take some 20 s and 0.8 GB with gigabpe
 (`corpus.pipeline.bpe`), a minute and 2 GB without. The sample is never in memory; it waits in a file of the workspace.
 """
 
@@ -25,7 +25,6 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline import bpe
 from corpus.pipeline.bpe import ASSISTANT, PAD, SEPARATOR, SPECIAL_TOKENS, USER
-from corpus.pipeline.clean import SEAM
 from corpus.pipeline.errors import BooksError, DamageError, TokenizerError, WorkspaceError
 from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
@@ -172,7 +171,7 @@ class _Sample:
         """A part of it, evenly spread, to measure the tokenizer on."""
 
     def batches(self, progress: Progress) -> Iterator[str]:
-        """The documents, joined by SEAM to texts of about two million characters."""
+        """The documents, joined to texts of about two million characters."""
         for name, quota in self.quotas.items():
             batch: list[str] = []
             size = seen = kept = 0
@@ -185,11 +184,11 @@ class _Sample:
                 size += len(text)
                 seen += len(text)
                 if size > _BATCH_CHARACTERS:
-                    yield SEAM.join(batch)
+                    yield "\n".join(batch)
                     progress.advance(size)
                     batch, size = [], 0
             if batch:
-                yield SEAM.join(batch)
+                yield "\n".join(batch)
                 progress.advance(size)
             self.characters[name], self.measured[name] = seen, measured
 
@@ -204,9 +203,9 @@ def _train(sample: _Sample, vocab_size: int, folder: Path, progress: Progress) -
         try:
             for text in sample.batches(progress):
                 neighbours.add(text)
-            with path.open("w", encoding="utf-8", newline="") as file:
+            with path.open("w", encoding="utf-8", newline="\n") as file:
                 for text in sample.batches(progress):
-                    file.write(neighbours.cut(text, vocab_size) + SEAM)
+                    file.write(neighbours.cut(text, vocab_size) + "\n")
         finally:
             progress.end()
         progress.begin(f"tokenizer: learning {vocab_size:,} entries", None, "entries")

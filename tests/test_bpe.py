@@ -11,7 +11,6 @@ import pytest
 from tokenizers import Tokenizer
 
 from corpus.pipeline import bpe, ingest, tokenizer
-from corpus.pipeline.clean import SEAM
 from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.tokenizer import TokenizerConfig
 from corpus.pipeline.workspace import Workspace
@@ -20,7 +19,7 @@ from .conftest import LayRaw, baike, lines
 from .test_ingest import TRAIN
 
 FAST = bpe.fast_available()
-needs_gigatoken = pytest.mark.skipif(not FAST, reason="the extra `fast` is not installed")
+needs_gigabpe = pytest.mark.skipif(not FAST, reason="the extra `fast` is not installed")
 
 
 def built_in() -> list[str]:
@@ -34,12 +33,12 @@ def built_in() -> list[str]:
 
 
 def write(path: Path, texts: list[str]) -> Path:
-    path.write_text(SEAM.join(texts), encoding="utf-8")
+    path.write_bytes("".join(text + "\n" for text in texts).encode())
     return path
 
 
 def test_seldom_neighbours_are_cut_and_nothing_else() -> None:
-    often, seldom = "春天来了", "甲乙 a甲乙b 12，。\n\n乙丙\U00020000\U00020001"
+    often, seldom = "春天来了", "甲乙 a甲乙b 12，。乙丙\U00020000\U00020001"
     neighbours = bpe.Neighbours()
     for _ in range(1000):
         neighbours.add(often)
@@ -47,8 +46,8 @@ def test_seldom_neighbours_are_cut_and_nothing_else() -> None:
     size = round(neighbours.characters * bpe.RARE / 5)  # cut what is seen fewer than five times
     assert neighbours.cut(often, size) == often
     cut = neighbours.cut(seldom, size)
-    assert cut.replace(SEAM, "") == seldom
-    assert cut.split(SEAM) == ["甲", "乙 a甲", "乙b 12，。\n\n乙", "丙", "\U00020000", "\U00020001"]
+    assert cut.replace("\n", "") == seldom
+    assert cut.split("\n") == ["甲", "乙 a甲", "乙b 12，。乙", "丙", "\U00020000", "\U00020001"]
 
 
 def test_counts_are_never_too_low() -> None:
@@ -64,34 +63,33 @@ def test_counts_are_never_too_low() -> None:
     assert neighbours.counts[slot] >= exact > 0
 
 
-@needs_gigatoken
-@pytest.mark.parametrize("vocab_size", [300, 1200, 6000])
+@needs_gigabpe
+@pytest.mark.parametrize("vocab_size", [300, 1200, 60_000])
 def test_both_trainers_learn_the_same(vocab_size: int, tmp_path: Path) -> None:
     odd = ["\n\n  two\tblanks ", "ａｂｃ１２３", "😀👍🏽 don't we'll", "<|endoftext|>", " \u3000 ", "a", "\r\n", "ééé"]
     texts = built_in() + odd * 3
     path = write(tmp_path / "sample.txt", texts)
     merges, trainer, why = bpe.merges_of(path, vocab_size, fast=True)
     assert (trainer, why) == (bpe.FAST, "")
-    assert merges == bpe._reference_merges([SEAM.join(texts)], vocab_size)
-    assert merges == bpe._reference_merges(bpe._blocks(path, 777), vocab_size)
+    reference, trainer, why = bpe.merges_of(path, vocab_size, fast=False)
+    assert trainer == bpe.REFERENCE
+    assert "not installed" in why
+    assert merges[: len(reference)] == reference
     model = bpe.build(merges, vocab_size)
-    assert model.get_vocab_size() <= vocab_size
+    assert model.to_str() == bpe.build(reference, vocab_size).to_str()
     for text in texts:
         assert model.decode(model.encode(text).ids) == text
 
 
-@needs_gigatoken
+@needs_gigabpe
 def test_a_text_with_too_few_entries(tmp_path: Path) -> None:
     path = write(tmp_path / "sample.txt", ["abcd abcd xyz ", " hello hello wor", "山高月小，水落石出。"] * 5)
-    merges, trainer, why = bpe.merges_of(path, 400, fast=True)
-    assert trainer == bpe.REFERENCE
-    assert "fewer entries" in why
-    assert merges == bpe._reference_merges([path.read_text()], 400)
-    merges, trainer, why = bpe.merges_of(path, 270, fast=True)
-    assert (trainer, why) == (bpe.FAST, "")
+    made = [bpe.build(bpe.merges_of(path, 1000, fast=fast)[0], 1000) for fast in (True, False)]
+    assert made[0].to_str() == made[1].to_str()
+    assert 260 < made[0].get_vocab_size() < 1000
 
 
-@needs_gigatoken
+@needs_gigabpe
 def test_a_trainer_that_disagrees_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "sample.txt", built_in())
     honest = bpe._fast_merges
@@ -99,7 +97,7 @@ def test_a_trainer_that_disagrees_is_not_used(tmp_path: Path, monkeypatch: pytes
     merges, trainer, why = bpe.merges_of(path, 500, fast=True)
     assert trainer == bpe.REFERENCE
     assert "other merges" in why
-    assert merges == bpe._reference_merges([path.read_text()], 500)
+    assert merges == bpe._reference_merges(bpe._lines(path.read_text()), 500)
 
 
 def test_without_the_fast_trainer_the_tokenizer_is_the_same(
