@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,18 +82,19 @@ def available() -> bool:
     return find_spec(FAST) is not None
 
 
-def choose(folder: Path, sample: Sequence[str]) -> tuple[str, dict[str, Any], str]:
+def choose(make: Callable[[str], Encoder], sample: Sequence[str]) -> tuple[str, dict[str, Any], str]:
     """The engine to use, the check as the ledger records it, and what to tell the user when the fast one is not used.
 
-    The record is about the reference's ids, so it does not depend on which engine passed.
+    `make` gives the encoder of an engine. The record is about the reference's ids, so it does not depend on which
+    engine passed.
     """
-    flat, lengths = ReferenceEncoder(folder).encode(sample)
+    flat, lengths = make(REFERENCE).encode(sample)
     digest = hashlib.sha256(flat.astype("<u4").tobytes()).hexdigest()
     record = {"documents": len(sample), "tokens": int(lengths.sum()), "sha256": digest}
     if not available():
         return REFERENCE, record, "gigatoken is not installed: encoding with tokenizers, five times slower or more"
     try:
-        fast_flat, fast_lengths = FastEncoder(folder).encode(sample)
+        fast_flat, fast_lengths = make(FAST).encode(sample)
     except Exception as error:  # noqa: BLE001  # whatever a third engine raises, the reference does the work
         return REFERENCE, record, f"WARNING: gigatoken refuses this tokenizer ({error}): encoding with tokenizers"
     if not (np.array_equal(flat, fast_flat) and np.array_equal(lengths, fast_lengths)):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,7 @@ STRATEGIES = ("best-fit", "concat")
 LONGEST_ROW = 1 << 20
 UNIT_CHARACTERS = 12 << 20
 _CHECK_DOCUMENTS = 256
+_CHECK_CHARACTERS = 200_000
 _FULL = 0.999
 
 
@@ -104,6 +105,15 @@ class Unit:
         return f"{self.split}/data-{self.number:05d}.arrow"
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What rows need to know of the tokenizer."""
+
+    vocab_size: int
+    separator: int
+    pad: int
+
+
 def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
     """Pack a dataset; the caller holds `workspace.writing()`.
 
@@ -116,11 +126,11 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset)
     inputs = _inputs(workspace, name)
-    vocab_size = tokenizer.load(workspace.tokenizer).get_vocab_size()
+    form = _form(workspace.tokenizer)
     settings = {
         "seq_length": config.seq_length,
         "strategy": config.strategy,
-        "vocab_size": vocab_size,
+        "vocab_size": form.vocab_size,
         "unit_characters": config.unit_characters,
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
@@ -131,15 +141,17 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     for reason in reasons:
         progress.say(f"{name}: rows are packed again: {reason}")
     units = _units(workspace.documents(name), config.unit_characters)
-    engine, check, warning = encoder.choose(workspace.tokenizer, _check_sample(workspace.documents(name)))
+    engine, check, warning = encoder.choose(
+        partial(_encoder, folder=workspace.tokenizer, identity=identity), _check_sample(workspace.documents(name))
+    )
     if warning:
         progress.say(warning)
     kept = _keep_current(workspace, folder, units, identity, before)
     (folder / LEDGER).unlink(missing_ok=True)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
-    counts = _pack_all(config, workspace, units, kept, engine, identity, vocab_size, progress)
-    _describe(folder, units, config.seq_length, vocab_size, name, identity)
+    counts = _pack_all(config, workspace, units, kept, engine, identity, form, progress)
+    _describe(folder, units, config.seq_length, form.vocab_size, name, identity)
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
         outputs=[workspace.file_digest(path, folder) for path in _outputs(folder)],
@@ -159,7 +171,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
 
 
 def pack_unit(
-    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, config: PackConfig, identity: str, vocab_size: int
+    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, config: PackConfig, identity: str, form: Form
 ) -> dict[str, int]:
     """Encode and pack one unit and write its shard; runs in a worker. Returns the books of the shard.
 
@@ -168,10 +180,10 @@ def pack_unit(
         DamageError: a documents shard cannot be read.
 
     """
-    ids, lengths, references, characters = _encode(unit, engine, tokenizer_folder)
+    encode = _encoder(engine, folder=tokenizer_folder, identity=identity).encode
+    ids, lengths, references, characters = _encode(unit, encode, form)
     plan = (packing.best_fit if config.strategy == "best-fit" else packing.concat)(lengths, config.seq_length)
-    pad = _special(tokenizer_folder, tokenizer.PAD)
-    rows = packing.fill(plan, ids, np.cumsum(lengths) - lengths, config.seq_length, pad)
+    rows = packing.fill(plan, ids, np.cumsum(lengths) - lengths, config.seq_length, form.pad)
     counts = {
         "documents": len(lengths),
         "characters": characters,
@@ -183,17 +195,18 @@ def pack_unit(
     if int(plan.lengths.sum()) != counts["tokens"]:
         raise BooksError(f"{unit.file}: {counts['tokens']:,} tokens encoded, {int(plan.lengths.sum()):,} in segments")
     table = rows_table(
-        rows, plan.row_starts, references[plan.documents], plan.starts, plan.lengths, vocab_size=vocab_size
+        rows, plan.row_starts, references[plan.documents], plan.starts, plan.lengths, vocab_size=form.vocab_size
     )
     with atomic(folder / unit.file) as out:
         write_rows(out, with_metadata(table, identity, counts))
     return counts
 
 
-def _encode(unit: Unit, engine: str, tokenizer_folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _encode(
+    unit: Unit, encode: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]], form: Form
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Ids of a unit's documents with the separator after each, their lengths, references, and characters in all."""
-    encode = _encoder(engine, tokenizer_folder).encode
-    separator = _special(tokenizer_folder, tokenizer.SEPARATOR)
+    narrow = np.uint16 if form.vocab_size <= 1 << 16 else np.uint32
     flats: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     references: list[np.ndarray] = []
@@ -206,7 +219,7 @@ def _encode(unit: Unit, engine: str, tokenizer_folder: Path) -> tuple[np.ndarray
         strings = texts.to_pylist()
         characters += sum(map(len, strings))
         flat, counts = encode(strings)
-        flats.append(np.insert(flat, np.cumsum(counts), separator))
+        flats.append(np.insert(flat.astype(narrow), np.cumsum(counts), form.separator))
         sizes.append(counts + 1)
         references.append(document_ref(shard, line + wanted.astype(np.int64)))
     return np.concatenate(flats), np.concatenate(sizes), np.concatenate(references), characters
@@ -217,17 +230,17 @@ def _batches(unit: Unit) -> Iterator[tuple[int, int, Any]]:
         yield from read_part(path, ["text", "split"])
 
 
-@functools.cache
-def _encoder(engine: str, folder: Path) -> encoder.Encoder:
+@functools.lru_cache(maxsize=2)
+def _encoder(engine: str, *, folder: Path, identity: str) -> encoder.Encoder:  # noqa: ARG001  # of this work only
     return encoder.make(engine, folder)
 
 
-@functools.cache
-def _special(folder: Path, token: str) -> int:
-    number = tokenizer.load(folder).token_to_id(token)
-    if number is None:
-        raise WorkspaceError(f"{folder} has no {token}", hint="Run `corpus tokenizer` again.")
-    return int(number)
+def _form(folder: Path) -> Form:
+    model = tokenizer.load(folder)
+    separator, pad = (model.token_to_id(token) for token in (tokenizer.SEPARATOR, tokenizer.PAD))
+    if separator is None or pad is None:
+        raise WorkspaceError(f"{folder} has no separator or padding", hint="Run `corpus tokenizer` again.")
+    return Form(model.get_vocab_size(), separator, pad)
 
 
 def _inputs(workspace: Workspace, name: str) -> list[FileDigest]:
@@ -284,8 +297,9 @@ def _check_sample(folder: Path) -> list[str]:
         _, _, batch = next(iter(read_part(path, ["text"])), (0, 0, None))
         if batch is not None:
             step = max(1, batch.num_rows * len(chosen) // _CHECK_DOCUMENTS)
-            sample += batch["text"].to_pylist()[::step]
-    return sample
+            sample += batch["text"].take(np.arange(0, batch.num_rows, step)).to_pylist()
+    sizes = np.cumsum([len(text) for text in sample])
+    return sample[: int(np.searchsorted(sizes, _CHECK_CHARACTERS)) + 1]
 
 
 def _keep_current(
@@ -311,12 +325,12 @@ def _keep_current(
 
 def _pack_all(
     config: PackConfig, workspace: Workspace, units: Sequence[Unit], kept: Mapping[str, dict[str, int]], engine: str,
-    identity: str, vocab_size: int, progress: Progress,
+    identity: str, form: Form, progress: Progress,
 ) -> dict[str, Counter[str]]:  # fmt: skip
     work = partial(
         pack_unit, folder=workspace.packed(config.dataset), tokenizer_folder=workspace.tokenizer, engine=engine,
         config=config,
-        identity=identity, vocab_size=vocab_size,
+        identity=identity, form=form,
     )  # fmt: skip
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     missing = [unit for unit in units if unit.file not in kept]

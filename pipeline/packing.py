@@ -108,10 +108,13 @@ def _cut(lengths: np.ndarray, seq_length: int) -> tuple[np.ndarray, np.ndarray, 
 
 def fill(plan: Plan, ids: np.ndarray, document_starts: np.ndarray, seq_length: int, pad: int) -> np.ndarray:
     """[rows, seq_length] token ids of a plan, from `ids` in which document d begins at document_starts[d]."""
-    rows = np.full(plan.rows * seq_length, pad, dtype=ids.dtype)
-    row_of = np.repeat(np.arange(plan.rows), np.diff(plan.row_starts))
-    sources = document_starts[plan.documents] + plan.starts
-    targets = row_of * seq_length + plan.offsets()
-    within = np.arange(int(plan.lengths.sum())) - np.repeat(np.cumsum(plan.lengths) - plan.lengths, plan.lengths)
-    rows[np.repeat(targets, plan.lengths) + within] = ids[np.repeat(sources, plan.lengths) + within]
-    return rows.reshape(plan.rows, seq_length)
+    begins = document_starts[plan.documents] + plan.starts
+    ends = begins + plan.lengths
+    room = seq_length - np.add.reduceat(plan.lengths, plan.row_starts[:-1]) if plan.rows else np.empty(0, np.int64)
+    padded = np.flatnonzero(room)
+    after = plan.row_starts[1:][padded]  # padding is one more segment, from a row of nothing else
+    begins = np.insert(begins, after, len(ids))
+    ends = np.insert(ends, after, len(ids) + room[padded])
+    source = np.append(ids, np.full(seq_length, pad, dtype=ids.dtype))
+    slices = [source[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate([source[:0], *slices]).reshape(plan.rows, seq_length)
