@@ -35,6 +35,7 @@ from corpus.pipeline.workspace import (
     Stopwatch,
     Workspace,
     changes,
+    differences,
     disk_errors,
     fingerprint,
     read_ledger,
@@ -259,16 +260,8 @@ class _Job:
 
 def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
     """In what the files at the source differ from the finished ones, in words."""
-    had = {output.path: output.sha256 for output in before.outputs}
-    found = []
-    for path in sorted({*had, *digests}):
-        if path not in digests:
-            found.append(f"{path} is gone from the source")
-        elif path not in had:
-            found.append(f"{path} is new at the source")
-        elif had[path] != digests[path]:
-            found.append(f"{path} at the source has changed")
-    return found
+    said = {"gone": "is gone from the source", "new": "is new at the source", "changed": "at the source has changed"}
+    return [f"{path} {said[what]}" for path, what in differences(before.outputs, digests)]
 
 
 def _sweep(folder: Path, paths: set[str]) -> None:

@@ -153,7 +153,7 @@ def _reading(shown: str) -> Iterator[None]:
         raise DownloadError(f"{shown}: {words(error)}") from error
     except OSError as error:
         raise TransientError(f"reading broke off ({words(error)})") from error
-    except Exception as error:
+    except Exception as error:  # fsspec's back-ends raise what their libraries raise
         raise DownloadError(f"{shown}: {words(error)}") from error
 
 

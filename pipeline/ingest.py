@@ -159,14 +159,13 @@ def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Led
     if not folder.is_dir():
         return kept
     remove_leftovers(folder)
-    known = {output.path: output.sha256 for output in before.outputs} if before else {}
     for path in parts(folder):
         metadata = part_metadata(path)
         rejected = folder / "rejected" / path.name
-        if metadata is not None and metadata[0] == identity and _is_as_written(workspace, folder, path, known):
+        if metadata is not None and metadata[0] == identity and workspace.is_as_written(path, folder, before):
             counts = Counts.from_dict(metadata[1])
             beside = not counts.dropped or (
-                (part_metadata(rejected) or ("",))[0] == identity and _is_as_written(workspace, folder, rejected, known)
+                (part_metadata(rejected) or ("",))[0] == identity and workspace.is_as_written(rejected, folder, before)
             )
             if beside:
                 kept[part_number(path)] = counts
@@ -177,12 +176,6 @@ def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Led
         if number not in kept or not kept[number].dropped:
             path.unlink()
     return kept
-
-
-def _is_as_written(workspace: Workspace, folder: Path, path: Path, known: Mapping[str, str]) -> bool:
-    """A rerun must not take damage for finished work."""
-    name = path.relative_to(folder).as_posix()
-    return name not in known or workspace.digest(path) == known[name]
 
 
 def _all(

@@ -311,11 +311,10 @@ def _keep_current(
         return kept
     remove_leftovers(folder)
     wanted = {unit.file for unit in units}
-    known = {output.path: output.sha256 for output in before.outputs} if before else {}
     for path in sorted(folder.glob("*/data-*.arrow")):
         file = path.relative_to(folder).as_posix()
         metadata = rows_metadata(path)
-        as_written = file not in known or workspace.digest(path) == known[file]
+        as_written = workspace.is_as_written(path, folder, before)
         if metadata is not None and metadata[0] == identity and file in wanted and as_written:
             kept[file] = dict(metadata[1])
         else:

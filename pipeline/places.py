@@ -256,7 +256,7 @@ def looking(shown: str) -> Iterator[None]:
         yield
     except CorpusError:
         raise
-    except Exception as error:
+    except Exception as error:  # fsspec's back-ends raise what their libraries raise
         raise SourceError(f"{shown} cannot be looked into: {words(error)}", hint="Check the --source.") from error
 
 

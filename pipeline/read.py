@@ -269,15 +269,20 @@ class _Bounded:
 
     def __init__(self, stream: IO[bytes], packed_bytes: int, name: str) -> None:
         self._stream = stream
-        self._left = max(_RATIO_FREE_BYTES, packed_bytes * _RATIO_LIMIT)
+        self._packed_bytes = packed_bytes
+        self._unpacked_bytes = 0
         self._name = name
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise ArchiveError(f"{self._name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+        self._unpacked_bytes += len(data)
+        _check_ratio(self._name, self._unpacked_bytes, self._packed_bytes)
         return data
+
+
+def _check_ratio(name: object, unpacked_bytes: int, packed_bytes: int) -> None:
+    if unpacked_bytes > max(_RATIO_FREE_BYTES, packed_bytes * _RATIO_LIMIT):
+        raise ArchiveError(f"{name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
 
 
 def _decompressor(packed: IO[bytes], codec: str) -> Any:
@@ -324,9 +329,7 @@ def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ArchiveError(f"{path}: {info.filename} is a symbolic link; links are not followed")
         entries.append((name, "zip", info.filename, info.file_size))
-    unpacked = sum(info.file_size for info in infos)
-    if unpacked > max(_RATIO_FREE_BYTES, path.stat().st_size * _RATIO_LIMIT):
-        raise ArchiveError(f"{path} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+    _check_ratio(path, sum(info.file_size for info in infos), path.stat().st_size)
     return entries
 
 
@@ -339,8 +342,7 @@ def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]
             if entry.issym() or entry.islnk():
                 raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
             unpacked += entry.size
-            if unpacked > max(_RATIO_FREE_BYTES, path.stat().st_size * _RATIO_LIMIT):
-                raise ArchiveError(f"{path} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+            _check_ratio(path, unpacked, path.stat().st_size)
             if entry.isfile():
                 entries.append((name, "tar", entry.name, entry.size))
     return entries

@@ -149,7 +149,7 @@ def _open(
     if "://" in source:
         try:
             files, root = fsspec.core.url_to_fs(source)
-        except Exception as error:
+        except Exception as error:  # fsspec's back-ends raise what their libraries raise
             raise SourceError(f"{shown_url(source)} cannot be opened: {plain_text(str(error))}", hint=_HINT) from error
         if not isinstance(files, LocalFileSystem):
             return _open_bucket(Bucket(url=source, files=files, root=root), manifest)

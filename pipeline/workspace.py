@@ -166,6 +166,13 @@ class Workspace:
         self._load_digests()[key] = [*stamp, value]
         return value
 
+    def is_as_written(self, path: Path, folder: Path, ledger: Ledger | None) -> bool:
+        """Whether a file of a stage's folder has the bytes its ledger says; also when no ledger knows of it."""
+        name = path.relative_to(folder).as_posix()
+        return all(
+            output.sha256 == self.digest(path) for output in (ledger.outputs if ledger else ()) if output.path == name
+        )
+
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Note a digest that was computed while the file was written."""
         stat = path.stat()
@@ -261,16 +268,22 @@ def changes(
         old, new = ledger.config.get(key), config.get(key)
         if old != new:
             found.append(f"{key.replace('_', '-')} was {_short(old)} and is {_short(new)}")
-    before = {entry.path: entry.sha256 for entry in ledger.inputs}
-    after = {entry.path: entry.sha256 for entry in inputs}
-    for path in sorted({*before, *after}):
-        if path not in after:
-            found.append(f"input {path} is gone")
-        elif path not in before:
-            found.append(f"input {path} is new")
-        elif before[path] != after[path]:
-            found.append(f"input {path} has changed")
+    said = {"gone": "is gone", "new": "is new", "changed": "has changed"}
+    for path, what in differences(ledger.inputs, {entry.path: entry.sha256 for entry in inputs}):
+        found.append(f"input {path} {said[what]}")
     return found + _output_changes(ledger, folder, digest)
+
+
+def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Which files are `gone`, `new` or `changed`, as (path, what); `after` maps paths to SHA-256."""
+    had = {entry.path: entry.sha256 for entry in before}
+    for path in sorted({*had, *after}):
+        if path not in after:
+            yield path, "gone"
+        elif path not in had:
+            yield path, "new"
+        elif had[path] != after[path]:
+            yield path, "changed"
 
 
 def _output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> list[str]:
