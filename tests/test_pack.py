@@ -137,7 +137,7 @@ def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest
         monkeypatch.setattr(encoder, "available", lambda fast=fast: fast)
         report = make(ready, workers=workers, unit_characters=9000)
         engine = json.loads((report.folder / "timings.json").read_text())["engine"]
-        assert engine == ("gigatoken" if fast else "tokenizers")
+        assert engine == (encoder.FAST if fast else encoder.REFERENCE)
         trees.append(tree(ready.packed("baike2018qa")))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])

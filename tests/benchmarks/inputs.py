@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
+import click
 import numpy as np
 
 from corpus.pipeline import manifest as manifests
@@ -61,6 +62,7 @@ def plain(work: Path, dataset: str, megabytes: float) -> Path:
     """A folder of a dataset's unpacked files: what `--source` takes."""
     folder = _place(work, dataset, megabytes, "plain")
     if not folder.is_dir():
+        _need_room(work, megabytes)
         aside = _aside(folder)
         for name, blocks in _members(dataset, int(megabytes * MEGABYTE)):
             path = aside / name
@@ -75,6 +77,7 @@ def archive(work: Path, dataset: str, megabytes: float) -> Path:
     """A folder that holds the dataset's official archive."""
     folder = _place(work, dataset, megabytes, "zip")
     if not folder.is_dir():
+        _need_room(work, megabytes)
         aside = _aside(folder)
         with zipfile.ZipFile(aside / manifests.load(dataset).archive, "w", zipfile.ZIP_DEFLATED) as target:
             for name, blocks in _members(dataset, int(megabytes * MEGABYTE)):
@@ -95,6 +98,16 @@ def size(folder: Path) -> int:
         elif path.is_file():
             total += path.stat().st_size
     return total
+
+
+def _need_room(work: Path, megabytes: float) -> None:
+    """Refuse an input that leaves no room for what is made of it."""
+    work.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work).free / MEGABYTE
+    if 3 * megabytes > free:
+        raise click.UsageError(
+            f"{megabytes:,.0f} MB of input need about {3 * megabytes:,.0f} MB of disk, {free:,.0f} are free"
+        )
 
 
 def _open_member(target: zipfile.ZipFile, name: str) -> AbstractContextManager[IO[bytes]]:

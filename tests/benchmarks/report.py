@@ -25,7 +25,8 @@ Figures = dict[str, Any]
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
 _MEGABYTE, _GIGABYTE = 1_000_000, 1 << 30
 _PACKAGES = (
-    "corpus-zh", "datatrove", "datasets", "transformers", "tokenizers", "gigatoken", "torch", "pyarrow", "numpy",
+    "corpus-zh", "datatrove", "datasets", "transformers", "tokenizers", "fastokens", "gigabpe", "gigatoken", "torch",
+    "pyarrow", "numpy",
     "orjson", "OpenCC",
 )  # fmt: skip
 _DRAWN = ("ingest", "pack", "history", "tokenizer", "train", "sample")

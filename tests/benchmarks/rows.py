@@ -89,7 +89,8 @@ def pack(bench: Bench) -> list[Line]:
     peers = {
         "datatrove DocumentTokenizer": (partial(_pinned, bench, "peers.datatrove_tokens", out=out, **given), 5.0),
         "datasets.map as in run_clm": (partial(_pinned, bench, "peers.datasets_clm", out=out, **given), 5.0),
-        "gigatoken alone, texts in memory": (partial(_pinned, bench, "peers.raw_gigatoken", **given), 0.85),
+        "fastokens alone, texts in memory": (partial(_pinned, bench, "peers.raw_fastokens", **given), 0.85),
+        "gigatoken alone, texts in memory": (partial(_pinned, bench, "peers.raw_gigatoken", **given), None),
         "tokenizers alone, texts in memory": (partial(_pinned, bench, "peers.raw_tokenizers", **given), None),
     }
     starts: dict[str, Start] = {"ours": partial(_pinned, bench, "ours.pack", workspace=workspace, dataset=NEWS)}
