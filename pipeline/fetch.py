@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from corpus.pipeline.files import PART, Arrival, File, Stamp, Stream
 from corpus.pipeline.patience import PATIENCE, Patience, TransientError, Tries, paced
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.sniff import HEAD_BYTES, TAIL_BYTES, size_text, wrong_head, wrong_tail
-from corpus.pipeline.workspace import disk_errors, write_atomic
+from corpus.pipeline.workspace import FINISHED_MODE, UNFINISHED_MODE, disk_errors, write_atomic
 
 _COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
@@ -60,7 +60,7 @@ class Part:
         self.drop()
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
+            self.path.touch(mode=UNFINISHED_MODE)
         write_atomic(self._note, json.dumps({"from": shown, "stamp": asdict(stamp)}, sort_keys=True).encode())
 
     def drop(self) -> None:
@@ -72,6 +72,8 @@ class Part:
     def finish(self, target: Path) -> None:
         """Give it its final name."""
         with disk_errors(target):
+            with suppress(OSError):  # not every file system has modes
+                self.path.chmod(FINISHED_MODE)
             self.path.replace(target)
             self._note.unlink(missing_ok=True)
 

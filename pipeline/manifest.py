@@ -146,7 +146,7 @@ def parse(text: str, *, where: str) -> Manifest:
     """Read one manifest; `where` is what errors call it."""
     try:
         table = _Table(tomllib.loads(text), where, "")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python takes, or deep nesting
         raise ManifestError(f"{where} is not TOML: {error}") from error
     name = table.take("name", str)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
@@ -289,6 +289,10 @@ def _shape(table: _Table) -> Shape:
     for key, field in [*roles.items(), *(("id", field) for field in id_fields)]:
         if field not in fields:
             raise ManifestError(f"{table.where}: document.{key}: {field!r} is not among the fields")
+    used = [*roles.values(), *id_fields]
+    for field in used:
+        if used.count(field) > 1:
+            raise ManifestError(f"{table.where}: document: field {field!r} stands for two things")
     for role, field in roles.items():
         if fields[field] is not str:
             raise ManifestError(f"{table.where}: document.{role}: field {field!r} must be str to be text")

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -24,6 +25,8 @@ from corpus.pipeline.errors import WorkerError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+_LOOK_S = 2.0
+"""How often it is looked whether a worker has died that a result is waited for from."""
 
 
 def sensible(workers: int, pieces: int | None) -> int:
@@ -50,25 +53,37 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
         return
     executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     pending: deque[Future[Result]] = deque()
-    undisturbed = False
     try:
         for piece in pieces:
             pending.append(executor.submit(function, piece))
             if len(pending) > workers:
-                yield pending.popleft().result()
+                yield _result(pending.popleft(), executor)
         while pending:
-            yield pending.popleft().result()
-        undisturbed = True
+            yield _result(pending.popleft(), executor)
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process died before its piece was done (killed, or out of memory)",
             hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
         ) from error
     finally:
-        if not undisturbed:  # do not wait for pieces that nobody wants any more
-            for process in list((executor._processes or {}).values()):  # kill_workers() is of 3.14
-                process.kill()
-        executor.shutdown(wait=True, cancel_futures=True)
+        _stop(executor)
+
+
+def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:
+    """A future's result; a worker that died in the middle of sending one is seen here, the executor waits for ever."""
+    while not wait_for([future], timeout=_LOOK_S).done:
+        dead = any(process.exitcode is not None for process in list((executor._processes or {}).values()))
+        if dead and not wait_for([future], timeout=_LOOK_S).done:
+            raise BrokenProcessPool
+    return future.result()
+
+
+def _stop(executor: ProcessPoolExecutor) -> None:
+    """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held."""
+    for process in list((executor._processes or {}).values()):  # kill_workers() is of 3.14
+        process.kill()
+    executor._result_queue._writer.close()  # type: ignore[attr-defined]  # or it waits for the rest of a result
+    executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -19,6 +19,7 @@ import hashlib
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -55,6 +56,8 @@ _DAMAGE = (
     gzip.BadGzipFile,
     NotImplementedError,
 )
+_UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowError, struct.error)
+"""What zipfile and tarfile raise besides when the directory of an archive is damaged."""
 
 Block = tuple[list[tuple[int, bytes]], list[Reject]]
 
@@ -188,7 +191,7 @@ def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as packed:
             if file.codec == "zip":
-                with _zip(path, path.stat().st_mtime_ns).open(file.path) as stream:
+                with _zip_member(path, file.path) as stream:
                     yield stream
             elif file.codec == "tar":
                 yield _Tape(raw).open(file)
@@ -240,6 +243,13 @@ def _open_tar(path: Path) -> tarfile.TarFile:
 def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
     """An archive whose directory is read once in a process."""
     return zipfile.ZipFile(path)
+
+
+def _zip_member(path: Path, member: str) -> IO[bytes]:
+    try:
+        return _zip(path, path.stat().st_mtime_ns).open(member)
+    except (*_UNREADABLE, KeyError, RuntimeError) as error:
+        raise _damaged(path, member, error) from error
 
 
 def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
@@ -305,7 +315,7 @@ def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
         codec = {b"\x1f\x8b": "gz", b"\xfd7": "xz", b"\x28\xb5": "zst"}.get(magic[:2], "plain")
         if re.search(r"\.(tar|tgz|txz|tzst)(\.|$)", path.name):
             return _tar_entries(path, name)
-    except _DAMAGE as error:
+    except _UNREADABLE as error:
         raise ArchiveError(
             f"{path} cannot be opened: {error or 'it ends too early'}",
             hint="The archive is damaged or not whole: delete it and fetch it again.",
@@ -526,7 +536,7 @@ def _parquet_spans(path: Path, file: File, piece_bytes: int) -> Iterator[Span]:
     """Row groups taken together up to about a piece; offsets are row numbers."""
     try:
         metadata = pq.read_metadata(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be opened: {error}", hint="Delete it and fetch it again.") from error
     start = row = size = 0
     for group in range(metadata.num_row_groups):
@@ -549,7 +559,7 @@ def _parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
                         row += batch.num_rows
                 else:
                     row += rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be read: {error}", hint="Delete it and fetch it again.") from error
 
 

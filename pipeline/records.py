@@ -85,7 +85,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
             if tuple(map(type, values)) != types or type(record) is not dict:
                 parsed.rejects.append(_diagnose(offset, raw, shape, strict))
                 continue
-            twice = _repeated(raw, shape) if raw.count(b'":') > len(record) else None
+            twice = _repeated(raw, shape) if raw.count(b":") > len(record) and _may_repeat(raw, len(record)) else None
             if twice:
                 parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
                 continue
@@ -186,10 +186,13 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
     raise AssertionError(name)
 
 
+def _may_repeat(raw: bytes, keys: int) -> bool:
+    """Whether more keys stand there than the record has: a colon follows each, at once or after blanks."""
+    return raw.count(b'":') > keys or any(blank in raw for blank in (b" :", b"\t:", b"\r:", b"\n:"))
+
+
 def _repeated(raw: bytes, shape: Shape) -> str | None:
     """The first field whose key stands more than once in the record itself; deeper down is not our concern."""
-    if not any(raw.count(f'"{name}":'.encode()) > 1 for name in shape.fields):  # inside a string its quotes are escaped
-        return None
     keys: list[str] = []
 
     def outermost(pairs: list[tuple[str, object]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from corpus.pipeline import download, ingest, pack, tokenizer
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import DATASETS
-from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, changes, read_ledger
+from corpus.pipeline.workspace import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, read_ledger
 
 AREAS = ("raw", "documents", "tokenizer", "packed", "models")
 _VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, tokenizer, pack)}
@@ -82,9 +82,11 @@ def _row(workspace: Workspace, area: str, name: str) -> Row:
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     """What has changed since, by the digests of the inputs as they are now."""
     inputs = [
-        FileDigest(entry.path, entry.bytes, workspace.digest(workspace.root / entry.path))
+        entry
+        if entry.path.startswith(OUTSIDE)
+        else FileDigest(entry.path, entry.bytes, workspace.digest(workspace.root / entry.path))
         for entry in ledger.inputs
-        if (workspace.root / entry.path).is_file()
+        if entry.path.startswith(OUTSIDE) or (workspace.root / entry.path).is_file()
     ]
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
 

@@ -21,7 +21,7 @@ from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import part_metadata, rows_metadata
 from corpus.pipeline.status import AREAS
-from corpus.pipeline.workspace import LEDGER, Ledger, Workspace, fingerprint, read_ledger, sha256_file
+from corpus.pipeline.workspace import LEDGER, OUTSIDE, Ledger, Workspace, fingerprint, read_ledger, sha256_file
 
 _COMMANDS = {
     "raw": "corpus download --dataset {name}",
@@ -120,6 +120,8 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
 
 def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger) -> None:
     for entry in ledger.inputs:
+        if entry.path.startswith(OUTSIDE):
+            continue
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
             raise _damage(

@@ -25,9 +25,21 @@ import filelock
 
 from corpus.pipeline.errors import BusyError, DiskError, WorkspaceError
 
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
-_COPY_BYTES = 1 << 20
+OUTSIDE = "init/"
+"""How a ledger's inputs begin that do not lie in the workspace: files of a model that was given."""
+UNFINISHED_MODE = 0o600
+"""Who may open a file that is not whole yet: nobody else."""
+FINISHED_MODE = 0o666 & ~_umask()
+"""Who may open it under its final name: whom the user's umask allows."""
 _LOCK_WAIT_S = 2.0
 
 
@@ -319,10 +331,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("wb") as file:
+            with open(aside, "wb", opener=_for_owner) as file:  # Path.open takes no opener
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+                with contextlib.suppress(OSError):  # not every file system has modes
+                    os.fchmod(file.fileno(), FINISHED_MODE)
             aside.replace(path)
             _fsync_folder(path.parent)
         except BaseException:
@@ -341,6 +355,10 @@ def scratch(path: Path) -> Iterator[Path]:
             yield aside
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, UNFINISHED_MODE)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from corpus.train.presets import PRESETS, Preset
 
 PRECISIONS = ("auto", "fp32", "bf16")
+_LONGEST_NAME = 200
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
@@ -84,6 +85,8 @@ class TrainConfig:
             raise ValueError(f"--model must be one of {', '.join(PRESETS)}, is {self.model}")
         if self.run and (Path(self.run).name != self.run or self.run.startswith(".")):
             raise ValueError(f"--run must be a plain folder name, is {self.run}")
+        if len(self.run.encode()) > _LONGEST_NAME:
+            raise ValueError(f"--run must be at most {_LONGEST_NAME} bytes long, has {len(self.run.encode())}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, is {self.precision}")
         if self.device not in DEVICES:

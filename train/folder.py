@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 
 from corpus.pipeline.errors import DiskError, TrainError
 from corpus.pipeline.workspace import (
+    FINISHED_MODE,
     LEDGER,
     FileDigest,
     Ledger,
@@ -39,6 +40,7 @@ from corpus.train.plan import STAGE, VERSION, Plan
 
 _BEGUN = "run.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_SAVING_MODE = 0o700
 _LOW_DISK_BYTES = 64 << 20
 
 
@@ -91,6 +93,7 @@ class RunFolder:
             if step == 0:
                 self._drop(path for _, path in self.checkpoints())
             shutil.rmtree(self.saving, ignore_errors=True)
+            self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
             kept = [line for line in self.history() if line["step"] <= step]
             write_atomic(self.metrics, b"".join(_line(line) for line in kept))
 
@@ -132,7 +135,7 @@ class RunFolder:
 
     def _drop(self, checkpoints: Iterable[Path]) -> None:
         """Delete checkpoints by a rename first, so that none is ever half there."""
-        self.saving.mkdir(exist_ok=True)
+        self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
         for path in checkpoints:
             aside = self.saving / f"{path.name}.old"
             path.rename(aside)
@@ -144,6 +147,9 @@ class RunFolder:
         for name in _TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, folder / name)
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):  # not every file system has modes
+                path.chmod(FINISHED_MODE)
         for path in (*folder.iterdir(), folder):
             _fsync(path)
 

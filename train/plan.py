@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from corpus.pipeline import tokenizer
 from corpus.pipeline.errors import DamageError, TokenizerError, TrainError, WorkspaceError
 from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, changes, fingerprint, read_ledger
+from corpus.pipeline.workspace import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, fingerprint, read_ledger
 from corpus.train.collate import Rows
 from corpus.train.config import TrainConfig
 
@@ -192,7 +192,7 @@ def _inputs(workspace: Workspace, names: Sequence[str], model_files: Sequence[Pa
     ours = [workspace.packed(name) / LEDGER for name in names] + [workspace.tokenizer / "tokenizer.json"]
     inputs = [workspace.file_digest(path) for path in ours]
     return inputs + [
-        FileDigest(f"init/{path.name}", path.stat().st_size, workspace.digest(path)) for path in model_files
+        FileDigest(f"{OUTSIDE}{path.name}", path.stat().st_size, workspace.digest(path)) for path in model_files
     ]
 
 
