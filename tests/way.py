@@ -1,4 +1,7 @@
-"""The whole way to rows in one process, in small pieces: what the kill tests start and kill."""
+"""The whole way to rows, or to a trained model, in one process and in small pieces: what the kill tests start and kill.
+
+Arguments: the workspace, the source, and the folder of a model to train from, when there is to be training.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,27 @@ def interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def train(workspace: Workspace, model: Path) -> None:
+    """A few steps with many checkpoints."""
+    from corpus.train import train as stage
+    from corpus.train.config import TrainConfig
+
+    config = TrainConfig(
+        init=model, run="one", max_steps=120, batch_size=8, micro_batch_size=5, dropout=0.1, log_steps=3, eval_steps=40,
+        eval_rows=16, save_steps=4, threads=1, device="cpu", precision="fp32",
+    )  # fmt: skip
+    stage.run(config, workspace)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it would be ignored
     workspace = Workspace(Path(sys.argv[1]))
     with workspace.writing("way"):
         download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
-        ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=60_000), workspace)
+        ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
-        pack.run(pack.PackConfig(dataset="baike2018qa", seq_length=64, workers=2, unit_characters=20_000), workspace)
+        pack.run(pack.PackConfig(dataset="baike2018qa", seq_length=128, workers=2, unit_characters=200_000), workspace)
+        if len(sys.argv) > 3:
+            train(workspace, Path(sys.argv[3]))
     print("done")
