@@ -87,7 +87,9 @@ def merges_of(path: Path, vocab_size: int, *, fast: bool) -> tuple[list[Merge], 
             if _agree(path):
                 return _fast_merges(path, vocab_size), FAST, ""
             why = "WARNING: gigabpe learns other merges than tokenizers on the same text: training with tokenizers"
-        except Exception as error:  # noqa: BLE001  # whatever another trainer raises, the reference does the work
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it raises, a panic too: the reference does the work
             why = f"WARNING: gigabpe cannot train on this text ({error}): training with tokenizers"
     with path.open(encoding="utf-8", newline="\n") as lines:
         return _reference_merges(lines, vocab_size), REFERENCE, why

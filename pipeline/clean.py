@@ -5,9 +5,9 @@ which string.
 Invariants: clean(clean(x)) == clean(x), because the table is repeated until a whole pass changes nothing; a string's
 result does not depend on
 its neighbours; Chinese punctuation is content and passes untouched.
-Cost: every rule looks at a string with one search in C and works only on those it may change, joined into one string
-so that the
-price of a call is paid once per batch. Rules are linear in the length of their input, whatever the input.
+Cost: one table lookup a character tells which rules a string may need, for a whole batch at once; a rule works only on
+those, joined into one string so that the price of a call is paid once per batch. Rules are linear in the length of
+their input, whatever the input.
 
 Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as
 the end of a text.
@@ -27,6 +27,7 @@ from enum import IntEnum
 import numpy as np
 
 SEAM = "\x1e"
+_MANY_MARKS = 30
 _PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
 
 _BLANK_CHARACTERS = (
@@ -109,6 +110,7 @@ _EMPTY_BRACKET = re.compile(
 _FENCE = re.compile(f"```[^{SEAM}]*?```")
 _PLAIN_BLANKS = {ord(blank): " " for blank in _BLANK_CHARACTERS if blank != "\t"}
 _BLANK_LINES = re.compile(r"\n\n\n+")
+_MARKS = re.compile(r"[^\x00-\u02ff\u3400-\u9fff\s]{30,}")
 _LINE_END = re.compile(f"[\n{SEAM}]")
 
 
@@ -183,8 +185,11 @@ def strip_invisible(text: str) -> str:
 
 
 def compose_nfc(text: str) -> str:
-    """Unicode normalisation form C, which leaves full-width punctuation alone (NFKC would not)."""
-    return unicodedata.normalize("NFC", text)
+    """Unicode normalisation form C, which leaves full-width punctuation alone (NFKC would not).
+
+    CPython orders a run of combining marks by insertion, so a long one is put in order first.
+    """
+    return unicodedata.normalize("NFC", _MARKS.sub(_in_order, text))
 
 
 def narrow_letters(text: str) -> str:
@@ -342,7 +347,7 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     """Many texts through the table, repeated for those that changed until nothing does."""
     cleaned = Cleaned(list(texts))
     pending: Sequence[int] = range(len(cleaned.texts))
-    for turn in range(_PASSES + 2):
+    for turn in range(2 * _PASSES):
         if turn == _PASSES:
             _disarm(cleaned, pending)
         buckets: list[list[int]] = [[] for _ in table.rules]
@@ -407,8 +412,9 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int])
         for index, new in zip(bucket, after, strict=True):
             texts[index] = new
         cleaned.changed.setdefault(rule.name, set()).update(changed)
-        if rule.apply is not collapse_lines:  # it takes newlines away, but for one or two; no rule minds that
-            dirty.update(changed)
+        if rule.apply is collapse_lines:  # to take newlines away brings a tag under its bound, and nothing else about
+            changed = [index for index in changed if "<" in texts[index]]
+        dirty.update(changed)
 
 
 def _basic(test: Callable[[str], object]) -> list[str]:
@@ -468,6 +474,23 @@ def _is_blank() -> np.ndarray:
     table = np.zeros(0x110000, dtype=np.bool_)
     table[[ord(blank) for blank in _BLANK_CHARACTERS]] = True
     return table
+
+
+def _in_order(match: re.Match[str]) -> str:
+    """A long run with its combining marks decomposed and in canonical order, which changes nothing of its NFC."""
+    run = match[0]
+    if sum(map(bool, map(unicodedata.combining, run))) < _MANY_MARKS:
+        return run
+    pieces: list[str] = []
+    marks: list[str] = []
+    for character in run:
+        decomposed = unicodedata.normalize("NFD", character)
+        if unicodedata.combining(decomposed[0]):
+            marks += decomposed
+        else:
+            pieces += (*sorted(marks, key=unicodedata.combining), character)
+            marks = []
+    return "".join([*pieces, *sorted(marks, key=unicodedata.combining)])
 
 
 def _drop_unseen(text: str) -> str:

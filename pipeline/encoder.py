@@ -88,7 +88,9 @@ def choose(make: Callable[[str], Encoder], sample: Sequence[str]) -> tuple[str, 
         return REFERENCE, record, "fastokens is not installed: encoding with tokenizers, ten times slower or more"
     try:
         fast_flat, fast_lengths = make(FAST).encode(sample)
-    except Exception as error:  # noqa: BLE001  # whatever a third engine raises, the reference does the work
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever another engine raises, a panic too: the reference does it
         return REFERENCE, record, f"WARNING: fastokens refuses this tokenizer ({error}): encoding with tokenizers"
     if not (np.array_equal(flat, fast_flat) and np.array_equal(lengths, fast_lengths)):
         return (

@@ -42,7 +42,7 @@ from corpus.pipeline.workspace import (
 )
 
 STAGE = "ingest"
-VERSION = 1
+VERSION = 2
 PIECE_BYTES = 32 << 20
 _WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
 
@@ -87,6 +87,8 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     inputs = _inputs(workspace, raw)
     settings = _settings(config, manifest)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
+    if folder.is_dir():
+        remove_leftovers(folder)
     before = read_ledger(folder)
     reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
@@ -158,7 +160,6 @@ def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Led
     kept: dict[int, Counts] = {}
     if not folder.is_dir():
         return kept
-    remove_leftovers(folder)
     for path in parts(folder):
         metadata = part_metadata(path)
         rejected = folder / "rejected" / path.name

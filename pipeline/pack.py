@@ -55,7 +55,7 @@ from corpus.pipeline.workspace import (
 )
 
 STAGE = "pack"
-VERSION = 1
+VERSION = 2
 SEQ_LENGTH = 1024
 STRATEGIES = ("best-fit", "concat")
 LONGEST_ROW = 1 << 20
@@ -134,6 +134,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         "unit_characters": config.unit_characters,
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
+    if folder.is_dir():
+        remove_leftovers(folder)
     before = read_ledger(folder)
     reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
@@ -297,9 +299,10 @@ def _check_sample(folder: Path) -> list[str]:
         _, _, batch = next(iter(read_part(path, ["text"])), (0, 0, None))
         if batch is not None:
             step = max(1, batch.num_rows * len(chosen) // _CHECK_DOCUMENTS)
-            sample += batch["text"].take(np.arange(0, batch.num_rows, step)).to_pylist()
-    sizes = np.cumsum([len(text) for text in sample])
-    return sample[: int(np.searchsorted(sizes, _CHECK_CHARACTERS)) + 1]
+            texts = batch["text"].take(np.arange(0, batch.num_rows, step)).to_pylist()
+            sizes = np.cumsum([len(text) for text in texts])
+            sample += texts[: int(np.searchsorted(sizes, _CHECK_CHARACTERS // len(chosen))) + 1]
+    return sample
 
 
 def _keep_current(
@@ -309,7 +312,6 @@ def _keep_current(
     kept: dict[str, dict[str, int]] = {}
     if not folder.is_dir():
         return kept
-    remove_leftovers(folder)
     wanted = {unit.file for unit in units}
     for path in sorted(folder.glob("*/data-*.arrow")):
         file = path.relative_to(folder).as_posix()

@@ -200,6 +200,10 @@ def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
             else:
                 with _decompressor(packed, file.codec) as stream:
                     yield _Bounded(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
+    except OSError as error:
+        if error.errno is not None and not isinstance(error, _DAMAGE):
+            raise
+        raise _damaged(path, file.path, error) from error  # bz2 says no more than OSError
     except _DAMAGE as error:
         raise _damaged(path, file.path, error) from error
 

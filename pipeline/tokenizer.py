@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline import bpe
 from corpus.pipeline.bpe import ASSISTANT, PAD, SEPARATOR, SPECIAL_TOKENS, USER
-from corpus.pipeline.errors import BooksError, DamageError, TokenizerError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DamageError, TokenizerError, WorkerError, WorkspaceError
 from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import parts
@@ -37,6 +38,7 @@ from corpus.pipeline.workspace import (
     Stopwatch,
     Workspace,
     changes,
+    disk_errors,
     fingerprint,
     read_ledger,
     remove_leftovers,
@@ -121,6 +123,8 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
         "tokenizers": tokenizers.__version__,
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
+    if folder.is_dir():
+        remove_leftovers(folder)
     before = read_ledger(folder)
     reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
@@ -128,13 +132,8 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     for reason in reasons:
         progress.say(f"the tokenizer is trained again: {reason}")
     sample = _Sample(workspace, _quotas(workspace, names, config))
-    if folder.is_dir():
-        remove_leftovers(folder)
     progress.say(f"training {config.vocab_size:,} entries on {sample.quota:,} characters of {', '.join(names)}")
-    try:
-        tokenizer, trainer, why = _train(sample, config.vocab_size, folder, progress)
-    except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"a documents shard cannot be read: {error}", hint="`corpus verify` names it.") from error
+    tokenizer, trainer, why = _train(sample, config.vocab_size, folder, progress)
     table = {
         name: {"sampled": sample.characters[name]} | measure(tokenizer, texts)
         for name, texts in sample.measured.items()
@@ -203,7 +202,7 @@ def _train(sample: _Sample, vocab_size: int, folder: Path, progress: Progress) -
         try:
             for text in sample.batches(progress):
                 neighbours.add(text)
-            with path.open("w", encoding="utf-8", newline="\n") as file:
+            with disk_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
                 for text in sample.batches(progress):
                     file.write(neighbours.cut(text, vocab_size) + "\n")
         finally:
@@ -212,6 +211,9 @@ def _train(sample: _Sample, vocab_size: int, folder: Path, progress: Progress) -
         try:  # in a process of its own: the trainers hear no Ctrl-C, and keep the memory they took
             work = partial(bpe.merges_of, vocab_size=vocab_size, fast=bpe.fast_available())
             (learnt,) = run_pieces(work, [path], workers=2)
+        except WorkerError as error:
+            error.hint = "Run the same command again; if memory was short, with fewer --sample-characters."
+            raise
         finally:
             progress.end()
     merges, trainer, why = learnt
@@ -296,11 +298,7 @@ def _quotas(workspace: Workspace, names: Sequence[str], config: TokenizerConfig)
 
 def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
     """About `quota` characters of training documents, from row groups spread evenly over the dataset."""
-    groups = [
-        (path, group)
-        for path in parts(workspace.documents(name))
-        for group in range(pq.read_metadata(path).num_row_groups)
-    ]
+    groups = [(path, group) for path in parts(workspace.documents(name)) for group in range(_row_groups(path))]
     strata = groups if len(groups) <= _STRATA else [groups[index * len(groups) // _STRATA] for index in range(_STRATA)]
     taken = [0] * len(strata)
     for _ in range(2):  # what small groups lack in the first round, the others give in the second
@@ -316,8 +314,22 @@ def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
                 quota -= len(text)
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"{path} cannot be read: {error}", hint="`corpus verify` says how to repair it.") from error
+
+
+def _row_groups(path: Path) -> int:
+    with _reading(path):
+        return int(pq.read_metadata(path).num_row_groups)
+
+
 def _training_texts(path: Path, group: int) -> list[str]:
-    table = pq.ParquetFile(path).read_row_group(group, columns=["text", "split"])
+    with _reading(path), pq.ParquetFile(path) as file:
+        table = file.read_row_group(group, columns=["text", "split"])
     return [
         text
         for text, split in zip(table["text"].to_pylist(), table["split"].to_pylist(), strict=True)

@@ -350,11 +350,11 @@ def scratch(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.touch(mode=0o600)
-            yield aside
-        finally:
-            aside.unlink(missing_ok=True)
+        aside.touch(mode=UNFINISHED_MODE)
+    try:
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _for_owner(path: str, flags: int) -> int:

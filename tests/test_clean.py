@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 import unicodedata
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.clean import SEAM, clean, clean_all, rules
+from corpus.pipeline.clean import SEAM, clean, clean_all, compose_nfc, rules
 
 ALL = rules(simplify=True, brackets=True)
 PLAIN = rules(simplify=False, brackets=False)
@@ -183,12 +184,37 @@ def test_depth_is_bounded() -> None:
         "`" * 300_000,
         "<!--" * 100_000,
         "\n" * 500_000,
+        "a" + "\u0301\u0316" * 200_000,
     ],
 )
 def test_hostile_text_takes_linear_time(bad: str) -> None:
     start = time.process_time()
     clean(bad, ALL)
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a<br" + "\n" * 30 + ">b",
+        "a<!--" + "\n" * 4100 + "-->b",
+        'a<a href="' + "\n" * 2100 + '">b',
+        "<b" * 12 + ">" * 12 + "a\n\n （‹）\n\nb",
+        "```\n\u3000x \n```\u3000",
+    ],
+)
+def test_cleaned_is_clean_at_the_bounds(text: str) -> None:
+    once = clean(text, ALL)
+    assert clean(once, ALL) == once
+
+
+def test_long_runs_of_marks_are_composed_as_unicode_says() -> None:
+    chance = random.Random(7)
+    marks = [chr(code) for code in (*range(0x300, 0x36F), 0x0591, 0x0F71, 0x0F73, 0x302A, 0x3099, 0x1D165, 0x0344)]
+    for _ in range(300):
+        run = "".join(chance.choices([*marks, "é", "が", "ｶ", "한", "한"], k=chance.randrange(20, 90)))
+        text = chance.choice("aが中ö") + run + "z"
+        assert compose_nfc(text) == unicodedata.normalize("NFC", text)
 
 
 def test_simplified_lines_are_not_given_to_opencc() -> None:
