@@ -10,6 +10,7 @@ Cost: the sample's size bounds it, however much there is: 100 MB take some 20 s 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,7 @@ SAMPLE_CHARACTERS = 40_000_000
 LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
 _STRATA = 64
+_BATCH_ROWS = 256
 _BATCH_CHARACTERS = 1 << 21
 _MEASURED_CHARACTERS = 200_000
 _ASIDE_CHARACTERS = 1_000_000
@@ -304,14 +306,15 @@ def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
     for _ in range(2):  # what small groups lack in the first round, the others give in the second
         for rank, (path, group) in enumerate(strata):
             share = -(-quota // (len(strata) - rank))
-            texts = _training_texts(path, group)[taken[rank] :] if share > 0 else []
-            for text in texts:
-                if share <= 0:
-                    break
+            if share <= 0:
+                continue
+            for text in itertools.islice(_training_texts(path, group), taken[rank], None):
                 yield text
                 taken[rank] += 1
                 share -= len(text)
                 quota -= len(text)
+                if share <= 0:
+                    break
 
 
 @contextmanager
@@ -327,14 +330,13 @@ def _row_groups(path: Path) -> int:
         return int(pq.read_metadata(path).num_row_groups)
 
 
-def _training_texts(path: Path, group: int) -> list[str]:
+def _training_texts(path: Path, group: int) -> Iterator[str]:
+    """The training documents of a row group, read no further than they are asked for."""
     with _reading(path), pq.ParquetFile(path) as file:
-        table = file.read_row_group(group, columns=["text", "split"])
-    return [
-        text
-        for text, split in zip(table["text"].to_pylist(), table["split"].to_pylist(), strict=True)
-        if split == "train"
-    ]
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=["text", "split"]):
+            for text, split in zip(batch["text"].to_pylist(), batch["split"].to_pylist(), strict=True):
+                if split == "train":
+                    yield text
 
 
 def _hub_config() -> bytes:

@@ -483,3 +483,14 @@ def test_an_official_file_with_another_digest_is_told(workspace: Workspace, lay_
     assert bool(notes) == official
     if official:
         assert "baike_qa_train.json is not the official file" in notes[0]
+
+
+def test_a_damaged_bzip2_member_is_named(workspace: Workspace, lay_raw: LayRaw) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(TRAIN, lines([baike(n) for n in range(400)]))
+    data = bytearray(packed.getvalue())
+    data[len(data) // 3 : len(data) // 3 + 200] = bytes(200)
+    lay_raw("baike2018qa", {"baike2018qa.zip": bytes(data)})
+    with pytest.raises(ArchiveError, match="baike_qa_train"):
+        ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)

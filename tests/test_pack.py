@@ -163,6 +163,17 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
     assert tree(report.folder) == first
 
 
+def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
+    long = [baike(n, answer=f"第{n}篇。" + "说来话长，" * 2000) for n in range(200)]
+    lay_raw("baike2018qa", {TRAIN: lines(long), VALID: lines([baike(n) for n in range(20)])})
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=1 << 20), workspace)
+    folder = workspace.documents("baike2018qa")
+    shards = sorted(folder.glob("part-*.parquet"))
+    assert len(shards) > 3
+    sample = set(pack._check_sample(folder))
+    assert all(sample & set(pq.read_table(path)["text"].to_pylist()) for path in shards[:8])
+
+
 def test_rerun_and_staleness(ready: Workspace) -> None:
     assert not make(ready).skipped
     assert make(ready).skipped
