@@ -33,7 +33,7 @@ RARE = 0.032
 apart: 37 times in 37 million characters for 32,000 entries."""
 
 _SLOTS_BITS = 24
-_HAN_RANGES = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x31350))
+HAN_RANGES = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x31350))
 _CHECK_CHARACTERS = 100_000
 _CHECK_MERGES = 500
 
@@ -166,7 +166,7 @@ def _codes(text: str) -> np.ndarray:
 
 def _han_table() -> np.ndarray:
     table = np.zeros(0x110000, dtype=np.bool_)
-    for first, end in _HAN_RANGES:
+    for first, end in HAN_RANGES:
         table[first:end] = True
     return table
 

@@ -87,8 +87,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     inputs = _inputs(workspace, raw)
     settings = _settings(config, manifest)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
-    if folder.is_dir():
-        remove_leftovers(folder)
+    remove_leftovers(folder)
     before = read_ledger(folder)
     reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:

@@ -5,7 +5,7 @@ opens.
 Invariants: tokens encoded = tokens in segments, checked for every shard; only documents longer than a row are cut; a
 shard depends on its
 documents shards and the tokenizer alone, so workers, interruption and engine change nothing.
-Cost: one group of documents shards at a time, about 60 bytes a token while it is being packed.
+Cost: one group of documents shards at a time; 0.36 GB of memory a process on news2016zh.
 """
 
 from __future__ import annotations
@@ -134,8 +134,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         "unit_characters": config.unit_characters,
     }
     identity = fingerprint(STAGE, VERSION, settings, inputs)
-    if folder.is_dir():
-        remove_leftovers(folder)
+    remove_leftovers(folder)
     before = read_ledger(folder)
     reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
     if before is not None and not reasons:
@@ -233,7 +232,7 @@ def _batches(unit: Unit) -> Iterator[tuple[int, int, Any]]:
 
 
 @functools.lru_cache(maxsize=2)
-def _encoder(engine: str, *, folder: Path, identity: str) -> encoder.Encoder:  # noqa: ARG001  # of this work only
+def _encoder(engine: str, *, folder: Path, identity: str) -> encoder.Encoder:  # noqa: ARG001  # part of the cache's key: a tokenizer trained anew gets an encoder of its own
     return encoder.make(engine, folder)
 
 

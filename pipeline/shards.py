@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -204,12 +205,18 @@ def parts(folder: Path) -> list[Path]:
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """The documents of one shard, as (shard number, first line, batch), one row group at a time."""
     line = 0
+    with reading_part(path), pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            for batch in file.read_row_group(group, columns=columns).to_batches():
+                yield part_number(path), line, batch
+                line += batch.num_rows
+
+
+@contextmanager
+def reading_part(path: Path) -> Iterator[None]:
+    """Turn what an unreadable documents shard raises into a DamageError that names it."""
     try:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                for batch in file.read_row_group(group, columns=columns).to_batches():
-                    yield part_number(path), line, batch
-                    line += batch.num_rows
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DamageError(
             f"{path} cannot be read: {error}", hint="`corpus verify` names every damaged file and how to rebuild it."

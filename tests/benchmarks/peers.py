@@ -35,7 +35,6 @@ _REGEXES = (
 
 def datatrove_ingest(clock: Clock, *, source: str, dataset: str, out: str, simplify: bool) -> None:
     """JSON Lines reader, four cleaning regexes (and OpenCC), length filter, Parquet writer."""
-    from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.filters import LambdaFilter
     from datatrove.pipeline.formatters.base import BaseFormatter
     from datatrove.pipeline.readers import JsonlReader
@@ -59,17 +58,20 @@ def datatrove_ingest(clock: Clock, *, source: str, dataset: str, out: str, simpl
         return {"text": text, "id": str(record.pop(id_field)), "metadata": record}
 
     _empty(out)
+    steps = [
+        JsonlReader(source, glob_pattern=pattern, adapter=adapt),
+        Clean(),
+        LambdaFilter(lambda document: len(document.text) >= min_length),
+        ParquetWriter(f"{out}/documents"),
+    ]
+    _run_datatrove(clock, steps, out)
+
+
+def _run_datatrove(clock: Clock, steps: list[Any], out: str) -> None:
+    from datatrove.executor import LocalPipelineExecutor
+
     executor = LocalPipelineExecutor(
-        pipeline=[
-            JsonlReader(source, glob_pattern=pattern, adapter=adapt),
-            Clean(),
-            LambdaFilter(lambda document: len(document.text) >= min_length),
-            ParquetWriter(f"{out}/documents"),
-        ],
-        tasks=1,
-        workers=1,
-        logging_dir=f"{out}/logs",
-        skip_completed=False,
+        pipeline=steps, tasks=1, workers=1, logging_dir=f"{out}/logs", skip_completed=False
     )
     with clock:
         executor.run()
@@ -83,29 +85,21 @@ def _opencc() -> Any:
 
 def datatrove_tokens(clock: Clock, *, documents: str, tokenizer: str, out: str) -> None:
     """Parquet reader and DocumentTokenizer, without its second pass that shuffles."""
-    from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.tokens import DocumentTokenizer
 
     _empty(out)
-    executor = LocalPipelineExecutor(
-        pipeline=[
-            ParquetReader(documents, glob_pattern="part-*.parquet", recursive=False, read_metadata=False),
-            DocumentTokenizer(
-                f"{out}/tokens",
-                tokenizer_name_or_path=f"{tokenizer}/tokenizer.json",
-                eos_token=SEPARATOR,
-                shuffle_documents=False,
-                batch_size=1000,
-            ),
-        ],
-        tasks=1,
-        workers=1,
-        logging_dir=f"{out}/logs",
-        skip_completed=False,
-    )
-    with clock:
-        executor.run()
+    steps = [
+        ParquetReader(documents, glob_pattern="part-*.parquet", recursive=False, read_metadata=False),
+        DocumentTokenizer(
+            f"{out}/tokens",
+            tokenizer_name_or_path=f"{tokenizer}/tokenizer.json",
+            eos_token=SEPARATOR,
+            shuffle_documents=False,
+            batch_size=1000,
+        ),
+    ]
+    _run_datatrove(clock, steps, out)
 
 
 def datasets_clm(clock: Clock, *, documents: str, tokenizer: str, out: str, seq_length: int = 1024) -> None:

@@ -294,7 +294,7 @@ def sample(bench: Bench) -> list[Line]:
     runs = bench.turns("sample", starts)
     ours, theirs = (side(name, made, _tokens_per_second) for name, made in runs.items())
     last, tenth = (
-        side(name, runs["ours"], lambda run, key=key: 1000 * run.figures[key])  # type: ignore[misc]
+        side(name, runs["ours"], partial(_milliseconds, key))
         for name, key in (("last", "last_s"), ("tenth", "tenth_s"))
     )
     _drop(workspace, model)
@@ -414,6 +414,10 @@ def _wall_speed(megabytes: float, run: Run) -> float:
 
 def _tokens_per_second(run: Run) -> float:
     return float(run.figures["tokens"]) / run.work_s
+
+
+def _milliseconds(key: str, run: Run) -> float:
+    return 1000 * float(run.figures[key])
 
 
 def _on(simplify: bool) -> str:
