@@ -15,10 +15,12 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from corpus.pipeline.errors import WorkerError
@@ -51,6 +53,7 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
     if workers <= 1:
         yield from map(function, pieces)
         return
+    others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     pending: deque[Future[Result]] = deque()
     try:
@@ -66,7 +69,7 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
             hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
         ) from error
     finally:
-        _stop(executor)
+        _stop(executor, others)
 
 
 def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:
@@ -78,11 +81,16 @@ def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:
     return future.result()
 
 
-def _stop(executor: ProcessPoolExecutor) -> None:
-    """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held."""
-    for process in list((executor._processes or {}).values()):  # kill_workers() is of 3.14
+def _stop(executor: ProcessPoolExecutor, others: AbstractSet[BaseProcess]) -> None:
+    """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held.
+
+    Killed are all children but `others`: one that was being started when Ctrl-C came is not known to the executor, and
+    the interpreter would wait for it at its end.
+    """
+    for process in set(multiprocessing.active_children()) - others:
         process.kill()
     executor._result_queue._writer.close()  # type: ignore[attr-defined]  # or it waits for the rest of a result
+    executor._call_queue._reader.close()  # type: ignore[attr-defined]  # or for room for a piece that nobody reads
     executor.shutdown(wait=True, cancel_futures=True)
 
 

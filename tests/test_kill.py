@@ -320,8 +320,9 @@ def test_a_dead_worker_is_named(source: str, tmp_path: Path) -> None:
         assert not (documents / "ledger.json").exists()
 
 
-POOL = """
+POOL = '''
 import os, signal, sys, threading, time
+from multiprocessing.context import SpawnProcess
 import psutil
 from corpus.pipeline.errors import WorkerError
 from corpus.pipeline.pool import run_pieces
@@ -344,15 +345,39 @@ def kill_idle(which):
     workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
     workers[which].kill()
 
+def interrupted_starts(which):
+    """Ctrl-C comes when a worker runs that the executor has not noted yet."""
+    whole, started = SpawnProcess.start, []
+    def start(process):
+        whole(process)
+        started.append(process)
+        if len(started) == which:
+            time.sleep(1.0)
+            raise KeyboardInterrupt
+    SpawnProcess.start = start
+
+def pieces(how):
+    if how == "blocked":  # larger than a pipe, so there is always one half written
+        return (bytes(40 << 20) for _ in range(9))
+    return range(4)
+
 if __name__ == "__main__":
+    how = sys.argv[1]
     try:
-        for result in run_pieces({"idle": short, "sending": long}[sys.argv[1]], range(4), workers=2):
-            if result == 3:
+        if how == "starting":
+            interrupted_starts(int(sys.argv[2]))
+        work = {"idle": short, "sending": long, "starting": short, "blocked": len}[how]
+        for result in run_pieces(work, pieces(how), workers=2):
+            if how == "idle" and result == 3:
                 kill_idle(int(sys.argv[2]))
+            if how == "blocked":
+                raise KeyboardInterrupt
         print("done")
     except WorkerError:
         print("WorkerError")
-"""
+    except KeyboardInterrupt:
+        print("interrupted")
+'''
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -362,6 +387,15 @@ def test_a_worker_that_dies_when_all_is_done_holds_nobody_up(tmp_path: Path, whi
 
 def test_a_worker_that_dies_while_it_hands_over_holds_nobody_up(tmp_path: Path) -> None:
     assert pool(tmp_path, "sending") == "WorkerError"
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_an_interrupt_while_workers_start_holds_nobody_up(tmp_path: Path, which: int) -> None:
+    assert pool(tmp_path, "starting", str(which)) == "interrupted"
+
+
+def test_an_interrupt_while_a_piece_is_handed_out_holds_nobody_up(tmp_path: Path) -> None:
+    assert pool(tmp_path, "blocked") == "interrupted"
 
 
 def pool(folder: Path, *arguments: str) -> str:
