@@ -4,11 +4,13 @@ In: a function, pieces in order. Out: results in the same order, each as soon as
 Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the
 input; a worker that dies
 (killed, out of memory) ends the command with WorkerError; workers end when their parent does, however it ends.
-Processes are spawned, never forked: the parent has threads, and a forked lock is a hang.
+Processes are spawned, never forked: the parent has threads, and a forked lock is a hang. Ctrl-C is heard between calls
+of the executor, not within: what it interrupts there can leave a lock held for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -29,6 +31,8 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 _LOOK_S = 2.0
 """How often it is looked whether a worker has died that a result is waited for from."""
+_HEAR_S = 0.2
+"""How soon Ctrl-C is heard while a result is waited for."""
 
 
 def sensible(workers: int, pieces: int | None) -> int:
@@ -58,7 +62,8 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
     pending: deque[Future[Result]] = deque()
     try:
         for piece in pieces:
-            pending.append(executor.submit(function, piece))
+            with _undisturbed():
+                pending.append(executor.submit(function, piece))
             if len(pending) > workers:
                 yield _result(pending.popleft(), executor)
         while pending:
@@ -69,16 +74,46 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
             hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
         ) from error
     finally:
-        _stop(executor, others)
+        with _undisturbed():
+            _stop(executor, others)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come within are heard at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:
     """A future's result; a worker that died in the middle of sending one is seen here, the executor waits for ever."""
-    while not wait_for([future], timeout=_LOOK_S).done:
+    while not _is_done(future, _LOOK_S):
         dead = any(process.exitcode is not None for process in list((executor._processes or {}).values()))
-        if dead and not wait_for([future], timeout=_LOOK_S).done:
+        if dead and not _is_done(future, _LOOK_S):
             raise BrokenProcessPool
-    return future.result()
+    with _undisturbed():
+        return future.result()
+
+
+def _is_done(future: Future[Result], timeout_s: float) -> bool:
+    """Whether a result has come within so many seconds."""
+    for _ in range(round(timeout_s / _HEAR_S)):
+        with _undisturbed():
+            if wait_for([future], timeout=_HEAR_S).done:
+                return True
+    return False
 
 
 def _stop(executor: ProcessPoolExecutor, others: AbstractSet[BaseProcess]) -> None:

@@ -325,6 +325,7 @@ import os, signal, sys, threading, time
 from multiprocessing.context import SpawnProcess
 import psutil
 from corpus.pipeline.errors import WorkerError
+from corpus.pipeline import pool
 from corpus.pipeline.pool import run_pieces
 
 def short(number):
@@ -356,6 +357,16 @@ def interrupted_starts(which):
             raise KeyboardInterrupt
     SpawnProcess.start = start
 
+def interrupted_with_a_lock():
+    """Ctrl-C comes when the executor holds the lock of a future, as waiting for several takes them, not by `with`."""
+    whole = pool.wait_for
+    def wait_for(futures, timeout):
+        futures[0]._condition.acquire()
+        signal.raise_signal(signal.SIGINT)
+        futures[0]._condition.release()
+        return whole(futures, timeout)
+    pool.wait_for = wait_for
+
 def pieces(how):
     if how == "blocked":  # larger than a pipe, so there is always one half written
         return (bytes(40 << 20) for _ in range(9))
@@ -366,7 +377,9 @@ if __name__ == "__main__":
     try:
         if how == "starting":
             interrupted_starts(int(sys.argv[2]))
-        work = {"idle": short, "sending": long, "starting": short, "blocked": len}[how]
+        if how == "locked":
+            interrupted_with_a_lock()
+        work = {"idle": short, "sending": long, "starting": short, "blocked": len, "locked": short}[how]
         for result in run_pieces(work, pieces(how), workers=2):
             if how == "idle" and result == 3:
                 kill_idle(int(sys.argv[2]))
@@ -392,6 +405,10 @@ def test_a_worker_that_dies_while_it_hands_over_holds_nobody_up(tmp_path: Path) 
 @pytest.mark.parametrize("which", [1, 2])
 def test_an_interrupt_while_workers_start_holds_nobody_up(tmp_path: Path, which: int) -> None:
     assert pool(tmp_path, "starting", str(which)) == "interrupted"
+
+
+def test_an_interrupt_while_a_lock_is_held_holds_nobody_up(tmp_path: Path) -> None:
+    assert pool(tmp_path, "locked") == "interrupted"
 
 
 def test_an_interrupt_while_a_piece_is_handed_out_holds_nobody_up(tmp_path: Path) -> None:
