@@ -26,6 +26,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from corpus.pipeline import mojibake
+
 SEAM = "\x1e"
 _MANY_MARKS = 30
 _PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
@@ -162,6 +164,11 @@ class Cleaned:
     changed: dict[str, set[int]] = field(default_factory=dict)
 
 
+def repair_encoding(text: str) -> str:
+    """Runs of UTF-8 that were read as GBK or Latin-1 are decoded again, where that is certain."""
+    return mojibake.repair(text)
+
+
 def break_lines(text: str) -> str:
     r"""Every kind of line break becomes a newline; the corpora's `\r\r` is one break each."""
     return _BREAK.sub("\n", text.replace("\r\n", "\n"))
@@ -288,6 +295,7 @@ def collapse_lines(text: str) -> str:
 def rules(*, simplify: bool, brackets: bool) -> Table:
     """The table of rules, in the order in which they are applied."""
     steps: list[tuple[Callable[[str], str], Iterable[str]]] = [
+        (repair_encoding, mojibake.signs()),
         (break_lines, "\r\v\f\x85\u2028\u2029"),
         (unescape_entities, "&"),
         (strip_tags, "<"),

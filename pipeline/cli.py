@@ -97,6 +97,19 @@ source_option = click.option(
 min_length_option = click.option(
     "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
 )
+no_rule_option = click.option(
+    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
+)
+mask_option = click.option(
+    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
+)
+against_option = click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
+)
 
 
 @cli.command()
@@ -152,10 +165,12 @@ def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path)
 @cli.command()
 @dataset_option("all that are downloaded")
 @min_length_option
+@no_rule_option
+@mask_option
 @workers_option
 @workspace_option()
-def clean(datasets: tuple[str, ...], min_length: int | None, workers: int, workspace_dir: Path) -> None:
-    """Turn downloaded records into documents: read, clean, filter.
+def clean(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
+    """Turn downloaded records into documents: read, clean, mask, filter.
 
     \b
     Example:
@@ -168,37 +183,112 @@ def clean(datasets: tuple[str, ...], min_length: int | None, workers: int, works
             raise WorkspaceError(
                 f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
-        reports = _ingest(workspace, names, min_length, workers)
-    closing.ingest(reports)
+        reports = _ingest(workspace, names, **settings)
+    closing.ingest(reports, [])
 
 
 @cli.command()
 @dataset_option("the five corpora, or those found at --source")
 @source_option
 @min_length_option
+@no_rule_option
+@mask_option
+@click.option("--dedup/--no-dedup", default=True, show_default=True, help="Leave out documents that repeat others.")
+@against_option
 @workers_option
 @workspace_option()
 def ingest(
-    datasets: tuple[str, ...], source: str | None, min_length: int | None, workers: int, workspace_dir: Path
+    datasets: tuple[str, ...],
+    source: str | None,
+    dedup: bool,
+    against: tuple[Path, ...],
+    workspace_dir: Path,
+    **settings: Any,
 ) -> None:
-    """Download, clean, filter: everything up to documents.
+    """Download, clean, filter, find duplicates: everything up to documents.
 
-    Dropped records lie in documents/NAME/rejected/ with the reason; the ledger counts them. Official splits
-    are kept; wiki2019zh, which has none, gives 0.5 % to validation.
+    Dropped records lie in documents/NAME/rejected/ with the reason; the ledger counts them. Duplicates within
+    and across datasets, and documents that hold items of the evaluation sets, stay in documents/ and are listed
+    in dedup/ and decontaminate/; no later command uses them. Official splits are kept; wiki2019zh, which has
+    none, gives 0.5 % to validation.
 
     \b
     Examples:
       corpus ingest --dataset baike2018qa
       corpus ingest --source ~/Downloads
       corpus ingest --dataset wiki2019zh --source https://example.org/corpora/ --min-length 64
+      corpus ingest --against ceval.jsonl --against cmmlu.csv --no-rule little_han
     """
     workspace = _workspace(workspace_dir)
     reports: list[Report] = []
     with workspace.writing("ingest"):
         for name in _sources(workspace, datasets, source):
             _download(workspace, (name,), source)
-            reports += _ingest(workspace, (name,), min_length, workers)
-    closing.ingest(reports)
+            reports += _ingest(workspace, (name,), **settings)
+        lists = _leave_out(workspace, dedup=dedup, against=against, workers=settings["workers"])
+        left_out = _left_out(workspace, reports) if lists else []
+    closing.ingest(reports, left_out, lists)
+
+
+@cli.command()
+@dataset_option("all that have documents")
+@click.option("--near/--no-near", default=True, show_default=True, help="Count documents that are nearly alike, too.")
+@click.option(
+    "--threshold", type=float, default=0.8, show_default=True, help="Least similarity (Jaccard, of shingles of 5)."
+)
+@workers_option
+@workspace_option()
+def dedup(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
+    """Find documents that repeat others, within and across datasets.
+
+    Script, width, punctuation and blanks do not count. One document of each group stays: one of the test split,
+    else of validation, else the first in the order of datasets, files and records; the others are listed in
+    dedup/NAME.parquet and no later command uses them.
+
+    \b
+    Examples:
+      corpus dedup
+      corpus dedup --threshold 0.9
+    """
+    from corpus.pipeline import dedup as stage
+
+    workspace = _workspace(workspace_dir)
+    config = _config(stage.DedupConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    with workspace.writing("dedup"):
+        report = stage.run(config, workspace, progress=console.Console())
+    closing.dedup(report)
+
+
+@cli.command()
+@dataset_option("all that have documents")
+@against_option
+@click.option(
+    "--field", "fields", multiple=True, metavar="NAME", help="Field of the items, dotted when nested.  [default: all]"
+)
+@click.option("--cut", is_flag=True, help="Cut the shared span out of prose instead of leaving the document out.")
+@click.option("--min-share", type=float, metavar="X", help="Least share of an item's text that counts.")
+@workers_option
+@workspace_option()
+def decontaminate(datasets: tuple[str, ...], workspace_dir: Path, min_share: float | None, **settings: Any) -> None:
+    """Find documents that hold items of evaluation sets.
+
+    Compares spans of 13 characters; script, width, punctuation and blanks do not count. The documents are listed
+    in decontaminate/NAME.parquet with the item and the shared span, and no later command uses them. The sets are
+    kept in the workspace: left out, --against means those that were given before.
+
+    \b
+    Examples:
+      corpus decontaminate --against ceval.jsonl --against cmmlu.csv
+      corpus decontaminate --against gaokao.jsonl --field question --cut
+    """
+    from corpus.pipeline import decontaminate as stage
+
+    workspace = _workspace(workspace_dir)
+    settings |= {} if min_share is None else {"min_share": min_share}
+    config = _config(stage.DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    with workspace.writing("decontaminate"):
+        report = stage.run(config, workspace, progress=console.Console())
+    closing.decontaminate(report)
 
 
 @cli.command()
@@ -394,7 +484,9 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
     with workspace.writing("demo"):
         console.write("1. Records become documents")
         _download(workspace, (BUILT_IN,), None)
-        closing.ingest(_ingest(workspace, (BUILT_IN,), None, 0))
+        reports = _ingest(workspace, (BUILT_IN,))
+        lists = _leave_out(workspace, dedup=True, against=(), workers=0)
+        closing.ingest(reports, _left_out(workspace, reports), lists)
         console.write("\n2. Documents become rows of tokens")
         closing.pack(
             _pack(workspace, (BUILT_IN,), vocab_size=_DEMO_VOCABULARY, seq_length=256, strategy="best-fit", workers=0)
@@ -462,6 +554,37 @@ def verify(workspace_dir: Path) -> None:
     console.write(
         f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
     )
+
+
+@cli.command()
+@dataset_option("all that have documents")
+@click.option("--reason", metavar="R", help="Only what this rule, mask or list did; see the closing table of ingest.")
+@click.option("--show", "state", type=click.Choice(["kept", "changed", "dropped", "left-out"]), help="Only these.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most shown.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed shows others.")
+@workspace_option()
+def inspect(
+    datasets: tuple[str, ...], reason: str | None, state: str | None, limit: int, seed: int, workspace_dir: Path
+) -> None:
+    """Show random documents as they are: kept, changed, dropped or left out, before and after.
+
+    What cleaning took is marked [-so-], what it put {+so+}; in colour on a terminal. A document left out as a
+    duplicate is shown against the one that is used in its place.
+
+    \b
+    Examples:
+      corpus inspect --dataset news2016zh -n 5
+      corpus inspect --reason repeated_spans
+      corpus inspect --reason mobile_number --show changed
+    """
+    from corpus.pipeline import inspect as stage
+
+    workspace = _workspace(workspace_dir)
+    names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    for shown in stage.sample(workspace, names, state=state or "", reason=reason or "", limit=limit, seed=seed):
+        closing.shown(shown)
 
 
 @cli.command()
@@ -564,11 +687,34 @@ def _download(workspace: Workspace, datasets: Sequence[str], source: str | None)
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
-def _ingest(workspace: Workspace, datasets: Sequence[str], min_length: int | None, workers: int) -> list[Report]:
+def _ingest(workspace: Workspace, datasets: Sequence[str], **settings: Any) -> list[Report]:
     from corpus.pipeline import ingest as stage
 
-    configs = [_config(stage.IngestConfig, dataset=name, min_length=min_length, workers=workers) for name in datasets]
+    configs = [_config(stage.IngestConfig, dataset=name, **settings) for name in datasets]
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
+
+
+def _leave_out(workspace: Workspace, *, dedup: bool, against: tuple[Path, ...], workers: int) -> list[Report]:
+    """Find duplicates, and contamination when there are evaluation sets, in all documents of the workspace."""
+    from corpus.pipeline import decontaminate as contamination_stage
+    from corpus.pipeline import dedup as stage
+    from corpus.pipeline.workspace import read_ledger
+
+    progress = console.Console()
+    reports = []
+    if dedup:
+        reports.append(stage.run(_config(stage.DedupConfig, workers=workers), workspace, progress=progress))
+    if against or read_ledger(workspace.decontaminate) is not None:
+        config = _config(contamination_stage.DecontaminateConfig, against=against, workers=workers)
+        reports.append(contamination_stage.run(config, workspace, progress=progress))
+    return reports
+
+
+def _left_out(workspace: Workspace, reports: Sequence[Report]) -> list[Any]:
+    """What the lists keep out of each dataset."""
+    from corpus.pipeline import selection
+
+    return [selection.load(workspace, report.ledger.dataset or "") for report in reports]
 
 
 def _pack(

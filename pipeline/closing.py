@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpus.pipeline import console
 
 if TYPE_CHECKING:
+    from corpus.pipeline.inspect import Shown
+    from corpus.pipeline.selection import Selection
     from corpus.pipeline.trace import Dropped, Origin, Segment
     from corpus.pipeline.workspace import Report
 
@@ -24,19 +26,82 @@ def download(reports: Sequence[Report]) -> None:
     ledgers(reports)
 
 
-def ingest(reports: Sequence[Report]) -> None:
-    """Records, documents and what was dropped, by reason."""
+def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequence[Report] = ()) -> None:
+    """Records, documents, what was dropped, left out and masked, and why."""
     rows: list[tuple[object, ...]] = []
-    for report in reports:
+    for index, report in enumerate(reports):
         counts = report.ledger.counts
-        dropped = sum(counts["dropped"].values())
+        out = left_out[index].documents.total() if left_out else 0
         characters = sum(counts["characters"].values())
-        rows.append((report.ledger.dataset, counts["records"], counts["documents"], dropped, characters, state(report)))
-    console.table(("dataset", "records", "documents", "dropped", "characters", "state"), rows)
-    for report in reports:
-        why = ", ".join(f"{reason} {count:,}" for reason, count in report.ledger.counts["dropped"].items())
-        console.write(f"{report.ledger.dataset}: dropped: {why or 'nothing'}")
-    ledgers(reports)
+        characters -= left_out[index].characters.total() if left_out else 0
+        dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
+        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, _short(characters)))
+    console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
+    for index, report in enumerate(reports):
+        name, counts = report.ledger.dataset, report.ledger.counts
+        console.write(f"{name}: {state(report)}; dropped: {_listed(counts['dropped'])}")
+        if left_out and left_out[index].reasons:
+            console.write(f"{name}: left out: {_listed(left_out[index].reasons)}")
+        if counts["masked"]:
+            console.write(f"{name}: masked: {_listed(counts['masked'])}")
+    ledgers([*reports, *lists])
+
+
+def _short(count: int) -> str:
+    """A number as people say it.
+
+    >>> _short(1_234_567), _short(950)
+    ('1.2 M', '950')
+    """
+    for size, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return str(count)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def shown(entry: Shown) -> None:
+    """A document, with what was done to it marked."""
+    console.write(f"--- {entry.dataset} {entry.id}: {entry.state}: {entry.why}")
+    console.marked(entry.pieces)
+
+
+def dedup(report: Report) -> None:
+    """Documents of each dataset that repeat others, and between which datasets."""
+    counts = report.ledger.counts
+    rows: list[tuple[object, ...]] = []
+    for name, seen in counts["datasets"].items():
+        documents, exact, near = (sum(seen[key].values()) for key in ("documents", "exact_duplicate", "near_duplicate"))
+        rows.append((name, documents, exact, near, documents - exact - near))
+    title = f"dedup: {counts['clusters']:,} groups, {state(report)}"
+    console.table(("dataset", "documents", "exact", "nearly alike", "left"), rows, title=title)
+    for name, kept in counts["pairs"].items():
+        others = {other: count for other, count in kept.items() if other != name}
+        if others:
+            console.write(f"{name}: repeats documents of other datasets: {_listed(others)}")
+    if counts["largest_clusters"]:
+        console.write(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
+    ledgers([report])
+
+
+def decontaminate(report: Report) -> None:
+    """Documents of each dataset that hold evaluation items, and which sets were hit."""
+    counts = report.ledger.counts
+    rows: list[tuple[object, ...]] = []
+    for name, seen in counts["datasets"].items():
+        documents, contaminated = (sum(seen[key].values()) for key in ("documents", "contaminated"))
+        rows.append((name, documents, contaminated, seen["spans"], documents - seen["whole"]))
+    title = f"decontaminate: {counts['passages']:,} passages, {state(report)}"
+    console.table(("dataset", "documents", "contaminated", "spans cut", "left"), rows, title=title)
+    sets = [
+        (name, each["items"], each["items_hit"], each["hits"], each["items_too_short"])
+        for name, each in counts["evals"].items()
+    ]
+    console.table(("evaluation set", "items", "found", "hits", "too short"), sets)
+    ledgers([report])
 
 
 def tokenizer(report: Report) -> None:

@@ -87,6 +87,28 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, title: s
     RichConsole().print(shown)
 
 
+def marked(pieces: Sequence[tuple[str, str]]) -> None:
+    """A text in which what is gone and what is new stand out: by colour on a terminal, by brackets elsewhere."""
+    from rich.console import Console as RichConsole  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    screen = RichConsole(highlight=False, soft_wrap=True)
+    brackets = {"gone": ("[-", "-]"), "new": ("{+", "+}")} if screen.no_color or not screen.is_terminal else {}
+    styles = {"gone": "red strike", "new": "green underline", "more": "dim"}
+    line = Text()
+    for kind, text in pieces:
+        opening, closing = brackets.get(kind, ("", ""))
+        line.append(opening + _visible(text) + closing, style=styles.get(kind, ""))
+    screen.print(line)
+
+
+def _visible(text: str) -> str:
+    """A stranger's text without what would command a terminal; line breaks stay."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else repr(character)[1:-1] for character in text
+    )
+
+
 def failure(error: CorpusError) -> None:
     """A named failure in one or two lines on standard error."""
     print(f"Error: {error.message}", file=sys.stderr)  # noqa: T201

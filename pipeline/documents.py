@@ -14,21 +14,24 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean import clean_all, rules
 from corpus.pipeline.errors import BooksError, ShapeError
-from corpus.pipeline.filter import Limits, judge
-from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.filter import Document, Limits, judge_all, swapped
+from corpus.pipeline.manifest import Manifest, Quality
+from corpus.pipeline.mask import mask_all
 from corpus.pipeline.read import Block, File, Piece, read
 from corpus.pipeline.records import SHAPE_REASONS, Parsed, Reject, composer, parser, parts_of
 from corpus.pipeline.shards import COUNTS_KEY, DOCUMENT_SCHEMA, FINGERPRINT_KEY, REJECTED_SCHEMA, part_name
-from corpus.pipeline.workspace import atomic
+from corpus.pipeline.trim import trim
+from corpus.pipeline.workspace import Workspace, atomic, read_ledger
 
 _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
@@ -45,11 +48,12 @@ class Counts:
     characters: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     cleaned: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Counts) -> None:
         """Sum two books."""
         self.records += other.records
-        for name in ("documents", "characters", "dropped", "cleaned"):
+        for name in ("documents", "characters", "dropped", "cleaned", "masked"):
             getattr(self, name).update(getattr(other, name))
 
     def check(self, where: str) -> None:
@@ -66,6 +70,7 @@ class Counts:
             "splits": dict(sorted(self.documents.items())),
             "dropped": dict(sorted(self.dropped.items())),
             "cleaned": dict(sorted(self.cleaned.items())),
+            "masked": dict(sorted(self.masked.items())),
             "characters": dict(sorted(self.characters.items())),
         }
 
@@ -78,6 +83,7 @@ class Counts:
             characters=Counter(values["characters"]),
             dropped=Counter(values["dropped"]),
             cleaned=Counter(values["cleaned"]),
+            masked=Counter(values["masked"]),
         )
 
 
@@ -97,7 +103,7 @@ def make_part(
     with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
         for span in piece.spans:
             before = counts.dropped.copy(), counts.records, dropped.rows
-            maker = _Maker(span.file, manifest, Limits(min_length=min_length), counts)
+            maker = _Maker(span.file, manifest, limits_of(manifest, min_length), counts)
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
                 if kept.characters >= _GROUP_CHARACTERS:
@@ -108,6 +114,24 @@ def make_part(
             _write_rejected(folder / "rejected" / name, dropped, identity)
         _sign(writer, identity, counts.to_dict())
     return piece.number, counts
+
+
+def ingested(workspace: Workspace, dataset: str) -> Manifest:
+    """The manifest with the switches that a dataset's documents were made with."""
+    manifest = manifests.load(dataset)
+    ledger = read_ledger(workspace.documents(dataset))
+    if ledger is None:
+        return manifest
+    quality: dict[str, Any] = ledger.config["quality"]
+    return replace(
+        manifest, quality=Quality(**{**quality, "off": tuple(quality["off"]), "mask": tuple(quality["mask"])})
+    )
+
+
+def limits_of(manifest: Manifest, min_length: int) -> Limits:
+    """What a dataset's documents must fulfil."""
+    quality = manifest.quality
+    return Limits(min_length=min_length, min_han=quality.min_han, adverts=quality.adverts, off=frozenset(quality.off))
 
 
 class _Columns:
@@ -151,6 +175,9 @@ class _Maker:
         self.limits = limits
         self.counts = counts
         self.share = manifest.validation_share
+        self.form = shape.form
+        self.trim = manifest.quality.trim and shape.form != "translation"
+        self.kinds = manifest.quality.mask
 
     def make(self, block: Block, kept: _Columns, dropped: _Columns) -> None:
         records, too_large = block
@@ -158,27 +185,68 @@ class _Maker:
         self.counts.records += len(records) + len(too_large)
         self._clean(parsed)
         rejects = [*too_large, *parsed.rejects]
-        compose, width, limits = self.compose, self.width, self.limits
-        for index, offset in enumerate(parsed.offsets):
-            text, prompt_length = compose(parsed.texts[index * width : (index + 1) * width])
+        documents = self._composed(parsed)
+        for index, (document, verdict) in enumerate(zip(documents, judge_all(documents, self.limits), strict=True)):
+            offset = parsed.offsets[index]
             name = f"{parsed.names[index]}@{self.file.tail}:{offset}"
-            verdict = judge(text, prompt_length, limits)
             if verdict is not None:
                 rejects.append(Reject(offset, verdict[0], verdict[1], parsed.raws[index], name))
                 continue
+            text = document.text
             split = self.file.split if self.file.split != "hash" else self._split(name)
-            kept.append(name, text, prompt_length, split, self.file.path, offset, parsed.metas[index])
+            kept.append(name, text, document.prompt_length, split, self.file.path, offset, parsed.metas[index])
             kept.characters += len(text)
             self.counts.documents[split] += 1
             self.counts.characters[split] += len(text)
         for reject in sorted(rejects, key=lambda reject: reject.offset):
             self._drop(reject, dropped)
 
+    def one(self, raw: bytes) -> tuple[str, Document]:
+        """A record's fields put together as they came, and its document."""
+        parsed = self._plain([(0, raw)]) if self.text_only else self.parse([(0, raw)])
+        if not parsed.offsets:
+            return "", Document("", 0, self.form, ())
+        before = self.compose(parsed.texts)[0]
+        self._clean(parsed)
+        return before, self._composed(parsed)[0]
+
+    def _composed(self, parsed: Parsed) -> list[Document]:
+        """The records' documents, from their cleaned parts."""
+        documents: list[Document] = []
+        for first in range(0, len(parsed.texts), self.width):
+            parts = parsed.texts[first : first + self.width]
+            text, prompt_length = self.compose(parts)
+            documents.append(Document(text, prompt_length, self.form, parts))
+        return documents
+
     def _clean(self, parsed: Parsed) -> None:
         cleaned = clean_all(parsed.texts, self.rules)
         parsed.texts = cleaned.texts
-        for rule, positions in cleaned.changed.items():
-            self.counts.cleaned[rule] += len({position // self.width for position in positions})
+        changed = dict(cleaned.changed)
+        if self.trim:
+            changed["trim"] = self._trim(parsed.texts)
+        if self.form == "translation":
+            changed["swap_sides"] = _swap(parsed.texts)
+        for rule, positions in changed.items():
+            if positions:
+                self.counts.cleaned[rule] += len({position // self.width for position in positions})
+        if self.kinds:
+            masked = mask_all(parsed.texts, self.kinds)
+            parsed.texts = masked.texts
+            self.counts.masked.update(masked.counts)
+
+    def _trim(self, texts: list[str]) -> set[int]:
+        """Cut the lines that frame the last part of each record; what is left is cleaned once more."""
+        changed: list[int] = []
+        for position in range(self.width - 1, len(texts), self.width):
+            trimmed = trim(texts[position])
+            if trimmed != texts[position]:
+                texts[position] = trimmed
+                changed.append(position)
+        again = clean_all([texts[position] for position in changed], self.rules)
+        for position, text in zip(changed, again.texts, strict=True):
+            texts[position] = text
+        return set(changed)
 
     def _plain(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
         """Records of the plain-text layout: all text, no fields."""
@@ -203,6 +271,36 @@ class _Maker:
     def _split(self, name: str) -> str:
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return "validation" if int.from_bytes(digest, "big") < self.share * 2**64 else "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a record gives, step by step."""
+
+    before: str
+    """Its fields put together as they came."""
+    text: str
+    """The document; empty when the record does not have the shape."""
+    prompt_length: int
+    rules: tuple[str, ...]
+    """The cleaning rules and kinds of personal data that changed it."""
+
+
+def rebuild(manifest: Manifest, file: File, raw: bytes) -> Rebuilt:
+    """One record made into a document again."""
+    counts = Counts()
+    maker = _Maker(file, manifest, limits_of(manifest, 0), counts)
+    before, document = maker.one(raw)
+    rules = tuple(counts.cleaned) + tuple(f"mask {kind}" for kind in counts.masked)
+    return Rebuilt(before, document.text, document.prompt_length, rules)
+
+
+def _swap(texts: list[str]) -> set[int]:
+    """Put the sides of translations that stand in each other's place right."""
+    changed = swapped(texts)
+    for source in changed:
+        texts[source], texts[source + 1] = texts[source + 1], texts[source]
+    return set(changed)
 
 
 def _check_shape(

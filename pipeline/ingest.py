@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,10 @@ from typing import Any
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import Counts, make_part
-from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
+from corpus.pipeline.filter import QUALITY
 from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.mask import KINDS
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read import File, Piece, cut, list_files
@@ -42,7 +44,7 @@ from corpus.pipeline.workspace import (
 )
 
 STAGE = "ingest"
-VERSION = 2
+VERSION = 3
 PIECE_BYTES = 32 << 20
 _WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
 
@@ -57,6 +59,10 @@ class IngestConfig:
     """Shortest document kept, in characters; the manifest's own when None."""
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
+    off: tuple[str, ...] = ()
+    """Filter rules that are switched off, besides those of the manifest."""
+    mask: bool = True
+    """Whether personal data becomes placeholders, as the manifest says for each kind."""
     piece_bytes: int = PIECE_BYTES
     """Bytes of records that one documents shard is made of."""
 
@@ -64,6 +70,9 @@ class IngestConfig:
         """Check what a user can get wrong."""
         if self.min_length is not None and self.min_length < 0:
             raise ValueError(f"--min-length must not be negative, is {self.min_length}")
+        for rule in self.off:
+            if rule not in QUALITY:
+                raise ValueError(f"--no-rule must be one of {', '.join(QUALITY)}, is {rule}")
         if self.workers < 0:
             raise ValueError(f"--workers must not be negative, is {self.workers}")
         if self.piece_bytes < 1:
@@ -82,7 +91,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
 
     """
     watch = Stopwatch()
-    manifest = manifests.load(config.dataset)
+    manifest = _switched(manifests.load(config.dataset), config)
     raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
     inputs = _inputs(workspace, raw)
     settings = _settings(config, manifest)
@@ -139,14 +148,27 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
     return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
 
 
+def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
+    """The manifest with what the configuration switches off."""
+    quality = manifest.quality
+    for known, named, what in ((QUALITY, quality.off, "off"), (KINDS, quality.mask, "mask")):
+        odd = [name for name in named if name not in known]
+        if odd:
+            raise ManifestError(f"{manifest.name}.toml: quality.{what}: {odd[0]!r} is not one of {', '.join(known)}")
+    off = tuple(sorted({*quality.off, *config.off}))
+    return replace(manifest, quality=replace(quality, off=off, mask=quality.mask if config.mask else ()))
+
+
 def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
     """Everything that decides the result, as the ledger shows it."""
+    quality = asdict(manifest.quality)
     shapes = repr((manifest.members, sorted(manifest.shapes.items())))
     return {
         "min_length": manifest.min_length if config.min_length is None else config.min_length,
         "simplify": manifest.simplify,
         "drop_empty_brackets": manifest.drop_empty_brackets,
         "validation_share": manifest.validation_share,
+        "quality": {name: list(value) if type(value) is tuple else value for name, value in quality.items()},
         "piece_bytes": config.piece_bytes,
         "manifest": hashlib.sha256(shapes.encode()).hexdigest()[:16],
         "opencc": version("OpenCC") if manifest.simplify else "",

@@ -79,6 +79,22 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Quality:
+    """What is asked of a dataset's documents, and what is done to them, beyond cleaning."""
+
+    min_han: float
+    """Smallest share of Han among the characters that are not blank."""
+    trim: bool
+    """Whether lines that only frame a text (editor, source, codes to scan) are cut from its ends."""
+    adverts: bool
+    """Whether documents that mostly advertise are dropped."""
+    off: tuple[str, ...]
+    """Filter rules that are switched off."""
+    mask: tuple[str, ...]
+    """Kinds of personal data that become placeholders."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """One dataset."""
 
@@ -105,6 +121,7 @@ class Manifest:
     """Whether Traditional characters become Simplified ones."""
     drop_empty_brackets: bool
     """Whether brackets that an extraction emptied are taken out."""
+    quality: Quality
     mirrors: tuple[Mirror, ...]
     members: tuple[Member, ...]
     shapes: dict[str, Shape]
@@ -171,6 +188,7 @@ def parse(text: str, *, where: str) -> Manifest:
         validation_share=table.take("validation_share", float, default=0.005),
         simplify=table.take("simplify", bool),
         drop_empty_brackets=table.take("drop_empty_brackets", bool),
+        quality=_quality(table.table("quality", {})),
         mirrors=tuple(_mirror(entry) for entry in table.tables("mirrors")),
         members=members,
         shapes=shapes,
@@ -218,13 +236,27 @@ class _Table:
                 raise ManifestError(f"{self.where}: {self.path}{key}[{index}]: must be a table, is {entry!r}")
         return [_Table(entry, self.where, f"{self.path}{key}[{index}].") for index, entry in enumerate(entries)]
 
-    def table(self, key: str) -> _Table:
-        return _Table(self.take(key, dict), self.where, f"{self.path}{key}.")
+    def table(self, key: str, default: dict[str, Any] | None = None) -> _Table:
+        return _Table(self.take(key, dict, default), self.where, f"{self.path}{key}.")
 
     def finish(self) -> None:
         if self.values:
             key = next(iter(self.values))
             raise ManifestError(f"{self.where}: {self.path}{key}: unknown key")
+
+
+def _quality(entry: _Table) -> Quality:
+    quality = Quality(
+        min_han=entry.take("min_han", float, default=0.0),
+        trim=entry.take("trim", bool, default=False),
+        adverts=entry.take("adverts", bool, default=False),
+        off=entry.strings("off", []),
+        mask=entry.strings("mask", []),
+    )
+    entry.finish()
+    if not 0 <= quality.min_han <= 1:
+        raise ManifestError(f"{entry.where}: {entry.path}min_han: {quality.min_han} is not a share between 0 and 1")
+    return quality
 
 
 def _mirror(entry: _Table) -> Mirror:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus.pipeline import encoder, packing, tokenizer
+from corpus.pipeline import encoder, packing, selection, tokenizer
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.pool import run_pieces, sensible
@@ -55,7 +55,7 @@ from corpus.pipeline.workspace import (
 )
 
 STAGE = "pack"
-VERSION = 2
+VERSION = 3
 SEQ_LENGTH = 1024
 STRATEGIES = ("best-fit", "concat")
 LONGEST_ROW = 1 << 20
@@ -125,7 +125,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     """
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset)
-    inputs = _inputs(workspace, name)
+    chosen = selection.load(workspace, name)
+    inputs = _inputs(workspace, name, chosen)
     form = _form(workspace.tokenizer)
     settings = {
         "seq_length": config.seq_length,
@@ -151,12 +152,20 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     (folder / LEDGER).unlink(missing_ok=True)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
-    counts = _pack_all(config, workspace, units, kept, engine, identity, form, progress)
+    work = partial(
+        pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, engine=engine, config=config, identity=identity,
+        form=form, chosen=chosen,
+    )  # fmt: skip
+    counts = _pack_all(config, workspace, units, kept, work, chosen, progress)
     _describe(folder, units, config.seq_length, form.vocab_size, name, identity)
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
         outputs=[workspace.file_digest(path, folder) for path in _outputs(folder)],
-        counts={"splits": {split: dict(counts[split]) for split in counts}, "encoder_check": check},
+        counts={
+            "splits": {split: dict(counts[split]) for split in counts},
+            "encoder_check": check,
+            "left_out": dict(sorted(chosen.reasons.items())),
+        },
         fingerprint=identity,
     )  # fmt: skip
     write_ledger(
@@ -172,8 +181,9 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
 
 
 def pack_unit(
-    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, config: PackConfig, identity: str, form: Form
-) -> dict[str, int]:
+    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, config: PackConfig, identity: str, form: Form,
+    chosen: selection.Selection,
+) -> dict[str, int]:  # fmt: skip
     """Encode and pack one unit and write its shard; runs in a worker. Returns the books of the shard.
 
     Raises:
@@ -182,7 +192,7 @@ def pack_unit(
 
     """
     encode = _encoder(engine, folder=tokenizer_folder, identity=identity).encode
-    ids, lengths, references, characters = _encode(unit, encode, form)
+    ids, lengths, references, characters = _encode(unit, encode, form, chosen)
     plan = (packing.best_fit if config.strategy == "best-fit" else packing.concat)(lengths, config.seq_length)
     rows = packing.fill(plan, ids, np.cumsum(lengths) - lengths, config.seq_length, form.pad)
     counts = {
@@ -204,7 +214,10 @@ def pack_unit(
 
 
 def _encode(
-    unit: Unit, encode: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]], form: Form
+    unit: Unit,
+    encode: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]],
+    form: Form,
+    chosen: selection.Selection,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Ids of a unit's documents with the separator after each, their lengths, references, and characters in all."""
     narrow = np.uint16 if form.vocab_size <= 1 << 16 else np.uint32
@@ -212,7 +225,7 @@ def _encode(
     sizes: list[np.ndarray] = []
     references: list[np.ndarray] = []
     characters = 0
-    for shard, line, batch in _batches(unit):
+    for shard, lines, batch in _batches(unit, chosen):
         wanted = np.flatnonzero(np.asarray(batch["split"].to_numpy(zero_copy_only=False) == unit.split))
         if len(wanted) == 0:
             continue
@@ -222,13 +235,15 @@ def _encode(
         flat, counts = encode(strings)
         flats.append(np.insert(flat.astype(narrow), np.cumsum(counts), form.separator))
         sizes.append(counts + 1)
-        references.append(document_ref(shard, line + wanted.astype(np.int64)))
+        references.append(document_ref(shard, lines[wanted]))
+    if not flats:  # every document of the unit is left out
+        return np.zeros(0, narrow), np.zeros(0, np.int64), np.zeros(0, np.int64), 0
     return np.concatenate(flats), np.concatenate(sizes), np.concatenate(references), characters
 
 
-def _batches(unit: Unit) -> Iterator[tuple[int, int, Any]]:
+def _batches(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[int, np.ndarray, Any]]:
     for path in unit.parts:
-        yield from read_part(path, ["text", "split"])
+        yield from selection.read_selected(path, ["text", "split"], chosen)
 
 
 @functools.lru_cache(maxsize=2)
@@ -244,19 +259,9 @@ def _form(folder: Path) -> Form:
     return Form(model.get_vocab_size(), separator, pad)
 
 
-def _inputs(workspace: Workspace, name: str) -> list[FileDigest]:
-    documents = read_ledger(workspace.documents(name))
-    if documents is None:
-        raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
-    folder = workspace.documents(name)
-    for output in documents.outputs:
-        path = folder / output.path
-        if not path.is_file() or workspace.digest(path) != output.sha256:
-            raise DamageError(
-                f"{path} is not what its ledger says",
-                hint=f"Delete it and run `corpus ingest --dataset {name}`: only it is made again.",
-            )
-    return [workspace.file_digest(folder / LEDGER), _tokenizer_digest(workspace)]
+def _inputs(workspace: Workspace, name: str, chosen: selection.Selection) -> list[FileDigest]:
+    selection.documents_of(workspace, name)
+    return [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
 
 
 def _tokenizer_digest(workspace: Workspace) -> FileDigest:
@@ -324,14 +329,14 @@ def _keep_current(
 
 
 def _pack_all(
-    config: PackConfig, workspace: Workspace, units: Sequence[Unit], kept: Mapping[str, dict[str, int]], engine: str,
-    identity: str, form: Form, progress: Progress,
-) -> dict[str, Counter[str]]:  # fmt: skip
-    work = partial(
-        pack_unit, folder=workspace.packed(config.dataset), tokenizer_folder=workspace.tokenizer, engine=engine,
-        config=config,
-        identity=identity, form=form,
-    )  # fmt: skip
+    config: PackConfig,
+    workspace: Workspace,
+    units: Sequence[Unit],
+    kept: Mapping[str, dict[str, int]],
+    work: Callable[[Unit], dict[str, int]],
+    chosen: selection.Selection,
+    progress: Progress,
+) -> dict[str, Counter[str]]:
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     missing = [unit for unit in units if unit.file not in kept]
     progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
@@ -342,18 +347,22 @@ def _pack_all(
             progress.advance(unit.characters)
     finally:
         progress.end()
-    _check_books(workspace, config.dataset, books)
+    _check_books(workspace, config.dataset, books, chosen)
     return books
 
 
-def _check_books(workspace: Workspace, name: str, books: Mapping[str, Counter[str]]) -> None:
-    """Every document of the ledger of documents is in the rows, with all its characters."""
+def _check_books(
+    workspace: Workspace, name: str, books: Mapping[str, Counter[str]], chosen: selection.Selection
+) -> None:
+    """Every document of the ledger of documents is in the rows with all its characters, or was left out."""
     documents = read_ledger(workspace.documents(name))
     expected = documents.counts if documents else {"splits": {}, "characters": {}}
     for split, count in expected["splits"].items():
         found = books.get(split, Counter())
-        if found["documents"] != count or found["characters"] != expected["characters"][split]:
-            raise BooksError(f"{name}, {split}: {count:,} documents, {found['documents']:,} packed")
+        packed, characters = found["documents"], found["characters"]
+        out, cut = chosen.documents[split], chosen.characters[split]
+        if packed + out != count or characters + cut != expected["characters"][split]:
+            raise BooksError(f"{name}, {split}: {count:,} documents are not {packed:,} packed and {out:,} left out")
 
 
 def _describe(folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: int, name: str, identity: str) -> None:

@@ -93,8 +93,8 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
+    for caught in came[:1]:
+        signal.raise_signal(caught)
 
 
 def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:

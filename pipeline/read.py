@@ -32,7 +32,6 @@ from typing import IO, Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import Manifest
@@ -51,7 +50,6 @@ _DAMAGE = (
     zlib.error,
     EOFError,
     lzma.LZMAError,
-    zstandard.ZstdError,
     tarfile.TarError,
     gzip.BadGzipFile,
     NotImplementedError,
@@ -140,7 +138,8 @@ def cut(raw: Path, files: Sequence[File], piece_bytes: int, notes: list[str] | N
             yield Piece(number, tuple(group))
             number, group, group_bytes = number + 1, [], 0
         if small:
-            blocks = tuple(_blocks(tape.open(file), file, 0, None)) if file.codec == "tar" else None
+            with _named(raw / file.container, file.path):
+                blocks = tuple(_blocks(tape.open(file), file, 0, None)) if file.codec == "tar" else None
             group.append(Span(file, 0, None, blocks))
             group_bytes += file.bytes or 0
             continue
@@ -179,6 +178,24 @@ def record_at(raw: Path, file: File, offset: int) -> bytes:
     raise SourceError(f"{file.path}: no record begins at {offset}")
 
 
+def records_at(raw: Path, file: File, offsets: Sequence[int]) -> dict[int, bytes]:
+    """Records as they came, by their offsets; the file is read once, from the first to the last of them.
+
+    Raises:
+        SourceError: at one of the offsets no record begins.
+
+    """
+    wanted = set(offsets)
+    found: dict[int, bytes] = {}
+    if wanted:
+        for records, rejects in read(raw, Span(file, min(wanted), max(wanted) + 1)):
+            found.update((at, record) for at, record in records if at in wanted)
+            found.update((reject.offset, reject.raw) for reject in rejects if reject.offset in wanted)
+    for missing in sorted(wanted - found.keys()):
+        raise SourceError(f"{file.path}: no record begins at {missing}")
+    return found
+
+
 @contextmanager
 def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
     """A file of records as a stream of its bytes, unpacked on the way.
@@ -188,24 +205,30 @@ def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
 
     """
     path = raw / file.container
+    with _named(path, file.path), path.open("rb") as packed:
+        if file.codec == "zip":
+            with _zip_member(path, file.path) as stream:
+                yield stream
+        elif file.codec == "tar":
+            yield _Tape(raw).open(file)
+        elif file.codec == "plain":
+            yield packed
+        else:
+            with _decompressor(packed, file.codec) as stream:
+                yield _Bounded(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
+
+
+@contextmanager
+def _named(path: Path, member: str) -> Iterator[None]:
+    """Turn what a damaged archive raises within into an ArchiveError that names it."""
     try:
-        with path.open("rb") as packed:
-            if file.codec == "zip":
-                with _zip_member(path, file.path) as stream:
-                    yield stream
-            elif file.codec == "tar":
-                yield _Tape(raw).open(file)
-            elif file.codec == "plain":
-                yield packed
-            else:
-                with _decompressor(packed, file.codec) as stream:
-                    yield _Bounded(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
+        yield
     except OSError as error:
         if error.errno is not None and not isinstance(error, _DAMAGE):
             raise
-        raise _damaged(path, file.path, error) from error  # bz2 says no more than OSError
+        raise _damaged(path, member, error) from error  # bz2 and zstd say no more than OSError
     except _DAMAGE as error:
-        raise _damaged(path, file.path, error) from error
+        raise _damaged(path, member, error) from error
 
 
 class _Tape:
@@ -219,7 +242,7 @@ class _Tape:
     def open(self, file: File) -> IO[bytes]:
         """The stream of a member; it ends when the next one is asked for."""
         path = self._raw / file.container
-        try:
+        with _named(path, file.path):
             for fresh in (False, True):
                 if fresh or self._container != file.container or self._archive is None:
                     self._container, self._archive = file.container, _open_tar(path)
@@ -228,8 +251,6 @@ class _Tape:
                     if stream is not None:
                         return stream
                     self._archive.members = []  # type: ignore[attr-defined]  # it would remember every header
-        except _DAMAGE as error:
-            raise _damaged(path, file.path, error) from error
         raise ArchiveError(f"{path}: {file.path} is no longer in it")
 
 
@@ -304,7 +325,7 @@ def _decompressor(packed: IO[bytes], codec: str) -> Any:
         return gzip.GzipFile(fileobj=packed)
     if codec == "xz":
         return lzma.LZMAFile(packed)
-    return zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False)
+    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")  # tells when a stream ends too early
 
 
 def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
@@ -457,7 +478,8 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
         for start in range(0, file.bytes or 0, piece_bytes):
             yield Span(file, start, start + piece_bytes)
     else:
-        with nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file) as unpacked:
+        opened = nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file)
+        with _named(raw / file.container, file.path), opened as unpacked:
             stream = _Digested(unpacked)
             blocks: list[Block] = []
             window = 0

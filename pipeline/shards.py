@@ -42,6 +42,20 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("raw", pa.binary(), nullable=False),
     ]
 )
+REMOVED_SCHEMA = pa.schema(
+    [
+        pa.field("document", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("whole", pa.bool_(), nullable=False),
+    ]
+)
+"""What is kept out of the rows once all documents were seen, in order of (document, start): characters `start` to
+`end` of a document, all of it when `whole`."""
 SEGMENT_TYPE = pa.struct([("document", pa.int64()), ("start", pa.int32()), ("length", pa.int32())])
 ROWS_PER_BATCH = 256
 COUNTS_KEY = b"corpus.counts"

@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import download, ingest, pack, tokenizer
+from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.workspace import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, read_ledger
 
-AREAS = ("raw", "documents", "tokenizer", "packed", "models")
-_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, tokenizer, pack)}
+AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "models")
+SINGLE = {"dedup", "decontaminate", "tokenizer"}
+"""Areas that are one stage over all datasets."""
+_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +28,7 @@ class Row:
 
     area: str
     name: str
-    """Dataset or run; empty for the tokenizer."""
+    """Dataset or run; empty for a stage over all datasets."""
     state: str
     """`finished`, `stale`, `partial` or `missing`."""
     why: str = ""
@@ -44,14 +46,13 @@ def survey(workspace: Workspace) -> list[Row]:
     """Every stage that was begun, and those of the same datasets that were not."""
     rows = [_row(workspace, area, name) for area, name in _places(workspace)]
     begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
-    return [
-        row for row in rows if row.state != "missing" or row.name in begun - {""} or (row.area == "tokenizer" and begun)
-    ]
+    expected = {"dedup", "tokenizer"} if begun else set()
+    return [row for row in rows if row.state != "missing" or row.name in begun - {""} or row.area in expected]
 
 
 def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
     for area in AREAS:
-        if area == "tokenizer":
+        if area in SINGLE:
             yield area, ""
         elif area == "models":
             yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 import tokenizers
 from tokenizers import Tokenizer
 
-from corpus.pipeline import bpe
+from corpus.pipeline import bpe, selection
 from corpus.pipeline.bpe import ASSISTANT, PAD, SEPARATOR, SPECIAL_TOKENS, USER
 from corpus.pipeline.errors import BooksError, TokenizerError, WorkerError, WorkspaceError
 from corpus.pipeline.pool import run_pieces
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.shards import parts, reading_part
+from corpus.pipeline.shards import part_number, parts, reading_part
 from corpus.pipeline.workspace import (
     LEDGER,
     FileDigest,
@@ -49,7 +49,7 @@ from corpus.pipeline.workspace import (
 __all__ = ["ASSISTANT", "PAD", "SEPARATOR", "SPECIAL_TOKENS", "USER", "TokenizerConfig", "load", "measure", "run"]
 
 STAGE = "tokenizer"
-VERSION = 2
+VERSION = 3
 VOCAB_SIZE = 32_000
 SAMPLE_CHARACTERS = 40_000_000
 LARGEST_VOCAB = 1_000_000
@@ -114,7 +114,8 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
     watch = Stopwatch()
     folder = workspace.tokenizer
     names = sorted(config.datasets or workspace.finished("documents"))
-    inputs = _inputs(workspace, names)
+    chosen = {name: selection.load(workspace, name) for name in names}
+    inputs = _inputs(workspace, names, chosen)
     settings: dict[str, Any] = {
         "datasets": names,
         "vocab_size": config.vocab_size,
@@ -130,7 +131,7 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
         return Report(ledger=before, folder=folder, skipped=True)
     for reason in reasons:
         progress.say(f"the tokenizer is trained again: {reason}")
-    sample = _Sample(workspace, _quotas(workspace, names, config))
+    sample = _Sample(workspace, _quotas(workspace, chosen, config), chosen)
     progress.say(f"training {config.vocab_size:,} entries on {sample.quota:,} characters of {', '.join(names)}")
     tokenizer, trainer, why = _train(sample, config.vocab_size, folder, progress)
     table = {
@@ -159,8 +160,11 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
 class _Sample:
     """The training documents to learn from: read anew for every pass, never all in memory."""
 
-    def __init__(self, workspace: Workspace, quotas: Mapping[str, int]) -> None:
+    def __init__(
+        self, workspace: Workspace, quotas: Mapping[str, int], chosen: Mapping[str, selection.Selection]
+    ) -> None:
         self.workspace = workspace
+        self.chosen = chosen
         self.quotas = quotas
         self.quota = sum(quotas.values())
         self.characters: dict[str, int] = {}
@@ -174,7 +178,7 @@ class _Sample:
             batch: list[str] = []
             size = seen = kept = 0
             measured: list[str] = []
-            for text in _sample(self.workspace, name, quota):
+            for text in _sample(self.workspace, name, quota, self.chosen[name]):
                 if kept * quota <= seen * min(quota, _MEASURED_CHARACTERS):
                     measured.append(text)
                     kept += len(text)
@@ -265,7 +269,7 @@ def load(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _inputs(workspace: Workspace, names: Sequence[str]) -> list[FileDigest]:
+def _inputs(workspace: Workspace, names: Sequence[str], chosen: Mapping[str, selection.Selection]) -> list[FileDigest]:
     if not names:
         raise WorkspaceError("there are no documents to train a tokenizer on", hint="Run `corpus ingest` first.")
     inputs = []
@@ -273,29 +277,29 @@ def _inputs(workspace: Workspace, names: Sequence[str]) -> list[FileDigest]:
         path = workspace.documents(name) / LEDGER
         if not path.is_file():
             raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
-        inputs.append(workspace.file_digest(path))
+        inputs += [workspace.file_digest(path), *chosen[name].inputs]
     return inputs
 
 
-def _quotas(workspace: Workspace, names: Sequence[str], config: TokenizerConfig) -> dict[str, int]:
+def _quotas(workspace: Workspace, chosen: Mapping[str, selection.Selection], config: TokenizerConfig) -> dict[str, int]:
     """Characters from each dataset: equal shares, and what a small one lacks goes to the others."""
     sizes: dict[str, int] = {}
-    for name in names:
+    for name, selected in chosen.items():
         ledger = read_ledger(workspace.documents(name))
-        sizes[name] = ledger.counts["characters"].get("train", 0) if ledger else 0
+        sizes[name] = ledger.counts["characters"].get("train", 0) - selected.characters["train"] if ledger else 0
     quotas: dict[str, int] = {}
     left = config.sample_characters
-    for rank, name in enumerate(sorted(names, key=lambda name: (sizes[name], name))):
-        quotas[name] = min(sizes[name], left // (len(names) - rank))
+    for rank, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        quotas[name] = min(sizes[name], left // (len(sizes) - rank))
         left -= quotas[name]
     if not any(quotas.values()):
         raise WorkspaceError(
-            f"{', '.join(names)} hold no training documents", hint="`corpus trace --rejected too_short` shows why."
+            f"{', '.join(chosen)} hold no training documents", hint="`corpus trace --rejected too_short` shows why."
         )
     return dict(sorted(quotas.items()))
 
 
-def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
+def _sample(workspace: Workspace, name: str, quota: int, chosen: selection.Selection) -> Iterator[str]:
     """About `quota` characters of training documents, from row groups spread evenly over the dataset."""
     groups = [(path, group) for path in parts(workspace.documents(name)) for group in range(_row_groups(path))]
     strata = groups if len(groups) <= _STRATA else [groups[index * len(groups) // _STRATA] for index in range(_STRATA)]
@@ -305,7 +309,7 @@ def _sample(workspace: Workspace, name: str, quota: int) -> Iterator[str]:
             share = -(-quota // (len(strata) - rank))
             if share <= 0:
                 continue
-            for text in itertools.islice(_training_texts(path, group), taken[rank], None):
+            for text in itertools.islice(_training_texts(path, group, chosen), taken[rank], None):
                 yield text
                 taken[rank] += 1
                 share -= len(text)
@@ -319,13 +323,17 @@ def _row_groups(path: Path) -> int:
         return int(pq.read_metadata(path).num_row_groups)
 
 
-def _training_texts(path: Path, group: int) -> Iterator[str]:
-    """The training documents of a row group, read no further than they are asked for."""
+def _training_texts(path: Path, group: int, chosen: selection.Selection) -> Iterator[str]:
+    """The training documents of a row group that are used, read no further than they are asked for."""
+    shard = part_number(path)
     with reading_part(path), pq.ParquetFile(path) as file:
+        line = sum(file.metadata.row_group(before).num_rows for before in range(group))
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=["text", "split"]):
-            for text, split in zip(batch["text"].to_pylist(), batch["split"].to_pylist(), strict=True):
+            _, used = selection.select(batch, shard, line, chosen)
+            for text, split in zip(used["text"].to_pylist(), used["split"].to_pylist(), strict=True):
                 if split == "train":
                     yield text
+            line += batch.num_rows
 
 
 def _hub_config() -> bytes:

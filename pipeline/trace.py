@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline import tokenizer
-from corpus.pipeline.clean import clean_all, rules
+from corpus.pipeline import selection, tokenizer
+from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read import File, list_files, record_at
-from corpus.pipeline.records import composer, parser
 from corpus.pipeline.shards import part_name, parts, read_part, split_ref
 from corpus.pipeline.workspace import Workspace, read_ledger
 
@@ -81,6 +80,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[li
 
     """
     found = _row(workspace, dataset, split, number)
+    chosen = selection.load(workspace, dataset)
     model = tokenizer.load(workspace.tokenizer)
     ids = found["input_ids"][0].as_py()
     segments: list[Segment] = []
@@ -90,7 +90,8 @@ def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[li
         shard, line = split_ref(entry["document"])
         origin = _origin(workspace, dataset, workspace.documents(dataset) / part_name(shard), line)
         part = ids[position : position + length]
-        whole = [*model.encode(origin.text, add_special_tokens=False).ids, model.token_to_id(tokenizer.SEPARATOR)]
+        used = chosen.cut(entry["document"], origin.text)
+        whole = [*model.encode(used, add_special_tokens=False).ids, model.token_to_id(tokenizer.SEPARATOR)]
         segments.append(
             Segment(
                 text=model.decode(part, skip_special_tokens=False),
@@ -157,7 +158,7 @@ def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin
     """A document's record, read again and walked forward."""
     document = _document(path, line)
     raw_folder = workspace.raw(dataset)
-    manifest = manifests.load(dataset)
+    manifest = ingested(workspace, dataset)
     file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
     if file is None:
         raise WorkspaceError(
@@ -165,7 +166,7 @@ def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin
             hint=f"Run `corpus download --dataset {dataset}`.",
         )
     raw = record_at(raw_folder, file, document["source_offset"])
-    text, changed = _rebuild(manifest, file, raw)
+    rebuilt = rebuild(manifest, file, raw)
     return Origin(
         dataset=dataset,
         id=document["id"],
@@ -176,8 +177,8 @@ def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin
         source_file=file.path,
         source_offset=document["source_offset"],
         raw=raw,
-        rules=changed,
-        rebuilt=text == document["text"],
+        rules=rebuilt.rules,
+        rebuilt=rebuilt.text == document["text"],
     )
 
 
@@ -192,16 +193,3 @@ def _document(path: Path, line: int) -> dict[str, Any]:
             found: dict[str, Any] = batch.slice(line - first, 1).to_pylist()[0]
             return found
     raise WorkspaceError(f"{path} has no document {line}", hint="Run `corpus verify`.")
-
-
-def _rebuild(manifest: manifests.Manifest, file: File, raw: bytes) -> tuple[str, tuple[str, ...]]:
-    table = rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets)
-    if file.layout == "text":
-        cleaned = clean_all([raw.decode("utf-8")], table)
-        return cleaned.texts[0], tuple(cleaned.changed)
-    shape = manifest.shapes[file.shape]
-    parsed = parser(shape)([(0, raw)])
-    if not parsed.offsets:
-        return "", ()
-    cleaned = clean_all(parsed.texts, table)
-    return composer(shape)(cleaned.texts)[0], tuple(cleaned.changed)

@@ -20,12 +20,14 @@ from typing import Any
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import part_metadata, rows_metadata
-from corpus.pipeline.status import AREAS
+from corpus.pipeline.status import AREAS, SINGLE
 from corpus.pipeline.workspace import LEDGER, OUTSIDE, Ledger, Workspace, fingerprint, read_ledger, sha256_file
 
 _COMMANDS = {
     "raw": "corpus download --dataset {name}",
     "documents": "corpus ingest --dataset {name}",
+    "dedup": "corpus dedup",
+    "decontaminate": "corpus decontaminate",
     "packed": "corpus pack --dataset {name}",
     "tokenizer": "corpus tokenizer",
     "models": "corpus train",
@@ -68,7 +70,7 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
 def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
     for area in AREAS:
         root = workspace.root / area
-        for folder in [root] if area == "tokenizer" else sorted(root.glob("*")):
+        for folder in [root] if area in SINGLE else sorted(root.glob("*")):
             ledger = read_ledger(folder)
             if ledger is not None:
                 yield area, folder, ledger

@@ -116,6 +116,16 @@ class Workspace:
         return self.root / "documents" / dataset
 
     @property
+    def dedup(self) -> Path:
+        """Which documents repeat others: `<dataset>.parquet`, and what they were compared by."""
+        return self.root / "dedup"
+
+    @property
+    def decontaminate(self) -> Path:
+        """Which documents hold evaluation items: `<dataset>.parquet`, and the evaluation sets in `evals/`."""
+        return self.root / "decontaminate"
+
+    @property
     def tokenizer(self) -> Path:
         """`tokenizer.json` and its configuration."""
         return self.root / "tokenizer"

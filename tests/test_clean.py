@@ -19,6 +19,8 @@ PLAIN = rules(simplify=False, brackets=False)
 
 CASES = [
     # (rule, before, after)
+    ("repair_encoding", "他说浣犲ソ涓栫晫。", "他说你好世界。"),
+    ("repair_encoding", "caf\u00e9 与 鍦里", "caf\u00e9 与 鍦里"),
     ("break_lines", "第一行\r\n第二行\r第三行\u2028第四行\x85第五行", "第一行\n第二行\n第三行\n第四行\n第五行"),
     ("break_lines", "问\r\r答", "问\n\n答"),
     ("unescape_entities", "猫&amp;狗&lt;3&nbsp;只&#20845;&#x9E1F;", "猫&狗<3 只六鸟"),

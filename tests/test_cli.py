@@ -45,7 +45,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_every_command_teaches(tmp_path: Path) -> None:
     names = list(cli_module.cli.commands)
-    assert names[:6] == ["datasets", "download", "clean", "ingest", "tokenizer", "pack"]
+    assert names[:6] == ["datasets", "download", "clean", "ingest", "dedup", "decontaminate"]
     for name in names:
         text = corpus(name, "-h", folder=tmp_path).stdout
         assert re.search(rf"Examples?:\n +corpus {name}", text), name
@@ -55,17 +55,17 @@ def test_every_command_teaches(tmp_path: Path) -> None:
 def test_the_way_to_rows(tmp_path: Path, source: Path) -> None:
     done = corpus("ingest", "--source", source, folder=tmp_path)
     assert "not at" in done.stderr
-    assert re.search(r"baike2018qa +141 +140 +1 ", done.stdout)
+    assert re.search(r"baike2018qa +141 +1 +1 +139 ", done.stdout)
     assert "dropped: empty 1" in done.stdout
     assert "ledger: workspace/documents/baike2018qa/ledger.json" in done.stdout
     done = corpus("pack", "--seq-length", 64, folder=tmp_path)
     assert "training one first" in done.stderr
-    assert re.search(r"baike2018qa +120 ", done.stdout)
+    assert re.search(r"baike2018qa +119 ", done.stdout)
     done = corpus("pack", "--seq-length", 64, folder=tmp_path)
     assert corpus("ingest", "--source", source, folder=tmp_path).stdout.count("was finished") == 1
     status = json.loads(corpus("status", "--json", folder=tmp_path).stdout)
     assert {(row["area"], row["state"]) for row in status} == {
-        (area, "finished") for area in ("raw", "documents", "tokenizer", "packed")
+        (area, "finished") for area in ("raw", "documents", "dedup", "tokenizer", "packed")
     }
     assert "tokenizer" in corpus("status", folder=tmp_path).stdout
     assert all(len(line) <= 80 for line in corpus("datasets", folder=tmp_path).stdout.splitlines()[:20])

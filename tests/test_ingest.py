@@ -378,6 +378,10 @@ ARCHIVES = [
     (f"{TRAIN}.gz", gzip.compress(PLAIN[TRAIN])[:-40], "cannot be unpacked"),
     (f"{TRAIN}.gz", gzip.compress(b" " * (80 << 20)), "250 times its size"),
     (f"{TRAIN}.xz", lzma.compress(PLAIN[TRAIN])[:-40], "cannot be unpacked"),
+    (f"{TRAIN}.zst", zstandard.compress(PLAIN[TRAIN])[:-40], "cannot be unpacked"),
+    (f"{TRAIN}.zst", zstandard.compress(PLAIN[TRAIN])[:-1], "cannot be unpacked"),
+    (f"{TRAIN}.zst", zstandard.compress(b" " * (80 << 20)), "250 times its size"),
+    ("baike2018qa.tar.zst", zstandard.compress(_tar(PLAIN, "w"))[:-40], "cannot be opened"),
 ]
 
 

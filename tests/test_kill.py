@@ -37,13 +37,19 @@ STRIKES = 10
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "100"))
 SOAK_S = 60 * float(os.environ.get("SOAK_MINUTES", "5"))
 
-RAW, DOCUMENTS, TOKENIZER, PACKED, MODEL = (
-    "raw/baike2018qa", "documents/baike2018qa", "tokenizer", "packed/baike2018qa", "models/one",
+RAW, DOCUMENTS, DEDUP, DECONTAMINATE, TOKENIZER, PACKED, MODEL = (
+    "raw/baike2018qa", "documents/baike2018qa", "dedup", "decontaminate", "tokenizer", "packed/baike2018qa",
+    "models/one",
 )  # fmt: skip
-STAGES = {RAW: "download", DOCUMENTS: "ingest", TOKENIZER: "tokenizer", PACKED: "pack", MODEL: "train"}
+STAGES = {
+    RAW: "download", DOCUMENTS: "ingest", DEDUP: "dedup", DECONTAMINATE: "decontaminate", TOKENIZER: "tokenizer",
+    PACKED: "pack", MODEL: "train",
+}  # fmt: skip
 SEAMS = {
     RAW: ("baike2018qa.zip.part", ".baike2018qa.zip.part.json", "baike2018qa.zip", "ledger.json"),
     DOCUMENTS: ("part-00000.parquet", "part-00003.parquet", "rejected/part-00002.parquet", "timings.json"),
+    DEDUP: ("keys/baike2018qa/part-00000.parquet", "keys/baike2018qa/part-00004.parquet", "baike2018qa.parquet"),
+    DECONTAMINATE: ("evals/exam.jsonl", "hits.parquet", "ledger.json"),
     TOKENIZER: ("tokenizer.json", "tokenizer_config.json", "ledger.json"),
     PACKED: ("train/data-00000.arrow", "train/data-00004.arrow", "train/state.json", "timings.json", "ledger.json"),
     MODEL: ("run.json", ".saving/checkpoint-4", "checkpoint-4", "checkpoint-40", "checkpoint-120", "model.safetensors"),
@@ -88,33 +94,36 @@ class Course:
 
     @property
     def stages(self) -> list[str]:
-        return list(SEAMS)[: 4 + len(self.arguments[1:])]
+        return list(SEAMS)[: 6 + len(self.arguments[2:])]
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an archive that comes in half a second and whose way to rows takes some more."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The URL of an archive that comes in half a second and whose way to rows takes some more, and an exam to avoid."""
     chance = random.Random(3)
     records = [baike(n, answer="。".join(f"第{chance.randrange(999)}步要做好" for _ in range(40))) for n in range(4500)]
     for record in records[::70]:
         record["answer"] = ""
+    for record, repeated in zip(records[1::50], records[2::50], strict=False):
+        record |= {"title": repeated["title"], "answer": repeated["answer"]}
     path = tmp_path_factory.mktemp("source") / "baike2018qa.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr(TRAIN, lines(records[:4400]))
         out.writestr(VALID, lines(records[4400:]))
+    path.with_name("exam.jsonl").write_bytes(lines([{"question": record["answer"]} for record in records[5:4000:400]]))
     with Server({ARCHIVE: path.read_bytes()}) as server:
         server.always(ARCHIVE, Behaviour(piece_bytes=30_000, pause_s=0.02))
-        yield server.url(ARCHIVE)
+        yield server.url(ARCHIVE), str(path.with_name("exam.jsonl"))
 
 
 @pytest.fixture(scope="module")
-def rows(source: str, tmp_path_factory: pytest.TempPathFactory) -> Course:
+def rows(source: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Course:
     """The way to rows."""
-    return walk((source,), tmp_path_factory.mktemp("rows") / "workspace")
+    return walk(source, tmp_path_factory.mktemp("rows") / "workspace")
 
 
 @pytest.fixture(scope="module")
-def model(source: str, tmp_path_factory: pytest.TempPathFactory) -> Course:
+def model(source: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Course:
     """The way to a model: one layer, which trains from random weights in a few seconds."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -123,7 +132,7 @@ def model(source: str, tmp_path_factory: pytest.TempPathFactory) -> Course:
         vocab_size=400, n_positions=128, n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(folder / "init")
-    return walk((source, str(folder / "init")), folder / "workspace")
+    return walk((*source, str(folder / "init")), folder / "workspace")
 
 
 def start(workspace: Path, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
@@ -157,6 +166,7 @@ def finished(workspace: Path) -> dict[str, tuple[int, int]]:
     """Pieces and stages that are finished, with what changes when a file is written again."""
     found = [
         *(workspace / DOCUMENTS).glob("part-*.parquet"),
+        *(workspace / DEDUP).glob("keys/*/part-*.parquet"),
         *(workspace / PACKED).glob("*/data-*.arrow"),
         *(workspace / folder / "ledger.json" for folder in SEAMS),
     ]
@@ -303,8 +313,8 @@ def test_soak(rows: Course, model: Course, tmp_path: Path, capsys: pytest.Captur
     assert set(total.strikes) == {"kill", "worker", "interrupt", "terminate"} or SOAK_S < 300
 
 
-def test_a_dead_worker_is_named(source: str, tmp_path: Path) -> None:
-    process = start(tmp_path / "workspace", (source,))
+def test_a_dead_worker_is_named(source: tuple[str, str], tmp_path: Path) -> None:
+    process = start(tmp_path / "workspace", source)
     documents = tmp_path / "workspace" / DOCUMENTS
     deadline = time.monotonic() + 60
     while not list(documents.glob("part-*.parquet")):

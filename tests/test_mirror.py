@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from corpus.pipeline.filter import QUALITY
 from corpus.pipeline.manifest import CORPORA, load
 from corpus.pipeline.verify import run as verify
 from corpus.pipeline.workspace import Workspace, read_ledger
@@ -40,9 +41,10 @@ def test_all_five_balance_and_verify(local: Path) -> None:
         assert ledger is not None
         counts = ledger.counts
         assert counts["records"] == counts["documents"] + sum(counts["dropped"].values())
-        assert set(counts["dropped"]) <= {"empty", "too_short"}
+        assert set(counts["dropped"]) <= {"empty", *QUALITY}
+        assert sum(counts["dropped"].values()) - counts["dropped"].get("too_short", 0) < 0.005 * counts["records"]
     found = verify(workspace)
-    assert found.stages == 10
+    assert found.stages == 11
 
 
 def test_through_a_server_that_dies_in_the_middle(local: Path, mirror: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
         baike(5002, answer="表情😀与𠮷野家，ｃａｆｅ\u0301，한국어。"),
     ]
     lay_raw("baike2018qa", {TRAIN: lines(records), VALID: lines([baike(n) for n in range(900, 960)])})
-    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=60_000), workspace)
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=60_000, off=("repeated_spans",)), workspace)
     tokenizer.run(TokenizerConfig(vocab_size=360), workspace)
     return workspace
 
@@ -166,7 +166,7 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
     long = [baike(n, answer=f"第{n}篇。" + "说来话长，" * 2000) for n in range(200)]
     lay_raw("baike2018qa", {TRAIN: lines(long), VALID: lines([baike(n) for n in range(20)])})
-    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=1 << 20), workspace)
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=1 << 20, off=("repeated_spans",)), workspace)
     folder = workspace.documents("baike2018qa")
     shards = sorted(folder.glob("part-*.parquet"))
     assert len(shards) > 3

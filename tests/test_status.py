@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-from corpus.pipeline import download, ingest, pack, tokenizer
+from corpus.pipeline import dedup, download, ingest, pack, tokenizer
 from corpus.pipeline.status import survey
 from corpus.pipeline.workspace import Workspace
 
@@ -20,9 +20,10 @@ def test_every_state(workspace: Workspace) -> None:
     assert states(workspace) == {}
     with workspace.writing("test"):
         download.run(download.DownloadConfig(dataset="demo"), workspace)
-    missing = dict.fromkeys(("documents/demo", "tokenizer/", "packed/demo"), ("missing", ""))
+    missing = dict.fromkeys(("documents/demo", "dedup/", "tokenizer/", "packed/demo"), ("missing", ""))
     assert states(workspace) == {"raw/demo": ("finished", "")} | missing
     ingest.run(ingest.IngestConfig(dataset="demo", workers=1), workspace)
+    dedup.run(dedup.DedupConfig(workers=1), workspace)
     tokenizer.run(tokenizer.TokenizerConfig(vocab_size=500), workspace)
     pack.run(pack.PackConfig(dataset="demo", workers=1, seq_length=64), workspace)
     assert {state for state, _ in states(workspace).values()} == {"finished"}

@@ -1,6 +1,7 @@
 """The whole way to rows, or to a trained model, in one process and in small pieces: what the kill tests start and kill.
 
-Arguments: the workspace, the source, and the folder of a model to train from, when there is to be training.
+Arguments: the workspace, the source, an evaluation file, and the folder of a model to train from, when there is to be
+training.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from corpus.pipeline import download, ingest, pack, tokenizer
+from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
 from corpus.pipeline.workspace import Workspace
 
 
@@ -37,8 +38,10 @@ if __name__ == "__main__":
     with workspace.writing("way"):
         download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
         ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
+        dedup.run(dedup.DedupConfig(workers=2), workspace)
+        decontaminate.run(decontaminate.DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", seq_length=128, workers=2, unit_characters=200_000), workspace)
-        if len(sys.argv) > 3:
-            train(workspace, Path(sys.argv[3]))
+        if len(sys.argv) > 4:
+            train(workspace, Path(sys.argv[4]))
     print("done")

@@ -1,0 +1,99 @@
+"""Repair of text that was UTF-8 and was read as something else.
+
+In: text. Out: the text as it was written, where that is certain: every byte of a run fits UTF-8 again and gives at
+least four Han or Chinese marks in common use. A run that GB 2312 can write may be what was meant, and stays; what
+cannot be repaired is left for the filter.
+Cost: one search over texts that hold a character which such a mistake leaves and plain Chinese does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+_LEADS = range(0xE4, 0xEA)
+"""First bytes of the Han in common use in UTF-8, U+4000 to U+9FFF."""
+_TAILS = range(0x80, 0xC0)
+_CONTROL = re.compile("([\x00-\x1f])")  # stands in no run
+_ASIDE = str.maketrans("", "", "—·")
+"""Marks that Python's GB 2312 has at other code points."""
+MARKED = (0x80, 0xA1)
+"""Bytes that make a character of GBK which GB 2312, and so nearly all Simplified text, does not have."""
+
+
+def _gbk(first: range, second: range) -> str:
+    """The characters that GBK writes with these two bytes."""
+    pairs = [bytes((one, two)).decode("gbk", "ignore") for one in first for two in second if two != 0x7F]
+    return "".join(pair for pair in pairs if len(pair) == 1 and not "\ue000" <= pair <= "\uf8ff")
+
+
+@functools.cache
+def signs() -> str:
+    """Characters that call for a look: seldom in Chinese as it is written, usual in UTF-8 read as GBK or Latin-1."""
+    return strangers() + "".join(map(chr, _LEADS))
+
+
+@functools.cache
+def strangers() -> str:
+    """Han that are seldom in Simplified Chinese and usual in UTF-8 read as GBK."""
+    return _gbk(_LEADS, range(*MARKED)) + _gbk(range(0x81, 0xA1), _LEADS)
+
+
+@functools.cache
+def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...]:
+    head, seam, tail = _gbk(_LEADS, _TAILS), _gbk(range(0x81, 0xC0), _LEADS), _gbk(range(0x81, 0xC0), _TAILS)
+    head += _gbk(range(0xE2, 0xE4), range(0x80, 0x81)) + _gbk(range(0xEF, 0xF0), range(0xBC, 0xBE))
+    seam += _gbk(range(0x81, 0xC0), range(0xE3, 0xE4)) + _gbk(range(0x81, 0xC0), range(0xEF, 0xF0))
+    windows = "".join(bytes((byte,)).decode("cp1252", "ignore") for byte in range(0x80, 0xA0))
+    rest = f"\\u0080-\\u00bf{re.escape(windows)}"
+    return (
+        (re.compile(f"(?:[{head}][{seam}][{tail}]){{2,}}"), lambda text: text.encode("gbk")),
+        (re.compile(f"(?:[\\u00e2-\\u00ef][{rest}]{{2}}){{4,}}"), _latin),
+    )
+
+
+def _latin(text: str) -> bytes:
+    """Bytes of a text read as Latin-1 or as its Windows form, which differ from 0x80 to 0x9f."""
+    return b"".join(letter.encode("latin-1") if ord(letter) < 0x100 else letter.encode("cp1252") for letter in text)
+
+
+def repair(text: str) -> str:
+    """The text with runs of UTF-8 read as GBK or Latin-1 decoded again.
+
+    A line in which what was decoded would make a run with what was not, and be decoded twice, stays as it is.
+
+    >>> repair("他说浣犲ソ涓栫晫。")
+    '他说你好世界。'
+    """
+    repaired = _decode_runs(text)
+    if repaired == text or _decode_runs(repaired) == repaired:
+        return repaired
+    lines = _CONTROL.split(text)
+    decoded = [_decode_runs(line) for line in lines]
+    return "".join([new if _decode_runs(new) == new else old for old, new in zip(lines, decoded, strict=True)])
+
+
+def _decode_runs(text: str) -> str:
+    for pattern, encode in _patterns():
+        text = pattern.sub(lambda match, encode=encode: _decoded(match[0], encode), text)  # type: ignore[misc]
+    return text
+
+
+def _decoded(run: str, encode: Callable[[str], bytes]) -> str:
+    if _plain(run):
+        return run
+    try:
+        decoded = encode(run).decode("utf-8")
+    except UnicodeError:
+        return run
+    return decoded if _plain(decoded) else run
+
+
+def _plain(text: str) -> bool:
+    """Whether it is written with the characters that Simplified Chinese is written with."""
+    try:
+        text.translate(_ASIDE).encode("gb2312")
+    except UnicodeError:
+        return False
+    return True

@@ -1,0 +1,170 @@
+"""What of a dataset's documents is used: all but what `corpus dedup` and `corpus decontaminate` keep out.
+
+In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`. Out: documents as everything
+after them sees them, with their own shard and line.
+Invariants: documents are never rewritten, so a reference stays good; a list belongs to the documents it was made from,
+and one made from others is refused.
+Cost: one row of a list for each document kept out, in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.shards import document_ref, read_part, reading_part
+from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, read_ledger
+
+LISTS = ("dedup", "decontaminate")
+
+
+@dataclass(slots=True)
+class Selection:
+    """What is kept out of one dataset."""
+
+    whole: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """[documents] references of documents that are out, sorted."""
+    cuts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Spans of characters that are out, in order, by document."""
+    documents: Counter[str] = field(default_factory=Counter)
+    """Documents out, by split."""
+    characters: Counter[str] = field(default_factory=Counter)
+    """Characters out, by split."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Documents and spans out, by reason."""
+    inputs: list[FileDigest] = field(default_factory=list)
+    """The lists it was read from."""
+
+    def kept(self, shard: int, line: int, count: int) -> np.ndarray:
+        """[kept] which of `count` documents from `line` on are used, as positions from 0."""
+        first, last = document_ref(shard, line), document_ref(shard, line + count)
+        out = self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)] - first
+        return np.delete(np.arange(count), out)
+
+    def cut(self, document: int, text: str) -> str:
+        """A document's text without the spans that are out."""
+        spans = self.cuts.get(document)
+        if not spans:
+            return text
+        edges = [0, *(edge for span in spans for edge in span), len(text)]
+        return "".join([text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)])
+
+
+def load(workspace: Workspace, dataset: str) -> Selection:
+    """What is kept out of a dataset, as its lists say; nothing when there are none.
+
+    Raises:
+        WorkspaceError: a list was made from other documents.
+        DamageError: a list cannot be read.
+
+    """
+    selection = Selection()
+    tables: list[pa.Table] = []
+    for area in LISTS:
+        path = list_of(workspace, area, dataset)
+        if path is None:
+            continue
+        selection.inputs.append(workspace.file_digest(path))
+        with reading_part(path):
+            tables.append(pq.read_table(path, columns=["document", "split", "reason", "start", "end", "whole"]))
+    if not tables:
+        return selection
+    table = pa.concat_tables(tables)
+    documents, whole = table["document"].to_numpy(), table["whole"].to_numpy()
+    selection.whole = np.unique(documents[whole])
+    splits, reasons = table["split"].to_pylist(), table["reason"].to_pylist()
+    starts, ends = table["start"].to_pylist(), table["end"].to_pylist()
+    for document, split, reason, start, end, all_of_it in zip(
+        documents.tolist(), splits, reasons, starts, ends, whole.tolist(), strict=True
+    ):
+        selection.reasons[reason] += 1
+        selection.characters[split] += end - start
+        if all_of_it:
+            selection.documents[split] += 1
+        else:
+            selection.cuts.setdefault(document, []).append((start, end))
+    return selection
+
+
+def documents_of(workspace: Workspace, dataset: str) -> Ledger:
+    """The ledger of a dataset's documents, when all of them are as it says.
+
+    Raises:
+        WorkspaceError: there are no documents.
+        DamageError: a documents shard is not what the ledger says.
+
+    """
+    folder = workspace.documents(dataset)
+    ledger = read_ledger(folder)
+    if ledger is None:
+        raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
+    for output in ledger.outputs:
+        path = folder / output.path
+        if not path.is_file() or workspace.digest(path) != output.sha256:
+            raise DamageError(
+                f"{path} is not what its ledger says",
+                hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only it is made again.",
+            )
+    return ledger
+
+
+def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
+    """What `dedup` or `decontaminate` keeps out of a dataset, or None when it did not see the dataset.
+
+    Raises:
+        WorkspaceError: the list was made from other documents.
+        DamageError: the list is not what its ledger says.
+
+    """
+    folder = workspace.root / area
+    ledger, path = read_ledger(folder), folder / f"{dataset}.parquet"
+    if ledger is None or not (workspace.documents(dataset) / LEDGER).is_file():
+        return None
+    documents = workspace.file_digest(workspace.documents(dataset) / LEDGER)
+    seen = [entry for entry in ledger.inputs if entry.path == documents.path]
+    if not seen:
+        return None
+    if seen != [documents]:
+        raise WorkspaceError(
+            f"{area}/{dataset}.parquet was made from other documents than there are now",
+            hint=f"Run `corpus {area}` again.",
+        )
+    if not path.is_file() or not workspace.is_as_written(path, folder, ledger):
+        raise DamageError(f"{path} is not what its ledger says", hint=f"Delete it and run `corpus {area}` again.")
+    return path
+
+
+def read_selected(
+    path: Path, columns: Sequence[str], selection: Selection
+) -> Iterator[tuple[int, np.ndarray, pa.RecordBatch]]:
+    """The documents of one shard that are used, as (shard number, [documents] their lines, batch)."""
+    for shard, line, batch in read_part(path, columns):
+        lines, chosen = select(batch, shard, line, selection)
+        yield shard, lines, chosen
+
+
+def select(batch: pa.RecordBatch, shard: int, line: int, selection: Selection) -> tuple[np.ndarray, pa.RecordBatch]:
+    """The documents of a batch that begins at a line of a shard that are used, with their lines."""
+    kept = selection.kept(shard, line, batch.num_rows)
+    if len(kept) < batch.num_rows:
+        batch = batch.take(pa.array(kept))
+    if selection.cuts and "text" in batch.schema.names:
+        batch = _without_spans(batch, document_ref(shard, line + kept).tolist(), selection)
+    return line + kept, batch
+
+
+def _without_spans(batch: pa.RecordBatch, references: list[int], selection: Selection) -> pa.RecordBatch:
+    if selection.cuts.keys().isdisjoint(references):
+        return batch
+    texts = [
+        selection.cut(reference, text) for reference, text in zip(references, batch["text"].to_pylist(), strict=True)
+    ]
+    column = batch.schema.get_field_index("text")
+    return batch.set_column(column, batch.schema.field(column), pa.array(texts, pa.string()))

@@ -1,0 +1,224 @@
+"""Keys and clusters: right estimates, the stated curve, and no pair too many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import rensa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpus.pipeline import clusters, minhash
+from corpus.pipeline.clusters import ROUNDS, STARS, Clusters
+from corpus.pipeline.fold import fold
+from corpus.pipeline.records import TRANSLATE
+
+GOLDEN_DIGEST = [13830634864197331201, 9173702848315816938]
+GOLDEN_BANDS = [102164885, 1242023213, 928021209]
+HAN = np.arange(0x4E00, 0x9000, dtype=np.uint32)
+
+
+def text_of(codes: np.ndarray) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le")
+
+
+def pairs_of(similarity: float, count: int, length: int = 240) -> tuple[list[str], float]:
+    """Pairs of texts one after the other, with a stretch of the second replaced, and their true similarity."""
+    random = np.random.default_rng(round(similarity * 1000) + length)
+    shingles = length - minhash.SHINGLE + 1
+    shared = round(2 * shingles * similarity / (1 + similarity))
+    stretch = shingles - shared - minhash.SHINGLE + 1
+    texts: list[str] = []
+    for codes in HAN[random.integers(0, len(HAN), (count, length))]:
+        changed = codes.copy()
+        begin = random.integers(minhash.SHINGLE, length - stretch - minhash.SHINGLE)
+        changed[begin : begin + stretch] = HAN[random.integers(0, len(HAN), stretch)]
+        texts += [text_of(codes), text_of(changed)]
+    return texts, shared / (2 * shingles - shared)
+
+
+def sets(text: str, frame: str = "") -> set[str]:
+    folded = fold(text)
+    folded = folded[len(fold(frame)) :] if frame and folded.startswith(fold(frame)) else folded
+    return {folded[place : place + minhash.SHINGLE] for place in range(len(folded) - minhash.SHINGLE + 1)}
+
+
+@pytest.mark.parametrize(
+    ("length", "similarity"),
+    [(24, 0.3), (60, 0.3), (60, 0.6), (240, 0.3), (240, 0.8), (240, 0.95), (1500, 0.3), (1500, 0.8), (1500, 0.95)],
+)
+def test_signatures_estimate_the_true_similarity(length: int, similarity: float) -> None:
+    texts, _ = pairs_of(similarity, 200, length)
+    own = [sets(text) for text in texts]
+    true = np.array([len(one & two) / len(one | two) for one, two in zip(own[::2], own[1::2], strict=True)])
+    found = minhash.shingle_sets(texts)
+    assert minhash.jaccard(found, np.arange(0, 400, 2), np.arange(1, 400, 2)) == pytest.approx(true, abs=1e-3)
+    values = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+        found.flat.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15), found.starts.astype(np.uint64), 140, minhash.SEED
+    ).to_rows()
+    rows = np.array(values, dtype=np.uint32)
+    errors = (rows[::2] == rows[1::2]).mean(axis=1) - true
+    assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(len(errors))
+    assert errors.std() < 1.15 * np.sqrt((true * (1 - true)).mean() / 140)
+
+
+def test_the_stated_curve_is_the_formula_and_is_measured() -> None:
+    stated = re.search(r"    s( +0\.\d\d)+\n    P( +\d\.\d\d)+", minhash.__doc__ or "")
+    assert stated is not None
+    similarities, chances = ([float(figure) for figure in line.split()[1:]] for line in stated[0].split("\n"))
+    rows = minhash.rows_for(0.8)
+    assert len(similarities) == 8
+    for similarity, chance in zip(similarities, chances, strict=True):
+        assert chance == pytest.approx(minhash.chance(similarity, rows), abs=0.005)
+        texts, true = pairs_of(similarity, 250)
+        bands = minhash.keys(texts, rows).bands
+        measured = (bands[::2] == bands[1::2]).any(axis=1).mean()
+        expected = minhash.chance(true, rows)
+        assert abs(measured - expected) <= 4 * np.sqrt(expected * (1 - expected) / 250) + 1e-3, similarity
+
+
+def test_rows_let_the_threshold_be_found() -> None:
+    for threshold in np.arange(0.5, 1.0, 0.01).tolist():
+        rows = minhash.rows_for(threshold)
+        assert minhash.chance(threshold, rows) >= minhash.FOUND
+        assert rows == 16 or minhash.chance(threshold, rows + 1) < minhash.FOUND
+    assert minhash.rows_for(1.0) == 16
+
+
+TEXTS = [
+    "",
+    "！？，",
+    "春",
+    "春天的雨",
+    "春天的雨下",
+    "春天的雨下了一整夜，早上院子里的石板还是湿的。",
+    f"{TRANSLATE}Tea., 茶。",
+    f"{TRANSLATE}Tea came by sea as te., 茶从海上来。",
+    "長" * 3000,
+    "Tea is 茶, and 茶 came by sea as te.😀",
+]
+
+
+def test_a_key_depends_on_its_text_alone() -> None:
+    together = minhash.keys(TEXTS, 7, TRANSLATE)
+    backwards = minhash.keys(TEXTS[::-1], 7, TRANSLATE)
+    for place, text in enumerate(TEXTS):
+        alone = minhash.keys([text], 7, TRANSLATE)
+        for name in ("digests", "bands", "folded", "shingles"):
+            value = getattr(together, name)[place]
+            assert np.array_equal(value, getattr(alone, name)[0])
+            assert np.array_equal(value, getattr(backwards, name)[len(TEXTS) - 1 - place])
+    assert together.folded[:6].tolist() == [0, 0, 1, 4, 5, 21]
+    assert together.shingles[:6].tolist() == [0, 0, 0, 0, 1, 17]
+    assert together.shingles[6] == 0  # 茶 is a character, Tea three
+
+
+def test_keys_are_equal_in_every_run() -> None:
+    keys = minhash.keys([TEXTS[5]], 7)
+    assert keys.digests[0].tolist() == GOLDEN_DIGEST
+    assert keys.bands[0][:3].tolist() == GOLDEN_BANDS
+
+
+def test_the_frame_of_a_translation_is_no_shingle() -> None:
+    texts = [f"{TRANSLATE}Good morning., 早上好。", f"{TRANSLATE}No smoking here., 这里禁止吸烟。"]
+    first, second = np.array([0]), np.array([1])
+    assert minhash.jaccard(minhash.shingle_sets(texts), first, second)[0] > 0.25
+    assert minhash.jaccard(minhash.shingle_sets(texts, TRANSLATE), first, second)[0] == 0
+
+
+def test_nothing_at_all() -> None:
+    keys = minhash.keys([], 7, TRANSLATE)
+    assert (keys.digests.shape, keys.bands.shape) == ((0, 2), (0, minhash.BANDS))
+    assert minhash.shingle_sets([]).starts.tolist() == [0]
+    nobody = np.zeros(0, dtype=np.int64)
+    assert len(minhash.jaccard(minhash.shingle_sets(["", ""]), nobody, nobody)) == 0
+    assert minhash.jaccard(minhash.shingle_sets(["", ""]), np.array([0]), np.array([1])).tolist() == [0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.text("天地人 ，a", max_size=24), min_size=2, max_size=8))
+def test_similarity_is_that_of_the_sets(texts: list[str]) -> None:
+    first, second = (
+        np.array(side) for side in zip(*[(i, j) for i in range(len(texts)) for j in range(i)], strict=True)
+    )
+    own = [sets(text) for text in texts]
+    expected = [len(own[i] & own[j]) / max(1, len(own[i] | own[j])) for i, j in zip(first, second, strict=True)]
+    assert minhash.jaccard(minhash.shingle_sets(texts), first, second).tolist() == expected
+
+
+def naive(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    numbers = list(range(count))
+    for one, other in pairs:
+        low, high = sorted((numbers[one], numbers[other]))
+        numbers = [low if number == high else number for number in numbers]
+    return numbers
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60), st.integers(1, 60))
+def test_clusters_are_the_connected_ones(pairs: list[tuple[int, int]], at_once: int) -> None:
+    joined = Clusters(30)
+    for place in range(0, len(pairs), at_once):
+        part = np.array(pairs[place : place + at_once], dtype=np.uint32)
+        joined.unite(part[:, 0], part[:, 1])
+    expected = naive(30, pairs)
+    assert joined.find(np.arange(30)).tolist() == expected
+    members, numbers = joined.together()
+    assert members.tolist() == [place for place in range(30) if expected.count(expected[place]) > 1]
+    assert numbers.tolist() == [expected[place] for place in members]
+
+
+def test_a_long_chain_is_one_cluster() -> None:
+    joined = Clusters(200_000)
+    one = np.arange(199_999, dtype=np.uint32)
+    joined.unite(one, one + 1)
+    assert not joined.find(one).any()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=40))
+def test_groups_are_those_that_share_a_value(values: list[int]) -> None:
+    packed = np.array(values, dtype="<u8") << 32 | np.arange(len(values), dtype="<u8")
+    groups = clusters.group(packed)
+    found = [groups.members[groups.numbers == number].tolist() for number in range(len(values))]
+    expected = [[place for place, other in enumerate(values) if other == value] for value in range(10)]
+    assert [group for group in found if group] == [group for group in expected if len(group) > 1]
+
+
+def test_a_large_group_is_linear() -> None:
+    count = 20_000
+    group = clusters.Groups(np.arange(count, dtype=np.uint32), np.zeros(count, dtype=np.uint32))
+    tested, found = clusters.join(group, Clusters(count), lambda one, other: np.zeros(len(one), dtype=np.bool_))
+    assert (tested, found) == (sum(count - 1 - turn for turn in range(ROUNDS)), 0)
+    tested, found = clusters.join(group, Clusters(count), lambda one, other: np.ones(len(one), dtype=np.bool_))
+    assert (tested, found) == (count - 1, count - 1)
+
+
+def test_within_small_groups_every_pair_is_tested() -> None:
+    count = ROUNDS + 1
+    asked = set[tuple[int, int]]()
+
+    def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        asked.update(zip(one.tolist(), other.tolist(), strict=True))
+        return np.zeros(len(one), dtype=np.bool_)
+
+    clusters.join(clusters.Groups(np.arange(count), np.zeros(count, dtype=np.uint32)), Clusters(count), alike)
+    assert asked == {(one, other) for other in range(count) for one in range(other)}
+
+
+def test_a_chain_is_taken_apart() -> None:
+    def similarity(one: np.ndarray, other: np.ndarray, least: float) -> np.ndarray:
+        return np.asarray(np.maximum(0, 1 - np.abs(one.astype(float) - other.astype(float)) / 10))
+
+    members = np.arange(10, dtype=np.uint32)
+    ranks = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 1])
+    kept, values = clusters.stars(members, np.zeros(10, dtype=np.uint32), ranks, similarity, 0.8)
+    assert kept.tolist() == [0, 3, 3, 3, 3, 3, 6, 6, 6, 9]
+    assert values.min() >= 0.8
+    long = np.arange(5 * STARS, dtype=np.uint32)
+    kept, values = clusters.stars(long, np.zeros(len(long), dtype=np.uint32), np.zeros(len(long)), similarity, 0.8)
+    assert len(np.unique(kept)) == STARS
+    assert (values[kept != kept.max()] >= 0.8).all()
