@@ -271,9 +271,7 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
         broken_encoding: counted.lost,
         repeated_characters: long_enough & (counted.runs > MAX_RUNS * counted.lengths),
         repeated_spans: _may_repeat_spans(texts, joined, form),
-        repeated_lines: np.fromiter(
-            (repeated_lines(each, limits) is not None for each in documents), np.bool_, len(texts)
-        ),
+        repeated_lines: np.fromiter((text.count("\n") >= MIN_LINES - 1 for text in texts), np.bool_, len(texts)),
         mostly_signs: counted.digits + counted.signs > MAX_SIGNS * counted.visible,
         little_han: counted.han < limits.min_han * np.maximum(1, counted.visible),
     }

@@ -9,6 +9,7 @@ Cost: a few shards, and for each the records between the first and the last show
 from __future__ import annotations
 
 import difflib
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +130,9 @@ def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
 
 
 def _kept(workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:  # noqa: ARG001
-    for row in _rows(parts(workspace.documents(dataset)), limit, random_):
+    out = {name for _, table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
+    rows = _rows(parts(workspace.documents(dataset)), limit + min(len(out), limit * _LOOKED_AT), random_)
+    for row in itertools.islice((row for row in rows if row["id"] not in out), limit):
         yield Shown(
             dataset=dataset, id=row["id"], state="kept", why=row["split"], before=row["text"], after=row["text"],
             pieces=marked(row["text"], row["text"]),
