@@ -11,13 +11,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from functools import partial
 
 _LEADS = range(0xE4, 0xEA)
 """First bytes of the Han in common use in UTF-8, U+4000 to U+9FFF."""
 _TAILS = range(0x80, 0xC0)
 _CONTROL = re.compile("([\x00-\x1f])")  # stands in no run
-_ASIDE = str.maketrans("", "", "—·")
-"""Marks that Python's GB 2312 has at other code points."""
 MARKED = (0x80, 0xA1)
 """Bytes that make a character of GBK which GB 2312, and so nearly all Simplified text, does not have."""
 
@@ -41,15 +40,20 @@ def strangers() -> str:
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes]], ...]:
+def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ...]:
+    """What a run looks like, its bytes as they were read, and the encoding in which what it says must be writable.
+
+    Four characters of three bytes that Latin-1 all takes for letters and signs are certain, whatever they say; six
+    Han may be Traditional and mean themselves.
+    """
     head, seam, tail = _gbk(_LEADS, _TAILS), _gbk(range(0x81, 0xC0), _LEADS), _gbk(range(0x81, 0xC0), _TAILS)
     head += _gbk(range(0xE2, 0xE4), range(0x80, 0x81)) + _gbk(range(0xEF, 0xF0), range(0xBC, 0xBE))
     seam += _gbk(range(0x81, 0xC0), range(0xE3, 0xE4)) + _gbk(range(0x81, 0xC0), range(0xEF, 0xF0))
     windows = "".join(bytes((byte,)).decode("cp1252", "ignore") for byte in range(0x80, 0xA0))
     rest = f"\\u0080-\\u00bf{re.escape(windows)}"
     return (
-        (re.compile(f"(?:[{head}][{seam}][{tail}]){{2,}}"), lambda text: text.encode("gbk")),
-        (re.compile(f"(?:[\\u00e2-\\u00ef][{rest}]{{2}}){{4,}}"), _latin),
+        (re.compile(f"(?:[{head}][{seam}][{tail}]){{2,}}"), lambda text: text.encode("gbk"), "gb2312"),
+        (re.compile(f"(?:[\\u00e2-\\u00ef][{rest}]{{2}}|\\u00c2[\\u00a0-\\u00bf]){{4,}}"), _latin, "gbk"),
     )
 
 
@@ -75,25 +79,25 @@ def repair(text: str) -> str:
 
 
 def _decode_runs(text: str) -> str:
-    for pattern, encode in _patterns():
-        text = pattern.sub(lambda match, encode=encode: _decoded(match[0], encode), text)  # type: ignore[misc]
+    for pattern, encode, within in _patterns():
+        text = pattern.sub(partial(_decoded, encode=encode, within=within), text)
     return text
 
 
-def _decoded(run: str, encode: Callable[[str], bytes]) -> str:
-    if _plain(run):
+def _decoded(match: re.Match[str], encode: Callable[[str], bytes], within: str) -> str:
+    run = match[0]
+    if _fits(run, "gb2312"):
         return run
     try:
         decoded = encode(run).decode("utf-8")
     except UnicodeError:
         return run
-    return decoded if _plain(decoded) else run
+    return decoded if _fits(decoded, within) else run
 
 
-def _plain(text: str) -> bool:
-    """Whether it is written with the characters that Simplified Chinese is written with."""
+def _fits(text: str, encoding: str) -> bool:
     try:
-        text.translate(_ASIDE).encode("gb2312")
+        text.replace("—", "").encode(encoding)  # Python's GB 2312 has another dash
     except UnicodeError:
         return False
     return True
