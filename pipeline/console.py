@@ -89,8 +89,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, title: s
 
 def marked(pieces: Sequence[tuple[str, str]]) -> None:
     """A text in which what is gone and what is new stand out: by colour on a terminal, by brackets elsewhere."""
-    from rich.console import Console as RichConsole  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console as RichConsole  # noqa: PLC0415  # rich is slow to load, see `begin`
+    from rich.text import Text  # noqa: PLC0415  # the same
 
     screen = RichConsole(highlight=False, soft_wrap=True)
     brackets = {"gone": ("[-", "-]"), "new": ("{+", "+}")} if screen.no_color or not screen.is_terminal else {}

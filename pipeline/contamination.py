@@ -333,11 +333,12 @@ def _hits(index: Index, folded: Folded, runs: _Runs, min_share: float) -> Iterat
     for pair in np.flatnonzero((share >= min_share) | (longest >= LONG)).tolist():
         own = slice(begins[pair], ends[pair])
         at, place, length = runs.at[own], runs.place[own], runs.length[own]
+        here, there = (zip(begin.tolist(), (begin + length).tolist(), strict=True) for begin in (at, place))
         best = int(weight[own].argmax())
         yield Hit(
             int(document[pair]), int(passage[pair]), float(share[pair]), int(longest[pair]),
-            tuple(_joined(place, length, 1)),
-            tuple(_span(folded, start, end) for start, end in _joined(at, length, GRAM)),
+            tuple(joined(there, 1)),
+            tuple(_span(folded, start, end) for start, end in joined(here, GRAM)),
             _span(folded, int(at[best]), int(at[best] + length[best])),
         )  # fmt: skip
 
@@ -351,15 +352,15 @@ def _unseen(index: Index, runs: _Runs, pair: np.ndarray) -> np.ndarray:
     return index.weight(np.clip(reached, runs.place, ends), ends)
 
 
-def _joined(starts: np.ndarray, lengths: np.ndarray, near: int) -> list[tuple[int, int]]:
+def joined(spans: Iterable[tuple[int, int]], near: int) -> list[tuple[int, int]]:
     """Spans in order, those that overlap or stand nearer than `near` as one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(zip(starts.tolist(), (starts + lengths).tolist(), strict=True)):
-        if joined and start - joined[-1][1] < near:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start - found[-1][1] < near:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
         else:
-            joined.append((start, end))
-    return joined
+            found.append((start, end))
+    return found
 
 
 def _span(folded: Folded, start: int, end: int) -> tuple[int, int]:

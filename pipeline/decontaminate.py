@@ -28,10 +28,9 @@ import pyarrow.parquet as pq
 from corpus.pipeline import contamination, evals
 from corpus.pipeline.contamination import Hit, Index, Phrases
 from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.selection import Selection, documents_of, list_of, select
+from corpus.pipeline.selection import Selection, datasets_of, documents_of, list_of, select
 from corpus.pipeline.shards import REMOVED_SCHEMA, document_ref, part_number, parts, read_part, reading_part, split_ref
 from corpus.pipeline.workspace import (
     LEDGER,
@@ -150,7 +149,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
 
     """
     watch, folder = Stopwatch(), workspace.decontaminate
-    ledgers = {name: documents_of(workspace, name) for name in _names(config, workspace)}
+    ledgers = {name: documents_of(workspace, name) for name in datasets_of(workspace, config.datasets)}
     duplicates = {name: path for name in ledgers if (path := list_of(workspace, "dedup", name))}
     remove_leftovers(folder)
     _take(config, folder / "evals", progress)
@@ -182,13 +181,6 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     return Report(
         ledger=ledger, folder=folder, reasons=tuple(reasons), notes=_notes(ledger.counts), seconds=watch.seconds
     )
-
-
-def _names(config: DecontaminateConfig, workspace: Workspace) -> list[str]:
-    names = [name for name in DATASETS if name in (config.datasets or workspace.finished("documents"))]
-    if not names:
-        raise WorkspaceError("there are no documents to look through", hint="Run `corpus ingest` first.")
-    return names
 
 
 def _take(config: DecontaminateConfig, folder: Path, progress: Progress) -> None:
@@ -329,7 +321,7 @@ def _removed(suspects: Sequence[Suspect], index: Index, cut: bool, least: int) -
     for suspect in suspects:
         spans, whole = [(0, suspect.characters)], True
         if cut and not suspect.prompt_length:
-            shared = _union(suspect.hits)
+            shared = contamination.joined((span for hit, _ in suspect.hits for span in hit.spans), 1)
             left = suspect.characters - sum(end - start for start, end in shared)
             if left >= max(least, suspect.characters / 2):
                 spans, whole = shared, False
@@ -342,17 +334,6 @@ def _removed(suspects: Sequence[Suspect], index: Index, cut: bool, least: int) -
                 "document": suspect.document, "id": suspect.id, "split": suspect.split, "reason": REASON,
                 "detail": detail, "start": start, "end": end, "whole": whole,
             }  # fmt: skip
-
-
-def _union(hits: Sequence[tuple[Hit, str]]) -> list[tuple[int, int]]:
-    """Characters that any hit shares, as spans in order that do not touch."""
-    union: list[tuple[int, int]] = []
-    for start, end in sorted(span for hit, _ in hits for span in hit.spans):
-        if union and start <= union[-1][1]:
-            union[-1] = (union[-1][0], max(union[-1][1], end))
-        else:
-            union.append((start, end))
-    return union
 
 
 def _hits(found: Mapping[str, Found], index: Index) -> Iterator[dict[str, Any]]:

@@ -27,13 +27,12 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline import keys as keys_of
 from corpus.pipeline import likeness
-from corpus.pipeline.errors import BooksError, WorkspaceError
+from corpus.pipeline.errors import BooksError
 from corpus.pipeline.keys import KEEP_FIRST, Keys, Shard, between
 from corpus.pipeline.likeness import Found
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.selection import documents_of
+from corpus.pipeline.selection import datasets_of, documents_of
 from corpus.pipeline.shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.workspace import (
     LEDGER,
@@ -105,7 +104,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
 
     """
     watch, folder = Stopwatch(), workspace.dedup
-    names = _names(config, workspace)
+    names = datasets_of(workspace, config.datasets)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
     ledgers = {name: documents_of(workspace, name) for name in names}
     settings = {
@@ -139,18 +138,6 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )  # fmt: skip
     write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
     return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), seconds=watch.seconds)
-
-
-def _names(config: DedupConfig, workspace: Workspace) -> list[str]:
-    """The datasets to compare, in the order in which their copy of a document stays."""
-    finished = workspace.finished("documents")
-    for name in config.datasets:
-        if name not in finished or name not in DATASETS:
-            raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
-    names = [name for name in DATASETS if name in (config.datasets or finished)]
-    if not names:
-        raise WorkspaceError("there are no documents to compare", hint="Run `corpus ingest` first.")
-    return names
 
 
 def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]) -> Iterator[Shard]:

@@ -181,7 +181,7 @@ class _Maker:
 
     def make(self, block: Block, kept: _Columns, dropped: _Columns) -> None:
         records, too_large = block
-        parsed = self._plain(records) if self.text_only else self.parse(records)
+        parsed = self._parsed(records)
         self.counts.records += len(records) + len(too_large)
         self._clean(parsed)
         rejects = [*too_large, *parsed.rejects]
@@ -203,7 +203,7 @@ class _Maker:
 
     def one(self, raw: bytes) -> tuple[str, Document]:
         """A record's fields put together as they came, and its document."""
-        parsed = self._plain([(0, raw)]) if self.text_only else self.parse([(0, raw)])
+        parsed = self._parsed([(0, raw)])
         if not parsed.offsets:
             return "", Document("", 0, self.form, ())
         before = self.compose(parsed.texts)[0]
@@ -247,6 +247,9 @@ class _Maker:
         for position, text in zip(changed, again.texts, strict=True):
             texts[position] = text
         return set(changed)
+
+    def _parsed(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
+        return self._plain(records) if self.text_only else self.parse(records)
 
     def _plain(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
         """Records of the plain-text layout: all text, no fields."""

@@ -90,7 +90,7 @@ class Document:
     """The cleaned fields the text was made of, in the order of their form."""
 
 
-def empty(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def empty(document: Document, limits: Limits) -> str | None:
     """Nothing is left to learn: no text at all, or a question without an answer."""
     left = len(document.text) > document.prompt_length
     return None if left else "nothing is left after the question or source side"
@@ -102,7 +102,7 @@ def too_short(document: Document, limits: Limits) -> str | None:
     return f"{length} of at least {limits.min_length} characters" if length < limits.min_length else None
 
 
-def broken_encoding(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def broken_encoding(document: Document, limits: Limits) -> str | None:
     """Replacement characters, `锟斤拷`, `烫烫烫` and UTF-8 read as GBK are more than a mention."""
     length = len(document.text)
     broken = sum(len(match[0]) for match in _BROKEN.finditer(document.text))
@@ -121,13 +121,13 @@ def little_han(document: Document, limits: Limits) -> str | None:
     return f"{share:.2f} of at least {limits.min_han:.2f} are Han" if share < limits.min_han else None
 
 
-def mostly_signs(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def mostly_signs(document: Document, limits: Limits) -> str | None:
     """Digits, punctuation and symbols outweigh words: a table, a list of numbers, a rule of dashes."""
     _, digits, signs, visible = characters.sums(document.text)
     return _over(digits + signs, visible, MAX_SIGNS, "digits and symbols") if visible >= MIN_REPEATED else None
 
 
-def repeated_characters(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def repeated_characters(document: Document, limits: Limits) -> str | None:
     """Most characters only repeat the one before."""
     length = len(document.text)
     if length < MIN_REPEATED:
@@ -135,7 +135,7 @@ def repeated_characters(document: Document, limits: Limits) -> str | None:  # no
     return _over(characters.runs(document.text), length, MAX_RUNS, "characters repeat the one before")
 
 
-def repeated_spans(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def repeated_spans(document: Document, limits: Limits) -> str | None:
     """Most spans of six characters stood before: the same phrase over and over.
 
     A long text is first judged by a sixteenth of its spans, those with certain hashes; a translation, in which English
@@ -149,7 +149,7 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:  # noqa: A
     return _over(again, spans, MAX_REPEATED_SPANS, "spans stood before")
 
 
-def repeated_lines(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def repeated_lines(document: Document, limits: Limits) -> str | None:
     """Most of the text is in lines that stood before."""
     if document.text.count("\n") < MIN_LINES - 1:
         return None
@@ -168,7 +168,7 @@ def advert(document: Document, limits: Limits) -> str | None:
     return f"{len(found)} phrases in {len(document.text)} characters: {'、'.join(found[:5])}"
 
 
-def stub(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def stub(document: Document, limits: Limits) -> str | None:
     """An article with next to nothing below its title."""
     if document.form != "article" or len(document.parts) < 2:
         return None
@@ -176,7 +176,7 @@ def stub(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
     return f"{len(body)} of at least {MIN_BODY} characters below the title" if len(body) < MIN_BODY else None
 
 
-def echo(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def echo(document: Document, limits: Limits) -> str | None:
     """The answer only says the question again, but for punctuation and case."""
     if document.form != "question":
         return None
@@ -184,7 +184,7 @@ def echo(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
     return "the answer is the question" if answer and answer in map(_letters, _alike(document.parts)) else None
 
 
-def unlike_pair(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def unlike_pair(document: Document, limits: Limits) -> str | None:
     """The two sides of a translation differ too much in length to say the same."""
     if document.form != "translation":
         return None
@@ -195,7 +195,7 @@ def unlike_pair(document: Document, limits: Limits) -> str | None:  # noqa: ARG0
     return f"{source} characters of English to {target} of Chinese"
 
 
-def untranslated(document: Document, limits: Limits) -> str | None:  # noqa: ARG001
+def untranslated(document: Document, limits: Limits) -> str | None:
     """The Chinese side of a translation is not Chinese, or the English side is not English."""
     if document.form != "translation":
         return None

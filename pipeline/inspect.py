@@ -20,12 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.pipeline.dedup import CLUSTERS, EXACT, NEAR
 from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.mask import PLACEHOLDERS
 from corpus.pipeline.read import File, list_files, records_at
 from corpus.pipeline.selection import LISTS
-from corpus.pipeline.shards import part_name, parts, reading_part, split_ref
+from corpus.pipeline.shards import document_at, parts, reading_part
 from corpus.pipeline.workspace import Workspace, read_ledger
 
 STATES = ("kept", "changed", "dropped", "left-out")
@@ -73,7 +74,7 @@ def sample(
         )
     jobs: list[tuple[str, str]] = []
     for name in datasets:
-        wanted = [state] if state else [each for each in STATES if not reason or reason in known[name].get(each, ())]
+        wanted = [each for each in ([state] if state else STATES) if not reason or reason in known[name].get(each, ())]
         jobs += [(name, each) for each in wanted if each == "kept" or known[name].get(each)]
     found = 0
     for left, (name, each) in zip(range(len(jobs), 0, -1), jobs, strict=True):
@@ -129,7 +130,7 @@ def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
     return [("same", text[:head]), ("more", " ... "), ("same", text[len(text) - tail :] if tail else "")]
 
 
-def _kept(workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:  # noqa: ARG001
+def _kept(workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:
     out = {name for _, table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
     rows = _rows(parts(workspace.documents(dataset)), limit + min(len(out), limit * _LOOKED_AT), random_)
     for row in itertools.islice((row for row in rows if row["id"] not in out), limit):
@@ -183,8 +184,8 @@ def _left_out(workspace: Workspace, dataset: str, reason: str, limit: int, rando
     ]
     for row in random_.sample(rows, min(limit, len(rows))):
         text = _text(workspace, dataset, row["document"])
-        name, _, twin = row["detail"].partition(":")
-        instead = _used_instead(workspace, name, twin) if row["reason"].endswith("_duplicate") else text
+        duplicate = row["reason"] in {EXACT, NEAR}
+        instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
         yield Shown(
             dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
             after=text, pieces=marked(instead, text),
@@ -249,27 +250,13 @@ def _with_records(
 
 
 def _text(workspace: Workspace, dataset: str, document: int) -> str:
-    shard, line = split_ref(document)
-    path = workspace.documents(dataset) / part_name(shard)
-    with reading_part(path), pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if line < rows:
-                return str(file.read_row_group(group, columns=["text"])["text"][line].as_py())
-            line -= rows
-    raise WorkspaceError(f"{path} has no document {line}", hint="Run `corpus verify`.")
+    return str(document_at(workspace.documents(dataset), document, ["text"])["text"])
 
 
-def _used_instead(workspace: Workspace, dataset: str, detail: str) -> str:
-    """The text of the document that is used in place of a duplicate; `detail` begins with its id."""
-    for path in parts(workspace.documents(dataset)):
-        with reading_part(path):
-            table = pq.read_table(path, columns=["id", "text"], filters=[("id", "in", _ids(detail))])
-        if table.num_rows:
-            return str(table["text"][0].as_py())
-    return ""
-
-
-def _ids(detail: str) -> list[str]:
-    """What may be the id: all of the detail, or all but the similarity at its end."""
-    return [detail, detail.rpartition(" ")[0] or detail]
+def _used_instead(workspace: Workspace, dataset: str, document: int) -> str:
+    """The text of the document that is used in place of a duplicate, as the table of clusters knows it."""
+    path = workspace.dedup / CLUSTERS
+    with reading_part(path):
+        (own,) = pq.read_table(path, filters=[("dataset", "=", dataset), ("document", "=", document)]).to_pylist()
+        (kept,) = pq.read_table(path, filters=[("cluster", "=", own["cluster"]), ("kept", "=", True)]).to_pylist()
+    return _text(workspace, kept["dataset"], kept["document"])

@@ -162,20 +162,8 @@ def read(raw: Path, span: Span) -> Iterator[Block]:
 
 
 def record_at(raw: Path, file: File, offset: int) -> bytes:
-    """One record as it came, by its offset. Compressed files are read up to there.
-
-    Raises:
-        SourceError: no record begins at that offset.
-
-    """
-    for records, rejects in read(raw, Span(file, offset, offset + 1)):
-        for at, record in records:
-            if at == offset:
-                return record
-        for reject in rejects:
-            if reject.offset == offset:
-                return reject.raw
-    raise SourceError(f"{file.path}: no record begins at {offset}")
+    """One record as it came, by its offset; `records_at` for one."""
+    return records_at(raw, file, [offset])[offset]
 
 
 def records_at(raw: Path, file: File, offsets: Sequence[int]) -> dict[int, bytes]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.shards import document_ref, read_part, reading_part
 from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, read_ledger
 
@@ -91,6 +92,23 @@ def load(workspace: Workspace, dataset: str) -> Selection:
         else:
             selection.cuts.setdefault(document, []).append((start, end))
     return selection
+
+
+def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
+    """The datasets that a list is made for, in the order of all: those asked for, or all that have documents.
+
+    Raises:
+        WorkspaceError: one of them has no documents, or none has.
+
+    """
+    finished = workspace.finished("documents")
+    for name in wanted:
+        if name not in finished or name not in DATASETS:
+            raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
+    names = [name for name in DATASETS if name in (wanted or finished)]
+    if not names:
+        raise WorkspaceError("there are no documents to look through", hint="Run `corpus ingest` first.")
+    return names
 
 
 def documents_of(workspace: Workspace, dataset: str) -> Ledger:

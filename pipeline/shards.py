@@ -226,6 +226,26 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tupl
                 line += batch.num_rows
 
 
+def document_at(folder: Path, document: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """A document by its reference, as a segment or a list names it.
+
+    Raises:
+        WorkspaceError: there is none.
+        DamageError: its shard cannot be read.
+
+    """
+    shard, line = split_ref(document)
+    path = folder / part_name(shard)
+    with reading_part(path), pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if line < rows:
+                found: dict[str, Any] = file.read_row_group(group, columns=columns).slice(line, 1).to_pylist()[0]
+                return found
+            line -= rows
+    raise WorkspaceError(f"{path} has no document {split_ref(document)[1]}", hint="Run `corpus verify`.")
+
+
 @contextmanager
 def reading_part(path: Path) -> Iterator[None]:
     """Turn what an unreadable documents shard raises into a DamageError that names it."""

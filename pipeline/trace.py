@@ -13,7 +13,6 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +22,7 @@ from corpus.pipeline import selection, tokenizer
 from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read import File, list_files, record_at
-from corpus.pipeline.shards import part_name, parts, read_part, split_ref
+from corpus.pipeline.shards import document_at, document_ref, parts, read_part
 from corpus.pipeline.workspace import Workspace, read_ledger
 
 
@@ -87,8 +86,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[li
     position = 0
     for entry in found["segments"][0].as_py():
         length, start = entry["length"], entry["start"]
-        shard, line = split_ref(entry["document"])
-        origin = _origin(workspace, dataset, workspace.documents(dataset) / part_name(shard), line)
+        origin = _origin(workspace, dataset, entry["document"])
         part = ids[position : position + length]
         used = chosen.cut(entry["document"], origin.text)
         whole = [*model.encode(used, add_special_tokens=False).ids, model.token_to_id(tokenizer.SEPARATOR)]
@@ -112,11 +110,11 @@ def documents(
     column, wanted = ("id", name) if name else ("text", text)
     for dataset in datasets:
         for path in parts(workspace.documents(dataset)):
-            for _, line, batch in read_part(path, [column]):
+            for shard, line, batch in read_part(path, [column]):
                 values = batch[column]
                 hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
                 for hit in pc.indices_nonzero(hits).to_pylist():
-                    yield _origin(workspace, dataset, path, line + hit)
+                    yield _origin(workspace, dataset, document_ref(shard, line + hit))
                     limit -= 1
                     if limit == 0:
                         return
@@ -154,9 +152,9 @@ def _row(workspace: Workspace, dataset: str, split: str, number: int) -> pa.Tabl
     raise WorkspaceError(f"{folder} has fewer rows than its ledger says", hint="Run `corpus verify`.")
 
 
-def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin:
+def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
     """A document's record, read again and walked forward."""
-    document = _document(path, line)
+    document = document_at(workspace.documents(dataset), reference)
     raw_folder = workspace.raw(dataset)
     manifest = ingested(workspace, dataset)
     file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
@@ -185,11 +183,3 @@ def _origin(workspace: Workspace, dataset: str, path: Path, line: int) -> Origin
 @functools.cache
 def _files(raw: Path, dataset: str) -> list[File]:
     return list_files(raw, manifests.load(dataset))
-
-
-def _document(path: Path, line: int) -> dict[str, Any]:
-    for _, first, batch in read_part(path):
-        if line < first + batch.num_rows:
-            found: dict[str, Any] = batch.slice(line - first, 1).to_pylist()[0]
-            return found
-    raise WorkspaceError(f"{path} has no document {line}", hint="Run `corpus verify`.")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.pipeline import console, ingest, inspect
+from corpus.pipeline import console, dedup, ingest, inspect
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.workspace import Workspace
@@ -59,6 +59,22 @@ def test_a_masked_number_is_marked(ready: Workspace) -> None:
     (entry,) = shown(ready, reason="mobile_number")
     assert ("gone", "13900000000") in entry.pieces
     assert ("new", "[手机号]") in entry.pieces
+
+
+def test_what_is_left_out_is_shown_against_what_stays(ready: Workspace, lay_raw: LayRaw) -> None:
+    long = "".join(f"第{n * 37}条说的是{chr(0x4E00 + n * 211)}。" for n in range(20))
+    records = [baike(1, title="同一件事", answer=long), baike(2, title="同一件事", answer=f"{long}完")]
+    records += [baike(3, title="同一件事", answer=long), baike(4, title="另一件事", answer="与上面都不相同的一句话。")]
+    lay_raw(NAME, {TRAIN: lines(records)})
+    ingest.run(IngestConfig(dataset=NAME, workers=1), ready)
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    found = {entry.id.split("@")[0]: entry for entry in shown(ready, state="left-out")}
+    assert set(found) == {"qid_2", "qid_3"}
+    assert ("new", "完") in found["qid_2"].pieces
+    assert found["qid_3"].before == found["qid_3"].after
+    assert {entry.id.split("@")[0] for entry in shown(ready, state="kept")} == {"qid_1", "qid_4"}
+    with pytest.raises(WorkspaceError, match="nothing to show"):
+        shown(ready, state="kept", reason="near_duplicate")
 
 
 def test_an_unknown_reason_names_those_there_are(ready: Workspace) -> None:

@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline import clean, dedup, documents, download, ingest, pack, selection, tokenizer
+from corpus.pipeline import clean, dedup, documents, download, ingest, selection, tokenizer
 from corpus.pipeline.documents import Counts
 from corpus.pipeline.filter import QUALITY
 from corpus.pipeline.manifest import CORPORA, Manifest
 from corpus.pipeline.shards import DOCUMENT_SCHEMA, parts
 from corpus.pipeline.workspace import Ledger, Workspace, atomic, write_ledger
 
+from . import small
 from .inputs import MIRROR
 
 NOTHING = clean.Table(
@@ -40,11 +41,7 @@ NOTHING = clean.Table(
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for workspaces.")
-@click.option("--steps", default=800, show_default=True, help="Optimizer steps of each model.")
-@click.option("--batch-size", default=4, show_default=True, help="Rows of a step.")
-@click.option("--seq-length", default=512, show_default=True, help="Tokens of a row.")
-@click.option("--vocab-size", default=8000, show_default=True, help="Entries of each tokenizer.")
-@click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
+@small.options
 @click.option("--seed", "seeds", default=(1,), multiple=True, show_default=True, help="Of weights and order.")
 def main(work: Path, seeds: tuple[int, ...], **settings: Any) -> None:
     """Train one model a training set and print the table."""
@@ -87,9 +84,6 @@ def _measure(
     source: Workspace, held_out: Workspace, folder: Path, seed: int, settings: dict[str, Any], *, chosen: bool
 ) -> tuple[dict[str, float], int]:
     """Bits per character of each corpus, and how many characters there were to train on."""
-    from corpus.train.config import TrainConfig
-    from corpus.train.train import run
-
     shutil.rmtree(folder, ignore_errors=True)
     workspace = Workspace(folder)
     characters = 0
@@ -101,14 +95,8 @@ def _measure(
                 workspace, dataset, {"train": train, "validation": _texts(held_out, dataset, "validation", chosen=True)}
             )
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=settings["vocab_size"]), workspace)
-        for dataset in CORPORA:
-            pack.run(pack.PackConfig(dataset=dataset, seq_length=settings["seq_length"]), workspace)
-        config = TrainConfig(
-            model="tiny", max_steps=settings["steps"], batch_size=settings["batch_size"], eval_rows=0, seed=seed,
-            learning_rate=settings["learning_rate"], eval_steps=settings["steps"], save_steps=settings["steps"],
-        )  # fmt: skip
-        scores = run(config, workspace).ledger.counts["validation"]
-    return {dataset: scores[dataset]["bits_per_character"] for dataset in CORPORA}, characters
+        scores = small.bits_per_character(workspace, seed, settings)
+    return scores, characters
 
 
 def _texts(workspace: Workspace, dataset: str, split: str, *, chosen: bool) -> list[str]:

@@ -18,10 +18,11 @@ from typing import Any
 import click
 from tokenizers import Regex, pre_tokenizers
 
-from corpus.pipeline import bpe, download, ingest, pack, tokenizer
+from corpus.pipeline import bpe, download, ingest, tokenizer
 from corpus.pipeline.manifest import CORPORA
 from corpus.pipeline.workspace import Workspace
 
+from . import small
 from .inputs import MIRROR
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -55,11 +56,7 @@ def splitter(name: str) -> pre_tokenizers.PreTokenizer:
 
 @click.command()
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder for workspaces.")
-@click.option("--steps", default=600, show_default=True, help="Optimizer steps of each model.")
-@click.option("--batch-size", default=4, show_default=True, help="Rows of a step.")
-@click.option("--seq-length", default=512, show_default=True, help="Tokens of a row.")
-@click.option("--vocab-size", default=8000, show_default=True, help="Entries of each tokenizer.")
-@click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
+@small.options
 @click.option("--seed", default=1, show_default=True, help="Of weights and order.")
 def main(work: Path, seed: int, **settings: Any) -> None:
     """Train one model a split pattern and print the table."""
@@ -83,26 +80,15 @@ def _documents(folder: Path) -> Workspace:
 
 
 def _measure(name: str, base: Workspace, folder: Path, seed: int, settings: dict[str, Any]) -> dict[str, float]:
-    from corpus.train.config import TrainConfig
-    from corpus.train.train import run
-
     workspace = Workspace(folder)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base.root / "documents", folder / "documents")
     with workspace.writing("patterns"):
         report = _with_split(name, lambda: _tokenizer(workspace, settings["vocab_size"]))
-        for dataset in CORPORA:
-            pack.run(pack.PackConfig(dataset=dataset, seq_length=settings["seq_length"]), workspace)
-        config = TrainConfig(
-            model="tiny", max_steps=settings["steps"], batch_size=settings["batch_size"], eval_rows=0, seed=seed,
-            learning_rate=settings["learning_rate"], eval_steps=settings["steps"], save_steps=settings["steps"],
-        )  # fmt: skip
-        scores = run(config, workspace).ledger.counts["validation"]
+        scores = small.bits_per_character(workspace, seed, settings)
     tables = report.ledger.counts["datasets"].values()
     size = sum(table["bytes_per_token"] * table["tokens"] for table in tables)
-    return {"bytes_per_token": size / sum(table["tokens"] for table in tables)} | {
-        dataset: scores[dataset]["bits_per_character"] for dataset in CORPORA
-    }
+    return {"bytes_per_token": size / sum(table["tokens"] for table in tables)} | scores
 
 
 def _tokenizer(workspace: Workspace, vocab_size: int) -> Any:
