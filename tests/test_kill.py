@@ -440,7 +440,8 @@ def test_a_worker_without_memory_ends_the_command_by_name(tmp_path: Path) -> Non
     given, workspace = tmp_path / "fetched" / TRAIN, tmp_path / "workspace"
     given.write_bytes(lines(records))
     command: list[str | Path] = [
-        CORPUS, "ingest", "--source", given.parent, "--workers", "2", "--workspace", workspace
+        CORPUS, "ingest", "--source", given.parent, "--workers", "2", "--workspace", workspace,
+        "--no-rule", "repeated_spans", "--no-dedup",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     documents = workspace / DOCUMENTS
