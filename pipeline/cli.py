@@ -11,21 +11,31 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import closing, console
+from corpus.pipeline import cli_models, closing, console
+from corpus.pipeline.cli_options import (
+    against_option,
+    config_of,
+    dataset_option,
+    mask_option,
+    min_length_option,
+    no_rule_option,
+    source_option,
+    workers_option,
+    workspace_of,
+    workspace_option,
+)  # fmt: skip
 from corpus.pipeline.errors import CorpusError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, CORPORA, DATASETS
 
 if TYPE_CHECKING:
     from corpus.pipeline.workspace import Report, Workspace
 
-F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 _DEMO_WORKSPACE = "demo-workspace"
 _DEMO_STEPS = 400
 _DEMO_VOCABULARY = 3_000
@@ -60,58 +70,6 @@ def cli() -> None:
     """
 
 
-def workspace_option(default: str = "workspace") -> Callable[[F], F]:
-    """`--workspace`, which every command takes."""
-    return click.option(
-        "--workspace",
-        "workspace_dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="CORPUS_WORKSPACE" if default == "workspace" else None,
-        default=default,
-        show_default=True,
-        metavar="DIR",
-        help="The folder that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
-    )
-
-
-def dataset_option(left_out: str) -> Callable[[F], F]:
-    """`--dataset`, repeatable."""
-    return click.option(
-        "--dataset",
-        "datasets",
-        multiple=True,
-        type=click.Choice(DATASETS),
-        metavar="NAME",
-        help=f"Dataset, may be repeated; left out: {left_out}.",
-    )
-
-
-workers_option = click.option(
-    "--workers", type=int, default=0, show_default="one for each core", help="Worker processes; the result is the same."
-)
-source_option = click.option(
-    "--source",
-    metavar="DIR|URL",
-    help="Where the archives lie: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
-)
-min_length_option = click.option(
-    "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
-)
-no_rule_option = click.option(
-    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
-)
-mask_option = click.option(
-    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
-)
-against_option = click.option(
-    "--against",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
-)
-
-
 @cli.command()
 @workspace_option()
 def datasets(workspace_dir: Path) -> None:
@@ -124,7 +82,7 @@ def datasets(workspace_dir: Path) -> None:
     from corpus.pipeline import manifest as manifests
     from corpus.pipeline.workspace import read_ledger
 
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     rows = []
     for name in DATASETS:
         manifest = manifests.load(name)
@@ -156,7 +114,7 @@ def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path)
       corpus download --dataset wiki2019zh
       corpus download --source ~/Downloads
     """
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     with workspace.writing("download"):
         reports = _download(workspace, _sources(workspace, datasets, source), source)
     closing.download(reports)
@@ -176,7 +134,7 @@ def clean(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
     Example:
       corpus clean --dataset baike2018qa --min-length 20
     """
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     with workspace.writing("clean"):
         names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("raw"))
         if not names:
@@ -219,7 +177,7 @@ def ingest(
       corpus ingest --dataset wiki2019zh --source https://example.org/corpora/ --min-length 64
       corpus ingest --against ceval.jsonl --against cmmlu.csv --no-rule little_han
     """
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     reports: list[Report] = []
     with workspace.writing("ingest"):
         for name in _sources(workspace, datasets, source):
@@ -252,8 +210,8 @@ def dedup(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
     """
     from corpus.pipeline import dedup as stage
 
-    workspace = _workspace(workspace_dir)
-    config = _config(stage.DedupConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    workspace = workspace_of(workspace_dir)
+    config = config_of(stage.DedupConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
     with workspace.writing("dedup"):
         report = stage.run(config, workspace, progress=console.Console())
     closing.dedup(report)
@@ -283,9 +241,9 @@ def decontaminate(datasets: tuple[str, ...], workspace_dir: Path, min_share: flo
     """
     from corpus.pipeline import decontaminate as stage
 
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     settings |= {} if min_share is None else {"min_share": min_share}
-    config = _config(stage.DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    config = config_of(stage.DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
     with workspace.writing("decontaminate"):
         report = stage.run(config, workspace, progress=console.Console())
     closing.decontaminate(report)
@@ -305,8 +263,8 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
     """
     from corpus.pipeline import tokenizer as stage
 
-    workspace = _workspace(workspace_dir)
-    config = _config(
+    workspace = workspace_of(workspace_dir)
+    config = config_of(
         stage.TokenizerConfig,
         datasets=tuple(dict.fromkeys(datasets)),
         vocab_size=vocab_size,
@@ -336,129 +294,14 @@ def pack(datasets: tuple[str, ...], seq_length: int, strategy: str, workers: int
       corpus pack --dataset baike2018qa
       corpus pack --seq-length 2048 --strategy concat
     """
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     with workspace.writing("pack"):
         reports = _pack(workspace, datasets, seq_length=seq_length, strategy=strategy, workers=workers)
     closing.pack(reports)
 
 
-@cli.command()
-@dataset_option("all that are packed")
-@click.option(
-    "--model", default="gpt2-small", show_default=True, metavar="PRESET", help="Size of the model; see --list-models."
-)
-@click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this model instead of random weights."
-)
-@click.option("--run", default="", metavar="NAME", help="Folder below models/.  [default: PRESET and a fingerprint]")
-@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
-@click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
-@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
-@click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
-@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
-@click.option("--warmup", type=float, default=0.05, show_default=True, help="Steps, or below 1 a share of all.")
-@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's, on matrices.")
-@click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0: none.")
-@click.option("--dropout", type=float, metavar="X", help="Share of units dropped.  [default: the preset's]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order and dropout.")
-@click.option(
-    "--document-mask/--no-document-mask", default=True, show_default=True, help="Attention stays inside a document."
-)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@click.option("--log-steps", type=int, default=10, show_default=True, help="Steps between two losses in metrics.jsonl.")
-@click.option(
-    "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
-)
-@click.option(
-    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
-)
-@click.option(
-    "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
-)
-@click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on from the last checkpoint of the same run."
-)
-@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations twice to save memory.")
-@click.option("--compile", "compile_model", is_flag=True, help="Use torch.compile.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's choice]")
-@click.option("--list-models", is_flag=True, help="Print the presets and leave.")
-@workspace_option()
-def train(
-    datasets: tuple[str, ...], compile_model: bool, list_models: bool, workspace_dir: Path, **settings: Any
-) -> None:
-    """Train a GPT on packed rows.
-
-    Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
-    its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
-    validation split are in models/RUN/metrics.jsonl.
-
-    \b
-    Examples:
-      corpus train --list-models
-      corpus train --model tiny --max-steps 200
-      corpus train --dataset wiki2019zh --model gpt2-small --epochs 5
-    """
-    if list_models:
-        _list_models()
-        return
-    from corpus.train.config import TrainConfig
-
-    workspace = _workspace(workspace_dir)
-    config = _config(TrainConfig, datasets=datasets, compile=compile_model, **settings)
-    console.Console().say("loading torch and transformers ...")
-    from corpus.train import train as stage
-
-    with workspace.writing("train"):
-        report = stage.run(config, workspace, progress=console.Console())
-    closing.train(report)
-
-
-@cli.command()
-@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="Text to continue, may be repeated; left out: a new document.",
-)
-@click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
-@click.option(
-    "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
-)
-@click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="... that together reach this probability.")
-@click.option(
-    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, repeating gets less likely."
-)
-@click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
-@click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples written at the same time.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@workspace_option()
-def sample(
-    model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, **settings: Any
-) -> None:
-    """Continue a prompt, token by token, until the model ends the document.
-
-    \b
-    Examples:
-      corpus sample --prompt 我感冒了怎么办？
-      corpus sample --prompt 秋天的山里 --num-samples 3 --temperature 0.8 --seed 7
-    """
-    from corpus.generate.config import SampleConfig
-
-    workspace = _workspace(workspace_dir)
-    settings["prompts"] = settings["prompts"] or ("",)
-    config = _config(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
-    folder = _model_folder(workspace, model)
-    console.Console().say(f"loading {folder} ...")
-    from corpus.generate import sample as stage
-
-    _print_samples(stage, stage.load(folder, device=device, precision=precision), config)
+cli.add_command(cli_models.train)
+cli.add_command(cli_models.sample)
 
 
 @cli.command()
@@ -480,7 +323,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
     Example:
       corpus demo
     """
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     with workspace.writing("demo"):
         console.write("1. Records become documents")
         _download(workspace, (BUILT_IN,), None)
@@ -492,14 +335,16 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
             _pack(workspace, (BUILT_IN,), vocab_size=_DEMO_VOCABULARY, seq_length=256, strategy="best-fit", workers=0)
         )
         console.write("\n3. Rows train a GPT")
-        folder = _demo_train(workspace, max_steps)
+        folder = cli_models.train_demo(workspace, max_steps)
     console.write("\n4. The GPT answers a question it has seen, and continues an article")
     from corpus.generate import sample as stage
     from corpus.generate.config import SampleConfig
 
     model = stage.load(folder)
     for prompt in _DEMO_PROMPTS:
-        _print_samples(stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0, seed=1))
+        cli_models.print_samples(
+            stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0, seed=1)
+        )
 
 
 @cli.command()
@@ -516,7 +361,7 @@ def status(as_json: bool, workspace_dir: Path) -> None:
 
     from corpus.pipeline.status import survey
 
-    rows = survey(_workspace(workspace_dir))
+    rows = survey(workspace_of(workspace_dir))
     if as_json:
         console.write(json.dumps([row.to_dict() for row in rows], ensure_ascii=False, indent=2))
     elif rows:
@@ -550,7 +395,7 @@ def verify(workspace_dir: Path) -> None:
     """
     from corpus.pipeline import verify as checks
 
-    found = checks.run(_workspace(workspace_dir), progress=console.Console())
+    found = checks.run(workspace_of(workspace_dir), progress=console.Console())
     console.write(
         f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
     )
@@ -579,7 +424,7 @@ def inspect(
     """
     from corpus.pipeline import inspect as stage
 
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
@@ -622,7 +467,7 @@ def trace(
 
     if sum(value is not None for value in (place, document, text, rejected)) != 1 or "" in (document, text, rejected):
         raise click.UsageError("give one of DATASET[/SPLIT]:ROW, --document, --text and --rejected")
-    workspace = _workspace(workspace_dir)
+    workspace = workspace_of(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
     if place is not None:
         dataset, split, number = _place(place)
@@ -640,20 +485,6 @@ def trace(
 
 
 # --- what the commands share ---------------------------------------------------------------------------------------
-
-
-def _workspace(folder: Path) -> Workspace:
-    from corpus.pipeline.workspace import Workspace
-
-    return Workspace(folder.expanduser())
-
-
-def _config(kind: Callable[..., T], **values: Any) -> T:
-    """A stage's configuration; what its check refuses is wrong usage."""
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) -> tuple[str, ...]:
@@ -683,14 +514,14 @@ def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) 
 def _download(workspace: Workspace, datasets: Sequence[str], source: str | None) -> list[Report]:
     from corpus.pipeline import download as stage
 
-    configs = [_config(stage.DownloadConfig, dataset=name, source=source) for name in datasets]
+    configs = [config_of(stage.DownloadConfig, dataset=name, source=source) for name in datasets]
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
 def _ingest(workspace: Workspace, datasets: Sequence[str], **settings: Any) -> list[Report]:
     from corpus.pipeline import ingest as stage
 
-    configs = [_config(stage.IngestConfig, dataset=name, **settings) for name in datasets]
+    configs = [config_of(stage.IngestConfig, dataset=name, **settings) for name in datasets]
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
 
 
@@ -703,9 +534,9 @@ def _leave_out(workspace: Workspace, *, dedup: bool, against: tuple[Path, ...], 
     progress = console.Console()
     reports = []
     if dedup:
-        reports.append(stage.run(_config(stage.DedupConfig, workers=workers), workspace, progress=progress))
+        reports.append(stage.run(config_of(stage.DedupConfig, workers=workers), workspace, progress=progress))
     if against or read_ledger(workspace.decontaminate) is not None:
-        config = _config(contamination_stage.DecontaminateConfig, against=against, workers=workers)
+        config = config_of(contamination_stage.DecontaminateConfig, against=against, workers=workers)
         reports.append(contamination_stage.run(config, workspace, progress=progress))
     return reports
 
@@ -724,11 +555,11 @@ def _pack(
     from corpus.pipeline import tokenizer as tokenizer_stage
     from corpus.pipeline.workspace import read_ledger
 
-    _config(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
+    config_of(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
-    configs = [_config(stage.PackConfig, dataset=name, **settings) for name in names]
+    configs = [config_of(stage.PackConfig, dataset=name, **settings) for name in names]
     if read_ledger(workspace.tokenizer) is None:
         console.Console().say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
         config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
@@ -745,76 +576,6 @@ def _place(place: str) -> tuple[str, str, int]:
             f"{place!r} is not DATASET[/SPLIT]:ROW, such as baike2018qa:0 or wiki2019zh/validation:3"
         )
     return dataset, split or "train", int(number)
-
-
-def _list_models() -> None:
-    from corpus.train.presets import list_models
-
-    rows = [
-        (
-            row.name,
-            row.layers,
-            row.width,
-            row.heads,
-            row.context,
-            f"{row.parameters / 1e6:,.1f} M",
-            console.size(row.memory),
-        )
-        for row in list_models()
-    ]
-    console.table(("preset", "layers", "width", "heads", "context", "parameters", "memory"), rows)
-
-
-def _model_folder(workspace: Workspace, model: str | None) -> Path:
-    from corpus.pipeline.errors import ModelError
-    from corpus.pipeline.workspace import LEDGER
-
-    if model is not None:
-        named = workspace.models / model
-        return named if named.is_dir() else Path(model).expanduser()
-    finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
-    if not finished:
-        raise ModelError(
-            f"{workspace.models} holds no finished model",
-            hint="Run `corpus train` first, or name one with --model DIR.",
-        )
-    return finished[-1].parent
-
-
-def _print_samples(stage: Any, model: Any, config: Any) -> None:
-    """Samples one after another as they are written: the prompt, its continuation, and how it ended."""
-    many = len(config.prompts) * config.num_samples > 1
-    opened: set[tuple[int, int]] = set()
-    progress = console.Console()
-    for piece in stage.in_order(stage.stream(model, config, progress=progress), config):
-        if (piece.prompt, piece.sample) not in opened:
-            opened.add((piece.prompt, piece.sample))
-            if many:
-                console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
-            console.write(config.prompts[piece.prompt], end="")
-        console.write(console.harmless(piece.text), end="")
-        if piece.finish:
-            console.write()
-            progress.say(
-                f"({piece.finish.tokens} tokens, {piece.finish.tokens_per_second:.0f} a second, "
-                f"ended by {piece.finish.reason}, seed {config.seed})"
-            )
-
-
-def _demo_train(workspace: Workspace, max_steps: int) -> Path:
-    from corpus.train.config import TrainConfig
-
-    config = _config(
-        TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
-        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps),
-    )  # fmt: skip
-    console.Console().say("loading torch and transformers ...")
-    from corpus.train import train as stage
-
-    report = stage.run(config, workspace, progress=console.Console())
-    closing.losses(report.folder)
-    closing.train(report)
-    return report.folder
 
 
 def _prepare() -> None:

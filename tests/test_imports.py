@@ -25,7 +25,7 @@ PURE = {
     "contamination",
 }
 STAGES = {"download", "ingest", "dedup", "decontaminate", "tokenizer", "pack"}
-SHELL = {"cli", "closing", "console"}
+SHELL = {"cli", "cli_options", "cli_models", "closing", "console"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets"}
 
 

@@ -1,0 +1,84 @@
+"""What the commands share: options, the workspace, and a stage's configuration from flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from corpus.pipeline.manifest import DATASETS
+
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace import Workspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def workspace_option(default: str = "workspace") -> Callable[[F], F]:
+    """`--workspace`, which every command takes."""
+    return click.option(
+        "--workspace",
+        "workspace_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="CORPUS_WORKSPACE" if default == "workspace" else None,
+        default=default,
+        show_default=True,
+        metavar="DIR",
+        help="The folder that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
+    )
+
+
+def dataset_option(left_out: str) -> Callable[[F], F]:
+    """`--dataset`, repeatable."""
+    return click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        type=click.Choice(DATASETS),
+        metavar="NAME",
+        help=f"Dataset, may be repeated; left out: {left_out}.",
+    )
+
+
+workers_option = click.option(
+    "--workers", type=int, default=0, show_default="one for each core", help="Worker processes; the result is the same."
+)
+source_option = click.option(
+    "--source",
+    metavar="DIR|URL",
+    help="Where the archives lie: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
+)
+min_length_option = click.option(
+    "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
+)
+no_rule_option = click.option(
+    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
+)
+mask_option = click.option(
+    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
+)
+against_option = click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
+)
+
+
+def workspace_of(folder: Path) -> Workspace:
+    """The workspace that `--workspace` names."""
+    from corpus.pipeline.workspace import Workspace
+
+    return Workspace(folder.expanduser())
+
+
+def config_of(kind: Callable[..., T], **values: Any) -> T:
+    """A stage's configuration; what its check refuses is wrong usage."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
