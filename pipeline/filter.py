@@ -18,8 +18,8 @@ import numpy as np
 
 from corpus.pipeline import characters, mojibake
 
-MAX_SIGNS = 0.7
-"""Largest share of digits, punctuation and symbols, from MIN_REPEATED characters on; worked algebra has 0.65."""
+MAX_SIGNS = 0.75
+"""Largest share of digits, punctuation and symbols, from MIN_REPEATED characters on; worked algebra has up to 0.72."""
 MAX_RUNS = 0.6
 """Largest share of characters that only repeat the one before."""
 MAX_REPEATED_SPANS = 0.7

@@ -44,7 +44,7 @@ from corpus.pipeline.workspace import (
 )
 
 STAGE = "ingest"
-VERSION = 3
+VERSION = 4
 PIECE_BYTES = 32 << 20
 _WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
 
