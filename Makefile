@@ -7,12 +7,13 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs soak bench clean
+.PHONY: help setup demo test check format docs soak bench experiment clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make check   lint, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
+	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
 $(READY): setup.cfg constraints.txt pyproject.toml
@@ -61,6 +62,11 @@ $(BENCH_READY): $(READY)
 
 bench: $(BENCH_READY)
 	$(BIN)/python -m tests.benchmarks --page $(BENCH)
+
+# What it takes is said in the script; its settings are variables: make experiment SOURCE=~/Downloads MODEL=mini ...
+export SOURCE MODEL VOCAB LENGTH TRAIN TUNE TUNE_RATE
+experiment: $(READY)
+	CORPUS=$(BIN)/corpus bash docs/experiment.sh
 
 clean:
 	rm -rf $(VENV) .mypy_path build dist *.egg-info demo-workspace

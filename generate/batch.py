@@ -8,7 +8,7 @@ depend on the rows beside it; a row that is finished costs nothing any more.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -53,8 +53,13 @@ class Batch:
     """Samples that are written at the same time, one token each at every `advance`, until `rows` is empty."""
 
     def __init__(
-        self, model: Model, prompts: Sequence[Sequence[int]], keys: Sequence[tuple[int, int]], config: SampleConfig
+        self,
+        model: Model,
+        prompts: Sequence[Sequence[int]] | Mapping[int, Sequence[int]],
+        keys: Sequence[tuple[int, int]],
+        config: SampleConfig,
     ) -> None:
+        """Read the prompts. A key is a prompt and the number of the sample; it decides the row's chance."""
         self.rows = [_Row(model, key, len(prompts[key[0]]), config) for key in keys]
         self._greedy = config.temperature == 0
         self._banned = model.banned
@@ -77,6 +82,11 @@ class Batch:
                 "the model computes no numbers: its training went astray", hint="Give --model an earlier checkpoint."
             )
         self._seconds = time.perf_counter() - started
+
+    def pieces(self) -> Iterator[Piece]:
+        """Write all rows to their ends."""
+        while self.rows:
+            yield from self.advance()
 
     def advance(self) -> list[Piece]:
         """Write one token of every row. Rows that finish leave the batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from dataclasses import dataclass, field
@@ -77,6 +78,45 @@ class SampleConfig:
             raise ValueError(f"--repetition-penalty must be above 0, is {self.repetition_penalty}")
         if not 0 <= self.seed < _SEEDS:
             raise ValueError(f"--seed must be at least 0 and below 2**63, is {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimingsConfig:
+    """Where a model is timed, and how often."""
+
+    positions: tuple[int, ...] = ()
+    """Lengths of the text before the token that is timed, rising; nine up to the model's context when empty."""
+    repeats: int = 3
+    """How often each is timed; the median counts."""
+    batch_size: int = 16
+    """Most samples that are written at the same time, to see what a batch gains."""
+    tokens: int = 64
+    """Tokens of each of those samples."""
+    seed: int = 1
+    """Of the random tokens that are read."""
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError that names the flag."""
+        for flag, number in (
+            ("--repeats", self.repeats),
+            ("--batch-size", self.batch_size),
+            ("--max-new-tokens", self.tokens),
+        ):
+            if number < 1:
+                raise ValueError(f"{flag} must be at least 1, is {number}")
+        if any(after <= before for before, after in itertools.pairwise((1, *self.positions))):
+            raise ValueError(f"--positions must rise from 2 on, are {', '.join(map(str, self.positions))}")
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """1, 4, 16 and so on below `batch_size`, and that itself."""
+        powers = itertools.takewhile(lambda size: size < self.batch_size, (4**power for power in itertools.count()))
+        return (*powers, self.batch_size)
+
+    def positions_of(self, context: int) -> tuple[int, ...]:
+        """The positions that a model with this context has."""
+        sixteenths = sorted({max(2, context * part // 16) for part in (1, 2, 4, 6, 8, 10, 12, 14, 16)})
+        return tuple(position for position in self.positions or sixteenths if position <= context)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,8 @@ class Model:
     """Ids that are never sampled: special tokens other than the separator, and ids that are no token."""
     context: int
     """Most tokens the model can look at."""
+    folder: Path
+    """Where it came from."""
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text; `<|endoftext|>` and the like inside it are ordinary characters, no special tokens."""
@@ -107,10 +109,13 @@ def memory_errors() -> Iterator[None]:
     """Turn a full device into a ModelError."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # without memory, the CPU raises a bare RuntimeError
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
         raise ModelError(
             "the device has too little memory for the model and this many rows",
-            hint="Type a smaller --num-samples, or --device cpu.",
+            hint="Type a smaller --batch-size, or --device cpu.",
         ) from error
 
 
@@ -212,6 +217,7 @@ def _assemble(folder: Path, network: Any, tokenizer: Any) -> Model:
         separator=separator,
         banned=torch.tensor(banned, dtype=torch.long, device=network.device),
         context=_context(network),
+        folder=folder,
     )
 
 

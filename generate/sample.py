@@ -16,6 +16,7 @@ from pathlib import Path
 
 from corpus.generate.batch import Batch
 from corpus.generate.config import Finish, Piece, Sample, SampleConfig
+from corpus.generate.form import PLAIN, Form
 from corpus.generate.loading import Model, load
 from corpus.pipeline.progress import SILENT, Progress
 
@@ -23,8 +24,9 @@ __all__ = ["Finish", "Model", "Piece", "Sample", "SampleConfig", "in_order", "lo
 
 
 def run(
-    config: SampleConfig, folder: Path, *, device: str = "auto", precision: str = "auto", progress: Progress = SILENT
-) -> list[Sample]:
+    config: SampleConfig, folder: Path, *, form: Form = PLAIN, device: str = "auto", precision: str = "auto",
+    progress: Progress = SILENT,
+) -> list[Sample]:  # fmt: skip
     """Open a model and write all samples, ordered by prompt and number.
 
     Raises:
@@ -35,7 +37,7 @@ def run(
     texts: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     finishes: dict[tuple[int, int], Finish] = {}
     progress.begin("sample", len(config.prompts) * config.num_samples, "samples")
-    for piece in stream(model, config, progress=progress):
+    for piece in stream(model, config, form=form, progress=progress):
         texts[piece.prompt, piece.sample].append(piece.text)
         if piece.finish:
             finishes[piece.prompt, piece.sample] = piece.finish
@@ -53,7 +55,7 @@ def run(
     ]
 
 
-def stream(model: Model, config: SampleConfig, *, progress: Progress = SILENT) -> Iterator[Piece]:
+def stream(model: Model, config: SampleConfig, *, form: Form = PLAIN, progress: Progress = SILENT) -> Iterator[Piece]:
     """Write all samples at once, as many as `batch_size` allows; each ends with the one piece that has a `finish`.
 
     Pieces of different samples alternate; `in_order` sorts them. Notes, such as that a prompt is longer than the model
@@ -63,8 +65,8 @@ def stream(model: Model, config: SampleConfig, *, progress: Progress = SILENT) -
         ModelError: the model computes no numbers, or the device is full.
 
     """
-    prompts = [model.encode(prompt) for prompt in config.prompts]
-    return stream_ids(model, prompts, config, progress=progress)
+    prompts = list(map(form.encoder(model), config.prompts))
+    return iter(form.answers(stream_ids(model, prompts, config, progress=progress)))
 
 
 def stream_ids(
@@ -75,9 +77,7 @@ def stream_ids(
         progress.say(note)
     keys = list(itertools.product(range(len(prompts)), range(config.num_samples)))
     for start in range(0, len(keys), config.batch_size):
-        batch = Batch(model, prompts, keys[start : start + config.batch_size], config)
-        while batch.rows:
-            yield from batch.advance()
+        yield from Batch(model, prompts, keys[start : start + config.batch_size], config).pieces()
 
 
 def in_order(pieces: Iterable[Piece], config: SampleConfig) -> Iterator[Piece]:

@@ -103,6 +103,11 @@ class Window:
         if list(source) != list(range(len(prompts))):
             self.keep(source)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the keys and values that are in use; room set aside for more is not counted."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
+
     @torch.inference_mode()
     def step(self, tokens_b: Tensor) -> None:
         """Append one token to every row and compute the scores of the next."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import cli_models, closing, console
+from corpus.pipeline import cli_models, cli_train, closing, console
 from corpus.pipeline.cli_options import (
     against_option,
     config_of,
@@ -277,6 +277,10 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
 
 @cli.command()
 @dataset_option("all that have documents")
+@click.option(
+    "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True,
+    help="chat: only documents with a question, as a turn of the user and one of the assistant.",
+)  # fmt: skip
 @click.option("--seq-length", type=int, default=1024, show_default=True, help="Tokens of a row.")
 @click.option(
     "--strategy", type=click.Choice(["best-fit", "concat"]), default="best-fit", show_default=True,
@@ -284,24 +288,29 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
 )  # fmt: skip
 @workers_option
 @workspace_option()
-def pack(datasets: tuple[str, ...], seq_length: int, strategy: str, workers: int, workspace_dir: Path) -> None:
+def pack(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
     """Tokenize documents and pack them into Arrow shards.
 
     Trains the tokenizer first if there is none, on all documents in the workspace.
+
+    Rows of the chat form lie apart from the others, in `chat/`. Each is question and answer between the tokens that
+    `corpus sample --chat` uses; training on them predicts the answers alone.
 
     \b
     Examples:
       corpus pack --dataset baike2018qa
       corpus pack --seq-length 2048 --strategy concat
+      corpus pack --form chat --dataset baike2018qa
     """
     workspace = workspace_of(workspace_dir)
     with workspace.writing("pack"):
-        reports = _pack(workspace, datasets, seq_length=seq_length, strategy=strategy, workers=workers)
+        reports = _pack(workspace, datasets, **settings)
     closing.pack(reports)
 
 
-cli.add_command(cli_models.train)
+cli.add_command(cli_train.train)
 cli.add_command(cli_models.sample)
+cli.add_command(cli_models.evaluate)
 
 
 @cli.command()
@@ -335,7 +344,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
             _pack(workspace, (BUILT_IN,), vocab_size=_DEMO_VOCABULARY, seq_length=256, strategy="best-fit", workers=0)
         )
         console.write("\n3. Rows train a GPT")
-        folder = cli_models.train_demo(workspace, max_steps)
+        folder = cli_train.train_demo(workspace, max_steps)
     console.write("\n4. The GPT answers a question it has seen, and continues an article")
     from corpus.generate import sample as stage
     from corpus.generate.config import SampleConfig
@@ -437,6 +446,9 @@ def inspect(
 @click.option("--document", metavar="ID", help="The document with this id.")
 @click.option("--text", metavar="WORDS", help="Documents that hold these words.")
 @click.option("--rejected", metavar="REASON", help="Records dropped for this reason.")
+@click.option(
+    "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True, help="The form that ROW is in."
+)
 @dataset_option("all that have documents")
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Most documents or records shown."
@@ -447,6 +459,7 @@ def trace(
     document: str | None,
     text: str | None,
     rejected: str | None,
+    form: str,
     datasets: tuple[str, ...],
     limit: int,
     workspace_dir: Path,
@@ -460,6 +473,7 @@ def trace(
     Examples:
       corpus trace baike2018qa:0
       corpus trace wiki2019zh/validation:3
+      corpus trace --form chat baike2018qa:0
       corpus trace --text 北京
       corpus trace --rejected too_short -n 5
     """
@@ -467,11 +481,13 @@ def trace(
 
     if sum(value is not None for value in (place, document, text, rejected)) != 1 or "" in (document, text, rejected):
         raise click.UsageError("give one of DATASET[/SPLIT]:ROW, --document, --text and --rejected")
+    if form != "text" and place is None:
+        raise click.UsageError("--form goes with DATASET[/SPLIT]:ROW")
     workspace = workspace_of(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
     if place is not None:
         dataset, split, number = _place(place)
-        segments, padding = tracing.row(workspace, dataset, split, number)
+        segments, padding = tracing.row(workspace, dataset, split, number, form)
         closing.row(segments, padding)
         if not all(segment.rebuilt and segment.origin.rebuilt for segment in segments):
             raise CorpusError(
@@ -559,12 +575,30 @@ def _pack(
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    if settings.get("form") == "chat" and not datasets:
+        names = _with_questions(workspace, names)
     configs = [config_of(stage.PackConfig, dataset=name, **settings) for name in names]
     if read_ledger(workspace.tokenizer) is None:
         console.Console().say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
         config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
         closing.tokenizer(tokenizer_stage.run(config, workspace, progress=console.Console()))
     return [stage.run(config, workspace, progress=console.Console()) for config in configs]
+
+
+def _with_questions(workspace: Workspace, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the datasets that the chat form can use; of the others it is said."""
+    from corpus.pipeline.units import has_questions
+
+    found = tuple(name for name in names if has_questions(workspace.documents(name)))
+    others = ", ".join(name for name in names if name not in found)
+    if not found:
+        raise WorkspaceError(
+            f"{others}: no questions that the chat form could use",
+            hint="`corpus pack` without --form takes any document.",
+        )
+    if others:
+        console.Console().say(f"without questions, so not packed: {others}")
+    return found
 
 
 def _place(place: str) -> tuple[str, str, int]:

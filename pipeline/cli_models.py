@@ -1,93 +1,29 @@
-"""The commands that need a model: train, sample.
+"""The commands that need a model: train, sample, evaluate.
 
 In: options. Out: a stage's `run`, a table or a text. Nothing heavy is imported at the top.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from corpus.pipeline import closing, console
 from corpus.pipeline.cli_options import config_of, dataset_option, workspace_of, workspace_option
-from corpus.pipeline.manifest import BUILT_IN
 
 if TYPE_CHECKING:
+    from corpus.generate.prompts import PromptFile
     from corpus.pipeline.workspace import Workspace
+    from corpus.train.evaluation import Evaluation
 
-
-@click.command()
-@dataset_option("all that are packed")
-@click.option(
-    "--model", default="gpt2-small", show_default=True, metavar="PRESET", help="Size of the model; see --list-models."
-)
-@click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this model instead of random weights."
-)
-@click.option("--run", default="", metavar="NAME", help="Folder below models/.  [default: PRESET and a fingerprint]")
-@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
-@click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
-@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
-@click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
-@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
-@click.option("--warmup", type=float, default=0.05, show_default=True, help="Steps, or below 1 a share of all.")
-@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's, on matrices.")
-@click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0: none.")
-@click.option("--dropout", type=float, metavar="X", help="Share of units dropped.  [default: the preset's]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order and dropout.")
-@click.option(
-    "--document-mask/--no-document-mask", default=True, show_default=True, help="Attention stays inside a document."
-)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@click.option("--log-steps", type=int, default=10, show_default=True, help="Steps between two losses in metrics.jsonl.")
-@click.option(
-    "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
-)
-@click.option(
-    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
-)
-@click.option(
-    "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
-)
-@click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on from the last checkpoint of the same run."
-)
-@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations twice to save memory.")
-@click.option("--compile", "compile_model", is_flag=True, help="Use torch.compile.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's choice]")
-@click.option("--list-models", is_flag=True, help="Print the presets and leave.")
-@workspace_option()
-def train(
-    datasets: tuple[str, ...], compile_model: bool, list_models: bool, workspace_dir: Path, **settings: Any
-) -> None:
-    """Train a GPT on packed rows.
-
-    Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
-    its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
-    validation split are in models/RUN/metrics.jsonl.
-
-    \b
-    Examples:
-      corpus train --list-models
-      corpus train --model tiny --max-steps 200
-      corpus train --dataset wiki2019zh --model gpt2-small --epochs 5
-    """
-    if list_models:
-        _list_models()
-        return
-    from corpus.train.config import TrainConfig
-
-    workspace = workspace_of(workspace_dir)
-    config = config_of(TrainConfig, datasets=datasets, compile=compile_model, **settings)
-    console.Console().say("loading torch and transformers ...")
-    from corpus.train import train as stage
-
-    with workspace.writing("train"):
-        report = stage.run(config, workspace, progress=console.Console())
-    closing.train(report)
+_EXIT, _RESET = "/exit", "/reset"
 
 
 @click.command()
@@ -99,6 +35,21 @@ def train(
     metavar="TEXT",
     help="Text to continue, may be repeated; left out: a new document.",
 )
+@click.option(
+    "--prompts", "prompts_file", metavar="FILE",
+    help="Prompts in a file, or - for a pipe: one a line, or JSON Lines with strings or objects with a prompt.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="PATH",
+    help="File of the results of --prompts, or folder of --timings.  [default: printed; timings-MODEL/]",
+)  # fmt: skip
+@click.option("--chat", is_flag=True, help="Talk with a model that was tuned on questions and answers.")
+@click.option(
+    "--shots", type=click.Path(path_type=Path), metavar="FILE",
+    help="Questions with answers to put first: JSON Lines with prompt and answer, or blocks of text.",
+)  # fmt: skip
+@click.option("--translate", is_flag=True, help="Prompts are English; the model writes the Chinese.")
+@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and draw it.")
 @click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
 @click.option(
     "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
@@ -116,55 +67,124 @@ def train(
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @workspace_option()
 def sample(
-    model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, **settings: Any
-) -> None:
-    """Continue a prompt, token by token, until the model ends the document.
+    model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, prompts_file: str | None,
+    output: Path | None, chat: bool, shots: Path | None, translate: bool, timings: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Continue prompts, token by token, until the model ends the document.
+
+    --model names a run, RUN/best, RUN/checkpoint-N, or any folder with a model. --prompts continues whole files:
+    one JSON line for each result, in the order of the prompts. With --output an interrupted command goes on where
+    it was. With --shots or --translate, prompts are put as the documents of training were, and the answer ends
+    where the model ends the document. docs/sampling.md tells more.
 
     \b
     Examples:
       corpus sample --prompt 我感冒了怎么办？
       corpus sample --prompt 秋天的山里 --num-samples 3 --temperature 0.8 --seed 7
+      corpus sample --prompts questions.txt --output answers.jsonl --batch-size 32
+      cat questions.jsonl | corpus sample --prompts - --model my-run/best > answers.jsonl
+      corpus sample --prompt 蜡烛为什么会越烧越短？ --shots examples.jsonl
+      corpus sample --prompt "The library opens at nine." --translate --temperature 0
+      corpus sample --chat --model my-tuned-run
+      corpus sample --timings --model my-run
     """
-    from corpus.generate.config import SampleConfig
+    from corpus.generate.config import SampleConfig, TimingsConfig
+    from corpus.generate.prompts import shots as read_shots
 
+    prompts = settings["prompts"]
+    _check_usage(
+        {"--prompt": prompts, "--prompts": prompts_file, "--chat": chat, "--timings": timings},
+        {"--output": output, "--shots": shots, "--translate": translate},
+    )
+    if (shots or translate) and not all(map(str.strip, prompts)):
+        raise click.UsageError(f"--prompt must not be empty with {'--shots' if shots else '--translate'}")
+    if chat and settings["num_samples"] > 1:
+        raise click.UsageError("--num-samples must be 1 with --chat")
     workspace = workspace_of(workspace_dir)
-    settings["prompts"] = settings["prompts"] or ("",)
+    timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
+    settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
     folder = _model_folder(workspace, model)
+    pairs = read_shots(shots) if shots else []
+    file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")
     from corpus.generate import sample as stage
 
-    print_samples(stage, stage.load(folder, device=device, precision=precision), config)
+    opened = stage.load(folder, device=device, precision=precision)
+    if timings:
+        _time(timed, opened, output or Path(f"timings-{_name_of(folder)}"))
+    elif chat:
+        _tell_untuned(folder)
+        _talk(opened, config)
+    elif file is not None:
+        _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
+    else:
+        print_samples(stage, opened, config, _form(pairs, translate=translate))
 
 
-def train_demo(workspace: Workspace, max_steps: int) -> Path:
-    """The tiny model of `corpus demo`; returns its folder."""
-    from corpus.train.config import TrainConfig
+@click.command()
+@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
+@dataset_option("all that have documents of the split")
+@click.option(
+    "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
+    help="Which documents.",
+)  # fmt: skip
+@click.option(
+    "--documents", type=int, default=0, show_default="all", metavar="N",
+    help="Most documents of a dataset, spread evenly.",
+)  # fmt: skip
+@click.option("--context", type=int, metavar="N", help="Tokens of a window.  [default: the model's most]")
+@click.option(
+    "--stride", type=int, metavar="N",
+    help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
+)  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@workspace_option()
+def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+    """Measure a model on documents it was not trained on.
 
-    config = config_of(
-        TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
-        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps),
-    )  # fmt: skip
-    console.Console().say("loading torch and transformers ...")
-    from corpus.train import train as stage
+    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
+    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
+    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
+    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
+    give models of different contexts the same --context.
 
-    report = stage.run(config, workspace, progress=console.Console())
-    closing.losses(report.folder)
-    closing.train(report)
-    return report.folder
+    \b
+    Examples:
+      corpus evaluate
+      corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
+      corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
+    """
+    from corpus.train.evaluation import EvaluateConfig
+
+    workspace = workspace_of(workspace_dir)
+    config = config_of(EvaluateConfig, model=_model_folder(workspace, model), datasets=datasets, **settings)
+    console.Console().say(f"loading {config.model} ...")
+    from corpus.train import score as stage
+
+    evaluation = stage.run(config, workspace, progress=console.Console())
+    if as_json:
+        console.write(json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2))
+    else:
+        _evaluated(evaluation)
 
 
-def print_samples(stage: Any, model: Any, config: Any) -> None:
+def print_samples(stage: Any, model: Any, config: Any, form: Any = None) -> None:
     """Samples one after another as they are written: the prompt, its continuation, and how it ended."""
     many = len(config.prompts) * config.num_samples > 1
     opened: set[tuple[int, int]] = set()
     progress = console.Console()
-    for piece in stage.in_order(stage.stream(model, config, progress=progress), config):
+    pieces = stage.stream(model, config, progress=progress, **({} if form is None else {"form": form}))
+    for piece in stage.in_order(pieces, config):
         if (piece.prompt, piece.sample) not in opened:
             opened.add((piece.prompt, piece.sample))
             if many:
                 console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
-            console.write(config.prompts[piece.prompt], end="")
+            answers = form is not None and form.begin
+            console.write(config.prompts[piece.prompt], end="\n" if answers else "")
         console.write(console.harmless(piece.text), end="")
         if piece.finish:
             console.write()
@@ -174,22 +194,226 @@ def print_samples(stage: Any, model: Any, config: Any) -> None:
             )
 
 
-def _list_models() -> None:
-    from corpus.train.presets import list_models
+def _check_usage(modes: dict[str, Any], extras: dict[str, Any]) -> None:
+    """What `corpus sample` is asked for is one thing, and the rest belongs to it."""
+    chosen = [flag for flag, given in modes.items() if given not in {None, False, ()}]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} exclude each other")
+    for flag, given in extras.items():
+        wanted = ("--prompts", "--timings") if flag == "--output" else ("--prompt", "--prompts")
+        if given and not set(chosen) & set(wanted):
+            raise click.UsageError(f"{flag} needs {' or '.join(wanted)}")
 
+
+def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
+    """The prompts of a file, all read once to see whether they are prompts; or of a pipe."""
+    from corpus.generate.prompts import PromptFile
+
+    if name == "-":
+        return PromptFile(sys.stdin.buffer, blank=blank)
+    prompts = PromptFile(Path(name).expanduser(), blank=blank)
+    if output is not None and output.exists() and prompts.is_file and output.samefile(Path(name).expanduser()):
+        raise click.UsageError("--output is the file of --prompts: it would be overwritten")
+    prompts.check()
+    return prompts
+
+
+def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
+    """How prompts are put to the model: as they are, as questions after examples, or as translations."""
+    from corpus.generate.form import PLAIN, answered
+    from corpus.pipeline.records import question_prompt, translation_prompt
+
+    if translate:
+        return answered([(english, " ".join(chinese.split())) for english, chinese in shots], translation_prompt)
+    return answered(shots, question_prompt) if shots else PLAIN
+
+
+def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, form: Any, *, new_seed: bool) -> None:
+    """Continue the prompts of a file into another, or into standard output as they come."""
+    from corpus.generate import bulk
+
+    progress = console.Console()
+    if output is not None:
+        done = bulk.run(config, model, prompts, output, form=form, new_seed=new_seed, progress=progress)
+        kept = f", {done.kept:,} of them from before" if done.kept else ""
+        speed = f"{done.tokens:,} tokens in {done.seconds:.1f} s, {done.tokens / max(done.seconds, 1e-3):,.0f} a second"
+        console.write(f"{done.results:,} results{kept}; {speed}")
+        console.write(f"results: {output}")
+        return
+    if not sys.stdout.isatty():  # a bar between the results would tear them
+        progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
+    try:
+        for result in bulk.results(model, config, prompts, form=form, progress=progress):
+            console.write(console.harmless(result.to_line()), end="")
+    finally:
+        progress.end()
+
+
+def _tell_untuned(folder: Path) -> None:
+    """Say so where the run's ledger knows that a model was not tuned on questions and answers."""
+    from corpus.pipeline.workspace import read_ledger
+
+    ledger = read_ledger(folder) or read_ledger(folder.parent)
+    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") != "sft":
+        console.Console().say(
+            "this model was trained on text alone: it continues, it does not answer; "
+            "`corpus train --objective sft --init DIR` tunes one"
+        )
+
+
+def _talk(model: Any, config: Any) -> None:
+    """Questions and answers until the questions end."""
+    from corpus.generate.chat import Chat
+
+    progress = console.Console()
+    chat = Chat(model, config, progress=progress)
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    progress.say(f"seed {config.seed}; {_RESET} forgets what was said, {_EXIT} or Ctrl-D ends, Ctrl-C stops an answer")
+    before = signal.signal(signal.SIGTERM, _leave)  # elsewhere it is heard as Ctrl-C, which stops only an answer here
+    try:
+        for question in _typed(progress) if is_terminal else _piped():
+            if question == _EXIT:
+                break
+            if question == _RESET:
+                chat.reset()
+                progress.say("(forgotten)")
+            elif question:
+                try:
+                    _answer(chat, question, progress)
+                except KeyboardInterrupt:
+                    if not is_terminal:
+                        raise
+                    progress.say(" (stopped)")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _answer(chat: Any, question: str, progress: console.Console) -> None:
+    """One answer as it comes; stopped, it stays in the conversation as far as it came."""
+    with contextlib.closing(chat.ask(question)) as pieces:
+        for piece in pieces:
+            console.write(console.harmless(piece.text), end="")
+            if piece.finish and piece.finish.reason == "length":
+                progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
+    console.write()
+
+
+def _typed(progress: console.Console) -> Iterator[str]:
+    """What is typed at a terminal, a line at a time."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # `input` then knows the arrow keys
+    while True:
+        try:
+            line = input("> ")
+            line.encode()
+        except EOFError:
+            console.write()
+            return
+        except KeyboardInterrupt:
+            console.write()
+            continue
+        except UnicodeError:
+            progress.say("that was not UTF-8")
+            continue
+        yield line.strip()
+
+
+def _piped() -> Iterator[str]:
+    """What a pipe or a file asks, one question a line, each shown before its answer."""
+    from corpus.generate.prompts import questions
+
+    for question in questions(sys.stdin.buffer):
+        if question not in {_EXIT, _RESET}:
+            console.write(f"> {console.harmless(question)}")
+        yield question
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise click.Abort
+
+
+def _time(config: Any, model: Any, folder: Path) -> None:
+    """Measure, print and draw what a token costs."""
+    from corpus.generate import timings as stage
+    from corpus.generate.picture import picture
+    from corpus.pipeline.workspace import write_atomic
+
+    measured = stage.measure(config, model, progress=console.Console())
     rows = [
         (
-            row.name,
-            row.layers,
-            row.width,
-            row.heads,
-            row.context,
-            f"{row.parameters / 1e6:,.1f} M",
-            console.size(row.memory),
+            point.position,
+            f"{point.cached_s * 1e3:.1f} ms",
+            f"{point.recomputed_s * 1e3:.1f} ms",
+            f"{point.recomputed_s / point.cached_s:.1f} x",
+            console.size(point.kept_bytes),
+            *(
+                "?" if peak is None else console.size(peak)
+                for peak in (point.cached_peak_bytes, point.recomputed_peak_bytes)
+            ),
         )
-        for row in list_models()
+        for point in measured.points
     ]
-    console.table(("preset", "layers", "width", "heads", "context", "parameters", "memory"), rows)
+    headings = (
+        "position",
+        "with\ncache",
+        "without",
+        "without/\nwith",
+        "keys and\nvalues",
+        "peak\nwith",
+        "peak\nwithout",
+    )
+    console.table(headings, rows, left=0)
+    console.table(
+        ("batch", "tokens/s"),
+        [(row.batch_size, f"{row.tokens_per_second:,.0f}") for row in measured.throughput],
+        left=0,
+    )
+    write_atomic(folder / "timings.json", (json.dumps(measured.to_dict(), indent=2) + "\n").encode())
+    write_atomic(folder / "timings.png", picture(measured))
+    console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")
+
+
+def _name_of(folder: Path) -> str:
+    """What a model is called by its folder; one inside a run has the run's name too."""
+    whole = folder.resolve()
+    inside = whole.name == "best" or whole.name.startswith("checkpoint-")
+    return f"{whole.parent.name}-{whole.name}" if inside else whole.name
+
+
+def _evaluated(evaluation: Evaluation) -> None:
+    """What a model makes of each dataset, and of all together when there are several."""
+    results = [*evaluation.results]
+    if len(results) > 1:
+        results.append(evaluation.total())
+    rows = [
+        (
+            result.dataset,
+            result.documents,
+            closing.short(result.score.tokens),
+            f"{result.score.loss:.3f}",
+            _perplexity(result.score.perplexity),
+            f"{result.score.bits_per_character:.3f}",
+            f"{result.score.bits_per_byte:.3f}",
+        )
+        for result in results
+    ]
+    console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
+    overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
+    console.write(
+        f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
+        f"{evaluation.seconds:.1f} s)"
+    )
+    for note in evaluation.notes:
+        console.write(f"note: {note}")
+
+
+def _perplexity(value: float) -> str:
+    """A perplexity in at most eight characters: that of a model that knows nothing can be any number.
+
+    >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
+    ('23.46', '31,234', '1.5e+09')
+    """
+    return f"{value:,.2f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
 
 
 def _model_folder(workspace: Workspace, model: str | None) -> Path:

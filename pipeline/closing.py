@@ -35,7 +35,7 @@ def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequ
         characters = sum(counts["characters"].values())
         characters -= left_out[index].characters.total() if left_out else 0
         dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
-        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, _short(characters)))
+        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, short(characters)))
     console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
     for index, report in enumerate(reports):
         name, counts = report.ledger.dataset, report.ledger.counts
@@ -47,10 +47,10 @@ def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequ
     ledgers([*reports, *lists])
 
 
-def _short(count: int) -> str:
+def short(count: int) -> str:
     """A number as people say it.
 
-    >>> _short(1_234_567), _short(950)
+    >>> short(1_234_567), short(950)
     ('1.2 M', '950')
     """
     for size, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -144,17 +144,22 @@ def losses(folder: Path) -> None:
 
 
 def pack(reports: Sequence[Report]) -> None:
-    """Rows of each split and how full they are."""
+    """Rows of each split and how full they are; in the chat form also the tokens of answers, which alone are learnt."""
+    chat = any("form" in report.ledger.config for report in reports)
     rows: list[tuple[object, ...]] = []
     for report in reports:
         seq_length = report.ledger.config["seq_length"]
         for split, count in report.ledger.counts["splits"].items():
             used = count["tokens"] / max(1, count["rows"] * seq_length)
             name = report.ledger.dataset if split == "train" else f"  {split}"
-            rows.append(
-                (name, count["documents"], count["tokens"], count["rows"], f"{used:.2%}", count["cut_documents"])
-            )
-    console.table(("dataset", "documents", "tokens", "rows", "used", "cut"), rows)
+            tokens = (count["tokens"], count["answer_tokens"]) if chat else (count["tokens"],)
+            rows.append((name, count["documents"], *tokens, count["rows"], f"{used:.2%}", count["cut_documents"]))
+    columns = ("tokens", "answers") if chat else ("tokens",)
+    console.table(("dataset", "documents", *columns, "rows", "used", "cut"), rows)
+    for report in reports:
+        rest = sum(count.get("without_prompt", 0) for count in report.ledger.counts["splits"].values())
+        if rest:
+            console.write(f"{report.ledger.dataset}: not used: {rest:,} documents without question and answer")
     ledgers(reports)
 
 

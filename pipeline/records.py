@@ -123,6 +123,26 @@ def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
     return _article if "title" in shape.roles else lambda parts: _article(("", parts[0]))
 
 
+def question_prompt(question: str) -> str:
+    r"""How a document of a question begins; the answer is the rest.
+
+    >>> question_prompt("天为什么蓝？")
+    '天为什么蓝？\n'
+    """
+    return f"{question}\n"
+
+
+def translation_prompt(english: str) -> str:
+    """How a document of a translation begins; the Chinese is the rest.
+
+    The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line.
+
+    >>> translation_prompt("It rains.")
+    'translate english to chinese, It rains., '
+    """
+    return f"{TRANSLATE}{' '.join(english.split())}, "
+
+
 def _article(parts: Sequence[str]) -> tuple[str, int]:
     """The text with the title once at the top."""
     title, body = parts
@@ -144,13 +164,13 @@ def _question(parts: Sequence[str]) -> tuple[str, int]:
         return answer, 0
     if not answer:
         return question, len(question)
-    return f"{question}\n{answer}", len(question) + 1
+    prompt = question_prompt(question)
+    return prompt + answer, len(prompt)
 
 
 def _translation(parts: Sequence[str]) -> tuple[str, int]:
-    """The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line."""
     source, target = (" ".join(part.split()) for part in parts)
-    prompt = f"{TRANSLATE}{source}, "
+    prompt = translation_prompt(source)
     return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
 
 

@@ -265,7 +265,8 @@ def open_rows(folder: Path) -> Any:
 
     """
     if not (folder / "dataset_dict.json").is_file():
-        raise WorkspaceError(f"{folder} holds no packed rows", hint=f"Run `corpus pack --dataset {folder.name}` first.")
+        form = " --form chat" if folder.parent.name == "chat" else ""
+        raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack{form} --dataset {folder.name}` first.")
     import datasets  # noqa: PLC0415  # 1 s that only those who open rows should pay
 
     return datasets.load_from_disk(str(folder))

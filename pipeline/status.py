@@ -16,9 +16,11 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.workspace import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, read_ledger
 
-AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "models")
+AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
 SINGLE = {"dedup", "decontaminate", "tokenizer"}
 """Areas that are one stage over all datasets."""
+OPTIONAL = {"chat"}
+"""Areas that no other needs: not said to be missing."""
 _VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}
 
 
@@ -47,7 +49,8 @@ def survey(workspace: Workspace) -> list[Row]:
     rows = [_row(workspace, area, name) for area, name in _places(workspace)]
     begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
     expected = {"dedup", "tokenizer"} if begun else set()
-    return [row for row in rows if row.state != "missing" or row.name in begun - {""} or row.area in expected]
+    due = [row for row in rows if row.area in expected or (row.name in begun - {""} and row.area not in OPTIONAL)]
+    return [row for row in rows if row.state != "missing" or row in due]
 
 
 def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:

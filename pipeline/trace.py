@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from tokenizers import Tokenizer
 
+from corpus.pipeline import chat, selection, tokenizer
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline import selection, tokenizer
 from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read import File, list_files, record_at
@@ -44,7 +45,7 @@ class Origin:
     rules: tuple[str, ...]
     """The cleaning rules that changed it."""
     rebuilt: bool
-    """Whether the record gives this very text again."""
+    """Whether the record gives this very text again, and the same question in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,14 +72,14 @@ class Dropped:
     raw: bytes
 
 
-def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[list[Segment], int]:
-    """The segments of a packed row, and how many slots are padding.
+def row(workspace: Workspace, dataset: str, split: str, number: int, form: str = "text") -> tuple[list[Segment], int]:
+    """The segments of a packed row of a form, and how many slots are padding.
 
     Raises:
         WorkspaceError: there is no such row.
 
     """
-    found = _row(workspace, dataset, split, number)
+    found = _row(workspace, dataset, split, number, form)
     chosen = selection.load(workspace, dataset)
     model = tokenizer.load(workspace.tokenizer)
     ids = found["input_ids"][0].as_py()
@@ -89,7 +90,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int) -> tuple[li
         origin = _origin(workspace, dataset, entry["document"])
         part = ids[position : position + length]
         used = chosen.cut(entry["document"], origin.text)
-        whole = [*model.encode(used, add_special_tokens=False).ids, model.token_to_id(tokenizer.SEPARATOR)]
+        whole = _tokens(model, used, origin.prompt_length, form)
         segments.append(
             Segment(
                 text=model.decode(part, skip_special_tokens=False),
@@ -133,13 +134,31 @@ def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, li
                         return
 
 
-def _row(workspace: Workspace, dataset: str, split: str, number: int) -> pa.Table:
-    folder = workspace.packed(dataset)
+def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
+    """A document's tokens as its form sets them; none where the form cannot use it."""
+    if form == "text":
+        return [*_encoded(model, text), model.token_to_id(tokenizer.SEPARATOR)]
+    turn = chat.turn(text, prompt_length)
+    if turn is None:
+        return []
+    question, answer = (_encoded(model, side) for side in turn)
+    names = (tokenizer.USER, tokenizer.ASSISTANT, tokenizer.SEPARATOR)
+    user, assistant, separator = map(model.token_to_id, names)
+    return [user, *question, assistant, *answer, separator]
+
+
+def _encoded(model: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = model.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str) -> pa.Table:
+    folder = workspace.packed(dataset, form)
     ledger = read_ledger(folder)
     rows = ledger.counts["splits"].get(split, {}).get("rows", 0) if ledger else 0
     if not 0 <= number < rows:
         raise WorkspaceError(
-            f"{dataset}/{split} has no row {number}: it has {rows:,}",
+            f"{workspace.relative(folder / split)} has no row {number}: it has {rows:,}",
             hint="`corpus status` lists what is packed; rows are counted from 0.",
         )
     left = number
@@ -176,7 +195,7 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
         source_offset=document["source_offset"],
         raw=raw,
         rules=rebuilt.rules,
-        rebuilt=rebuilt.text == document["text"],
+        rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
     )
 
 

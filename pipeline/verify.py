@@ -21,7 +21,16 @@ from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import part_metadata, rows_metadata
 from corpus.pipeline.status import AREAS, SINGLE
-from corpus.pipeline.workspace import LEDGER, OUTSIDE, Ledger, Workspace, fingerprint, read_ledger, sha256_file
+from corpus.pipeline.workspace import (
+    LEDGER,
+    OUTSIDE,
+    ROWS,
+    Ledger,
+    Workspace,
+    fingerprint,
+    read_ledger,
+    sha256_file,
+)
 
 _COMMANDS = {
     "raw": "corpus download --dataset {name}",
@@ -29,6 +38,7 @@ _COMMANDS = {
     "dedup": "corpus dedup",
     "decontaminate": "corpus decontaminate",
     "packed": "corpus pack --dataset {name}",
+    "chat": "corpus pack --form chat --dataset {name}",
     "tokenizer": "corpus tokenizer",
     "models": "corpus train",
 }
@@ -107,7 +117,7 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
             total.update(_flat(metadata[1]) if metadata else {})
         if +total != +Counter(_flat(ledger.counts)):
             raise _damage(area, folder, folder / LEDGER, "does not agree with the counts in its shards")
-    if area == "packed":
+    if area in ROWS.values():
         for split, counts in ledger.counts["splits"].items():
             rows: Counter[str] = Counter()
             for path in (folder / split).glob("data-*.arrow"):

@@ -34,6 +34,8 @@ def _umask() -> int:
 
 LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
+ROWS = {"text": "packed", "chat": "chat"}
+"""Where the rows of each form lie."""
 OUTSIDE = "init/"
 """How a ledger's inputs begin that do not lie in the workspace: files of a model that was given."""
 UNFINISHED_MODE = 0o600
@@ -130,9 +132,9 @@ class Workspace:
         """`tokenizer.json` and its configuration."""
         return self.root / "tokenizer"
 
-    def packed(self, dataset: str) -> Path:
-        """A DatasetDict of rows."""
-        return self.root / "packed" / dataset
+    def packed(self, dataset: str, form: str = "text") -> Path:
+        """A DatasetDict of rows: of text, or of questions and answers."""
+        return self.root / ROWS[form] / dataset
 
     @property
     def models(self) -> Path:
@@ -140,7 +142,7 @@ class Workspace:
         return self.root / "models"
 
     def finished(self, area: str) -> list[str]:
-        """Names under `raw`, `documents`, `packed` or `models` whose stage is finished, sorted."""
+        """Names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished, sorted."""
         return sorted(path.parent.name for path in (self.root / area).glob(f"*/{LEDGER}"))
 
     def relative(self, path: Path) -> str:

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from corpus.pipeline.shards import open_rows
 from corpus.pipeline.workspace import Workspace
-from corpus.train.collate import Collator, Rows, row_tokens
+from corpus.train.collate import PADDING_TOKENS, Collator, Rows, row_tokens
 
 from .packed import lay_packed, lay_tokenizer, pad_id, random_segments
 
@@ -108,3 +109,83 @@ def test_tokens_of_rows_and_of_slices(workspace: Workspace) -> None:
     rows = lay(workspace, TABLE, 8)
     assert row_tokens(rows.__getitems__([0, 1, 2, 0])).tolist() == [5, 8, 6, 5]
     assert row_tokens(rows.table[1:3]).tolist() == [8, 6]
+
+
+USER, ASSISTANT = 2, 3
+# Two turns and padding; a later piece before a turn; a piece that ends with its mark, then its later piece, then a turn
+# without a question; an answer in which the mark stands once more, and one that is nothing but its separator.
+CHAT = [
+    [[USER, 10, 11, ASSISTANT, 20, 0], [USER, 12, ASSISTANT, 21, 22, 0]],
+    [[24, 25, 26, 0], [USER, 13, ASSISTANT, 27, 0]],
+    [[USER, 14, 15, ASSISTANT], [28, 0], [USER, ASSISTANT, 29, 0]],
+    [[USER, 16, ASSISTANT, 30, ASSISTANT, 31, 0], [USER, 17, ASSISTANT, 0]],
+]
+
+
+@pytest.mark.parametrize("document_mask", [True, False])
+def test_only_answers_are_learnt(workspace: Workspace, document_mask: bool) -> None:
+    rows = lay(workspace, CHAT, 14)
+    collator = Collator(seq_length=14, pad_id=PAD, document_mask=document_mask, answer_after=ASSISTANT)
+    batch = collator(rows.__getitems__([0, 1, 2, 3]))
+    assert batch["labels"].tolist() == [
+        [NO, NO, NO, NO, 20, 0, NO, NO, NO, 21, 22, 0, NO, NO],
+        [NO, NO, NO, NO, NO, NO, NO, 27, 0, NO, NO, NO, NO, NO],
+        [NO, NO, NO, NO, NO, NO, NO, NO, 29, 0, NO, NO, NO, NO],
+        [NO, NO, NO, 30, ASSISTANT, 31, 0, NO, NO, NO, 0, NO, NO, NO],
+    ]
+    plain = Collator(seq_length=14, pad_id=PAD, document_mask=document_mask)(rows.__getitems__([0, 1, 2, 3]))
+    assert torch.equal(batch["position_ids"], plain["position_ids"])
+    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    assert collator(rows.__getitems__([]))["labels"].tolist() == [[NO] * PADDING_TOKENS]
+
+
+def turns(rows: int, *, seed: int) -> list[list[list[int]]]:
+    """Rows of turns of random tokens, now and then a later piece."""
+    random = np.random.default_rng(seed)
+    made: list[list[list[int]]] = []
+    for _ in range(rows):
+        row: list[list[int]] = []
+        while sum(map(len, row)) < 30:
+            question, answer = (random.integers(10, 300, random.integers(1, 7)).tolist() for _ in range(2))
+            row.append([*answer, 0] if random.random() < 0.2 else [USER, *question, ASSISTANT, *answer, 0])
+        made.append(row)
+    return made
+
+
+def test_answers_against_the_rule_token_by_token(workspace: Workspace) -> None:
+    made = turns(60, seed=4)
+    rows = lay(workspace, made, 48)
+    batch = Collator(seq_length=48, pad_id=PAD, answer_after=ASSISTANT)(rows.__getitems__(range(60)))
+    for index, row in enumerate(made):
+        labels: list[int] = []
+        for segment in row:
+            learnt = False
+            for token in segment:
+                labels.append(token if learnt else NO)
+                learnt = learnt or token == ASSISTANT
+        assert batch["labels"][index].tolist() == labels + [NO] * (48 - len(labels))
+
+
+def test_prompt_tokens_carry_no_loss(workspace: Workspace) -> None:
+    """The loss and the gradient of a real model are those of the answers, each document alone, summed by hand."""
+    made = turns(6, seed=5)
+    rows = lay(workspace, made, 48)
+    batch = Collator(seq_length=48, pad_id=PAD, answer_after=ASSISTANT)(rows.__getitems__(range(6)))
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=300 + 100, n_positions=48, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    model = GPT2LMHeadModel(config).eval()
+    weights = list(model.parameters())
+    loss = model(**batch).loss
+    gradients = torch.autograd.grad(loss, weights)
+    nats, tokens = torch.zeros(()), 0
+    for segment in (segment for row in made for segment in row if segment[0] == USER):
+        logits = model(torch.tensor([segment])).logits[0].log_softmax(-1)
+        for place in range(segment.index(ASSISTANT) + 1, len(segment)):
+            nats = nats - logits[place - 1, segment[place]]
+            tokens += 1
+    assert tokens == int((batch["labels"] != NO).sum())
+    assert loss.item() == pytest.approx(nats.item() / tokens, rel=1e-5)
+    for packed, alone in zip(gradients, torch.autograd.grad(nats / tokens, weights), strict=True):
+        assert torch.allclose(packed, alone, atol=1e-6)

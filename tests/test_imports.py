@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BASE = {"errors", "progress", "manifest"}
 PURE = {
+    "chat",
     "clean",
     "filter",
     "packing",
@@ -25,7 +26,7 @@ PURE = {
     "contamination",
 }
 STAGES = {"download", "ingest", "dedup", "decontaminate", "tokenizer", "pack"}
-SHELL = {"cli", "cli_options", "cli_models", "closing", "console"}
+SHELL = {"cli", "cli_options", "cli_models", "cli_train", "closing", "console"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets"}
 
 
@@ -87,7 +88,7 @@ def test_torch_is_for_train_and_generate() -> None:
 @pytest.mark.parametrize(
     ("package", "allowed", "other"),
     [
-        ("train", {"errors", "progress", "workspace", "shards", "tokenizer"}, "corpus.generate"),
+        ("train", {"errors", "progress", "workspace", "shards", "tokenizer", "selection"}, "corpus.generate"),
         ("generate", {"errors", "progress", "tokenizer"}, "corpus.train"),
     ],
 )
@@ -104,7 +105,9 @@ def test_no_module_goes_by_its_folder() -> None:
             assert not tops & {"pipeline", "train", "generate", "manifests"}, path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"], ["--version"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"

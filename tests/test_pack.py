@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from corpus.pipeline import encoder, ingest, pack, tokenizer
+from corpus.pipeline import encoder, ingest, pack, tokenizer, units
 from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.pack import PackConfig
@@ -170,7 +170,7 @@ def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace
     folder = workspace.documents("baike2018qa")
     shards = sorted(folder.glob("part-*.parquet"))
     assert len(shards) > 3
-    sample = set(pack._check_sample(folder))
+    sample = set(units.check_sample(folder))
     assert all(sample & set(pq.read_table(path)["text"].to_pylist()) for path in shards[:8])
 
 

@@ -45,6 +45,29 @@ def test_parameters_with_the_papers_vocabularies(name: str, vocabulary: int, exp
     assert PRESETS[name].parameters(vocab_size=vocabulary) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "millions", "layers", "width", "batch_tokens", "learning_rate"),
+    [
+        ("gpt3-small", 125, 12, 768, 0.5e6, 6e-4),
+        ("gpt3-medium", 350, 24, 1024, 0.5e6, 3e-4),
+        ("gpt3-large", 760, 24, 1536, 0.5e6, 2.5e-4),
+        ("gpt3-xl", 1_300, 24, 2048, 1e6, 2e-4),
+        ("gpt3-2.7b", 2_700, 32, 2560, 1e6, 1.6e-4),
+        ("gpt3-6.7b", 6_700, 32, 4096, 2e6, 1.2e-4),
+        ("gpt3-13b", 13_000, 40, 5120, 2e6, 1e-4),
+        ("gpt3-175b", 175_000, 96, 12288, 3.2e6, 6e-5),
+    ],
+)
+def test_gpt3_as_its_table_has_it(
+    name: str, millions: int, layers: int, width: int, batch_tokens: float, learning_rate: float
+) -> None:
+    preset = PRESETS[name]
+    assert preset.parameters(vocab_size=50_257) == pytest.approx(millions * 1e6, rel=0.025)
+    assert (preset.layers, preset.width, preset.context, preset.learning_rate) == (layers, width, 2048, learning_rate)
+    assert preset.batch_size * preset.context == pytest.approx(batch_tokens, rel=0.05)
+    assert (preset.warmup_tokens, preset.decay_to) == (375_000_000, 0.1)
+
+
 def test_the_papers_settings() -> None:
     gpt = PRESETS["gpt"]
     assert (gpt.layers, gpt.width, gpt.heads, gpt.context, gpt.batch_size, gpt.learning_rate) == (
@@ -104,7 +127,9 @@ def test_memory_formula() -> None:
 
 def test_the_list_has_a_line_for_each() -> None:
     rows = list_models()
-    assert [row.name for row in rows] == ["tiny", "mini", "gpt", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl"]
-    assert [row.parameters for row in rows] == sorted(row.parameters for row in rows)
+    assert [row.name for row in rows] == list(PRESETS)
+    for family in ("gpt2-", "gpt3-"):
+        parameters = [row.parameters for row in rows if row.name.startswith(family)]
+        assert parameters == sorted(parameters)
     assert rows[0].memory == PRESETS["tiny"].memory()
     assert list_models(1000)[0].parameters == rows[0].parameters - 31_000 * 256

@@ -26,12 +26,18 @@ def test_every_state(workspace: Workspace) -> None:
     dedup.run(dedup.DedupConfig(workers=1), workspace)
     tokenizer.run(tokenizer.TokenizerConfig(vocab_size=500), workspace)
     pack.run(pack.PackConfig(dataset="demo", workers=1, seq_length=64), workspace)
+    assert "chat/demo" not in states(workspace)  # nobody needs it
+    pack.run(pack.PackConfig(dataset="demo", form="chat", workers=1, seq_length=64), workspace)
+    assert states(workspace)["chat/demo"] == ("finished", "")
     assert {state for state, _ in states(workspace).values()} == {"finished"}
     (workspace.raw("demo") / "wiki.json").touch()
     assert {state for state, _ in states(workspace).values()} == {"finished"}
 
     tokenizer.run(tokenizer.TokenizerConfig(vocab_size=520), workspace)
     assert states(workspace)["packed/demo"] == ("stale", "input tokenizer/tokenizer.json has changed")
+    assert states(workspace)["chat/demo"] == ("stale", "input tokenizer/tokenizer.json has changed")
+    (workspace.packed("demo", "chat") / "ledger.json").unlink()
+    assert states(workspace)["chat/demo"] == ("partial", "8 files are whole")
 
     path = workspace.raw("demo") / "wiki.json"
     data = path.read_bytes()

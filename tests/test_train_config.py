@@ -14,19 +14,16 @@ import click
 import pytest
 
 from corpus.train.__main__ import read_config
-from corpus.train.arguments import rate, warmup_steps
 from corpus.train.config import TrainConfig
 from corpus.train.estimate import duration
+from corpus.train.presets import PRESETS
+from corpus.train.steps import Steps, rate, warmup_steps
 
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        (
-            "model",
-            "gpt3",
-            "--model must be one of tiny, mini, gpt, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl, is gpt3",
-        ),
+        ("model", "gpt3", f"--model must be one of {', '.join(PRESETS)}, is gpt3"),
         ("run", "a/b", "--run must be a plain folder name, is a/b"),
         ("run", "..", "--run must be a plain folder name, is .."),
         ("precision", "fp8", "--precision must be one of auto, fp32, bf16, is fp8"),
@@ -50,6 +47,16 @@ from corpus.train.estimate import duration
         ("clip", math.inf, "--clip must not be negative, is inf"),
         ("beta1", 1.0, "--beta1 must be at least 0 and less than 1, is 1.0"),
         ("beta2", -0.5, "--beta2 must be at least 0 and less than 1, is -0.5"),
+        ("warmup_tokens", -1, "--warmup-tokens must be at least 0, is -1"),
+        ("ramp_from", 4, "--ramp-from and --ramp-tokens must be given together"),
+        ("early_stop", 0, "--early-stop must be at least 1, is 0"),
+        ("decay_to", 1.5, "--decay-to must be between 0 and 1, is 1.5"),
+        ("max_repeats", 0.0, "--max-repeats must be greater than 0, is 0.0"),
+        ("objective", "chat", "--objective must be one of text, sft, is chat"),
+        ("datasets", ("demo=1", "wiki2019zh"), "--dataset must have a weight for every dataset, or for none"),
+        ("datasets", ("demo", "demo"), "--dataset must name each dataset once"),
+        ("datasets", ("demo=x",), "--dataset demo=x: the weight must be a number greater than 0"),
+        ("datasets", ("demo=0",), "--dataset demo=0: the weight must be a number greater than 0"),
         ("dropout", 1.0, "--dropout must be at least 0 and less than 1, is 1.0"),
     ],
 )
@@ -88,14 +95,44 @@ def test_a_wrong_flag_is_refused_before_torch_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_warm_up_in_steps_or_as_a_share() -> None:
-    assert [warmup_steps(*case) for case in ((0, 100), (0.05, 210), (1, 100), (30, 100))] == [0, 11, 1, 30]
+def warm(steps: Steps, **settings: Any) -> int:
+    return warmup_steps(TrainConfig(**settings), steps, 100)
+
+
+def test_warm_up_in_steps_in_tokens_or_as_a_share() -> None:
+    assert [warm(Steps(batch_size=8, count=100), warmup=value) for value in (0, 0.05, 1, 30)] == [0, 5, 1, 30]
+    assert warm(Steps(batch_size=8, count=210), warmup=0.05) == 11
+    assert [warm(Steps(batch_size=8, count=100), warmup_tokens=value) for value in (0, 1, 800, 801)] == [0, 1, 1, 2]
+
+
+def test_warm_up_left_out_is_a_twentieth_or_the_papers_tokens() -> None:
+    assert warm(Steps(batch_size=8, count=200)) == 10
+    assert warm(Steps(batch_size=64, count=10**6), model="gpt") == 2000 * 512 // 100
+    assert warm(Steps(batch_size=64, count=1000), model="gpt") == 50
+    assert warm(Steps(batch_size=64, count=10**6), model="gpt", init=Path("somewhere")) == 50_000
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    assert [round(rate(step, 2, 6), 2) for step in range(6)] == [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
-    assert rate(0, 0, 1) == rate(0, 1, 1) == 1.0  # a run of one step trains
-    assert all(rate(step, 7, 40) > 0 for step in range(40))
+    six = Steps(batch_size=8, count=6)
+    assert [round(rate(step, 2, six), 2) for step in range(6)] == [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
+    one = Steps(batch_size=8, count=1)
+    assert rate(0, 0, one) == rate(0, 1, one) == 1.0  # a run of one step trains
+    assert all(rate(step, 7, Steps(batch_size=8, count=40)) > 0 for step in range(40))
+    tenth = [round(rate(step, 2, six, 0.1), 3) for step in range(7)]
+    assert tenth == [0.5, 1.0, 1.0, 0.868, 0.55, 0.232, 0.1]
+
+
+def test_a_batch_that_grows() -> None:
+    steps = Steps(batch_size=32, total=300, ramp_from=4, ramp_rows=100)
+    sizes = [steps.begin(step + 1) - steps.begin(step) for step in range(steps.count)]
+    assert sizes == [4, 5, 6, 8, 10, 13, 16, 21, 27, 32, 32, 32, 32, 32, 30]
+    assert (steps.total, steps.begin(99)) == (300, 300)
+    assert [steps.until(rows) for rows in (0, 1, 4, 5, 9, 110, 142)] == [0, 1, 1, 2, 2, 9, 10]
+    for count in (1, 5, 9, 10, 14):
+        assert (again := Steps(batch_size=32, count=count, ramp_from=4, ramp_rows=100)).count == count
+        assert again.total == steps.begin(count)
+    assert Steps(batch_size=32, total=7, ramp_from=4, ramp_rows=100).count == 2
+    assert Steps(batch_size=32, total=10**15).count == 10**15 // 32
 
 
 @pytest.mark.parametrize(

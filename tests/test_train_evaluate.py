@@ -76,6 +76,21 @@ def test_sizes_of_tokens_give_the_text_back(workspace: Workspace) -> None:
     assert sizes[cut, 0].tolist() == [1] + [0] * (len(cut) - 1)
 
 
+def test_an_added_token_has_the_size_of_its_text(tmp_path: Path) -> None:
+    """A vocabulary may have words put in as they are; only special tokens have no text."""
+    tokenizer = Tokenizer.from_str(make_tokenizer().to_str())
+    tokenizer.add_tokens(["豆腐脑"])
+    tokenizer.add_special_tokens(["<|tool|>"])
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    sizes = token_sizes(path)
+    assert sizes[tokenizer.token_to_id("豆腐脑")].tolist() == [3, 9]
+    assert sizes[tokenizer.token_to_id("<|tool|>")].tolist() == [0, 0]
+    ids = tokenizer.encode("卖豆腐脑啦", add_special_tokens=False).ids
+    assert tokenizer.token_to_id("豆腐脑") in ids
+    assert sizes[ids].sum(axis=0).tolist() == [5, 15]
+
+
 def test_another_kind_of_tokenizer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     Tokenizer(models.BPE({"词": 0}, [])).save(str(path))
@@ -128,8 +143,9 @@ def test_shares_add_up_and_half_precision_is_near(workspace: Workspace, rows: Ro
         evaluate(model, rows, np.arange(9)[rank::2], collator=COLLATOR, sizes=sizes, rows_per_pass=3)
         for rank in range(2)
     ]
-    assert sum(share.nats for share in shares) == pytest.approx(whole.nats, rel=1e-6)
-    assert sum(share.characters for share in shares) == whole.characters
+    together = shares[0] + shares[1]
+    assert together.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert (together.tokens, together.characters, together.bytes) == (whole.tokens, whole.characters, whole.bytes)
     half = evaluate(model, rows, range(9), collator=COLLATOR, sizes=sizes, rows_per_pass=3, precision="bf16")
     assert half.nats == pytest.approx(whole.nats, rel=0.02)
     assert half.nats != whole.nats

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from corpus.pipeline.errors import (
 )
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import Report, Workspace, read_ledger
+from corpus.train import forecast
 from corpus.train.config import TrainConfig
+from corpus.train.curves import picture
+from corpus.train.estimate import duration
 from corpus.train.presets import PRESETS
 from corpus.train.train import run
 
@@ -108,8 +112,9 @@ def test_the_ledger_holds_the_books(trained: tuple[Workspace, Report, Recorder])
         "packed/demo/ledger.json", "packed/wiki2019zh/ledger.json", "tokenizer/tokenizer.json",
     ]  # fmt: skip
     assert [entry.path for entry in ledger.outputs] == [
-        "config.json", "generation_config.json", "metrics.jsonl", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json",
+        "README.md", "best/config.json", "best/generation_config.json", "best/model.safetensors", "best/tokenizer.json",
+        "best/tokenizer_config.json", "config.json", "curves.png", "generation_config.json", "metrics.jsonl",
+        "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert all(workspaces.sha256_file(report.folder / entry.path) == entry.sha256 for entry in ledger.outputs)
     rows = [row for seed in (0, 1) for row in random_segments(20, seed=seed)]
@@ -135,7 +140,7 @@ def test_the_curve_falls_and_every_line_is_there(trained: tuple[Workspace, Repor
     scores = [line for line in lines if "demo/loss" in line]
     assert scores[-1]["step"] == 10
     figures = {f"{name}/{figure}" for name in ("demo", "wiki2019zh") for figure in FIGURES}
-    assert set(scores[-1]) == {"step", "rows", "epoch", *figures}
+    assert set(scores[-1]) == {"step", "rows", "epoch", "bits_per_character", *figures}
     assert {path.name for path in trained[1].folder.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-10"}
 
 
@@ -351,3 +356,61 @@ def test_half_precision_and_no_document_mask_are_other_runs(
         assert loss != exact
         assert loss == pytest.approx(exact, rel=0.2)
     assert len(names) == 4
+
+
+def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
+    lay_all(workspace)
+    config = TrainConfig(model="gpt3-175b", epochs=2, batch_size=8, datasets=("demo=3", "wiki2019zh=1"), threads=1)
+    lines = dict(forecast.run(config, workspace, rate=1e15))
+    preset = PRESETS["gpt3-175b"]
+    parameters = preset.parameters(vocab_size=400, context=48)
+    assert lines["parameters"] == f"{parameters:,}"
+    assert lines["steps"] == "10 of 8 rows of 48 tokens"
+    flops = (6 * parameters + 12 * preset.layers * preset.width * 48) * 80 * 48
+    assert lines["FLOPs"] == f"{flops:.3g}"
+    assert lines["time"].startswith(f"{duration(flops / 1e15)} at 1e+15")
+    assert lines["tokens of demo"].endswith("epochs)")
+    assert not workspace.models.exists()
+
+
+def test_figures_for_tensorboard(workspace: Workspace) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    report = run(TrainConfig(**SETTINGS | {"epochs": 1, "tensorboard": True}), lay_all(workspace))
+    events = EventAccumulator(str(report.folder / "tensorboard"))
+    events.Reload()
+    lines = history(report.folder)
+    assert [event.step for event in events.Scalars("train/loss")] == [line["step"] for line in lines if "loss" in line]
+    assert events.Scalars("demo/bits_per_character")[-1].value == pytest.approx(lines[-1]["demo/bits_per_character"])
+    assert not [entry.path for entry in report.ledger.outputs if "tensorboard" in entry.path]
+
+
+def test_without_tensorboard_it_is_said_before_a_step(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(TrainError, match="tensorboard") as caught:
+        run(TrainConfig(**SETTINGS | {"tensorboard": True}), lay_all(workspace))
+    assert "pip install" in caught.value.hint
+    assert not workspace.models.exists()
+
+
+def test_the_card_is_what_a_hub_reads(trained: tuple[Workspace, Report, Recorder]) -> None:
+    from huggingface_hub import ModelCard
+
+    _, report, _ = trained
+    card = ModelCard.load(report.folder / "README.md")
+    assert card.data.to_dict()["pipeline_tag"] == "text-generation"
+    for entry in report.ledger.inputs:
+        assert entry.sha256 in card.text
+    for name, score in report.ledger.counts["validation"].items():
+        assert f"| {name} | {score['loss']:.4f} |" in card.text
+    assert "curves.png" in card.text
+
+
+def test_the_picture_is_one(trained: tuple[Workspace, Report, Recorder]) -> None:
+    from PIL import Image
+
+    with Image.open(trained[1].folder / "curves.png") as image:
+        assert image.size[0] > 600
+        assert len(image.getcolors(1 << 20) or []) > 10
+    assert picture(history(trained[1].folder)) == (trained[1].folder / "curves.png").read_bytes()
+    assert picture([])[:4] == b"\x89PNG"

@@ -12,7 +12,7 @@ import pytest
 
 from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer, trace, verify
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.workspace import Workspace, read_ledger, write_ledger
 
 from .conftest import LayRaw, baike, lines
 from .test_cli import corpus
@@ -37,12 +37,13 @@ def finished(workspace: Workspace, tmp_path: Path) -> Workspace:
         decontaminate.run(decontaminate.DecontaminateConfig(against=(tmp_path / "exam.jsonl",), workers=1), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=320), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", workers=1, seq_length=128), workspace)
+        pack.run(pack.PackConfig(dataset="baike2018qa", form="chat", workers=1, seq_length=128), workspace)
     return workspace
 
 
 def test_a_good_workspace_verifies(finished: Workspace) -> None:
     found = verify.run(finished)
-    assert found.stages == 6
+    assert found.stages == 7
     assert found.files > 8
     assert "as their ledgers say" in corpus("verify", folder=finished.root.parent).stdout
 
@@ -51,7 +52,7 @@ def test_a_flipped_bit_in_any_file_is_found(finished: Workspace) -> None:
     chance = random.Random(5)
     files = [
         path
-        for area in ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed")
+        for area in ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat")
         for path in (finished.root / area).rglob("*")
         if path.is_file() and "keys" not in path.parts  # these are made again when they are damaged
     ]
@@ -70,7 +71,7 @@ def test_a_flipped_bit_in_any_file_is_found(finished: Workspace) -> None:
 
 
 def test_a_bit_of_a_ledger_is_found_wherever_it_flips(finished: Workspace) -> None:
-    path = finished.packed("baike2018qa") / "ledger.json"
+    path = finished.packed("baike2018qa", "chat") / "ledger.json"
     data = path.read_bytes()
     for place in range(0, len(data), 23):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
@@ -96,6 +97,31 @@ def test_the_hint_repairs_one_shard_only(finished: Workspace) -> None:
     assert tree(folder) == whole
     assert all(path.stat().st_mtime_ns == before for path, before in others.items())
     verify.run(finished)
+
+
+def test_the_hint_repairs_rows_of_the_form_that_is_damaged(finished: Workspace) -> None:
+    folder = finished.packed("baike2018qa", "chat")
+    whole = tree(folder)
+    bad = folder / "train" / "data-00000.arrow"
+    bad.write_bytes(bad.read_bytes()[:-1] + b"x")
+    assert (
+        "corpus pack --form chat --dataset baike2018qa" in corpus("verify", folder=finished.root.parent, code=1).stderr
+    )
+    bad.unlink()
+    corpus("pack", "--form", "chat", "--dataset", "baike2018qa", "--seq-length", "128", folder=finished.root.parent)
+    assert tree(folder) == whole
+    verify.run(finished)
+
+
+@pytest.mark.parametrize("form", ["text", "chat"])
+def test_counts_that_are_not_those_of_the_shards_are_found(finished: Workspace, form: str) -> None:
+    folder = finished.packed("baike2018qa", form)
+    ledger = read_ledger(folder)
+    assert ledger
+    ledger.counts["splits"]["train"]["documents"] += 1
+    write_ledger(folder, ledger, {})
+    with pytest.raises(DamageError, match="does not agree with the counts in the shards of train"):
+        verify.run(finished)
 
 
 def test_books_that_disagree_are_found(finished: Workspace) -> None:

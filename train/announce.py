@@ -6,6 +6,8 @@ Cost: one or two passes, to time them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from corpus.train.course import Course
 from corpus.train.estimate import FORWARD_SHARE, duration, pass_seconds, step_memory
 from corpus.train.trainer import CorpusTrainer
@@ -13,23 +15,31 @@ from corpus.train.trainer import CorpusTrainer
 _FEW_STEPS = 50
 
 
-def announce(trainer: CorpusTrainer, course: Course, *, tokens: int, first: int) -> None:
+def announce(trainer: CorpusTrainer, course: Course, *, mixture: Mapping[str, Mapping[str, float]], first: int) -> None:
     """Say what is about to be trained.
 
     Args:
         trainer: with the model on its device.
         course: the run.
-        tokens: that the whole run sees.
+        mixture: what `mixture.delivered` says of the whole run.
         first: steps that are done already.
 
     """
     plan, order, say = course.plan, course.order, course.progress.say
     parameters = trainer.model.num_parameters()
-    say(f"{plan.name}: {parameters:,} parameters, {len(plan.train):,} rows of {', '.join(plan.settings['datasets'])}")
+    batch_size, tokens = plan.steps.batch_size, sum(int(each["tokens"]) for each in mixture.values())
+    names = ", ".join(share.name for share in plan.shares)
+    say(f"{plan.name}: {parameters:,} parameters, {len(plan.train):,} rows of {names}")
     say(
-        f"{plan.steps:,} steps of {plan.batch_size:,} rows ({plan.batch_size * plan.seq_length:,} tokens a step), "
+        f"{plan.steps.count:,} steps of {batch_size:,} rows ({batch_size * plan.seq_length:,} tokens a step), "
         f"{plan.epochs:.3g} epochs, {tokens:,} training tokens"
     )
+    if plan.weighted:
+        for share in plan.shares:
+            given = mixture[share.name]
+            say(
+                f"{share.name}: {share.asked:.1%} asked, {given['share']:.1%} given, {given['epochs']:.3g} epochs of it"
+            )
     if first:
         say(f"going on from step {first:,}")
     fixed, row = step_memory(
@@ -40,19 +50,25 @@ def announce(trainer: CorpusTrainer, course: Course, *, tokens: int, first: int)
     )
     memory = (fixed + course.rows_per_pass * row) / 1e9
     say(f"{course.device.describe()}, {order.accumulation} x {course.rows_per_pass} rows a step, about {memory:.1f} GB")
-    say(f"about {duration(_seconds(trainer, course, plan.steps - first))}: a guess from one timed pass")
+    say(f"about {duration(_seconds(trainer, course, plan.steps.count - first))}: a guess from one timed pass")
     for note in notes(course):
         say(note)
 
 
-def notes(course: Course) -> tuple[str, ...]:
-    """What a user should know about the result."""
+def notes(course: Course, *, steps: int | None = None) -> tuple[str, ...]:
+    """What a user should know about the result; `steps` were done, when it is known."""
     plan, config = course.plan, course.config
     found = []
     if not plan.validation:
         found.append("no dataset has validation rows: nothing is measured but the training loss")
-    if plan.steps < _FEW_STEPS:
-        found.append(f"only {plan.steps} steps: a smaller --batch-size or more --epochs gives more")
+    if plan.steps.count < _FEW_STEPS:
+        found.append(f"only {plan.steps.count} steps: a smaller --batch-size or more --epochs gives more")
+    if steps is not None and steps < plan.steps.count:
+        found.append(f"stopped early, at step {steps:,} of {plan.steps.count:,}: the model of the best one is in best/")
+    cap = plan.settings["max_repeats"]
+    capped = [share.name for share in plan.shares if cap and share.taken >= int(share.rows * cap)]
+    if capped:
+        found.append(f"{', '.join(capped)}: seen {cap:g} times, as often as --max-repeats allows")
     if not config.init and plan.seq_length != config.preset.context:
         found.append(
             f"{config.model} is known with a context of {config.preset.context:,}, here it has {plan.seq_length:,}"

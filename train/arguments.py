@@ -5,7 +5,6 @@ In: configuration, plan and device. Out: `TrainingArguments`; with several proce
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 from transformers import TrainingArguments
@@ -32,7 +31,7 @@ def arguments(config: TrainConfig, plan: Plan, device: Device, *, rows_per_pass:
     """
     args = TrainingArguments(
         output_dir=str(plan.folder / ".saving"),
-        max_steps=plan.steps,
+        max_steps=plan.steps.count,
         per_device_train_batch_size=rows_per_pass,
         gradient_accumulation_steps=passes,
         learning_rate=plan.learning_rate,
@@ -66,25 +65,3 @@ def arguments(config: TrainConfig, plan: Plan, device: Device, *, rows_per_pass:
     )
     args._n_gpu = min(args.n_gpu, 1)  # one process, one device: more of them through torchrun, not DataParallel
     return args
-
-
-def warmup_steps(warmup: float, steps: int) -> int:
-    """Steps in which the learning rate rises: `warmup` itself from 1 on, below 1 a share of all steps.
-
-    >>> warmup_steps(0.05, 210), warmup_steps(30, 210)
-    (11, 30)
-    """
-    return int(warmup) if warmup >= 1 else math.ceil(warmup * steps)
-
-
-def rate(step: int, warmup: int, steps: int) -> float:
-    """Share of the peak learning rate at a step: a rising line, then half a cosine (Radford et al., 2018).
-
-    Unlike the Trainer's own, it is above 0 in the first step, so that a run of one step trains.
-
-    >>> [round(rate(step, 2, 6), 2) for step in range(6)]
-    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2

@@ -2,9 +2,10 @@
 
 In: a table of packed rows as `corpus.pipeline.shards` writes them. Out: the tensors a causal model takes.
 Invariants: the first token of a segment has no label, since nothing in its document predicts it, and neither has
-padding; positions begin again with each segment, and padding is a segment of its own. There is no attention mask and
-`use_cache` is off: only then does `transformers` keep attention inside the documents of a row; with either of the two
-it lets documents see each other without a word.
+padding; where only answers are learnt, neither has a token of the question, so no prompt carries loss; positions begin
+again with each segment, and padding is a segment of its own. There is no attention mask and `use_cache` is off: only
+then does `transformers` keep attention inside the documents of a row; with either of the two it lets documents see each
+other without a word.
 Cost: a few passes over the batch in numpy, about 0.1 ms a row; nothing is done a token at a time.
 """
 
@@ -19,6 +20,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
+PADDING_TOKENS = 8
+"""Length of the row that stands for a pass without rows: it costs next to nothing."""
 IGNORED = -100
 """The label that the loss passes over."""
 
@@ -67,13 +70,19 @@ class Collator:
         pad_id: what fills the one row of a batch that has none.
         document_mask: whether attention stays inside a document; off, positions run through the row and only its first
             token and padding have no label.
+        answer_after: id of the token that stands before an answer. When given, only what comes after the first one of a
+            segment has a label, its separator included; a segment without one (a later piece of a document that is
+            longer than a row) has none.
 
     """
 
-    def __init__(self, *, seq_length: int, pad_id: int, document_mask: bool = True) -> None:
+    def __init__(
+        self, *, seq_length: int, pad_id: int, document_mask: bool = True, answer_after: int | None = None
+    ) -> None:
         self.seq_length = seq_length
         self.pad_id = pad_id
         self.document_mask = document_mask
+        self.answer_after = answer_after
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; padding when no row comes."""
@@ -87,6 +96,8 @@ class Collator:
         column_t = np.arange(self.seq_length)
         labels_rt = np.where(column_t < used_r[:, None], ids_rt, IGNORED)
         labels_rt[:, 0] = IGNORED
+        if self.answer_after is not None:
+            labels_rt[~_answers(ids_rt == self.answer_after, row_s, offset_s)] = IGNORED
         starts_rt = np.zeros_like(ids_rt)
         if self.document_mask:
             labels_rt[row_s, offset_s] = IGNORED
@@ -97,8 +108,17 @@ class Collator:
         return _batch(ids_rt, labels_rt, column_t - starts_rt)
 
     def _padding(self) -> dict[str, Any]:
-        ids_rt = np.full((1, self.seq_length), self.pad_id, dtype=np.int64)
-        return _batch(ids_rt, np.full_like(ids_rt, IGNORED), np.arange(self.seq_length)[None, :].copy())
+        ids_rt = np.full((1, PADDING_TOKENS), self.pad_id, dtype=np.int64)
+        return _batch(ids_rt, np.full_like(ids_rt, IGNORED), np.arange(PADDING_TOKENS)[None, :].copy())
+
+
+def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
+    """[r, t] whether a mark stands before the token in its segment; segments begin in row `row_s` at `offset_s`."""
+    before_rt = np.cumsum(marks_rt, axis=1) - marks_rt
+    outside_rt = np.zeros_like(before_rt)
+    outside_rt[row_s, offset_s] = before_rt[row_s, offset_s]
+    answers: np.ndarray = before_rt > np.maximum.accumulate(outside_rt, axis=1)
+    return answers
 
 
 def _batch(ids_rt: np.ndarray, labels_rt: np.ndarray, positions_rt: np.ndarray) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from corpus.train.presets import PRESETS, Preset
 
+OBJECTIVES = ("text", "sft")
 PRECISIONS = ("auto", "fp32", "bf16")
 _LONGEST_NAME = 200
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -21,7 +22,12 @@ class TrainConfig:
     """How a model is trained. A field that is None takes its value from preset, data or device, as it says."""
 
     datasets: tuple[str, ...] = ()
-    """Packed datasets to train on, each row once an epoch; all that are packed when empty."""
+    """Packed datasets to train on; all that are packed when empty. `NAME=WEIGHT` asks for a share of the tokens, of all
+    datasets or of none; without weights each row is seen equally often."""
+    max_repeats: float | None = None
+    """Most epochs of a dataset; 4 with weights (Muennighoff et al., 2023), without them no limit, when None."""
+    objective: str = "text"
+    """`text` predicts every token of packed documents; `sft` predicts the answers of chat rows alone."""
     model: str = "gpt2-small"
     """Preset: the size of a new model, and its batch size and learning rate, also of one that starts from `init`."""
     init: Path | None = None
@@ -38,8 +44,17 @@ class TrainConfig:
     """Most rows in one forward pass of one device; what fits its memory when None. Accumulation follows from it."""
     learning_rate: float | None = None
     """Peak of the schedule; the preset's when None."""
-    warmup: float = 0.05
-    """Steps in which the learning rate rises, before it falls to 0 by a cosine: from 1 on a number, below 1 a share."""
+    warmup: float | None = None
+    """Steps in which the learning rate rises, before it falls by a cosine: from 1 on a number, below 1 a share. A
+    twentieth, but no more than the preset's paper, when None."""
+    warmup_tokens: int | None = None
+    """Tokens in which it rises, in place of `warmup`; padding counts."""
+    decay_to: float | None = None
+    """Share of the learning rate at the end; the preset's when None."""
+    ramp_from: int | None = None
+    """Rows of the first step, when the batch grows over `ramp_tokens` to `batch_size` (Brown et al., 2020)."""
+    ramp_tokens: int | None = None
+    """Tokens in which the batch grows; padding counts."""
     weight_decay: float = 0.1
     """AdamW's, on matrices alone (Brown et al., 2020)."""
     beta1: float = 0.9
@@ -64,6 +79,8 @@ class TrainConfig:
     """Steps from one evaluation to the next; about ten in a run, and at most a twentieth of its time, when None."""
     eval_rows: int = 128
     """Most validation rows of a dataset that an evaluation reads, spread evenly over the split; 0 for all."""
+    early_stop: int | None = None
+    """Evaluations in a row without a better mean of bits per character that end the run; none do when None."""
     save_steps: int | None = None
     """Steps from one checkpoint to the next; a tenth of the run, at most 500, when None."""
     save_total_limit: int = 2
@@ -76,6 +93,8 @@ class TrainConfig:
     """Whether the model goes through torch.compile."""
     workers: int | None = None
     """Processes that make batches, which change nothing in them; none on a CPU, two beside an accelerator when None."""
+    tensorboard: bool = False
+    """Whether figures also go to event files in `models/<run>/tensorboard/`; needs the extra `tensorboard`."""
     threads: int | None = None
     """CPU threads of the computation; torch's choice when None."""
 
@@ -91,13 +110,37 @@ class TrainConfig:
             raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, is {self.precision}")
         if self.device not in DEVICES:
             raise ValueError(f"--device must be one of {', '.join(DEVICES)}, is {self.device}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, is {self.objective}")
+        self._check_mixture()
         self._check_counts()
         self._check_rates()
+        self._check_schedule()
+
+    def _check_mixture(self) -> None:
+        weights = list(self.mixture.values())
+        if len(weights) < len(self.datasets):
+            raise ValueError("--dataset must name each dataset once")
+        if None in weights and weights.count(None) < len(weights):
+            raise ValueError("--dataset must have a weight for every dataset, or for none")
+        if self.max_repeats is not None and not 0 < self.max_repeats < math.inf:
+            raise ValueError(f"--max-repeats must be greater than 0, is {self.max_repeats}")
+
+    def _check_schedule(self) -> None:
+        if self.warmup is not None and self.warmup_tokens is not None:
+            raise ValueError("--warmup and --warmup-tokens must not both be given")
+        if (self.ramp_from is None) != (self.ramp_tokens is None):
+            raise ValueError("--ramp-from and --ramp-tokens must be given together")
+        if self.ramp_from is not None and self.ramp_from > (self.batch_size or self.preset.batch_size):
+            raise ValueError(f"--ramp-from must be at most the batch size, is {self.ramp_from}")
+        if self.decay_to is not None and not 0 <= self.decay_to <= 1:
+            raise ValueError(f"--decay-to must be between 0 and 1, is {self.decay_to}")
 
     def _check_counts(self) -> None:
         least = {
-            "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "log_steps": 1, "eval_steps": 1, "eval_rows": 0,
-            "save_steps": 1, "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1,
+            "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "ramp_from": 1, "ramp_tokens": 1,
+            "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1, "save_steps": 1,
+            "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1,
         }  # fmt: skip
         for name, smallest in least.items():
             value = getattr(self, name)
@@ -110,17 +153,37 @@ class TrainConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{_flag(name)} must be greater than 0, is {value}")
         for name in ("warmup", "weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{_flag(name)} must not be negative, is {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{_flag(name)} must not be negative, is {value}")
         for name in ("beta1", "beta2", "dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{_flag(name)} must be at least 0 and less than 1, is {value}")
 
     @property
+    def mixture(self) -> dict[str, float | None]:
+        """Weights by dataset, as `datasets` gives them; None without one."""
+        return dict(map(_weighted, self.datasets))
+
+    @property
     def preset(self) -> Preset:
         """The preset that `model` names."""
         return PRESETS[self.model]
+
+
+def _weighted(text: str) -> tuple[str, float | None]:
+    """`NAME` or `NAME=WEIGHT`, read."""
+    name, equals, number = text.partition("=")
+    if not equals:
+        return name, None
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f"--dataset {text}: the weight must be a number greater than 0")
+    return name, weight
 
 
 def _flag(name: str) -> str:

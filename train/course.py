@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.train.board import Board
 from corpus.train.config import TrainConfig
 from corpus.train.device import Device
 from corpus.train.folder import RunFolder
@@ -31,6 +32,10 @@ class Course:
     rows_per_pass: int
     """Most rows of a forward pass."""
     progress: Progress = SILENT
+    board: Board | None = None
+    """TensorBoard, in the process that writes."""
+    means: list[float] = field(default_factory=list)
+    """Mean bits per character of each evaluation so far, those before a resumed run's checkpoint included."""
 
     @property
     def writes(self) -> bool:

@@ -1,8 +1,8 @@
-"""What a run will take: its tokens exactly, its memory by a formula, its time by a guess from real passes.
+"""What a run will take: its memory by a formula, its time by a guess from real passes.
 
 In: a run, and a model in place. Out: numbers for what is said before it starts.
 Invariant: timing a pass leaves the random state and the gradients as they were.
-Cost: the tokens take a look at the segments of all rows, about a second a million; the time takes one or two passes.
+Cost: one or two passes.
 """
 
 from __future__ import annotations
@@ -10,25 +10,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
-from corpus.train.collate import Rows, row_tokens
-from corpus.train.order import Order
 from corpus.train.presets import fixed_memory, token_memory
 
 FORWARD_SHARE = 1 / 3
 """Of a training pass: what evaluating the same row takes."""
 _SLOW_S = 5.0
-_SLICE_ROWS = 4096
-
-
-def run_tokens(rows: Rows, order: Order) -> int:
-    """Tokens that a run sees, padding left out: the split's for each whole epoch, and those of the rest's own rows."""
-    slices = range(0, len(rows), _SLICE_ROWS)
-    tokens = np.concatenate([row_tokens(rows.table[first : first + _SLICE_ROWS]) for first in slices])
-    epochs, rest = divmod(order.total, order.rows)
-    return int(tokens.sum()) * epochs + (int(tokens[order.epoch(epochs)[:rest]].sum()) if rest else 0)
 
 
 def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:

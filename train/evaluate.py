@@ -1,7 +1,7 @@
-"""How well a model predicts rows it was not trained on: loss, perplexity, bits per character and bits per byte.
+"""How well a model predicts text it was not trained on: loss, perplexity, bits per character and bits per byte.
 
 In: a model, packed rows of one split, the tokenizer. Out: sums over all predicted tokens, and the four figures that
-follow from them.
+follow from them. `corpus.train.score` gives the same sums for documents and any model.
 Invariants: sums, not means of means, so neither the rows of a pass nor the number of processes changes a figure (but
 for the rounding of the model's own arithmetic); a character counts where its first byte does; the separator's nats
 count and its bytes are none, so documents are priced with their ends.
@@ -34,6 +34,15 @@ class Score:
     tokens: int
     characters: int
     bytes: int
+
+    def __add__(self, other: Score) -> Score:
+        """The score of both together."""
+        return Score(
+            nats=self.nats + other.nats,
+            tokens=self.tokens + other.tokens,
+            characters=self.characters + other.characters,
+            bytes=self.bytes + other.bytes,
+        )
 
     @property
     def loss(self) -> float:
@@ -94,14 +103,15 @@ def evaluate(
             targets = batch["labels"][:, 1:].numpy()
             predicted = targets[targets != IGNORED]
             totals += (len(predicted), *sizes[predicted].sum(axis=0))
-            nats += _nats(model, batch, device, precision)
+            nats += batch_nats(model, batch, device, precision)
     finally:
         model.train(training)
     return Score(nats=nats, tokens=int(totals[0]), characters=int(totals[1]), bytes=int(totals[2]))
 
 
 @torch.no_grad()
-def _nats(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> float:
+def batch_nats(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> float:
+    """Nats of all tokens of a batch that have a label, each predicted from those before it in its row."""
     labels_rt = batch.pop("labels").to(device)
     inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -125,7 +135,7 @@ def spread(rows: int, limit: int) -> np.ndarray:
 
 
 def token_sizes(path: Path) -> np.ndarray:
-    """[v, 2] characters that begin in each token, and its bytes; none for special tokens.
+    """[v, 2] characters that begin in each token, and its bytes; none for special tokens and numbers without a token.
 
     Args:
         path: `tokenizer.json` of a byte-level tokenizer.
@@ -134,19 +144,25 @@ def token_sizes(path: Path) -> np.ndarray:
         TokenizerError: it is another kind of tokenizer.
 
     """
+    return vocabulary_sizes(Tokenizer.from_file(str(path)), str(path))
+
+
+def vocabulary_sizes(tokenizer: Tokenizer, name: str) -> np.ndarray:
+    """`token_sizes` of a tokenizer in memory; `name` is what an error calls it."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode  # noqa: PLC0415  # 1 s
 
     byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
-    tokenizer = Tokenizer.from_file(str(path))
-    special = set(tokenizer.get_added_tokens_decoder())
-    sizes = np.zeros((tokenizer.get_vocab_size(), 2), dtype=np.int64)
-    for token, number in tokenizer.get_vocab().items():
-        if number in special:
+    added = tokenizer.get_added_tokens_decoder()
+    vocabulary = tokenizer.get_vocab()
+    sizes = np.zeros((max(vocabulary.values(), default=-1) + 1, 2), dtype=np.int64)
+    for token, number in vocabulary.items():
+        if number in added:  # written as it is, or special
+            sizes[number] = (0, 0) if added[number].special else (len(token), len(token.encode()))
             continue
         try:
             begins = sum(byte_of[character] & 0xC0 != 0x80 for character in token)
         except KeyError as error:
-            raise TokenizerError(f"{path} is not a byte-level tokenizer: it has the token {token!r}") from error
+            raise TokenizerError(f"{name} is not a byte-level tokenizer: it has the token {token!r}") from error
         sizes[number] = begins, len(token)
     return sizes
 

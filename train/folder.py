@@ -2,7 +2,11 @@
 
     models/<run>/run.json          what the run is: settings and inputs, written first
                  checkpoint-N/     a whole model with the state of the optimizer, the newest few
+                 best/             the model of the best evaluation so far
                  metrics.jsonl     one JSON object for each logged training loss and each evaluation
+                 curves.png        loss, bits per character and learning rate as a picture
+                 README.md         the model card
+                 tensorboard/      event files, where asked for
                  config.json model.safetensors tokenizer.json ...   the finished model
                  ledger.json       written last
 
@@ -38,6 +42,7 @@ from corpus.pipeline.workspace import (
 )
 from corpus.train.plan import STAGE, VERSION, Plan
 
+BEST = "best"
 _BEGUN = "run.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SAVING_MODE = 0o700
@@ -91,7 +96,10 @@ class RunFolder:
             (self.path / LEDGER).unlink(missing_ok=True)
             remove_leftovers(self.path)
             if step == 0:
-                self._drop(path for _, path in self.checkpoints())
+                self._drop(
+                    [path for _, path in self.checkpoints()] + [path for path in (self.path / BEST,) if path.is_dir()]
+                )
+                shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
             shutil.rmtree(self.saving, ignore_errors=True)
             self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
             kept = [line for line in self.history() if line["step"] <= step]
@@ -111,18 +119,27 @@ class RunFolder:
                     lines.append(json.loads(text))
         return lines
 
-    def keep_checkpoint(self, step: int, *, tokenizer: Path, limit: int) -> None:
+    def keep_best(self, *, tokenizer: Path) -> None:
+        """Let the model in `.saving/best` take the place of the best one so far."""
+        with disk_errors(self.path):
+            self._finish_saved(self.saving / "best", tokenizer)
+            self._drop(path for path in (self.path / BEST,) if path.is_dir())
+            (self.saving / "best").rename(self.path / BEST)
+            _fsync(self.path)
+
+    def keep_checkpoint(self, step: int, *, tokenizer: Path, mixture: Mapping[str, Any], limit: int) -> None:
         """Give the checkpoint in `.saving/` its name and drop the oldest ones over the limit."""
         name = f"checkpoint-{step}"
         with disk_errors(self.path):
             _fsync(self.metrics)
+            write_atomic(self.saving / name / "mixture.json", _line(mixture))
             self._finish_saved(self.saving / name, tokenizer)
             (self.saving / name).rename(self.path / name)
             _fsync(self.path)
             self._drop(path for _, path in self.checkpoints()[:-limit])
 
-    def keep_model(self, *, tokenizer: Path) -> list[Path]:
-        """Move the model in `.saving/model` to its place; returns the finished run's files."""
+    def keep_model(self, *, tokenizer: Path) -> None:
+        """Move the model in `.saving/model` to its place."""
         source = self.saving / "model"
         with disk_errors(self.path):
             self._finish_saved(source, tokenizer)
@@ -130,8 +147,12 @@ class RunFolder:
                 path.replace(self.path / path.name)
             _fsync(self.path)
             shutil.rmtree(self.saving)
+
+    def finished_files(self) -> list[Path]:
+        """What the ledger answers for: the model, the best one, the curve, the picture and the card."""
         apart = {LEDGER, "timings.json", _BEGUN}
-        return sorted(path for path in self.path.iterdir() if path.is_file() and path.name not in apart)
+        files = [path for path in self.path.iterdir() if path.is_file() and path.name not in apart]
+        return sorted(files + [path for path in (self.path / BEST).glob("*") if path.is_file()])
 
     def _drop(self, checkpoints: Iterable[Path]) -> None:
         """Delete checkpoints by a rename first, so that none is ever half there."""

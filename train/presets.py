@@ -43,6 +43,10 @@ class Preset:
     """Peak of the schedule."""
     dropout: float
     """Share of units dropped. 0 where rows are seen once or a few times; the GPT paper's 0.1 where it states one."""
+    warmup_tokens: int | None
+    """Tokens in which the learning rate rises, where the paper says so."""
+    decay_to: float
+    """Share of the learning rate at the end."""
     source: str
     """Where size, batch and learning rate come from."""
 
@@ -103,15 +107,26 @@ _GPT = "Radford et al., 2018"
 _GPT2 = (
     "Radford et al., 2019; the learning rate is that of the nearest size in Brown et al., 2020: GPT-2's is unpublished"
 )
+_GPT3 = "Brown et al., 2020, table 2.1, with dense attention in every layer"
+_GPT_WARMUP = 2000 * 64 * 512
+_GPT3_WARMUP = 375_000_000
 _TABLE = (
-    # name, layers, width, heads, context, batch size, learning rate, dropout, source
-    ("tiny", 4, 256, 4, 1024, 4, 1e-3, 0.0, _OURS),
-    ("mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, _OURS),
-    ("gpt", 12, 768, 12, 512, 64, 2.5e-4, 0.1, _GPT),
-    ("gpt2-small", 12, 768, 12, 1024, 512, 6e-4, 0.0, _GPT2),
-    ("gpt2-medium", 24, 1024, 16, 1024, 512, 3e-4, 0.0, _GPT2),
-    ("gpt2-large", 36, 1280, 20, 1024, 512, 2.5e-4, 0.0, _GPT2),
-    ("gpt2-xl", 48, 1600, 25, 1024, 512, 2e-4, 0.0, _GPT2),
+    # name, layers, width, heads, context, batch size, learning rate, dropout, warm-up, decays to, source
+    ("tiny", 4, 256, 4, 1024, 4, 1e-3, 0.0, None, 0.0, _OURS),
+    ("mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, None, 0.0, _OURS),
+    ("gpt", 12, 768, 12, 512, 64, 2.5e-4, 0.1, _GPT_WARMUP, 0.0, _GPT),
+    ("gpt2-small", 12, 768, 12, 1024, 512, 6e-4, 0.0, None, 0.0, _GPT2),
+    ("gpt2-medium", 24, 1024, 16, 1024, 512, 3e-4, 0.0, None, 0.0, _GPT2),
+    ("gpt2-large", 36, 1280, 20, 1024, 512, 2.5e-4, 0.0, None, 0.0, _GPT2),
+    ("gpt2-xl", 48, 1600, 25, 1024, 512, 2e-4, 0.0, None, 0.0, _GPT2),
+    ("gpt3-small", 12, 768, 12, 2048, 256, 6e-4, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
+    ("gpt3-medium", 24, 1024, 16, 2048, 256, 3e-4, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
+    ("gpt3-large", 24, 1536, 16, 2048, 256, 2.5e-4, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
+    ("gpt3-xl", 24, 2048, 16, 2048, 512, 2e-4, 0.0, _GPT3_WARMUP, 0.1, f"{_GPT3}; its 24 heads of 128 are not 2,048"),
+    ("gpt3-2.7b", 32, 2560, 32, 2048, 512, 1.6e-4, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
+    ("gpt3-6.7b", 32, 4096, 32, 2048, 1024, 1.2e-4, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
+    ("gpt3-13b", 40, 5120, 40, 2048, 1024, 1e-4, 0.0, _GPT3_WARMUP, 0.1, f"{_GPT3}; its 5,140 are not 40 x 128"),
+    ("gpt3-175b", 96, 12288, 96, 2048, 1600, 6e-5, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
 )
 PRESETS = {
     row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), row, strict=True)))  # type: ignore[arg-type]

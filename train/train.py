@@ -19,7 +19,18 @@ from transformers import TrainingArguments
 
 from corpus.pipeline.errors import TrainError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace import Ledger, Report, Stopwatch, Workspace, read_ledger, write_ledger
+from corpus.pipeline.workspace import (
+    Ledger,
+    Report,
+    Stopwatch,
+    Workspace,
+    disk_errors,
+    read_ledger,
+    write_atomic,
+    write_ledger,
+)
+from corpus.train import board
+from corpus.train import card as cards
 from corpus.train import device as devices
 from corpus.train import model as models
 from corpus.train import plan as plans
@@ -27,10 +38,12 @@ from corpus.train.announce import announce, notes
 from corpus.train.arguments import arguments
 from corpus.train.config import TrainConfig
 from corpus.train.course import Course
+from corpus.train.curves import picture
 from corpus.train.device import Device
-from corpus.train.estimate import run_tokens, step_memory
+from corpus.train.estimate import step_memory
 from corpus.train.evaluate import token_sizes
 from corpus.train.folder import RunFolder, saving_errors
+from corpus.train.mixture import delivered, parts
 from corpus.train.order import Order
 from corpus.train.plan import Plan
 from corpus.train.trainer import CorpusTrainer
@@ -51,6 +64,8 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
 
     """
     watch = Stopwatch()
+    if config.tensorboard:
+        board.check()
     plan = plans.make(config, workspace, model_files=models.files(config.init) if config.init else ())
     folder = RunFolder(plan)
     ledger, reasons = folder.finished()
@@ -71,25 +86,30 @@ def _train(
     model = _model(config, plan, workspace)
     rows_per_pass = _rows_per_pass(config, plan, device, model)
     order = Order(
-        rows=len(plan.train), total=plan.total, batch_size=plan.batch_size, micro_batch_size=rows_per_pass,
+        parts=parts(plan.shares, weighted=plan.weighted), steps=plan.steps, micro_batch_size=rows_per_pass,
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args)
+    before = folder.history()
     course = Course(
         config=config, plan=plan, device=device, folder=folder, order=order, tokenizer=workspace.tokenizer,
         sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass, progress=progress,
+        board=board.Board(plan.folder, first=first) if config.tensorboard and device.rank == 0 else None,
+        means=[line["bits_per_character"] for line in before if "bits_per_character" in line],
     )  # fmt: skip
-    tokens = run_tokens(plan.train, order)
+    whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
+    tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(course, model, args)
-    announce(trainer, course, tokens=tokens, first=first)
+    announce(trainer, course, mixture=whole, first=first)
     training = Stopwatch()
     _run_trainer(trainer, course, first, checkpoint)
     seconds = training.seconds
-    ledger = _finish(trainer, course, workspace, tokens=tokens, timings=_timings(course, first, seconds))
-    speed = tokens * (1 - first / plan.steps) / seconds if seconds else 0.0
+    ledger = _finish(trainer, course, workspace, timings=_timings(course, first, seconds))
+    speed = tokens * (1 - first / plan.steps.count) / seconds if seconds else 0.0
     return Report(
-        ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(course), seconds=watch.seconds,
+        ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(course, steps=trainer.state.global_step),
+        seconds=watch.seconds,
         details={"device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first},
     )  # fmt: skip
 
@@ -107,7 +127,7 @@ def _model(config: TrainConfig, plan: Plan, workspace: Workspace) -> Any:
 
 
 def _rows_per_pass(config: TrainConfig, plan: Plan, device: Device, model: Any) -> int:
-    share = -(-plan.batch_size // device.world)
+    share = -(-plan.steps.batch_size // device.world)
     if config.micro_batch_size:
         return min(config.micro_batch_size, share)
     fixed, row = step_memory(
@@ -128,32 +148,36 @@ def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: Trainin
 
 
 def _run_trainer(trainer: CorpusTrainer, course: Course, first: int, checkpoint: Path | None) -> None:
-    course.progress.begin("training", course.plan.steps, "steps")
+    course.progress.begin("training", course.plan.steps.count, "steps")
     try:
         course.progress.advance(first)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         course.progress.end()
+        if course.board is not None:
+            course.board.close()
     with saving_errors(course.plan.folder):
         trainer.save_model(str(course.folder.saving / "model"))
     trainer.accelerator.wait_for_everyone()
 
 
-def _finish(
-    trainer: CorpusTrainer, course: Course, workspace: Workspace, *, tokens: int, timings: dict[str, Any]
-) -> Ledger:
+def _finish(trainer: CorpusTrainer, course: Course, workspace: Workspace, *, timings: dict[str, Any]) -> Ledger:
     """Move the model to its place and write down what the run made; the other processes wait and read it."""
     plan, folder = course.plan, course.folder
     if course.writes:
-        files = folder.keep_model(tokenizer=workspace.tokenizer)
+        counts = _counts(trainer, course)
+        folder.keep_model(tokenizer=workspace.tokenizer)
+        with disk_errors(plan.folder):
+            write_atomic(plan.folder / "curves.png", picture(folder.history()))
+            write_atomic(plan.folder / "README.md", cards.model(plan.name, plan.settings, plan.inputs, counts).encode())
         ledger = Ledger(
             stage=plans.STAGE,
             dataset=None,
             version=plans.VERSION,
             config=plan.settings,
             inputs=plan.inputs,
-            outputs=[workspace.file_digest(path, plan.folder) for path in files],
-            counts=_counts(trainer, course, tokens),
+            outputs=[workspace.file_digest(path, plan.folder) for path in folder.finished_files()],
+            counts=counts,
             fingerprint=plan.identity,
         )
         write_ledger(plan.folder, ledger, timings)
@@ -164,29 +188,39 @@ def _finish(
     return written
 
 
-def _counts(trainer: CorpusTrainer, course: Course, tokens: int) -> dict[str, Any]:
+def _counts(trainer: CorpusTrainer, course: Course) -> dict[str, Any]:
     """What was trained and what came of it, as `metrics.jsonl` ends."""
-    losses = [line["loss"] for line in course.folder.history() if "loss" in line]
-    scores = [line for line in course.folder.history() if any("/" in key for key in line)]
-    validation: dict[str, dict[str, float]] = {}
-    for key, value in scores[-1].items() if scores else ():
-        dataset, slash, figure = key.rpartition("/")
-        if slash:
-            validation.setdefault(dataset, {})[figure] = value
+    plan, history, steps = course.plan, course.folder.history(), trainer.state.global_step
+    losses = [line["loss"] for line in history if "loss" in line]
+    scores = [line for line in history if "bits_per_character" in line]
+    best = min(scores, key=lambda line: line["bits_per_character"], default=None)
+    given = delivered(course.order, plan.shares, plan.tokens, steps)
     return {
-        "steps": course.plan.steps,
-        "rows": course.plan.total,
-        "tokens": tokens,
+        "steps": steps,
+        "rows": plan.steps.begin(steps),
+        "tokens": sum(int(each["tokens"]) for each in given.values()),
+        "mixture": {share.name: {"asked": round(share.asked, 6), **given[share.name]} for share in plan.shares},
         "parameters": trainer.model.num_parameters(),
         "loss": losses[-1] if losses else None,
-        "validation": validation,
+        "validation": _by_dataset(scores[-1]) if scores else {},
+        "best": {"step": best["step"], "validation": _by_dataset(best)} if best else None,
     }
+
+
+def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures of an evaluation, dataset by dataset."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in line.items():
+        dataset, slash, figure = key.rpartition("/")
+        if slash:
+            found.setdefault(dataset, {})[figure] = value
+    return found
 
 
 def _timings(course: Course, first: int, seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
-        "steps": course.plan.steps - first,
+        "steps": course.plan.steps.count - first,
         "device": course.device.describe(),
         "rows_per_pass": course.rows_per_pass,
         "torch": torch.__version__,

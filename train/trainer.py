@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,11 +26,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils.logging import disable_progress_bar
 
 from corpus.pipeline.errors import TrainError
-from corpus.train.arguments import rate, warmup_steps
 from corpus.train.collate import Collator, Rows
 from corpus.train.course import Course
 from corpus.train.evaluate import Score, evaluate, spread
 from corpus.train.folder import saving_errors
+from corpus.train.mixture import delivered
+from corpus.train.steps import rate
 
 
 class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped to us
@@ -46,7 +48,10 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             model=model,
             args=args,
             data_collator=Collator(
-                seq_length=plan.seq_length, pad_id=plan.pad, document_mask=course.config.document_mask
+                seq_length=plan.seq_length,
+                pad_id=plan.pad,
+                document_mask=course.config.document_mask,
+                answer_after=plan.answer_after,
             ),
             train_dataset=plan.train,
             eval_dataset=dict(plan.validation) or None,
@@ -66,10 +71,12 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             generator=torch.Generator(),
         )
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
-        """The learning rate of each step, as `arguments.rate` draws it."""
-        warmup = warmup_steps(self.course.config.warmup, num_training_steps)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: rate(step, warmup, num_training_steps))
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:  # noqa: ARG002  # the Trainer's signature
+        """The learning rate of each step, as `steps.rate` draws it."""
+        plan = self.course.plan
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps, plan.decay_to)
+        )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -78,15 +85,39 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Score the validation rows of each dataset and note the figures under `<dataset>/<figure>`."""
+        """Score the validation rows of each dataset and note the figures under `<dataset>/<figure>`.
+
+        The mean of the datasets' bits per character decides which model is the best, and whether the run stops early.
+        """
         figures: dict[str, float] = {}
+        bits: list[float] = []
         for name, rows in self.course.plan.validation.items():
             score = self.score(rows)
             if score.tokens:
                 figures |= {f"{name}/{figure}": value for figure, value in score.figures().items()}
-        self._note(figures)
+                bits.append(score.bits_per_character)
+        if bits:
+            mean = statistics.fmean(bits)
+            self._note(figures | {"bits_per_character": mean})
+            self._compare(mean)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
+
+    def _compare(self, mean: float) -> None:
+        """Keep the model when it is the best so far; end the run when none was better for long."""
+        course = self.course
+        course.means.append(mean)
+        best = course.means.index(min(course.means))
+        if best == len(course.means) - 1:
+            with saving_errors(course.plan.folder):
+                self.save_model(str(course.folder.saving / "best"))
+            self.accelerator.wait_for_everyone()
+            if course.writes:
+                course.folder.keep_best(tokenizer=course.tokenizer)
+        patience = course.config.early_stop
+        if patience and len(course.means) - 1 - best >= patience:
+            self.control.should_training_stop = True
+            self.control.should_save = False  # a run killed from here on must come to this evaluation again, and stop
 
     def score(self, rows: Rows) -> Score:
         """Score a dataset's rows, each process its share."""
@@ -125,8 +156,11 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
     def _note(self, figures: Mapping[str, float]) -> None:
         if self.course.writes and figures:
             step, plan = self.state.global_step, self.course.plan
-            rows = min(step * plan.batch_size, plan.total)
-            self.course.folder.note({"step": step, "rows": rows, "epoch": round(rows / len(plan.train), 6), **figures})
+            rows = plan.steps.begin(step)
+            line = {"step": step, "rows": rows, "epoch": round(rows / len(plan.train), 6), **figures}
+            self.course.folder.note(line)
+            if self.course.board is not None:
+                self.course.board.note(line)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with saving_errors(self.course.plan.folder):
@@ -156,7 +190,9 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # as above
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the step; `state.epoch` is the share of the whole run until it is set right here."""
         plan = self.course.plan
-        state.epoch = min(state.global_step * plan.batch_size, plan.total) / len(plan.train)
+        state.epoch = plan.steps.begin(state.global_step) / len(plan.train)
+        if state.global_step == plan.steps.count and plan.validation:
+            control.should_evaluate = True
         if control.should_save:
             control.should_log = True
         self.course.progress.advance(1)
@@ -164,9 +200,15 @@ class _Watch(TrainerCallback):  # type: ignore[misc]  # as above
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Keep the checkpoint when every process has written its part."""
         self.trainer.accelerator.wait_for_everyone()
-        if self.course.writes:
-            self.course.folder.keep_checkpoint(
-                state.global_step, tokenizer=self.course.tokenizer, limit=self.course.config.save_total_limit
+        course = self.course
+        if course.writes:
+            given = delivered(course.order, course.plan.shares, course.plan.tokens, state.global_step)
+            asked = {share.name: share.asked for share in course.plan.shares}
+            course.folder.keep_checkpoint(
+                state.global_step,
+                tokenizer=course.tokenizer,
+                mixture={"asked": asked, "delivered": given},
+                limit=course.config.save_total_limit,
             )
 
 

@@ -157,11 +157,13 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
     from corpus.train import plan as plans
     from corpus.train.collate import Collator
     from corpus.train.config import TrainConfig
-    from corpus.train.order import Order
+    from corpus.train.order import Order, Part
+    from corpus.train.steps import Steps
 
     plan = plans.make(TrainConfig(model=model), Workspace(Path(workspace)))
+    size = plan.steps.batch_size
     order = Order(
-        rows=len(plan.train), total=rows, batch_size=plan.batch_size, micro_batch_size=plan.batch_size, seed=1
+        parts=[Part(len(plan.train), rows)], steps=Steps(batch_size=size, total=rows), micro_batch_size=size, seed=1
     )
     batches = DataLoader(
         plan.train,

@@ -231,18 +231,18 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
     from corpus.pipeline.workspace import Workspace
     from corpus.train import model as models
     from corpus.train import plan as plans
-    from corpus.train.arguments import rate
     from corpus.train.collate import Collator
     from corpus.train.config import TrainConfig
+    from corpus.train.mixture import parts
     from corpus.train.order import Order
+    from corpus.train.steps import rate
 
     config = TrainConfig(model=model, max_steps=steps)
     plan = plans.make(config, Workspace(Path(workspace)))
     order = Order(
-        rows=len(plan.train),
-        total=plan.total,
-        batch_size=plan.batch_size,
-        micro_batch_size=plan.batch_size,
+        parts=parts(plan.shares, weighted=plan.weighted),
+        steps=plan.steps,
+        micro_batch_size=plan.steps.batch_size,
         seed=config.seed,
     )
     collate = Collator(seq_length=plan.seq_length, pad_id=plan.pad)
@@ -258,7 +258,7 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(config.beta1, config.beta2), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, 1, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps))
     times = []
     for batch in batches:
         loss = network(**batch).loss

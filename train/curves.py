@@ -1,0 +1,53 @@
+"""How a run went, as a picture: loss, bits per character of each dataset, learning rate.
+
+In: the lines of `metrics.jsonl`. Out: the bytes of a PNG, the same for the same lines and version of matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
+
+
+def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Three panels over the steps; one that has no points says so."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, at the end of a run alone
+    from matplotlib.figure import Figure  # noqa: PLC0415  # as above
+
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    lines = {
+        "training loss (nats a token)": {"training": _points(history, "loss")},
+        "validation (bits a character)": {
+            name: _points(history, f"{name}/bits_per_character") for name in _datasets(history)
+        },
+        "learning rate": {"": _points(history, "learning_rate")},
+    }
+    for panel, (title, series) in zip(panels, lines.items(), strict=True):
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.grid(alpha=0.25)
+        for name, points in series.items():
+            marker = "o" if len(points) < 40 else ""
+            if points:
+                panel.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3, linewidth=1.3)
+        if not any(series.values()):
+            panel.text(0.5, 0.5, "not measured", transform=panel.transAxes, ha="center", va="center", alpha=0.6)
+        elif len(series) > 1:
+            panel.legend(fontsize=8, frameon=False, ncols=2)
+    panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    panels[-1].set_xlabel("optimizer step")
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[key]) for line in history if key in line]
+
+
+def _datasets(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = {key.partition("/")[0] for line in history for key in line if key.endswith("/bits_per_character")}
+    return sorted(names)

@@ -1,0 +1,98 @@
+"""Where each optimizer step begins in the sequence of rows that a run takes, and its learning rate.
+
+In: the size of a step, and how it grows at the beginning of a run. Out: positions, exact and found at once; shares of
+the peak learning rate.
+Invariant: steps follow each other without a gap; only the last can be short.
+Cost: one number for each step of the ramp.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from corpus.train.config import TrainConfig
+
+WARMUP_SHARE = 0.05
+
+
+class Steps:
+    """The steps of a run.
+
+    Args:
+        batch_size: rows of a step, once the ramp is over.
+        total: rows of the whole run; or
+        count: its steps, when `total` is None.
+        ramp_from: rows of the first step of a ramp.
+        ramp_rows: rows in which a step grows from `ramp_from` to `batch_size`, on a line (Brown et al., 2020, section
+            2.3); no ramp when 0.
+
+    """
+
+    def __init__(
+        self, *, batch_size: int, total: int | None = None, count: int | None = None, ramp_from: int = 1,
+        ramp_rows: int = 0,
+    ) -> None:  # fmt: skip
+        self.batch_size = batch_size
+        self._edges = np.array(_ramp(batch_size, ramp_from, ramp_rows, total, count), dtype=np.int64)
+        self._total: int | None = None
+        self.total = total if total is not None else self.begin(count or 1)
+        self._total = self.total
+        """Rows of the whole run."""
+        ramp, end = len(self._edges) - 1, int(self._edges[-1])
+        full = max(0, -(-(self.total - end) // batch_size))
+        self.count = ramp + full if self.total > end else int(np.searchsorted(self._edges, self.total))
+        """Steps of the whole run."""
+
+    def begin(self, step: int) -> int:
+        """Rows that are done before a step; those of the whole run from the last step on."""
+        last = len(self._edges) - 1
+        begin = int(self._edges[step]) if step <= last else int(self._edges[last]) + (step - last) * self.batch_size
+        return begin if self._total is None else min(begin, self._total)
+
+    def until(self, rows: int) -> int:
+        """Steps after which at least so many rows are done."""
+        last, end = len(self._edges) - 1, int(self._edges[-1])
+        return int(np.searchsorted(self._edges, rows)) if rows <= end else last + -(-(rows - end) // self.batch_size)
+
+
+def warmup_steps(config: TrainConfig, steps: Steps, seq_length: int) -> int:
+    """Steps in which the learning rate rises.
+
+    By `warmup_tokens`, else by `warmup`: itself from 1 on, below 1 a share of all steps. With neither: a twentieth of
+    all steps, but no more than the tokens of the preset's paper.
+    """
+    if config.warmup_tokens is not None:
+        return steps.until(-(-config.warmup_tokens // seq_length))
+    if config.warmup is not None:
+        return int(config.warmup) if config.warmup >= 1 else math.ceil(config.warmup * steps.count)
+    share = math.ceil(WARMUP_SHARE * steps.count)
+    paper = config.preset.warmup_tokens
+    return min(share, steps.until(-(-paper // seq_length))) if paper and not config.init else share
+
+
+def rate(step: int, warmup: int, steps: Steps, decay_to: float = 0.0) -> float:
+    """Share of the peak learning rate at a step: a rising line, then half a cosine over the rows that are left.
+
+    The cosine ends at `decay_to` (0 in Radford et al., 2018; 0.1 in Brown et al., 2020, who count in tokens as well).
+    Unlike the Trainer's own, it is above 0 in the first step, so that a run of one step trains.
+
+    >>> [round(rate(step, 2, Steps(batch_size=8, count=6)), 2) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    begin = steps.begin(warmup)
+    done = (steps.begin(step) - begin) / max(1, steps.total - begin)
+    return decay_to + (1 - decay_to) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _ramp(batch_size: int, first: int, rows: int, total: int | None, count: int | None) -> list[int]:
+    """Where the steps of the ramp begin, and where the last of them ends."""
+    edges = [0]
+    while edges[-1] < rows:
+        if (count is not None and len(edges) > count) or (total is not None and edges[-1] >= total):
+            break
+        edges.append(edges[-1] + first + (batch_size - first) * edges[-1] // rows)
+    return edges
