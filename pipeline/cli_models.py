@@ -261,31 +261,55 @@ def _tell_untuned(folder: Path) -> None:
         )
 
 
+class _Interrupts:
+    """Ctrl-C at a terminal, heard only while there is something to stop: an answer, or a line being typed."""
+
+    def __init__(self) -> None:
+        self.are_heard = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        """What the system calls."""
+        if self.are_heard:
+            self.are_heard = False  # pressed once more, it must not disturb the tidying up
+            raise KeyboardInterrupt
+
+
 def _talk(model: Any, config: Any) -> None:
     """Questions and answers until the questions end."""
     from corpus.generate.chat import Chat
 
     progress = console.Console()
     chat = Chat(model, config, progress=progress)
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     progress.say(f"seed {config.seed}; {_RESET} forgets what was said, {_EXIT} or Ctrl-D ends, Ctrl-C stops an answer")
-    before = signal.signal(signal.SIGTERM, _leave)  # elsewhere it is heard as Ctrl-C, which stops only an answer here
+    interrupts = _Interrupts()
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    handlers: dict[int, Any] = {signal.SIGTERM: _leave} | ({signal.SIGINT: interrupts} if is_terminal else {})
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        for question in _typed(progress) if is_terminal else _piped():
+        for question in _typed(progress, interrupts) if is_terminal else _piped():
             if question == _EXIT:
                 break
             if question == _RESET:
                 chat.reset()
                 progress.say("(forgotten)")
             elif question:
-                try:
-                    _answer(chat, question, progress)
-                except KeyboardInterrupt:
-                    if not is_terminal:
-                        raise
-                    progress.say(" (stopped)")
+                _heard_out(chat, question, progress, interrupts if is_terminal else None)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heard_out(chat: Any, question: str, progress: console.Console, interrupts: _Interrupts | None) -> None:
+    """An answer; where it can be stopped, as much of it as is wanted."""
+    if interrupts is None:
+        _answer(chat, question, progress)
+        return
+    try:
+        interrupts.are_heard = True
+        _answer(chat, question, progress)
+        interrupts.are_heard = False
+    except KeyboardInterrupt:
+        progress.say(" (stopped)")
 
 
 def _answer(chat: Any, question: str, progress: console.Console) -> None:
@@ -298,13 +322,15 @@ def _answer(chat: Any, question: str, progress: console.Console) -> None:
     console.write()
 
 
-def _typed(progress: console.Console) -> Iterator[str]:
+def _typed(progress: console.Console, interrupts: _Interrupts) -> Iterator[str]:
     """What is typed at a terminal, a line at a time."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # `input` then knows the arrow keys
     while True:
         try:
+            interrupts.are_heard = True
             line = input("> ")
+            interrupts.are_heard = False
             line.encode()
         except EOFError:
             console.write()
@@ -329,6 +355,7 @@ def _piped() -> Iterator[str]:
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM, which elsewhere is heard as Ctrl-C, ends a conversation."""
     raise click.Abort
 
 

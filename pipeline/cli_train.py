@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", default="gpt2-small", show_default=True, metavar="PRESET", help="Size of the model; see --list-models."
 )
-@click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this model instead of random weights."
-)
+@click.option("--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this run or model.")
 @click.option("--run", default="", metavar="NAME", help="Folder below models/.  [default: PRESET and a fingerprint]")
 @click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
@@ -113,7 +111,7 @@ def train(
       corpus train --model tiny --max-steps 200
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
-      corpus train --objective sft --dataset baike2018qa --init workspace/models/RUN --learning-rate 1e-4
+      corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
     """
     if list_models:
         _list_models()
@@ -121,6 +119,9 @@ def train(
     from corpus.train.config import TrainConfig
 
     workspace = workspace_of(workspace_dir)
+    init = settings["init"]
+    if init is not None and (workspace.models / init).is_dir():
+        settings["init"] = workspace.models / init
     config = config_of(TrainConfig, datasets=datasets, compile=compile_model, **settings)
     unknown = [name for name in config.mixture if name not in DATASETS]
     if unknown:

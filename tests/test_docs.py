@@ -96,11 +96,15 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
     home = tmp_path / "home"
     (home / "Downloads").mkdir(parents=True)
     (home / "Downloads" / "baike2018qa.zip").write_bytes(archive())
+    (tmp_path / "questions.txt").write_text("春天为什么会下雨？\n纸是怎样做成的？\n", encoding="utf-8")
     nowhere = "http://127.0.0.1:9"  # every host but this one is out of reach, wherever the test runs
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     proxies = {"http_proxy": nowhere, "https_proxy": nowhere, "all_proxy": nowhere, "no_proxy": "127.0.0.1"}
-    environment = os.environ | proxies | {"HOME": str(home), "PATH": path, "HF_ENDPOINT": hub, "OMP_NUM_THREADS": "2"}
-    run = partial(subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    environment = os.environ | proxies | {"HOME": str(home), "PATH": path, "HF_ENDPOINT": hub, "OMP_NUM_THREADS": "1"}
+    run = partial(
+        subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
     for command in commands(ENGLISH):
         if command.startswith(("make ", "pip ")):
             continue
@@ -112,7 +116,7 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
         "M.from_pretrained({0}); T.from_pretrained({0})"
     )
     models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
-    assert len(models) == 2
+    assert len(models) == 4
     for code in (*blocks(ENGLISH, "python"), *models):
         done = run([sys.executable, "-c", code], check=False)
         assert done.returncode == 0, f"{code}\n{done.stderr}"

@@ -194,30 +194,35 @@ def test_a_chat_at_a_terminal(workspace: Path) -> None:
     """Ctrl-C stops the answer and nothing else, Ctrl-C at the prompt does nothing, Ctrl-D ends."""
     command = [*SAMPLE, "--workspace", str(workspace), "--chat", "--seed", "1", "--max-new-tokens", "1000000"]
     ours, theirs = pty.openpty()
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as chat:
-        os.close(theirs)
-        shown = bytearray()
+    chat = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = bytearray()
 
-        def read() -> None:
-            while chunk := _chunk(ours):
-                shown.extend(chunk)
+    def read() -> None:
+        while chunk := _chunk(ours):
+            shown.extend(chunk)
 
-        reader = threading.Thread(target=read)
-        reader.start()
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
         wait_for("a prompt", lambda: b"> " in shown)
         os.write(ours, "雨停了吗？\n".encode())
         size = len(shown)
         wait_for("an answer", lambda: len(shown) > size + 400)
         os.kill(chat.pid, signal.SIGINT)
         wait_for("the end of the answer", lambda: b"(stopped)" in shown)
-        os.kill(chat.pid, signal.SIGINT)
-        time.sleep(0.3)
+        for _ in range(3):  # between the answer and the next question, and while that is typed
+            os.kill(chat.pid, signal.SIGINT)
+            time.sleep(0.1)
         os.write(ours, b"/reset\n")
-        wait_for("the reset", lambda: b"(forgotten)" in shown)
+        wait_for("the reset", lambda: b"> " in shown.partition(b"(forgotten)")[2])
         os.write(ours, b"\x04")
         assert chat.wait(timeout=30) == 0, shown.decode(errors="replace")
+    finally:
+        chat.kill()
+        chat.wait()
         reader.join(timeout=10)
-    os.close(ours)
+        os.close(ours)
     assert b"Traceback" not in shown
 
 
