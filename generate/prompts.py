@@ -19,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.errors import PromptError
 
 LINE_BYTES = 16 << 20
 """Longest line read, in bytes."""
@@ -29,10 +29,6 @@ _JSON_NAMES = frozenset({".jsonl", ".ndjson", ".json"})
 _PROMPT_HINT = 'Each line must be a JSON string, or an object such as {"prompt": "..."}.'
 _SHOT_HINT = 'Each line must be an object such as {"prompt": "...", "answer": "..."}.'
 _BLOCK_HINT = "An example is a line with the question and, below it, the answer; a blank line ends it."
-
-
-class PromptError(CorpusError):
-    """A file of prompts or examples has a line that is none, or holds none at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import cli_models, cli_train, closing, console
+from corpus.pipeline import cli_sample, cli_train, closing, console
 from corpus.pipeline.cli_options import (
     against_option,
     config_of,
@@ -309,8 +309,8 @@ def pack(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> Non
 
 
 cli.add_command(cli_train.train)
-cli.add_command(cli_models.sample)
-cli.add_command(cli_models.evaluate)
+cli.add_command(cli_sample.sample)
+cli.add_command(cli_train.evaluate)
 
 
 @cli.command()
@@ -351,7 +351,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
 
     model = stage.load(folder)
     for prompt in _DEMO_PROMPTS:
-        cli_models.print_samples(
+        cli_sample.print_samples(
             stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0, seed=1)
         )
 

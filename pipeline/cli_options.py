@@ -82,3 +82,20 @@ def config_of(kind: Callable[..., T], **values: Any) -> T:
         return kind(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def model_folder(workspace: Workspace, model: str | None) -> Path:
+    """The folder that `--model` names: a run of the workspace, any folder, or the newest finished run."""
+    from corpus.pipeline.errors import ModelError
+    from corpus.pipeline.workspace import LEDGER
+
+    if model is not None:
+        named = workspace.models / model
+        return named if named.is_dir() else Path(model).expanduser()
+    finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
+    if not finished:
+        raise ModelError(
+            f"{workspace.models} holds no finished model",
+            hint="Run `corpus train` first, or name one with --model DIR.",
+        )
+    return finished[-1].parent

@@ -15,7 +15,8 @@ CorpusError                  exit 1: what happened, where, and what to type next
 ├── DamageError              a finished file is not what its ledger says
 ├── TokenizerError           the tokenizer is missing, unreadable or not the one the rows were packed with
 ├── TrainError               training cannot start or go on
-└── ModelError               a folder does not hold a model that can be loaded safely
+├── ModelError               a folder does not hold a model that can be loaded safely
+└── PromptError              a file of prompts or examples has a line that is none, or holds none at all
 """
 
 from __future__ import annotations
@@ -96,3 +97,7 @@ class TrainError(CorpusError):
 
 class ModelError(CorpusError):
     """A folder does not hold a model that can be loaded safely."""
+
+
+class PromptError(CorpusError):
+    """A file of prompts or examples has a line that is none, or holds none at all."""

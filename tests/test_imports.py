@@ -26,7 +26,7 @@ PURE = {
     "contamination",
 }
 STAGES = {"download", "ingest", "dedup", "decontaminate", "tokenizer", "pack"}
-SHELL = {"cli", "cli_options", "cli_models", "cli_train", "closing", "console"}
+SHELL = {"cli", "cli_options", "cli_sample", "cli_train", "closing", "console"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets"}
 
 

@@ -17,8 +17,8 @@ from corpus.generate.config import SampleConfig
 from corpus.generate.form import Form
 from corpus.generate.loading import load
 from corpus.generate.part import Part
-from corpus.generate.prompts import Prompt, PromptError, PromptFile
-from corpus.pipeline.errors import BusyError, DiskError, ModelError
+from corpus.generate.prompts import Prompt, PromptFile
+from corpus.pipeline.errors import BusyError, DiskError, ModelError, PromptError
 from corpus.pipeline.progress import Progress
 from tests.sampling import SENTENCES, in_numbers, random_model, save_model, texts, tokens
 from tests.test_sample import Notes

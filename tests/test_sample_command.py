@@ -21,7 +21,7 @@ from corpus.generate import bulk
 from corpus.generate.config import SampleConfig
 from corpus.generate.loading import load
 from corpus.generate.prompts import PromptFile
-from corpus.pipeline import cli_models
+from corpus.pipeline import cli_sample
 from corpus.pipeline.cli import cli
 from corpus.pipeline.errors import CorpusError
 from tests.sampling import random_model, save_model
@@ -139,7 +139,7 @@ def test_timings_are_written_where_asked(workspace: Path, tmp_path: Path) -> Non
     [("models/run", "run"), ("models/run/best", "run-best"), ("run/checkpoint-40", "run-checkpoint-40")],
 )
 def test_what_a_model_is_called(folder: str, name: str) -> None:
-    assert cli_models._name_of(Path("workspace") / folder) == name
+    assert cli_sample._name_of(Path("workspace") / folder) == name
 
 
 def test_sigterm_ends_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_sigterm_ends_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
         ask.flush()
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(click.Abort):
-            cli_models._talk(random_model(128), SampleConfig(max_new_tokens=1_000_000, seed=1))
+            cli_sample._talk(random_model(128), SampleConfig(max_new_tokens=1_000_000, seed=1))
     assert signal.getsignal(signal.SIGTERM) is before
 
 

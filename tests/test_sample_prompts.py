@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from corpus.generate import prompts as module
-from corpus.generate.prompts import Prompt, PromptError, PromptFile, questions, shots
+from corpus.generate.prompts import Prompt, PromptFile, questions, shots
+from corpus.pipeline.errors import PromptError
 
 
 def prompt(line: int, text: str, **rest: object) -> Prompt:

@@ -1,6 +1,6 @@
-"""The commands that need a model: train, sample, evaluate.
+"""`corpus sample`: prompts, files of prompts, a talk, or timings.
 
-In: options. Out: a stage's `run`, a table or a text. Nothing heavy is imported at the top.
+In: options. Out: text as it is written, JSON Lines, or a table. Nothing heavy is imported at the top.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import closing, console
-from corpus.pipeline.cli_options import config_of, dataset_option, workspace_of, workspace_option
+from corpus.pipeline import console
+from corpus.pipeline.cli_options import config_of, model_folder, workspace_of, workspace_option
 
 if TYPE_CHECKING:
     from corpus.generate.prompts import PromptFile
-    from corpus.pipeline.workspace import Workspace
-    from corpus.train.evaluation import Evaluation
 
 _EXIT, _RESET = "/exit", "/reset"
 
@@ -104,7 +102,7 @@ def sample(
     timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
-    folder = _model_folder(workspace, model)
+    folder = model_folder(workspace, model)
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")
@@ -120,56 +118,6 @@ def sample(
         _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
     else:
         print_samples(stage, opened, config, _form(pairs, translate=translate))
-
-
-@click.command()
-@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
-@dataset_option("all that have documents of the split")
-@click.option(
-    "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
-    help="Which documents.",
-)  # fmt: skip
-@click.option(
-    "--documents", type=int, default=0, show_default="all", metavar="N",
-    help="Most documents of a dataset, spread evenly.",
-)  # fmt: skip
-@click.option("--context", type=int, metavar="N", help="Tokens of a window.  [default: the model's most]")
-@click.option(
-    "--stride", type=int, metavar="N",
-    help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
-)  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@workspace_option()
-def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
-    """Measure a model on documents it was not trained on.
-
-    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
-    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
-    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
-    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
-    give models of different contexts the same --context.
-
-    \b
-    Examples:
-      corpus evaluate
-      corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
-      corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
-    """
-    from corpus.train.evaluation import EvaluateConfig
-
-    workspace = workspace_of(workspace_dir)
-    config = config_of(EvaluateConfig, model=_model_folder(workspace, model), datasets=datasets, **settings)
-    console.Console().say(f"loading {config.model} ...")
-    from corpus.train import score as stage
-
-    evaluation = stage.run(config, workspace, progress=console.Console())
-    if as_json:
-        console.write(json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2))
-    else:
-        _evaluated(evaluation)
 
 
 def print_samples(stage: Any, model: Any, config: Any, form: Any = None) -> None:
@@ -405,55 +353,3 @@ def _name_of(folder: Path) -> str:
     whole = folder.resolve()
     inside = whole.name == "best" or whole.name.startswith("checkpoint-")
     return f"{whole.parent.name}-{whole.name}" if inside else whole.name
-
-
-def _evaluated(evaluation: Evaluation) -> None:
-    """What a model makes of each dataset, and of all together when there are several."""
-    results = [*evaluation.results]
-    if len(results) > 1:
-        results.append(evaluation.total())
-    rows = [
-        (
-            result.dataset,
-            result.documents,
-            closing.short(result.score.tokens),
-            f"{result.score.loss:.3f}",
-            _perplexity(result.score.perplexity),
-            f"{result.score.bits_per_character:.3f}",
-            f"{result.score.bits_per_byte:.3f}",
-        )
-        for result in results
-    ]
-    console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
-    overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
-    console.write(
-        f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
-        f"{evaluation.seconds:.1f} s)"
-    )
-    for note in evaluation.notes:
-        console.write(f"note: {note}")
-
-
-def _perplexity(value: float) -> str:
-    """A perplexity in at most eight characters: that of a model that knows nothing can be any number.
-
-    >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
-    ('23.46', '31,234', '1.5e+09')
-    """
-    return f"{value:,.2f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
-
-
-def _model_folder(workspace: Workspace, model: str | None) -> Path:
-    from corpus.pipeline.errors import ModelError
-    from corpus.pipeline.workspace import LEDGER
-
-    if model is not None:
-        named = workspace.models / model
-        return named if named.is_dir() else Path(model).expanduser()
-    finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
-    if not finished:
-        raise ModelError(
-            f"{workspace.models} holds no finished model",
-            hint="Run `corpus train` first, or name one with --model DIR.",
-        )
-    return finished[-1].parent
