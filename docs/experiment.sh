@@ -19,7 +19,7 @@ source=()
 [ -z "${SOURCE:-}" ] || source=(--source "$SOURCE")
 datasets=(--dataset wiki2019zh --dataset baike2018qa)
 
-"$corpus" ingest "${datasets[@]}" "${source[@]}"
+"$corpus" ingest "${datasets[@]}" ${source[@]+"${source[@]}"}
 "$corpus" tokenizer "${datasets[@]}" --vocab-size "${VOCAB:-32000}"
 "$corpus" pack "${datasets[@]}" --seq-length "${LENGTH:-1024}"
 "$corpus" pack --form chat --dataset baike2018qa --seq-length "${LENGTH:-1024}"
