@@ -174,6 +174,11 @@ def _translation(parts: Sequence[str]) -> tuple[str, int]:
     return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
 
 
+def is_memory_error(error: orjson.JSONDecodeError) -> bool:
+    """Whether it is no fault of the text: orjson says a lack of memory by the same exception."""
+    return error.msg.startswith("Not enough memory")
+
+
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     get = itemgetter(*names)
     return get if len(names) > 1 else lambda record: (get(record),)
@@ -188,6 +193,8 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if is_memory_error(error):
+            raise MemoryError(str(error)) from error
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as broken:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from .conftest import baike
 
 SHAPE = manifests.load("baike2018qa").shapes["baike2018qa"]
 PARSE = parser(SHAPE)
+ROOT = Path(__file__).parent.parent
 
 
 def parse(raw: bytes, dataset: str = "baike2018qa") -> Parsed:
@@ -162,3 +166,25 @@ def test_a_cut_or_flipped_record_never_hurts_its_neighbours(data: st.DataObject)
     )
     parsed = PARSE([(0, good), (100, bad), (200, good)])
     assert {0, 200} <= set(parsed.offsets)
+
+
+STARVED = """
+import resource, psutil
+from corpus.pipeline import manifest
+from corpus.pipeline.records import parser
+from tests.conftest import baike
+import json
+raw = json.dumps(baike(1, answer="话" * 4_500_000), ensure_ascii=False).encode()
+parse = parser(manifest.load("baike2018qa").shapes["baike2018qa"])
+limit = psutil.Process().memory_info().vms + (100 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    print([reject.reason for reject in parse([(0, raw)]).rejects])
+except MemoryError:
+    print("out of memory")
+"""
+
+
+def test_a_record_that_memory_does_not_hold_is_not_called_malformed() -> None:
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == "out of memory\n", done

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus.pipeline.errors import TrainError
 from corpus.pipeline.workspace import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.mixture import Share, delivered, parts, shares
@@ -199,5 +200,13 @@ def test_the_best_model_is_kept_and_a_hopeless_run_ends_early(workspace: Workspa
 def test_early_stop_without_validation_is_refused(workspace: Workspace) -> None:
     lay_tokenizer(workspace)
     lay_packed(workspace, "demo", {"train": random_segments(8, seed=1)})
-    with pytest.raises(Exception, match="--early-stop needs validation rows"):
+    with pytest.raises(TrainError, match="--early-stop needs validation rows"):
         run(TrainConfig(**SETTINGS | {"datasets": (), "early_stop": 1}), workspace)
+
+
+def test_a_weight_for_a_dataset_without_training_rows_is_refused(workspace: Workspace) -> None:
+    lay_tokenizer(workspace)
+    lay_packed(workspace, "demo", {"train": random_segments(8, seed=1)})
+    lay_packed(workspace, "wiki2019zh", {"validation": random_segments(2, seed=2)})
+    with pytest.raises(TrainError, match="wiki2019zh has a weight and no training rows"):
+        run(TrainConfig(**SETTINGS), workspace)

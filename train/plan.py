@@ -158,6 +158,11 @@ def _mixture(
     wanted = max(1, round(config.epochs * len(tokens)))
     if config.max_steps:
         wanted = Steps(batch_size=batch_size, count=config.max_steps, **ramp).total
+    if _weighted(config) and (lacking := sorted(config.mixture.keys() - rows.keys())):
+        raise TrainError(
+            f"{lacking[0]} has a weight and no training rows",
+            hint=f"Leave --dataset {lacking[0]} out, or pack it again.",
+        )
     weights = [weight for name in rows if (weight := config.mixture.get(name)) is not None] or None
     found = shares(list(rows), list(rows.values()), sums, weights, total=wanted, max_repeats=_max_repeats(config))
     return found, Steps(batch_size=batch_size, total=sum(share.taken for share in found), **ramp)
