@@ -141,7 +141,9 @@ def test_documents_give_what_packed_rows_give(ready: Workspace) -> None:
     )  # fmt: skip
     assert result.score.nats == pytest.approx(on_rows.nats, rel=1e-6)
     assert (result.unknown, result.unseen) == (0, 0)
-    cut_documents = read_ledger(ready.packed(NAME)).counts["splits"]["validation"]["cut_documents"]  # type: ignore[union-attr]
+    ledger = read_ledger(ready.packed(NAME))
+    assert ledger is not None
+    cut_documents = ledger.counts["splits"]["validation"]["cut_documents"]
     assert cut_documents > 5  # windows are put to the test
 
 

@@ -98,6 +98,11 @@ def fitting_rows(device: Device, *, fixed: int, per_row: int, rows: int) -> int:
     return max(divisor for divisor in range(1, min(rows, most) + 1) if rows % divisor == 0)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the device has no room; on a CPU torch raises a bare RuntimeError for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
 def _computes_bf16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -20,6 +20,7 @@ from transformers.utils import logging as hub_logging
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace import sha256_file
+from corpus.train.device import is_full
 from corpus.train.presets import Preset
 
 ACTIVATION = "gelu_pytorch_tanh"
@@ -174,7 +175,7 @@ def _check_causal(folder: Path, model: Any) -> None:
     try:
         ahead = _looks_ahead(model)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if is_full(error):
             raise
         raise ModelError(
             f"{folder}: this {kind} cannot be run on plain text: {first_line(error)}", hint=hint

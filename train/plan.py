@@ -22,7 +22,17 @@ from tokenizers import Tokenizer
 from corpus.pipeline import tokenizer
 from corpus.pipeline.errors import DamageError, TokenizerError, TrainError, WorkspaceError
 from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, fingerprint, read_ledger
+from corpus.pipeline.workspace import (
+    LEDGER,
+    OUTSIDE,
+    ROWS,
+    FileDigest,
+    Ledger,
+    Workspace,
+    changes,
+    fingerprint,
+    read_ledger,
+)
 from corpus.train.collate import Rows
 from corpus.train.config import TrainConfig
 from corpus.train.mixture import MAX_REPEATS, Share, shares, sizes
@@ -34,7 +44,7 @@ _EVALUATIONS = 10
 _EVALUATION_SHARE = 1 / 20
 _FORWARD_SHARE = 1 / 3
 _SAVE_STEPS = 500
-AREAS = {"text": "packed", "sft": "chat"}
+AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
 """Where the rows of each objective lie."""
 _PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
 _AS_GIVEN = (

@@ -190,7 +190,7 @@ def _memory_errors(config: EvaluateConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+        if not devices.is_full(error):
             raise
         smaller = "a smaller --context" if config.batch_size == 1 else "--batch-size 1"
         raise TrainError(

@@ -233,7 +233,7 @@ def _memory_errors(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+        if not devices.is_full(error):
             raise
         other = "" if config.gradient_checkpointing else " or --gradient-checkpointing"
         raise TrainError(
