@@ -333,8 +333,14 @@ def test_a_model_is_tuned_on_answers_alone(ready: Workspace, monkeypatch: pytest
     make(ready)
     make(ready, form="text")
     first = train.run(TrainConfig(**settings, run="first"), ready)
-    tuned = train.run(TrainConfig(**settings, run="tuned", objective="sft", init=first.folder, eval_rows=0), ready)
+    tuned = train.run(
+        TrainConfig(
+            **settings, run="tuned", objective="sft", init=first.folder, eval_rows=0, sample_prompts=("第2个问题",)
+        ),
+        ready,
+    )
     assert tuned.ledger.inputs[0].path == f"chat/{NAME}/ledger.json"
+    assert '"prompt": "第2个问题"' in (tuned.folder / "samples.jsonl").read_text()
     after = tokenizer.load(ready.tokenizer).token_to_id(tokenizer.ASSISTANT)
     assert after is not None
     model = AutoModelForCausalLM.from_pretrained(tuned.folder)

@@ -13,9 +13,9 @@ from typing import Any
 import click
 import pytest
 
+from corpus.pipeline.progress import duration
 from corpus.train.__main__ import read_config
 from corpus.train.config import TrainConfig
-from corpus.train.estimate import duration
 from corpus.train.presets import PRESETS
 from corpus.train.steps import Steps, rate, warmup_steps
 

@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
     """The configuration of a run, in a file."""
-    return write(tmp_path, {"dropout": 0.1})
+    return write(tmp_path, {"dropout": 0.1, "sample_prompts": ["第3个", "a"]})
 
 
 def write(folder: Path, changes: dict[str, Any]) -> Path:
@@ -84,7 +84,9 @@ def kill_after(step: int, settings: Path, workspace: Workspace) -> None:
 
 
 def check_same(workspace: Workspace, other: Workspace) -> None:
-    for name in ("model.safetensors", "metrics.jsonl", "ledger.json"):
+    for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl", "ledger.json"):
+        if name == "samples.jsonl" and not (workspace.models / "one" / name).exists():
+            continue
         assert (other.models / "one" / name).read_bytes() == (workspace.models / "one" / name).read_bytes(), name
 
 
@@ -95,6 +97,8 @@ def test_killed_and_resumed_equals_undisturbed(workspace: Workspace, settings: P
     kill_after(4, settings, other)
     with (other.models / "one" / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 9, "lo')  # as a crash may leave it
+    with (other.models / "one" / "samples.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "prompt": "a", "text": "')
     resumed = run(read_config(settings), other)
     assert resumed.details["resumed_from"] >= 4
     check_same(workspace, other)

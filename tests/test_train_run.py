@@ -23,12 +23,11 @@ from corpus.pipeline.errors import (
     TrainError,
     WorkspaceError,
 )
-from corpus.pipeline.progress import Progress
-from corpus.pipeline.workspace import Report, Workspace, read_ledger
+from corpus.pipeline.progress import Progress, duration
+from corpus.pipeline.workspace import Ledger, Report, Workspace, read_ledger
 from corpus.train import forecast
 from corpus.train.config import TrainConfig
 from corpus.train.curves import picture
-from corpus.train.estimate import duration
 from corpus.train.presets import PRESETS
 from corpus.train.train import run
 
@@ -356,6 +355,33 @@ def test_half_precision_and_no_document_mask_are_other_runs(
         assert loss != exact
         assert loss == pytest.approx(exact, rel=0.2)
     assert len(names) == 4
+
+
+def _ledger(workspace: Workspace) -> Ledger:
+    ledger = read_ledger(workspace.models / "one")
+    assert ledger
+    return ledger
+
+
+def test_samples_at_evaluations_change_nothing_in_the_run(workspace: Workspace, tmp_path: Path) -> None:
+    lay_all(workspace)
+    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    settings = SETTINGS | {"run": "one", "eval_steps": 2, "dropout": 0.1}
+    prompts = ("", "第3个", "长" * 200)
+    run(TrainConfig(**settings), workspace)
+    run(TrainConfig(**settings, sample_prompts=prompts), other)
+    mine, theirs = (each.models / "one" for each in (workspace, other))
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (mine / name).read_bytes() == (theirs / name).read_bytes()
+    samples = [json.loads(line) for line in (theirs / "samples.jsonl").read_text().splitlines()]
+    steps = sorted({line["step"] for line in samples})
+    assert len(steps) >= 2
+    assert [(line["step"], line["prompt"]) for line in samples] == [
+        (step, prompt) for step in steps for prompt in prompts
+    ]
+    assert any(line["text"] for line in samples)
+    assert not (mine / "samples.jsonl").exists()
+    assert "samples.jsonl" in {output.path for output in _ledger(other).outputs}
 
 
 def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:

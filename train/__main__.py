@@ -85,7 +85,7 @@ def read_config(path: Path) -> TrainConfig:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values.get("init"):
             values["init"] = Path(values["init"])
-        return TrainConfig(**values | {"datasets": tuple(values.get("datasets", ()))})
+        return TrainConfig(**values | {key: tuple(values.get(key, ())) for key in ("datasets", "sample_prompts")})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise click.UsageError(f"{path}: {error}") from error
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from corpus.pipeline.progress import duration
 from corpus.train.course import Course
-from corpus.train.estimate import FORWARD_SHARE, duration, pass_seconds, step_memory
+from corpus.train.estimate import FORWARD_SHARE, pass_seconds, step_memory
 from corpus.train.trainer import CorpusTrainer
 
 _FEW_STEPS = 50

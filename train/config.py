@@ -79,6 +79,8 @@ class TrainConfig:
     """Steps from one evaluation to the next; about ten in a run, and at most a twentieth of its time, when None."""
     eval_rows: int = 128
     """Most validation rows of a dataset that an evaluation reads, spread evenly over the split; 0 for all."""
+    sample_prompts: tuple[str, ...] = ()
+    """Prompts that are continued at each evaluation, into `samples.jsonl`; they change nothing in the run."""
     early_stop: int | None = None
     """Evaluations in a row without a better mean of bits per character that end the run; none do when None."""
     save_steps: int | None = None

@@ -14,6 +14,7 @@ from corpus.train.device import Device
 from corpus.train.folder import RunFolder
 from corpus.train.order import Order
 from corpus.train.plan import Plan
+from corpus.train.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class Course:
     progress: Progress = SILENT
     board: Board | None = None
     """TensorBoard, in the process that writes."""
+    samples: Samples | None = None
+    """What is continued at each evaluation."""
     means: list[float] = field(default_factory=list)
     """Mean bits per character of each evaluation so far, those before a resumed run's checkpoint included."""
 

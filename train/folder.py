@@ -4,6 +4,7 @@
                  checkpoint-N/     a whole model with the state of the optimizer, the newest few
                  best/             the model of the best evaluation so far
                  metrics.jsonl     one JSON object for each logged training loss and each evaluation
+                 samples.jsonl     what it wrote at each evaluation, where asked for
                  curves.png        loss, bits per character and learning rate as a picture
                  README.md         the model card
                  tensorboard/      event files, where asked for
@@ -11,7 +12,7 @@
                  ledger.json       written last
 
 Invariants: a checkpoint under its name is whole: it is made in `.saving/`, fsynced and renamed; when a run goes on,
-`metrics.jsonl` holds no step that the checkpoint does not know, so none is there twice or missing.
+`metrics.jsonl` and `samples.jsonl` hold no step that the checkpoint does not know, so none is there twice or missing.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class RunFolder:
         self.plan = plan
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
+        self.samples = plan.folder / "samples.jsonl"
         self.saving = plan.folder / ".saving"
 
     def finished(self) -> tuple[Ledger | None, tuple[str, ...]]:
@@ -102,22 +104,26 @@ class RunFolder:
                 shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
             shutil.rmtree(self.saving, ignore_errors=True)
             self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
-            kept = [line for line in self.history() if line["step"] <= step]
-            write_atomic(self.metrics, b"".join(_line(line) for line in kept))
+            for path in (self.metrics, self.samples):
+                kept = [line for line in _lines(path) if line["step"] <= step]
+                if kept or path == self.metrics:
+                    write_atomic(path, b"".join(map(_line, kept)))
+                else:
+                    path.unlink(missing_ok=True)
 
     def note(self, line: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
         with disk_errors(self.metrics), self.metrics.open("ab") as file:
             file.write(_line(line))
 
+    def note_sample(self, line: Mapping[str, Any]) -> None:
+        """Add a line to `samples.jsonl`."""
+        with disk_errors(self.samples), self.samples.open("ab") as file:
+            file.write(_line(line))
+
     def history(self) -> list[dict[str, Any]]:
         """The whole lines of `metrics.jsonl`; what a killed run left of a last one is passed over."""
-        lines: list[dict[str, Any]] = []
-        if self.metrics.is_file():
-            for text in self.metrics.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    lines.append(json.loads(text))
-        return lines
+        return _lines(self.metrics)
 
     def keep_best(self, *, tokenizer: Path) -> None:
         """Let the model in `.saving/best` take the place of the best one so far."""
@@ -131,7 +137,9 @@ class RunFolder:
         """Give the checkpoint in `.saving/` its name and drop the oldest ones over the limit."""
         name = f"checkpoint-{step}"
         with disk_errors(self.path):
-            _fsync(self.metrics)
+            for path in (self.metrics, self.samples):
+                if path.is_file():
+                    _fsync(path)
             write_atomic(self.saving / name / "mixture.json", _line(mixture))
             self._finish_saved(self.saving / name, tokenizer)
             (self.saving / name).rename(self.path / name)
@@ -212,6 +220,15 @@ def saving_errors(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written: {text.splitlines()[0]}",
             hint="Look for a quota, a limit (ulimit -f) or a failing disk; a rerun goes on from the last checkpoint.",
         ) from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    return lines
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

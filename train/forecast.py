@@ -13,12 +13,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from corpus.pipeline.errors import ModelError
+from corpus.pipeline.progress import duration
 from corpus.pipeline.workspace import Workspace
 from corpus.train import device as devices
 from corpus.train import model as models
 from corpus.train import plan as plans
 from corpus.train.config import TrainConfig
-from corpus.train.estimate import duration, step_memory
+from corpus.train.estimate import step_memory
 from corpus.train.mixture import delivered, parts
 from corpus.train.order import Order
 from corpus.train.plan import Plan

@@ -46,6 +46,7 @@ from corpus.train.folder import RunFolder, saving_errors
 from corpus.train.mixture import delivered, parts
 from corpus.train.order import Order
 from corpus.train.plan import Plan
+from corpus.train.samples import Samples
 from corpus.train.trainer import CorpusTrainer
 
 
@@ -96,6 +97,7 @@ def _train(
         config=config, plan=plan, device=device, folder=folder, order=order, tokenizer=workspace.tokenizer,
         sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass, progress=progress,
         board=board.Board(plan.folder, first=first) if config.tensorboard and device.rank == 0 else None,
+        samples=_samples(config, plan, workspace.tokenizer),
         means=[line["bits_per_character"] for line in before if "bits_per_character" in line],
     )  # fmt: skip
     whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
@@ -145,6 +147,12 @@ def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: Trainin
         folder.begin(first)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
+
+
+def _samples(config: TrainConfig, plan: Plan, tokenizer: Path) -> Samples | None:
+    """What the run is to continue at each evaluation."""
+    prompts, chat = config.sample_prompts, config.objective == "sft"
+    return Samples(prompts, tokenizer, chat=chat, context=plan.seq_length) if prompts else None
 
 
 def _run_trainer(trainer: CorpusTrainer, course: Course, first: int, checkpoint: Path | None) -> None:

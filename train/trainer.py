@@ -100,8 +100,20 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             mean = statistics.fmean(bits)
             self._note(figures | {"bits_per_character": mean})
             self._compare(mean)
+        self._sample()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
+
+    def _sample(self) -> None:
+        """Write down what the model makes of the prompts, in the process that writes.
+
+        Not under FSDP, where no process alone has the model.
+        """
+        course = self.course
+        if course.samples is not None and course.writes and not self.is_fsdp_enabled:
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            for sample in course.samples.write(model, course.config.seed):
+                course.folder.note_sample({"step": self.state.global_step, **sample})
 
     def _compare(self, mean: float) -> None:
         """Keep the model when it is the best so far; end the run when none was better for long."""
