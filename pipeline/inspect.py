@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.pipeline import exclude
 from corpus.pipeline.dedup import CLUSTERS, EXACT, NEAR
 from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.mask import PLACEHOLDERS
 from corpus.pipeline.read import File, list_files, records_at
 from corpus.pipeline.selection import LISTS
-from corpus.pipeline.shards import document_at, parts, reading_part
+from corpus.pipeline.shards import REMOVED_SCHEMA, document_at, parts, reading_part
 from corpus.pipeline.workspace import Workspace, read_ledger
 
 STATES = ("kept", "changed", "dropped", "left-out")
@@ -52,14 +53,27 @@ class Shown:
     """The record's fields put together as they came; for a duplicate the document that is used in its place."""
     after: str
     """The document; empty when there is none."""
+    source_file: str
+    source_offset: int
+    """Where its record lies."""
     pieces: Sequence[tuple[str, str]] = field(default=())
     """The text as ("same" | "gone" | "new" | "more", piece): what differs is marked."""
 
 
 def sample(
-    workspace: Workspace, datasets: Sequence[str], *, state: str = "", reason: str = "", limit: int = 20, seed: int = 1
+    workspace: Workspace,
+    datasets: Sequence[str],
+    *,
+    state: str = "",
+    reason: str = "",
+    limit: int = 20,
+    seed: int = 1,
+    thorough: bool = True,
 ) -> Iterator[Shown]:
     """Random documents in a state, or for a reason (a filter rule, a cleaning rule, a kind of mask, a list's reason).
+
+    For a reason all shards are looked through; when not `thorough` a few, and the first ones for what cleaning changed,
+    so that no compressed file has to be unpacked to its end.
 
     Raises:
         WorkspaceError: there are none, or the reason is unknown; it says which there are.
@@ -76,12 +90,16 @@ def sample(
     for name in datasets:
         wanted = [each for each in ([state] if state else STATES) if not reason or reason in known[name].get(each, ())]
         jobs += [(name, each) for each in wanted if each == "kept" or known[name].get(each)]
+    names = exclude.listed(workspace)
+    removed = {name: exclude.of_dataset(names, name) for name in datasets}
     found = 0
     for left, (name, each) in zip(range(len(jobs), 0, -1), jobs, strict=True):
         share = -(-(limit - found) // left)
         if share <= 0:
             return
-        for shown in _FINDERS[each](workspace, name, reason, share, random_):
+        for shown in _FINDERS[each](workspace, name, reason, share, random_, None if thorough else _SHARDS):
+            if shown.id in removed[name]:
+                continue
             found += 1
             yield shown
     if not found:
@@ -130,20 +148,25 @@ def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
     return [("same", text[:head]), ("more", " ... "), ("same", text[len(text) - tail :] if tail else "")]
 
 
-def _kept(workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:
+def _kept(
+    workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random, _most: int | None
+) -> Iterator[Shown]:
     out = {name for _, table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
     rows = _rows(parts(workspace.documents(dataset)), limit + min(len(out), limit * _LOOKED_AT), random_)
     for row in itertools.islice((row for row in rows if row["id"] not in out), limit):
         yield Shown(
             dataset=dataset, id=row["id"], state="kept", why=row["split"], before=row["text"], after=row["text"],
+            source_file=row["source_file"], source_offset=row["source_offset"],
             pieces=marked(row["text"], row["text"]),
         )  # fmt: skip
 
 
-def _changed(workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:
+def _changed(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
+) -> Iterator[Shown]:
     raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
     files = {file.path: file for file in list_files(raw, manifest)}
-    paths = parts(workspace.documents(dataset))
+    paths = parts(workspace.documents(dataset))[:most]
     if reason:
         rows = list(_rows(paths, _LOOKED_AT_FOR_ONE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, "")))
     else:
@@ -154,41 +177,49 @@ def _changed(workspace: Workspace, dataset: str, reason: str, limit: int, random
             continue
         yield Shown(
             dataset=dataset, id=row["id"], state="changed", why=", ".join(rebuilt.rules), before=rebuilt.before,
-            after=row["text"], pieces=marked(rebuilt.before, row["text"]),
+            after=row["text"], source_file=row["source_file"], source_offset=row["source_offset"],
+            pieces=marked(rebuilt.before, row["text"]),
         )  # fmt: skip
         limit -= 1
         if not limit:
             return
 
 
-def _dropped(workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:
+def _dropped(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
+) -> Iterator[Shown]:
     raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
     files = {file.path: file for file in list_files(raw, manifest)}
     paths = parts(workspace.documents(dataset) / "rejected")
+    paths = random_.sample(paths, min(len(paths), most or len(paths)))
     for row in _rows(paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
         rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"])
         before = rebuilt.before or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
         yield Shown(
             dataset=dataset, id=row["id"] or f"{row['source_file']}:{row['source_offset']}", state="dropped",
             why=f"{row['reason']}: {row['detail']}", before=before, after="",
+            source_file=row["source_file"], source_offset=row["source_offset"],
             pieces=marked(before, rebuilt.text or before),
         )  # fmt: skip
 
 
-def _left_out(workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random) -> Iterator[Shown]:
-    rows = [
-        row
-        for _, table in _lists(workspace, dataset)
-        for row in table.to_pylist()
-        if not reason or row["reason"] == reason
-    ]
-    for row in random_.sample(rows, min(limit, len(rows))):
-        text = _text(workspace, dataset, row["document"])
+def _left_out(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, _most: int | None
+) -> Iterator[Shown]:
+    tables = [table for _, table in _lists(workspace, dataset)]
+    table = pa.concat_tables(tables) if tables else REMOVED_SCHEMA.empty_table()
+    if reason:
+        table = table.filter(pc.equal(table["reason"], reason))
+    lines = random_.sample(range(table.num_rows), min(limit, table.num_rows))
+    for row in table.take(pa.array(lines, pa.int64())).to_pylist():
+        document = document_at(workspace.documents(dataset), row["document"])
+        text = document["text"]
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
         yield Shown(
             dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
-            after=text, pieces=marked(instead, text),
+            after=text, source_file=document["source_file"], source_offset=document["source_offset"],
+            pieces=marked(instead, text),
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ Cost: one group of documents shards at a time; 0.36 GB of memory a process on ne
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import encoder, selection
+from corpus.pipeline import encoder, exclude, selection
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
@@ -56,6 +57,8 @@ FORMS = tuple(ROWS)
 STRATEGIES = ("best-fit", "concat")
 LONGEST_ROW = 1 << 20
 UNIT_CHARACTERS = 12 << 20
+BESIDE = {LEDGER, "timings.json", "README.md", "croissant.json"}
+"""Files that lie beside the rows and are no outputs: the ledger, and what tells of it."""
 _FULL = 0.999
 _HINT = "Question and answer are in baike2018qa, webtext2019zh and translation2019zh; `corpus pack` takes any document."
 
@@ -100,10 +103,10 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     """
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
-    chosen = selection.load(workspace, name)
+    chosen = selection.load(workspace, name, removals=True)
     inputs = _inputs(workspace, name, chosen)
     layout = layout_of(workspace.tokenizer, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
-    settings = _settings(config, layout)
+    settings = _settings(config, layout, chosen)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     remove_leftovers(folder)
     before = read_ledger(folder)
@@ -121,7 +124,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     if warning:
         progress.say(warning)
     kept = _keep_current(workspace, folder, units, identity, before)
-    (folder / LEDGER).unlink(missing_ok=True)
+    for beside in (LEDGER, *sorted(BESIDE)):  # the ledger first: without it nothing else is believed
+        (folder / beside).unlink(missing_ok=True)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
     work = partial(
@@ -147,20 +151,50 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         ledger=ledger,
         folder=folder,
         reasons=tuple(reasons),
-        notes=_notes(name, counts, config.seq_length) + (_chat_notes(name, counts) if config.form == "chat" else ()),
+        notes=_removal_notes(name, chosen)
+        + _notes(name, counts, config.seq_length)
+        + (_chat_notes(name, counts) if config.form == "chat" else ()),
         seconds=watch.seconds,
     )
 
 
-def _settings(config: PackConfig, layout: Layout) -> dict[str, Any]:
-    """The ledger's `config`; the text form is not named in it, so that rows made before there was another stay good."""
+def _settings(config: PackConfig, layout: Layout, chosen: selection.Selection) -> dict[str, Any]:
+    """The ledger's `config`; what is as usual is not named, so that rows made before it could be otherwise stay."""
     settings = {
         "seq_length": config.seq_length,
         "strategy": config.strategy,
         "vocab_size": layout.vocab_size,
         "unit_characters": config.unit_characters,
     }
-    return settings if config.form == "text" else settings | {"form": config.form}
+    if config.form != "text":
+        settings["form"] = config.form
+    removed = _removed(chosen)
+    return settings | {exclude.REASON: removed} if removed else settings
+
+
+def _removed(chosen: selection.Selection) -> str | None:
+    """The digest of the ids that the removal list takes out of a dataset; None when it takes out none."""
+    return hashlib.sha256("\n".join(chosen.removed).encode()).hexdigest() if chosen.removed else None
+
+
+def behind(workspace: Workspace) -> list[str]:
+    """Commands that make the rows again that do not follow the removal list as it is now: of other forms and datasets.
+
+    Raises:
+        DamageError: a documents shard or a list cannot be read.
+
+    """
+    commands: list[str] = []
+    for form, area in ROWS.items():
+        for name in workspace.finished(area):
+            ledger = read_ledger(workspace.packed(name, form))
+            try:
+                chosen = selection.load(workspace, name, removals=True)
+            except WorkspaceError:  # stale for another reason, which `corpus status` tells
+                continue
+            if ledger is not None and ledger.config.get(exclude.REASON) != _removed(chosen):
+                commands.append(f"corpus pack{'' if form == 'text' else f' --form {form}'} --dataset {name}")
+    return commands
 
 
 def _inputs(workspace: Workspace, name: str, chosen: selection.Selection) -> list[FileDigest]:
@@ -252,7 +286,13 @@ def _describe(folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: 
 
 
 def _outputs(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in {LEDGER, "timings.json"})
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in BESIDE)
+
+
+def _removal_notes(name: str, chosen: selection.Selection) -> tuple[str, ...]:
+    """How many documents the removal list takes out."""
+    removed = len(chosen.removed)
+    return (f"{name}: {exclude.LIST} keeps out {removed:,} documents",) if removed else ()
 
 
 def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tuple[str, ...]:

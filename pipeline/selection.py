@@ -1,7 +1,7 @@
 """What of a dataset's documents is used: all but what `corpus dedup` and `corpus decontaminate` keep out.
 
-In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`. Out: documents as everything
-after them sees them, with their own shard and line.
+In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`, `exclude.txt`. Out: documents
+as everything after them sees them, with their own shard and line.
 Invariants: documents are never rewritten, so a reference stays good; a list belongs to the documents it was made from,
 and one made from others is refused.
 Cost: one row of a list for each document kept out, in memory.
@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.pipeline import exclude
 from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.manifest import DATASETS
-from corpus.pipeline.shards import document_ref, read_part, reading_part
+from corpus.pipeline.shards import document_ref, parts, read_part, reading_part
 from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, read_ledger
 
 LISTS = ("dedup", "decontaminate")
@@ -42,6 +44,10 @@ class Selection:
     """Documents and spans out, by reason."""
     inputs: list[FileDigest] = field(default_factory=list)
     """The lists it was read from."""
+    removed: list[str] = field(default_factory=list)
+    """Ids of documents that only the removal list takes out, sorted."""
+    known: set[str] = field(default_factory=set)
+    """Ids on the removal list that are documents of the dataset, whether they were used or not."""
 
     def kept(self, shard: int, line: int, count: int) -> np.ndarray:
         """[kept] which of `count` documents from `line` on are used, as positions from 0."""
@@ -58,14 +64,23 @@ class Selection:
         return "".join([text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)])
 
 
-def load(workspace: Workspace, dataset: str) -> Selection:
+def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selection:
     """What is kept out of a dataset, as its lists say; nothing when there are none.
+
+    With `removals` also what the removal list names: rows are made without it, but a tokenizer stays as it is.
 
     Raises:
         WorkspaceError: a list was made from other documents.
         DamageError: a list cannot be read.
 
     """
+    selection = _of_lists(workspace, dataset)
+    if removals:
+        _remove(workspace, dataset, selection)
+    return selection
+
+
+def _of_lists(workspace: Workspace, dataset: str) -> Selection:
     selection = Selection()
     tables: list[pa.Table] = []
     for area in LISTS:
@@ -92,6 +107,37 @@ def load(workspace: Workspace, dataset: str) -> Selection:
         else:
             selection.cuts.setdefault(document, []).append((start, end))
     return selection
+
+
+def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
+    """Take out the documents that the removal list names."""
+    wanted = exclude.of_dataset(exclude.listed(workspace), dataset)
+    if not wanted:
+        return
+    values, out = pa.array(sorted(wanted), pa.string()), set(selection.whole.tolist())
+    found: list[int] = []
+    for path in parts(workspace.documents(dataset)):
+        if not any(pc.any(pc.is_in(batch["id"], value_set=values)).as_py() for _, _, batch in read_part(path, ["id"])):
+            continue  # most shards hold none, and their texts need not be read
+        for shard, line, batch in read_part(path, ["id", "text", "split"]):
+            hits = pc.indices_nonzero(pc.is_in(batch["id"], value_set=values))
+            references = document_ref(shard, line + hits.to_numpy().astype(np.int64)).tolist()
+            found += references
+            for reference, document in zip(references, batch.take(hits).to_pylist(), strict=True):
+                selection.known.add(document["id"])
+                if reference not in out:
+                    _remove_one(selection, reference, document)
+    selection.removed.sort()
+    selection.whole = np.union1d(selection.whole, np.array(found, dtype=np.int64))
+
+
+def _remove_one(selection: Selection, reference: int, document: dict[str, str]) -> None:
+    """Count a document that is out only now, without the spans that were out before."""
+    spans = selection.cuts.pop(reference, [])
+    selection.removed.append(document["id"])
+    selection.reasons[exclude.REASON] += 1
+    selection.documents[document["split"]] += 1
+    selection.characters[document["split"]] += len(document["text"]) - sum(end - start for start, end in spans)
 
 
 def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from corpus.pipeline import chat, selection, tokenizer
+from corpus.pipeline import chat, exclude, selection, tokenizer
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
@@ -107,15 +107,29 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
 def documents(
     workspace: Workspace, datasets: tuple[str, ...], *, name: str = "", text: str = "", limit: int = 3
 ) -> Iterator[Origin]:
-    """Documents whose id is `name`, or whose text holds these words, in order."""
+    """Documents whose id is `name`, or whose text holds these words, in order; none that the removal list names.
+
+    Raises:
+        WorkspaceError: the removal list names this very id.
+
+    """
     column, wanted = ("id", name) if name else ("text", text)
+    names = exclude.listed(workspace)
     for dataset in datasets:
+        removed = exclude.of_dataset(names, dataset)
         for path in parts(workspace.documents(dataset)):
             for shard, line, batch in read_part(path, [column]):
                 values = batch[column]
                 hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
                 for hit in pc.indices_nonzero(hits).to_pylist():
-                    yield _origin(workspace, dataset, document_ref(shard, line + hit))
+                    origin = _origin(workspace, dataset, document_ref(shard, line + hit))
+                    if origin.id in removed:
+                        if name:
+                            raise WorkspaceError(
+                                f"{dataset}:{name} was removed", hint=f"{workspace.root / exclude.LIST} names it."
+                            )
+                        continue
+                    yield origin
                     limit -= 1
                     if limit == 0:
                         return

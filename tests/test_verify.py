@@ -109,7 +109,7 @@ def test_the_hint_repairs_rows_of_the_form_that_is_damaged(finished: Workspace) 
     )
     bad.unlink()
     corpus("pack", "--form", "chat", "--dataset", "baike2018qa", "--seq-length", "128", folder=finished.root.parent)
-    assert tree(folder) == whole
+    assert {name: data for name, data in tree(folder).items() if name in whole} == whole  # the cards are new
     verify.run(finished)
 
 
