@@ -1,0 +1,216 @@
+"""Everything a workspace can show, put together: `report/index.html`.
+
+In: ledgers, and a seeded sample of documents and rows. Out: one self-contained HTML file, at most some megabytes
+whatever the corpus. Invariants: figures are the ledgers'; equal workspaces and seeds give equal pages; nothing of the
+workspace is changed, so it can be made while another command works. Cost: some seconds, whatever the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from corpus.pipeline import tokenizer as tokenizers
+from corpus.pipeline.dedup import EXACT, NEAR
+from corpus.pipeline.inspect import STATES, Shown
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.report import charts, facts, page, sample
+from corpus.pipeline.report.charts import Chart
+from corpus.pipeline.workspace import Workspace, write_atomic
+
+_MOST_SHOWN = 3_000_000
+"""Characters of all documents shown: the page stays below its ten megabytes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """What the report shows."""
+
+    seed: int = 1
+    """Another seed shows other documents and rows."""
+
+
+def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Path:
+    """Write the report and say where it lies.
+
+    Raises:
+        WorkspaceError: a ledger cannot be read.
+        DamageError: a shard cannot be read.
+        DiskError: the page cannot be written.
+
+    """
+    found = facts.gather(workspace)
+    model = tokenizers.load(workspace.tokenizer) if found.tokenizer else None
+    progress.begin("report", len(found.datasets) + 1, "datasets")
+    datasets, shown = [], []
+    try:
+        for dataset in found.datasets:
+            datasets.append(_dataset(workspace, dataset, model, config.seed))
+            shown += list(sample.documents(workspace, dataset.name, config.seed))
+            progress.advance(1)
+        text = page.render(
+            facts=found,
+            seed=config.seed,
+            datasets=datasets,
+            total={key: sum(getattr(each, key) for each in found.datasets) for key in _TOTALS},
+            mixture=_mixture(found),
+            split_keys=("documents", "characters", "packed_documents", "rows", "tokens", "padding", "cut_documents"),
+            states=STATES,
+            **_documents(shown),
+            tokenizer_charts=_tokenizer(found, model),
+            vocabulary=_vocabulary(workspace, model),
+            packed=list(_packed(workspace, found, model, config.seed)),
+            runs=[{"facts": run, "charts": _run(run)} for run in found.runs],
+        )
+    finally:
+        progress.end()
+    path = workspace.root / "report" / "index.html"
+    write_atomic(path, text.encode("utf-8", "replace"))
+    return path
+
+
+_TOTALS = ("records", "documents", "used", "tokens")
+
+
+def _dataset(workspace: Workspace, dataset: facts.Dataset, model: Tokenizer | None, seed: int) -> dict[str, Any]:
+    measured, name = sample.measure(workspace, dataset.name, model, seed), dataset.name
+    lost = {**dataset.dropped, **dataset.left_out}
+    way = {"records": dataset.records, "documents": dataset.documents, "used": dataset.used}
+    colours = [3] * len(dataset.dropped) + [1] * len(dataset.left_out)
+    changed = {**dataset.cleaned, **dataset.masked}
+    shown: list[Chart] = []
+    if len(measured.characters):
+        summary = f"{int(measured.characters.min()):,} - {int(measured.characters.max()):,}"
+        shown.append(
+            charts.distribution(
+                f"{name}-characters", "characters_chart", page.said("characters_chart", summary), measured.characters,
+                unit="characters",
+            )
+        )  # fmt: skip
+    if len(measured.tokens):
+        summary = f"{int(measured.tokens.min()):,} - {int(measured.tokens.max()):,}"
+        shown.append(
+            charts.distribution(
+                f"{name}-tokens", "tokens_chart", page.said("tokens_chart", summary), measured.tokens, unit="tokens"
+            )
+        )
+    shown += _bars(f"{name}-classes", "classes_chart", measured.classes, whole=sum(measured.classes.values()))
+    shown += _bars(f"{name}-cleaned", "cleaned_chart", changed, whole=dataset.documents, logarithmic=True)
+    return {
+        "facts": dataset,
+        "measured": measured,
+        "way": _bars(f"{name}-way", "way", way, whole=dataset.records)[0],
+        "lost": next(
+            iter(_bars(f"{name}-lost", "lost", lost, whole=dataset.records, logarithmic=True, colours=colours)), None
+        ),
+        "charts": shown,
+    }
+
+
+def _bars(key: str, title: str, values: dict[str, int], **how: Any) -> list[Chart]:
+    """A chart of bars, or none where there is nothing to draw."""
+    if not values:
+        return []
+    summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
+    return [charts.bars(key, title, page.said(title, summary), values, **how)]
+
+
+def _mixture(found: facts.Facts) -> Chart | None:
+    tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
+    return next(iter(_bars("mixture", "mixture", tokens, whole=sum(tokens.values()))), None)
+
+
+def _documents(shown: Sequence[Shown]) -> dict[str, Any]:
+    """The documents shown, each with its reasons, and what makes it found again."""
+    entries, characters = [], 0
+    for each in shown:
+        characters += sum(len(piece) for _, piece in each.pieces)
+        if characters > _MOST_SHOWN:
+            break
+        reasons = _reasons(each)
+        where = f"--document {_quoted(each.id)}" if each.state != "dropped" else f"--rejected {reasons[0]}"
+        entries.append(
+            {
+                **{key: getattr(each, key) for key in _SHOWN},
+                "reasons": reasons,
+                "instead": each.state == "left-out" and reasons[0] in {EXACT, NEAR},
+                "command": f"corpus trace --dataset {each.dataset} {where}",
+            }
+        )
+    return {"shown": entries, "reasons": sorted({reason for entry in entries for reason in entry["reasons"]})}
+
+
+_SHOWN = ("dataset", "id", "state", "why", "pieces", "source_file", "source_offset")
+
+
+def _reasons(shown: Shown) -> list[str]:
+    if shown.state == "changed":
+        return [rule.removeprefix("mask ") for rule in shown.why.split(", ")]
+    return [] if shown.state == "kept" else [shown.why.partition(":")[0]]
+
+
+def _quoted(text: str) -> str:
+    """A word of a POSIX shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
+    if not found.tokenizer or model is None:
+        return []
+    own, shown = found.tokenizer["datasets"], []
+    for key, title, form in (
+        ("bytes_per_token", "bytes_per_token", "{:.3f}"),
+        ("characters_per_token", "characters_per_token", "{:.3f}"),
+        ("han_with_own_token", "han_coverage", "{:.2%}"),
+    ):
+        values = {name: counts[key] for name, counts in own.items() if counts.get(key) is not None}
+        shown += _bars(f"tokenizer-{key}", title, values, form=form)
+    lengths = sample.token_lengths(model)
+    longest = 12
+    grouped = {str(length): lengths[length] for length in range(longest) if lengths[length]}
+    beyond = sum(count for length, count in lengths.items() if length >= longest)
+    return [*shown, *_bars("tokenizer-entries", "entry_lengths", grouped | ({f"{longest}+": beyond} if beyond else {}))]
+
+
+def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
+    """The tokenizer for the box of the page; empty when there is none or it is too large."""
+    found = sample.vocabulary(workspace.tokenizer) if model else None
+    return page.data(found) if found else ""
+
+
+def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, seed: int) -> Iterator[dict[str, Any]]:
+    """Rows of each dataset and form: counts of all splits, and a few as strips."""
+    forms: list[tuple[str, str, Any]] = [("text", each.name, each.splits) for each in found.datasets if each.slots]
+    forms += [("chat", name, splits) for name, splits in found.chat.items()]
+    for form, name, splits in forms if model else ():
+        assert model is not None  # noqa: S101  # as the loop says
+        keys = ("rows", "tokens", "padding", "cut_documents")
+        counts = {key: sum(split.get(key, 0) for split in splits.values()) for key in keys}
+        slots = counts["tokens"] + counts["padding"]
+        yield {
+            "form": form,
+            "name": name,
+            "counts": counts,
+            "utilisation": counts["tokens"] / slots if slots else 0.0,
+            "strips": sample.strips(workspace, name, model, seed, form),
+        }
+
+
+def _run(run: facts.Run) -> list[Chart]:
+    """Loss, bits per character and learning rate, as far as they were written down."""
+    wanted = (
+        ("loss", "loss_chart", {"loss": run.points("loss")}),
+        ("bits", "bits_chart", {name: run.points(f"{name}/bits_per_character") for name in run.validated}),
+        ("rate", "rate_chart", {"learning_rate": run.points("learning_rate")}),
+    )
+    shown = []
+    for key, title, series in wanted:
+        drawn = {name: points for name, points in series.items() if points}
+        if drawn:
+            summary = ", ".join(f"{name} {points[0][1]:.4g} - {points[-1][1]:.4g}" for name, points in drawn.items())
+            shown.append(charts.lines(f"run-{run.name}-{key}", title, page.said(title, summary), drawn))
+    return shown

@@ -1,0 +1,159 @@
+"""The charts of the report: bars, distributions and lines.
+
+In: numbers. Out: `Chart`: a picture as SVG, what is said in its place, and its numbers as a table, so that nobody needs
+the picture. Cost: a tenth of a second each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from corpus.pipeline.report.svg import FAINT, INK, NAMED, SERIES, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH_IN = 3.9
+_SMALL, _TEXT = 8, 8.5
+_BINS = 32
+_ROOM, _ROOM_LOG = 1.75, 1.15
+"""How much longer an axis is than its longest bar, so that the value beside it has room."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chart:
+    """A picture with its numbers."""
+
+    svg: str
+    title: str
+    """A key of the page's words."""
+    heading: tuple[str, ...]
+    """Keys of the words over the columns of the numbers."""
+    rows: Sequence[tuple[str, ...]]
+
+
+def bars(
+    key: str,
+    title: str,
+    said: Mapping[str, str],
+    values: Mapping[str, float],
+    *,
+    form: str = "{:,.0f}",
+    whole: float = 0,
+    colours: Sequence[int] = (),
+    logarithmic: bool = False,
+) -> Chart:
+    """One bar a name, its value beside it, with its share of `whole` where that is given."""
+    figure, axes = _figure(0.12 + 0.22 * max(len(values), 1))
+    shown = {name: form.format(value) for name, value in values.items()}
+    texts = {name: text + (f" · {values[name] / whole:.2%}" if whole else "") for name, text in shown.items()}
+    places = np.arange(len(values))[::-1]
+    numbers = np.array(list(values.values()), dtype=np.float64)
+    largest = float(numbers.max(initial=0.0)) or 1.0
+    axes.set_xscale("log" if logarithmic else "linear")
+    drawn = np.maximum(numbers, 0.6) if logarithmic else numbers
+    names: dict[str, str] = {}
+    left = 0.5 if logarithmic else 0.0
+    for number, (name, place) in enumerate(zip(values, places, strict=True)):
+        colour = SERIES[(colours[number] if colours else 0) % len(SERIES)]
+        (bar,) = axes.barh([place], [drawn[number] - left], left=left, color=colour, height=0.72)
+        _name(bar, names, f"{name}: {texts[name]}")
+        axes.annotate(
+            texts[name], (drawn[number], place), xytext=(3, 0), textcoords="offset points", va="center",
+            fontsize=_SMALL, color=INK,
+        )  # fmt: skip
+    axes.set_yticks(places, list(values), fontsize=_TEXT)
+    axes.set_xlim(left, (largest**_ROOM_LOG * 20) if logarithmic else largest * _ROOM)
+    axes.set_ylim(-0.6, max(len(values), 1) - 0.4)
+    axes.set_xticks([])
+    axes.minorticks_off()
+    for side in ("top", "right", "bottom"):
+        axes.spines[side].set_visible(False)
+    rows = [(name, texts[name]) for name in values]
+    return Chart(svg=picture(figure, key, said, names), title=title, heading=("name", "value"), rows=rows)
+
+
+def distribution(key: str, title: str, said: Mapping[str, str], values: np.ndarray, *, unit: str) -> Chart:
+    """How many of some lengths lie between two borders; the borders grow by a factor, since lengths do."""
+    figure, axes = _figure(1.75)
+    values = np.maximum(values, 1)
+    largest = max(float(values.max(initial=1)), 2.0)
+    edges = np.unique(np.round(np.geomspace(1, largest + 1, _BINS + 1)))
+    counts, _ = np.histogram(values, edges)
+    names: dict[str, str] = {}
+    axes.set_xscale("log")
+    for count, begin, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
+        (bar,) = axes.bar([begin], [count], width=end - begin, align="edge", color=SERIES[0], linewidth=0)
+        _name(bar, names, f"{begin:,.0f} - {end - 1:,.0f}: {count:,}")
+    axes.set_ylim(0, max(int(counts.max(initial=0)), 1) * 1.05)
+    axes.set_xlim(1, largest + 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.minorticks_off()
+    _grid(axes)
+    rows = [
+        (f"{begin:,.0f} - {end - 1:,.0f}", f"{count:,}")
+        for count, begin, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True)
+        if count
+    ]
+    return Chart(svg=picture(figure, key, said, names), title=title, heading=(unit, "documents"), rows=rows)
+
+
+def lines(key: str, title: str, said: Mapping[str, str], series: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
+    """Values over the steps of a run, one line a name."""
+    figure, axes = _figure(2.1)
+    for number, (name, points) in enumerate(series.items()):
+        marker = "o" if len(points) < 40 else ""
+        colour = SERIES[number % len(SERIES)]
+        axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, markersize=2.5, linewidth=1.2)
+    _grid(axes)
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    if len(series) > 1:
+        axes.legend(
+            fontsize=_SMALL,
+            frameon=False,
+            labelcolor=INK,
+            ncols=2,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0,
+        )
+    rows = [
+        (name, f"{step:,.0f}", f"{value:.6g}") for name, points in series.items() for step, value in _thinned(points)
+    ]
+    return Chart(svg=picture(figure, key, said, {}), title=title, heading=("name", "step", "value"), rows=rows)
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int = 50) -> Sequence[tuple[float, float]]:
+    if len(points) <= most:
+        return points
+    return [points[place] for place in np.linspace(0, len(points) - 1, most).round().astype(int).tolist()]
+
+
+def _figure(height_in: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # noqa: PLC0415  # 0.3 s that only a report should pay
+
+    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+    figure.patch.set_visible(False)
+    axes = figure.subplots()
+    axes.patch.set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(FAINT)
+    axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=_SMALL)
+    return figure, axes
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(color=FAINT, alpha=0.3, linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _name(mark: Any, names: dict[str, str], text: str) -> None:
+    mark.set_gid(f"{NAMED}{len(names)}")
+    names[f"{NAMED}{len(names)}"] = text

@@ -1,0 +1,209 @@
+"""What the ledgers of a workspace say, as the report shows it.
+
+In: ledgers and manifests. Out: plain values. Nothing else is read, so it costs milliseconds whatever the corpus.
+Invariant: every figure is a ledger's own or a sum of such.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.exclude import REASON as EXCLUDED
+from corpus.pipeline.workspace import Ledger, Workspace, read_ledger
+
+NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated")
+"""Why documents are left out once all were seen, in the order of the stages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """One dataset's way from records to tokens."""
+
+    name: str
+    title: str
+    summary: str
+    licence: str
+    homepage: str
+    records: int
+    documents: int
+    """Kept by the rules, before duplicates and evaluation items are left out."""
+    dropped: Mapping[str, int]
+    """Records by reason."""
+    left_out: Mapping[str, int]
+    """Documents by reason, of those that the lists name."""
+    cleaned: Mapping[str, int]
+    """Documents by the rule that changed them."""
+    masked: Mapping[str, int]
+    splits: Mapping[str, Mapping[str, int]]
+    """By split: documents, characters, and where it is packed rows, tokens, padding and cut_documents."""
+    seq_length: int
+    """Of its rows; 0 when it is not packed."""
+
+    @property
+    def used(self) -> int:
+        """Documents that are in no list."""
+        return self.documents - sum(self.left_out.values())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the train split's rows."""
+        return self.splits.get("train", {}).get("tokens", 0)
+
+    @property
+    def slots(self) -> int:
+        """Places for tokens in the rows of all splits."""
+        return self.seq_length * sum(split.get("rows", 0) for split in self.splits.values())
+
+    @property
+    def padding(self) -> int:
+        """Slots that hold no token."""
+        return sum(split.get("padding", 0) for split in self.splits.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A training run, finished or not."""
+
+    name: str
+    model: str
+    settings: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    """As the ledger has them; empty while the run is not finished."""
+    history: Sequence[Mapping[str, Any]]
+    samples: Sequence[Mapping[str, Any]]
+    """Continuations that were written down while it trained."""
+    tokens_per_second: float
+    device: str
+
+    def points(self, name: str) -> list[tuple[float, float]]:
+        """(step, value) of every line of its metrics that has this value."""
+        return [(line["step"], line[name]) for line in self.history if isinstance(line.get(name), int | float)]
+
+    @property
+    def validated(self) -> list[str]:
+        """Datasets whose bits per character were measured."""
+        ends = "/bits_per_character"
+        return sorted({key.removesuffix(ends) for line in self.history for key in line if key.endswith(ends)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """A whole workspace."""
+
+    datasets: Sequence[Dataset]
+    pairs: Mapping[str, Mapping[str, int]] | None
+    """Documents of one dataset (outer) that repeat one of another (inner); None when none were looked for."""
+    largest_clusters: Sequence[int]
+    contamination: Mapping[str, Mapping[str, Any]]
+    """By dataset, as the ledger of decontaminate has it; empty when it did not run."""
+    evaluations: Sequence[str]
+    """Evaluation files that documents were compared with."""
+    tokenizer: Mapping[str, Any] | None
+    pattern: str
+    chat: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """By dataset and split, the counts of rows of questions and answers."""
+    runs: Sequence[Run] = ()
+
+
+def gather(workspace: Workspace) -> Facts:
+    """Read all ledgers.
+
+    Raises:
+        WorkspaceError: a ledger cannot be read.
+
+    """
+    dedup, decontaminate = read_ledger(workspace.dedup), read_ledger(workspace.decontaminate)
+    tokenizer = read_ledger(workspace.tokenizer)
+    names = [name for name in manifests.DATASETS if name in workspace.finished("documents")]
+    inputs = decontaminate.inputs if decontaminate else ()
+    return Facts(
+        datasets=[_dataset(workspace, name, dedup, decontaminate) for name in names],
+        pairs=dedup.counts["pairs"] if dedup else None,
+        largest_clusters=dedup.counts["largest_clusters"] if dedup else (),
+        contamination=decontaminate.counts["datasets"] if decontaminate else {},
+        evaluations=[Path(entry.path).name for entry in inputs if "/evals/" in entry.path],
+        tokenizer=tokenizer.counts if tokenizer else None,
+        pattern=tokenizer.config["pattern"] if tokenizer else "",
+        chat={name: _splits(read_ledger(workspace.packed(name, "chat"))) for name in workspace.finished("chat")},
+        runs=[_run(path.parent) for path in sorted(workspace.models.glob("*/run.json"))],
+    )
+
+
+def _splits(ledger: Ledger | None) -> Mapping[str, Mapping[str, int]]:
+    return ledger.counts["splits"] if ledger else {}
+
+
+def _dataset(workspace: Workspace, name: str, dedup: Ledger | None, decontaminate: Ledger | None) -> Dataset:
+    manifest, ledger = manifests.load(name), read_ledger(workspace.documents(name))
+    packed = read_ledger(workspace.packed(name))
+    assert ledger is not None  # noqa: S101  # its name was found by it
+    counts = ledger.counts
+    splits: dict[str, dict[str, int]] = {
+        split: {"documents": count, "characters": counts["characters"].get(split, 0)}
+        for split, count in counts["splits"].items()
+    }
+    for split, rows in _splits(packed).items():
+        splits.setdefault(split, {"documents": 0}).update({f"packed_{key}": rows[key] for key in ("documents",)})
+        splits[split].update({key: rows[key] for key in ("rows", "tokens", "padding", "cut_documents")})
+    return Dataset(
+        name=name, title=manifest.title, summary=manifest.summary, licence=manifest.licence,
+        homepage=manifest.homepage, records=counts["records"], documents=counts["documents"],
+        dropped=_sorted(counts["dropped"]), left_out=_left_out(name, dedup, decontaminate, packed),
+        cleaned=_sorted(counts["cleaned"]), masked=_sorted(counts["masked"]), splits=splits,
+        seq_length=packed.config["seq_length"] if packed else 0,
+    )  # fmt: skip
+
+
+def _left_out(name: str, dedup: Ledger | None, decontaminate: Ledger | None, packed: Ledger | None) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    if dedup and name in dedup.counts["datasets"]:
+        own = dedup.counts["datasets"][name]
+        found.update({reason: sum(own[reason].values()) for reason in NOT_USED[:2]})
+    if decontaminate and name in decontaminate.counts["datasets"]:
+        found[NOT_USED[2]] = decontaminate.counts["datasets"][name]["whole"]
+    if packed:
+        found[EXCLUDED] = packed.counts["left_out"].get(EXCLUDED, 0)
+    return {reason: found[reason] for reason in (*NOT_USED, EXCLUDED) if found[reason]}
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _run(folder: Path) -> Run:
+    ledger, begun = read_ledger(folder), _json(folder / "run.json")
+    settings = ledger.config if ledger else begun.get("config", {})
+    timings, counts = _json(folder / "timings.json"), ledger.counts if ledger else {}
+    seconds = timings.get("seconds") or 0
+    return Run(
+        name=folder.name, model=str(settings.get("model", "")), settings=settings, counts=counts,
+        history=_json_lines(folder / "metrics.jsonl"), samples=_json_lines(folder / "samples.jsonl"),
+        tokens_per_second=counts.get("tokens", 0) / seconds if seconds else 0.0, device=str(timings.get("device", "")),
+    )  # fmt: skip
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; a run that is at work may have written half of the last."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                value = json.loads(line)
+                if isinstance(value, dict) and isinstance(value.get("step"), int):
+                    found.append(value)
+    return found

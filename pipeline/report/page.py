@@ -1,0 +1,98 @@
+"""The page: facts, samples and charts put into one self-contained HTML file.
+
+In: what `corpus.pipeline.report.build` gathered. Out: text. Everything that is not markup of this project is escaped by
+the template engine, and characters that steer a terminal or a reader's eye are replaced by visible signs; the policy in
+the page allows no script, style, image or request but the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+_LONGEST = 2_000
+"""Most characters shown of one string."""
+_STEERING = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+
+
+def render(**values: Any) -> str:
+    """The page."""
+    import jinja2  # noqa: PLC0415  # 0.1 s that `corpus --help` should not pay
+
+    css, js = _resource("page.css"), _resource("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(js)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters.update(seen=seen, ticks=_ticks, heat=_heat)
+    template = environment.from_string(_resource("page.html"))
+    return template.render(**values, css=css, js=js, policy=policy, words=words())
+
+
+@functools.cache
+def words() -> Mapping[str, tuple[str, str]]:
+    """The page's own words: English and Chinese, by key."""
+    return {key: (english, chinese) for key, (english, chinese) in tomllib.loads(_resource("words.toml")).items()}
+
+
+def said(key: str, text: str) -> dict[str, str]:
+    """What a picture shows, for those who do not see it, by language."""
+    english, chinese = words()[key]
+    return {"en": f"{english}: {text}", "zh": f"{chinese}：{text}"}
+
+
+def seen(text: str) -> str:
+    """A text of any origin as it can be shown: what is invisible or steers is a sign, and it has an end.
+
+    >>> seen("a" + chr(0x202E) + "b")
+    'a⟨202E⟩b'
+    """
+    shown = text[:_LONGEST] + (" …" if len(text) > _LONGEST else "")
+    return "".join(_sign(character) for character in shown)
+
+
+def data(values: Any) -> str:
+    """JSON for a script element of a type that no browser runs: nothing in it can end the element."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _sign(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _STEERING:
+        return character
+    return f"⟨{ord(character):04X}⟩"
+
+
+def _ticks(text: str) -> Any:
+    """Words between backticks as code."""
+    from markupsafe import Markup, escape  # noqa: PLC0415  # comes with the template engine
+
+    parts = re.split(r"`([^`]*)`", text)
+    pieces = [Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)]
+    return Markup("").join(pieces)
+
+
+def _heat(count: int) -> int:
+    """How strongly a cell is coloured: by the digits of its number.
+
+    >>> [_heat(count) for count in (0, 7, 70, 100_000)]
+    [0, 1, 2, 4]
+    """
+    return min(len(str(count)), 4) if count else 0
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _resource(name: str) -> str:
+    return files("corpus.pipeline.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,407 @@
+"""The report: its figures are the ledgers', and no text of a corpus can do anything in it.
+
+The page is opened in a real Chromium where there is one; `.ci/run` installs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
+
+from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
+from corpus.pipeline.report import build, facts, page, sample
+from corpus.pipeline.report.charts import bars, lines
+from corpus.pipeline.workspace import Workspace, read_ledger
+
+from .conftest import baike
+from .conftest import lines as json_lines
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+BIDI = "顺序\u202e倒过来\u2066的\u2069文字"
+LONG = "长" * 1_000_000
+EXAM = "一只水桶装满后重十二千克，倒出一半水以后重七千克，问水桶本身有多重，写出每一步怎样想、怎样算。"
+ANSWER = "先把问题读两遍，想清楚它问的是什么，再用自己的话慢慢地、一步一步地说给别人听。"
+
+
+def hostile() -> list[dict[str, Any]]:
+    """Records that try to break a page."""
+    return [
+        baike(9001, title=SCRIPT + "怎么办？", answer=ANSWER + SCRIPT),
+        baike(9002, qid='"><script>document.title=1</script>', answer=ANSWER + "&lt;b&gt;第二&lt;/b&gt;" + BIDI),
+        baike(9003, title="一行很长的字", answer=LONG),
+        baike(9004, title="</textarea></script></style><h1>标题</h1>" + "怎么读？", answer=ANSWER + "第四"),
+        baike(9005, title="短\u202e", answer="是"),
+        baike(9006, title="这道题怎么做？", answer=EXAM),
+    ]
+
+
+def fill(folder: Path, *, trained: bool = True) -> Workspace:
+    """The whole way on records made here: drops, changes, duplicates, an evaluation item, rows and a run."""
+    source, workspace = folder / "source", Workspace(folder / "workspace")
+    source.mkdir()
+    records = [baike(number, answer=f"第{number}个：{ANSWER}手机号 1380013{number:04d}。") for number in range(60)]
+    repeated = [
+        baike(number + 500, title="怎样记住一件事？", answer=ANSWER + "写下来，隔一天再看。") for number in range(4)
+    ]
+    short = [baike(number + 700, title="短", desc="", answer=f"{number}") for number in range(5)]
+    (source / "baike_qa_train.json").write_bytes(json_lines([*records, *repeated, *short, *hostile()]))
+    (source / "baike_qa_valid.json").write_bytes(json_lines([baike(number + 900) for number in range(8)]))
+    pairs = [
+        {
+            "english": f"The {number}th bridge is {number + 3} meters long.",
+            "chinese": f"第{number}座桥长{number + 3}米。",
+        }
+        for number in range(30)
+    ]
+    (source / "translation2019zh_train.json").write_bytes(json_lines(pairs))
+    (source / "translation2019zh_valid.json").write_bytes(json_lines(pairs[:3]))
+    exam = folder / "exam.jsonl"
+    exam.write_bytes(json_lines([{"question": EXAM}]))
+    with workspace.writing("test"):
+        for name in ("baike2018qa", "translation2019zh"):
+            download.run(download.DownloadConfig(dataset=name, source=str(source)), workspace)
+            ingest.run(ingest.IngestConfig(dataset=name, workers=1), workspace)
+        dedup.run(dedup.DedupConfig(workers=1), workspace)
+        decontaminate.run(decontaminate.DecontaminateConfig(against=(exam,), workers=1), workspace)
+        tokenizer.run(tokenizer.TokenizerConfig(vocab_size=600), workspace)
+        for name in ("baike2018qa", "translation2019zh"):
+            pack.run(pack.PackConfig(dataset=name, seq_length=128, workers=1), workspace)
+        pack.run(pack.PackConfig(dataset="baike2018qa", form="chat", seq_length=128, workers=1), workspace)
+        if trained:
+            train(workspace)
+    return workspace
+
+
+def train(workspace: Workspace) -> None:
+    """A short run of a narrow model."""
+    from corpus.train import train as stage
+    from corpus.train.config import TrainConfig
+    from corpus.train.presets import PRESETS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], layers=1, width=32, heads=2))
+        config = TrainConfig(
+            model="tiny", run="small", max_steps=8, batch_size=4, log_steps=2, eval_steps=4, threads=1, device="cpu",
+            precision="fp32", sample_prompts=("先想",),
+        )  # fmt: skip
+        stage.run(config, workspace)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return fill(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def path(filled: Workspace) -> Path:
+    return build.run(build.ReportConfig(), filled)
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """The figures of a page by what they are."""
+    found = Tags(path.read_text(encoding="utf-8")).tags
+    return {own["data-key"]: int(own["data-n"] or "") for _, own in found if own.get("data-key")}  # type: ignore[misc]
+
+
+def test_figures_are_those_of_the_ledgers(filled: Workspace, path: Path) -> None:
+    shown, total = numbers(path), 0
+    for name in ("baike2018qa", "translation2019zh"):
+        documents, packed = read_ledger(filled.documents(name)), read_ledger(filled.packed(name))
+        assert documents
+        assert packed
+        assert shown[f"{name}.records"] == documents.counts["records"]
+        assert shown[f"{name}.documents"] == documents.counts["documents"]
+        assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
+        assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
+        for split, counts in documents.counts["splits"].items():
+            assert shown[f"{name}.{split}.documents"] == counts
+        total += documents.counts["records"]
+    assert shown["total.records"] == total
+    assert shown["baike2018qa.contaminated"] == 1
+    found = read_ledger(filled.dedup)
+    assert found
+    assert shown["pairs.baike2018qa.baike2018qa"] == found.counts["pairs"]["baike2018qa"]["baike2018qa"] >= 3
+    run = read_ledger(filled.models / "small")
+    assert run
+    assert shown["small.parameters"] == run.counts["parameters"]
+    assert shown["small.tokens"] == run.counts["tokens"]
+    assert '<span class="prompt">先想</span>' in path.read_text(encoding="utf-8")
+
+
+def test_the_books_of_a_dataset_balance(filled: Workspace) -> None:
+    for each in facts.gather(filled).datasets:
+        assert each.records == each.documents + sum(each.dropped.values())
+        assert each.documents == each.used + sum(each.left_out.values())
+        assert sum(split.get("tokens", 0) for split in each.splits.values()) + each.padding == each.slots
+
+
+def test_texts_of_a_corpus_are_only_text(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tags = Tags(text).tags
+    kinds = [own.get("type") for tag, own in tags if tag == "script"]
+    assert kinds == ["application/json", None]
+    assert not [tag for tag, _ in tags if tag in {"img", "link", "iframe", "object", "embed", "base"}]
+    assert not [own for _, own in tags if "style" in own or any(name.startswith("on") for name in own)]
+    assert not [own for _, own in tags if re.match(r"(?!#|application)", own.get("href") or own.get("src") or "#")]
+    assert "document.title='taken'" in text.replace("&#39;", "'")  # it is there, to be read
+    assert "\u202e" not in text
+    assert "⟨202E⟩" in text
+    assert len(text) < 2_000_000  # in spite of a line of a million characters
+    assert "长" * 3000 not in text
+
+
+def test_the_policy_names_what_is_in_the_page(path: Path) -> None:
+    (policy,) = [own["content"] for tag, own in Tags(path.read_text(encoding="utf-8")).tags if "http-equiv" in own]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_equal_workspaces_and_seeds_give_equal_pages(filled: Workspace, path: Path) -> None:
+    first = path.read_bytes()
+    assert build.run(build.ReportConfig(), filled).read_bytes() == first
+    assert build.run(build.ReportConfig(seed=2), filled).read_bytes() != first
+    assert build.run(build.ReportConfig(), filled).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "left", [(), ("raw",), ("raw", "documents"), ("tokenizer",), ("models", "packed", "chat", "dedup")]
+)
+def test_a_workspace_that_holds_only_some_has_a_report_too(
+    filled: Workspace, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*", "report"))
+    for area in left or ("raw", "documents", "tokenizer", "models", "packed", "chat", "dedup", "decontaminate"):
+        shutil.rmtree(part.root / area)
+    text = build.run(build.ReportConfig(), part).read_text(encoding="utf-8")
+    assert ("no documents yet" in text) == (not left or "documents" in left)
+    assert ('data-state="dropped"' in text) == (bool(left) and "raw" not in left)
+
+
+def test_it_can_be_made_while_another_command_writes(filled: Workspace) -> None:
+    with filled.writing("train"):
+        assert build.run(build.ReportConfig(), filled).is_file()
+
+
+def test_half_a_line_of_a_run_at_work_is_passed_over(filled: Workspace, tmp_path: Path) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*"))
+    folder = part.models / "small"
+    (folder / "ledger.json").unlink()
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "lo')
+    (run,) = facts.gather(part).runs
+    assert not run.counts
+    assert run.points("loss")
+    assert "not finished" in build.run(build.ReportConfig(), part).read_text(encoding="utf-8")
+
+
+def test_a_picture_has_its_numbers_and_its_words() -> None:
+    chart = bars(
+        "k", "lost", page.said("lost", "too_short 823"), {"too_short": 823, "a<b>": 2}, whole=1000, logarithmic=True
+    )
+    assert chart.rows == [("too_short", "823 · 82.30%"), ("a<b>", "2 · 0.20%")]
+    assert 'role="img"' in chart.svg
+    assert "too_short 823" in chart.svg
+    assert "a&lt;b&gt;" in chart.svg
+    assert "<b>" not in chart.svg
+    assert "style" not in chart.svg
+    assert "#" not in re.sub(r'(href="#|url\(#)', "", chart.svg)  # every colour is a class
+
+
+def test_a_curve_of_one_point_is_drawn() -> None:
+    assert "<path" in lines("k", "loss_chart", page.said("loss_chart", ""), {"loss": [(1, 2.0)]}).svg
+
+
+def test_classes_of_characters() -> None:
+    assert sample.class_of("㐀") == "Han"
+    assert sample.class_of("〇") == "Han"
+    assert sample.class_of("Ａ") == "Latin"
+    assert sample.class_of("か") == "other_letters"
+    assert sample.class_of("\u200b") == "other"
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", *(["--no-sandbox"] if os.getuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, path: Path) -> Iterator[Page]:
+    """The page; at the end of each test nothing was complained about and nothing asked for."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, locale="en-US")
+    tab = context.new_page()
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        complaints.append(message.text)
+
+    def failed(error: Error) -> None:
+        complaints.append(str(error))
+
+    def asked(request: Request) -> None:
+        if request.url.partition("#")[0] != path.as_uri():
+            complaints.append(request.url)
+
+    tab.on("console", heard)
+    tab.on("pageerror", failed)
+    tab.on("request", asked)
+    tab.goto(path.as_uri())
+    yield tab
+    assert tab.title() == "corpus report"
+    assert complaints == []
+    context.close()
+
+
+def test_every_part_is_reached_by_its_link(opened: Page) -> None:
+    links = opened.locator("nav a")
+    assert links.count() == 9
+    for number in range(links.count()):
+        link = links.nth(number)
+        link.click()
+        target = link.get_attribute("href")
+        assert target
+        expect(opened.locator(target)).to_be_in_viewport()
+
+
+def test_the_box_segments_as_the_tokenizer_does(opened: Page, filled: Workspace) -> None:
+    model = tokenizer.load(filled.tokenizer)
+    texts = [
+        "先想清楚第7个问题问的是什么，再用自己的话慢慢说。",
+        "The 3rd bridge isn't  42 meters\u3000long!\n\n  好的 \t。",
+        "😀 é ü ﬁ \ufeff\u200b\u0085x<b>&amp;</b> \u2028 ١٢٣ かな 한국 𠀀",
+        "<|endoftext|> <|user|>",
+        "'s 'll I'LL 100,000.5 ……——（一）",
+        "",
+    ]
+    for text in texts:
+        opened.locator("#try").fill(text)
+        opened.evaluate("document.getElementById('try').dispatchEvent(new Event('input'))")
+        typed = opened.evaluate("document.getElementById('try').value")
+        ids = [
+            int(each or "") for each in opened.locator("#pieces li").evaluate_all("all => all.map(n => n.dataset.id)")
+        ]
+        assert ids == model.encode(typed, add_special_tokens=False).ids, typed
+        assert int(opened.locator("#token-count").inner_text()) == len(ids)
+        assert int(opened.locator("#character-count").inner_text()) == len(typed)
+
+
+def test_a_very_long_text_in_the_box_is_survived(opened: Page) -> None:
+    opened.evaluate(
+        "t => { const b = document.getElementById('try'); b.value = t; b.dispatchEvent(new Event('input')); }",
+        "长" * 50_000,
+    )
+    assert int(opened.locator("#character-count").inner_text()) == 50_000
+    assert opened.locator("#pieces li").count() == 2_000
+
+
+def test_search_and_filters_hide_what_is_not_asked_for(opened: Page, path: Path) -> None:
+    everything = opened.locator(".document").count()
+    opened.locator("#search").fill("document.title")
+    hostile = opened.locator(".document:visible")
+    assert 0 < hostile.count() < everything
+    assert int(opened.locator("#found").inner_text()) == hostile.count()
+    opened.locator("#search").fill("没有人写过这样的话")
+    expect(opened.locator("#nothing")).to_be_visible()
+    expect(opened.locator("#needs-script")).to_be_hidden()
+    opened.locator("#search").fill("")
+    opened.locator("#by-state").select_option("dropped")
+    opened.locator("#by-reason").select_option("too_short")
+    for state in opened.locator(".document:visible .state").all_inner_texts():
+        assert state == "dropped"
+    opened.locator("#by-dataset").select_option("translation2019zh")
+    expect(opened.locator("#nothing")).to_be_visible()
+
+
+def test_what_was_changed_is_marked_side_by_side(opened: Page) -> None:
+    opened.locator("#by-state").select_option("changed")
+    opened.locator("#by-reason").select_option("mobile_number")
+    first = opened.locator(".document:visible").first
+    assert first.locator("del").count() >= 1
+    assert "[手机号]" in "".join(first.locator("ins").all_inner_texts())
+    assert first.locator(".sides > div").count() == 2
+    first.locator("summary").click()
+    expect(first.locator("pre")).to_contain_text("corpus trace --dataset baike2018qa --document ")
+
+
+def test_language_and_colours_are_chosen_by_button(opened: Page) -> None:
+    expect(opened.locator("#overview-heading")).to_have_text("Overview总览")
+    assert opened.locator("#overview-heading").inner_text() == "Overview"
+    opened.locator("#language").click()
+    assert opened.locator("#overview-heading").inner_text() == "总览"
+    assert opened.evaluate("document.documentElement.lang") == "zh"
+    assert (opened.locator(".chart svg").first.get_attribute("aria-label") or "").startswith("各数据集的训练词元")
+    light = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+    opened.locator("#scheme").click()
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    assert opened.locator("#scheme").get_attribute("aria-pressed") == "true"
+
+
+def test_a_piece_of_a_row_says_what_it_is_by_pointer_and_keyboard(opened: Page) -> None:
+    strip = opened.locator(".strip").first
+    strip.locator(".segment").first.hover()
+    assert re.match(r"0\+\d+", strip.locator(".say").inner_text())
+    strip.locator(".segment").last.focus()
+    said = strip.locator(".segment").last.get_attribute("data-say")
+    assert said
+    expect(strip.locator(".say")).to_contain_text(said[:10])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1100])
+def test_it_is_accessible_on_a_phone_and_in_the_dark(browser: Browser, path: Path, scheme: Any, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab = context.new_page()
+    context.set_default_timeout(60_000)
+    tab.goto(path.as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    result = Axe().run(tab)
+    assert result.violations_count == 0, json.dumps(
+        [(each["id"], each["nodes"][:2]) for each in result.response["violations"]]
+    )
+    context.close()
+
+
+def test_without_scripts_it_can_be_read(browser: Browser, path: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(path.as_uri())
+    expect(tab.locator("#overview-heading")).to_be_visible()
+    expect(tab.locator(".document").first).to_be_visible()
+    expect(tab.get_by_text("This box needs JavaScript.")).to_be_visible()
+    context.close()
