@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import cli_sample, cli_train, closing, console
+from corpus.pipeline import cli_report, cli_sample, cli_train, closing, console, views
 from corpus.pipeline.cli_options import (
     against_option,
     config_of,
     dataset_option,
+    json_option,
     mask_option,
     min_length_option,
     no_rule_option,
@@ -71,8 +72,9 @@ def cli() -> None:
 
 
 @cli.command()
+@json_option
 @workspace_option()
-def datasets(workspace_dir: Path) -> None:
+def datasets(as_json: bool, workspace_dir: Path) -> None:
     """List the datasets, and how far each has come in this workspace.
 
     \b
@@ -80,33 +82,19 @@ def datasets(workspace_dir: Path) -> None:
       corpus datasets
     """
     from corpus.pipeline import manifest as manifests
-    from corpus.pipeline.workspace import read_ledger
 
     workspace = workspace_of(workspace_dir)
-    rows = []
-    for name in DATASETS:
-        manifest = manifests.load(name)
-        areas = (("raw", workspace.raw), ("documents", workspace.documents), ("packed", workspace.packed))
-        done = [area for area, folder in areas if read_ledger(folder(name)) is not None]
-        rows.append(
-            (
-                name,
-                console.size(manifest.raw_bytes),
-                f"{manifest.records:,}",
-                manifest.licence,
-                done[-1] if done else "-",
-            )
-        )
-    console.table(("dataset", "size", "records", "licence", "here"), rows)
-    for name in DATASETS:
-        console.write(f"{name}: {manifests.load(name).summary}")
+    finished = {area: workspace.finished(area) for area in ("raw", "documents", "packed", "chat")}
+    here = {name: [area for area, names in finished.items() if name in names] for name in DATASETS}
+    closing.datasets([manifests.load(name) for name in DATASETS], here, as_json=as_json)
 
 
 @cli.command()
 @dataset_option("the five corpora, or those found at --source")
 @source_option
+@json_option
 @workspace_option()
-def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path) -> None:
+def download(datasets: tuple[str, ...], source: str | None, as_json: bool, workspace_dir: Path) -> None:
     """Fetch archives, or take them from a place of your own.
 
     \b
@@ -117,7 +105,10 @@ def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path)
     workspace = workspace_of(workspace_dir)
     with workspace.writing("download"):
         reports = _download(workspace, _sources(workspace, datasets, source), source)
-    closing.download(reports)
+    if as_json:
+        closing.as_json(reports)
+    else:
+        closing.download(reports)
 
 
 @cli.command()
@@ -126,8 +117,9 @@ def download(datasets: tuple[str, ...], source: str | None, workspace_dir: Path)
 @no_rule_option
 @mask_option
 @workers_option
+@json_option
 @workspace_option()
-def clean(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
+def clean(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Turn downloaded records into documents: read, clean, mask, filter.
 
     \b
@@ -142,7 +134,10 @@ def clean(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
                 f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
         reports = _ingest(workspace, names, **settings)
-    closing.ingest(reports, [])
+    if as_json:
+        closing.as_json(reports)
+    else:
+        closing.ingest(reports, [])
 
 
 @cli.command()
@@ -154,12 +149,14 @@ def clean(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
 @click.option("--dedup/--no-dedup", default=True, show_default=True, help="Leave out documents that repeat others.")
 @against_option
 @workers_option
+@json_option
 @workspace_option()
 def ingest(
     datasets: tuple[str, ...],
     source: str | None,
     dedup: bool,
     against: tuple[Path, ...],
+    as_json: bool,
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
@@ -185,7 +182,10 @@ def ingest(
             reports += _ingest(workspace, (name,), **settings)
         lists = _leave_out(workspace, dedup=dedup, against=against, workers=settings["workers"])
         left_out = _left_out(workspace, reports) if lists else []
-    closing.ingest(reports, left_out, lists)
+    if as_json:
+        closing.as_json([*reports, *lists], left_out)
+    else:
+        closing.ingest(reports, left_out, lists)
 
 
 @cli.command()
@@ -195,8 +195,9 @@ def ingest(
     "--threshold", type=float, default=0.8, show_default=True, help="Least similarity (Jaccard, of shingles of 5)."
 )
 @workers_option
+@json_option
 @workspace_option()
-def dedup(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
+def dedup(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Find documents that repeat others, within and across datasets.
 
     Script, width, punctuation and blanks do not count. One document of each group stays: one of the test split,
@@ -214,7 +215,10 @@ def dedup(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
     config = config_of(stage.DedupConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
     with workspace.writing("dedup"):
         report = stage.run(config, workspace, progress=console.Console())
-    closing.dedup(report)
+    if as_json:
+        closing.as_json([report])
+    else:
+        closing.dedup(report)
 
 
 @cli.command()
@@ -226,8 +230,11 @@ def dedup(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> No
 @click.option("--cut", is_flag=True, help="Cut the shared span out of prose instead of leaving the document out.")
 @click.option("--min-share", type=float, metavar="X", help="Least share of an item's text that counts.")
 @workers_option
+@json_option
 @workspace_option()
-def decontaminate(datasets: tuple[str, ...], workspace_dir: Path, min_share: float | None, **settings: Any) -> None:
+def decontaminate(
+    datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, min_share: float | None, **settings: Any
+) -> None:
     """Find documents that hold items of evaluation sets.
 
     Compares spans of 13 characters; script, width, punctuation and blanks do not count. The documents are listed
@@ -246,15 +253,21 @@ def decontaminate(datasets: tuple[str, ...], workspace_dir: Path, min_share: flo
     config = config_of(stage.DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
     with workspace.writing("decontaminate"):
         report = stage.run(config, workspace, progress=console.Console())
-    closing.decontaminate(report)
+    if as_json:
+        closing.as_json([report])
+    else:
+        closing.decontaminate(report)
 
 
 @cli.command()
 @dataset_option("all that have documents")
 @click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
 @click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
+@json_option
 @workspace_option()
-def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int, workspace_dir: Path) -> None:
+def tokenizer(
+    datasets: tuple[str, ...], vocab_size: int, sample_characters: int, as_json: bool, workspace_dir: Path
+) -> None:
     """Train the byte-level BPE tokenizer on the documents.
 
     \b
@@ -272,7 +285,10 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
     )
     with workspace.writing("tokenizer"):
         report = stage.run(config, workspace, progress=console.Console())
-    closing.tokenizer(report)
+    if as_json:
+        closing.as_json([report])
+    else:
+        closing.tokenizer(report)
 
 
 @cli.command()
@@ -286,9 +302,16 @@ def tokenizer(datasets: tuple[str, ...], vocab_size: int, sample_characters: int
     "--strategy", type=click.Choice(["best-fit", "concat"]), default="best-fit", show_default=True,
     help="best-fit cuts only documents longer than a row; concat cuts wherever a row ends.",
 )  # fmt: skip
+@click.option(
+    "--exclude", "excluded", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="Ids of documents to take out for good, one a line; may be repeated.",
+)  # fmt: skip
 @workers_option
+@json_option
 @workspace_option()
-def pack(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> None:
+def pack(
+    datasets: tuple[str, ...], excluded: tuple[Path, ...], as_json: bool, workspace_dir: Path, **settings: Any
+) -> None:
     """Tokenize documents and pack them into Arrow shards.
 
     Trains the tokenizer first if there is none, on all documents in the workspace.
@@ -296,21 +319,38 @@ def pack(datasets: tuple[str, ...], workspace_dir: Path, **settings: Any) -> Non
     Rows of the chat form lie apart from the others, in `chat/`. Each is question and answer between the tokens that
     `corpus sample --chat` uses; training on them predicts the answers alone.
 
+    What --exclude names (DATASET:ID, or ID) goes on the workspace's list, exclude.txt, and stays out of the rows of
+    every later pack, until its line is taken from that file. `corpus inspect` and `corpus trace` show the ids.
+
     \b
     Examples:
       corpus pack --dataset baike2018qa
+      corpus pack --exclude takedown.txt
       corpus pack --seq-length 2048 --strategy concat
       corpus pack --form chat --dataset baike2018qa
     """
+    from corpus.pipeline import exclude
+    from corpus.pipeline import pack as stage
+
+    config_of(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before the list grows
     workspace = workspace_of(workspace_dir)
     with workspace.writing("pack"):
+        named = exclude.add(workspace, excluded)
         reports = _pack(workspace, datasets, **settings)
-    closing.pack(reports)
+        for command in stage.behind(workspace):
+            console.Console().say(f"other rows do not follow {exclude.LIST} yet: run `{command}`")
+        _warn_of_excluded(workspace, named, [report.ledger.dataset for report in reports if report.ledger.dataset])
+    if as_json:
+        closing.as_json(reports)
+    else:
+        closing.pack(reports)
 
 
 cli.add_command(cli_train.train)
 cli.add_command(cli_sample.sample)
 cli.add_command(cli_train.evaluate)
+cli.add_command(cli_report.report)
+cli.add_command(cli_report.card)
 
 
 @cli.command()
@@ -344,7 +384,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
             _pack(workspace, (BUILT_IN,), vocab_size=_DEMO_VOCABULARY, seq_length=256, strategy="best-fit", workers=0)
         )
         console.write("\n3. Rows train a GPT")
-        folder = cli_train.train_demo(workspace, max_steps)
+        folder = cli_train.train_demo(workspace, max_steps, _DEMO_PROMPTS)
     console.write("\n4. The GPT answers a question it has seen, and continues an article")
     from corpus.generate import sample as stage
     from corpus.generate.config import SampleConfig
@@ -354,10 +394,11 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
         cli_sample.print_samples(
             stage, model, SampleConfig(prompts=(prompt,), max_new_tokens=120, temperature=0, seed=1)
         )
+    console.write(f"\nTo see all of it as a page: corpus report --workspace {workspace.root}")
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @workspace_option()
 def status(as_json: bool, workspace_dir: Path) -> None:
     """Show what is finished, stale, partial or missing in this workspace, and why.
@@ -366,34 +407,21 @@ def status(as_json: bool, workspace_dir: Path) -> None:
     Example:
       corpus status
     """
-    import json
-
     from corpus.pipeline.status import survey
 
     rows = survey(workspace_of(workspace_dir))
     if as_json:
-        console.write(json.dumps([row.to_dict() for row in rows], ensure_ascii=False, indent=2))
+        console.data([row.to_dict() for row in rows])
     elif rows:
-        shown = [
-            (
-                f"{row.area}/{row.name}".rstrip("/"),
-                row.state,
-                row.files or "-",
-                console.size(row.bytes) if row.bytes else "-",
-            )
-            for row in rows
-        ]
-        console.table(("what", "state", "files", "size"), shown, left=2)
-        for row in rows:
-            if row.why:
-                console.write(f"{row.area}/{row.name}: {row.state}: {row.why}")
+        closing.status(rows)
     else:
-        console.write(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
+        console.line(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
 
 
 @cli.command()
+@json_option
 @workspace_option()
-def verify(workspace_dir: Path) -> None:
+def verify(as_json: bool, workspace_dir: Path) -> None:
     """Read every finished file again: is every byte what its ledger says, and do the books agree?
 
     Ends with exit code 1 at the first file that is not right, and says how to make it again.
@@ -405,9 +433,12 @@ def verify(workspace_dir: Path) -> None:
     from corpus.pipeline import verify as checks
 
     found = checks.run(workspace_of(workspace_dir), progress=console.Console())
-    console.write(
-        f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
-    )
+    if as_json:
+        console.data({"stages": found.stages, "files": found.files, "bytes": found.bytes})
+    else:
+        console.line(
+            f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
+        )
 
 
 @cli.command()
@@ -438,7 +469,7 @@ def inspect(
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     for shown in stage.sample(workspace, names, state=state or "", reason=reason or "", limit=limit, seed=seed):
-        closing.shown(shown)
+        views.shown(shown)
 
 
 @cli.command()
@@ -488,16 +519,16 @@ def trace(
     if place is not None:
         dataset, split, number = _place(place)
         segments, padding = tracing.row(workspace, dataset, split, number, form)
-        closing.row(segments, padding)
+        views.row(segments, padding)
         if not all(segment.rebuilt and segment.origin.rebuilt for segment in segments):
             raise CorpusError(
                 "the record does not give the same tokens again", hint="Run `corpus status` and `corpus verify`."
             )
     elif rejected is not None:
-        closing.dropped(list(tracing.rejected(workspace, names, rejected, limit=limit)), rejected)
+        views.dropped(list(tracing.rejected(workspace, names, rejected, limit=limit)), rejected)
     else:
         found = tracing.documents(workspace, names, name=document or "", text=text or "", limit=limit)
-        closing.origins(list(found))
+        views.origins(list(found))
 
 
 # --- what the commands share ---------------------------------------------------------------------------------------
@@ -557,6 +588,29 @@ def _leave_out(workspace: Workspace, *, dedup: bool, against: tuple[Path, ...], 
     return reports
 
 
+def _warn_of_excluded(workspace: Workspace, named: Sequence[str], datasets: Sequence[str]) -> None:
+    """Say which ids of --exclude name no document of what was packed, and which one that was not used anyway."""
+    from corpus.pipeline import exclude, selection
+
+    if not named:
+        return
+    chosen = {name: selection.load(workspace, name, removals=True) for name in datasets}
+    ids = {each: [(name, exclude.of_dataset([each], name)) for name in datasets] for each in named}
+    unknown = [each for each, own in ids.items() if not any(one & chosen[name].known for name, one in own)]
+    unused = [
+        each
+        for each, own in ids.items()
+        if any(one & chosen[name].known - {*chosen[name].removed} for name, one in own)
+    ]
+    for found, what in (
+        (unknown, "are no documents here"),
+        (unused, "were left out before; the document that each is like may stay"),
+    ):
+        if found:
+            shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            console.Console().say(f"{len(found):,} of {len(ids):,} excluded ids {what}: {shown}")
+
+
 def _left_out(workspace: Workspace, reports: Sequence[Report]) -> list[Any]:
     """What the lists keep out of each dataset."""
     from corpus.pipeline import selection
@@ -567,6 +621,8 @@ def _left_out(workspace: Workspace, reports: Sequence[Report]) -> list[Any]:
 def _pack(
     workspace: Workspace, datasets: Sequence[str], *, vocab_size: int | None = None, **settings: Any
 ) -> list[Report]:
+    """Rows of each dataset; before them the tokenizer, where there was none."""
+    from corpus.pipeline import datacard
     from corpus.pipeline import pack as stage
     from corpus.pipeline import tokenizer as tokenizer_stage
     from corpus.pipeline.workspace import read_ledger
@@ -578,11 +634,15 @@ def _pack(
     if settings.get("form") == "chat" and not datasets:
         names = _with_questions(workspace, names)
     configs = [config_of(stage.PackConfig, dataset=name, **settings) for name in names]
+    reports: list[Report] = []
     if read_ledger(workspace.tokenizer) is None:
         console.Console().say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
         config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
-        closing.tokenizer(tokenizer_stage.run(config, workspace, progress=console.Console()))
-    return [stage.run(config, workspace, progress=console.Console()) for config in configs]
+        reports.append(tokenizer_stage.run(config, workspace, progress=console.Console()))
+    for each in configs:
+        reports.append(stage.run(each, workspace, progress=console.Console()))
+        datacard.write(workspace, each.dataset, each.form)
+    return reports
 
 
 def _with_questions(workspace: Workspace, names: Sequence[str]) -> tuple[str, ...]:

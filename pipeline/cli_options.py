@@ -68,6 +68,8 @@ against_option = click.option(
     help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
 )
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
 
 def workspace_of(folder: Path) -> Workspace:
     """The workspace that `--workspace` names."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from corpus.pipeline import console
+from corpus.pipeline import complete, console
 from corpus.pipeline.cli_options import config_of, model_folder, workspace_of, workspace_option
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _EXIT, _RESET = "/exit", "/reset"
 
 
 @click.command()
-@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
+@click.option(
+    "--model", metavar="DIR", shell_complete=complete.models,
+    help="A run's name, or a model's folder.  [default: the newest run]",
+)  # fmt: skip
 @click.option(
     "--prompt",
     "prompts",

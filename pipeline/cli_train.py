@@ -5,14 +5,20 @@ Nothing heavy is imported at the top.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpus.pipeline import closing, console
-from corpus.pipeline.cli_options import config_of, dataset_option, model_folder, workspace_of, workspace_option
+from corpus.pipeline import closing, complete, console
+from corpus.pipeline.cli_options import (
+    config_of,
+    dataset_option,
+    json_option,
+    model_folder,
+    workspace_of,
+    workspace_option,
+)
 from corpus.pipeline.manifest import BUILT_IN, DATASETS
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     "datasets",
     multiple=True,
     metavar="NAME[=WEIGHT]",
+    shell_complete=complete.datasets,
     help="Dataset, may be repeated; weights are shares of the tokens.  [default: all that are packed, by their size]",
 )
 @click.option(
@@ -42,10 +49,17 @@ if TYPE_CHECKING:
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
 )
 @click.option(
-    "--model", default="gpt2-small", show_default=True, metavar="PRESET", help="Size of the model; see --list-models."
-)
-@click.option("--init", type=click.Path(path_type=Path), metavar="DIR", help="Go on from this run or model.")
-@click.option("--run", default="", metavar="NAME", help="Folder below models/.  [default: PRESET and a fingerprint]")
+    "--model", default="gpt2-small", show_default=True, metavar="PRESET", shell_complete=complete.presets,
+    help="Size of the model; see --list-models.",
+)  # fmt: skip
+@click.option(
+    "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=complete.models,
+    help="Go on from this run or model.",
+)  # fmt: skip
+@click.option(
+    "--run", default="", metavar="NAME", shell_complete=complete.runs,
+    help="Folder below models/.  [default: PRESET and a fingerprint]",
+)  # fmt: skip
 @click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
 @click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
@@ -76,6 +90,10 @@ if TYPE_CHECKING:
 @click.option(
     "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
 )
+@click.option(
+    "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
+    help="Continue this at each evaluation, into samples.jsonl; may be repeated.",
+)  # fmt: skip
 @click.option("--early-stop", type=int, metavar="N", help="End after N evaluations without a better one.")
 @click.option(
     "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
@@ -90,6 +108,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print parameters, memory, FLOPs, steps and time, and leave.")
 @click.option("--device-rate", metavar="FLOPS", help="For --dry-run: FLOP/s of all devices together, such as 150T.")
 @click.option("--list-models", is_flag=True, help="Print the presets and leave.")
+@json_option
 @workspace_option()
 def train(
     datasets: tuple[str, ...],
@@ -97,6 +116,7 @@ def train(
     list_models: bool,
     dry_run: bool,
     device_rate: str | None,
+    as_json: bool,
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
@@ -115,6 +135,8 @@ def train(
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
     """
+    if as_json and (list_models or dry_run):
+        raise click.UsageError(f"--json does not go with {'--list-models' if list_models else '--dry-run'}")
     if list_models:
         _list_models()
         return
@@ -139,11 +161,17 @@ def train(
 
     with workspace.writing("train"):
         report = stage.run(config, workspace, progress=console.Console())
-    closing.train(report)
+    if as_json:
+        closing.as_json([report])
+    else:
+        closing.train(report)
 
 
 @click.command()
-@click.option("--model", metavar="DIR", help="A run's name, or a model's folder.  [default: the newest run]")
+@click.option(
+    "--model", metavar="DIR", shell_complete=complete.models,
+    help="A run's name, or a model's folder.  [default: the newest run]",
+)  # fmt: skip
 @dataset_option("all that have documents of the split")
 @click.option(
     "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
@@ -161,7 +189,7 @@ def train(
 @click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @workspace_option()
 def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Measure a model on documents it was not trained on.
@@ -187,18 +215,18 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
 
     evaluation = stage.run(config, workspace, progress=console.Console())
     if as_json:
-        console.write(json.dumps(evaluation.to_dict(), ensure_ascii=False, indent=2))
+        console.data(evaluation.to_dict())
     else:
         _evaluated(evaluation)
 
 
-def train_demo(workspace: Workspace, max_steps: int) -> Path:
+def train_demo(workspace: Workspace, max_steps: int, prompts: tuple[str, ...]) -> Path:
     """The tiny model of `corpus demo`; returns its folder."""
     from corpus.train.config import TrainConfig
 
     config = config_of(
         TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
-        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps),
+        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps // 4), sample_prompts=prompts,
     )  # fmt: skip
     console.Console().say("loading torch and transformers ...")
     from corpus.train import train as stage
@@ -239,7 +267,8 @@ def _list_models() -> None:
         )
         for row in list_models()
     ]
-    console.table(("preset", "layers", "width", "heads", "context", "parameters", "memory"), rows)
+    headings = ("preset", "layers", "width", "heads", "context", "parameters", "memory")
+    console.table(headings, rows, spare=("heads", "layers", "width", "context"))
 
 
 def _evaluated(evaluation: Evaluation) -> None:
@@ -261,12 +290,12 @@ def _evaluated(evaluation: Evaluation) -> None:
     ]
     console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
     overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
-    console.write(
+    console.line(
         f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
         f"{evaluation.seconds:.1f} s)"
     )
     for note in evaluation.notes:
-        console.write(f"note: {note}")
+        console.line(f"note: {note}")
 
 
 def _perplexity(value: float) -> str:

@@ -1,19 +1,86 @@
-"""What a command says when it is done: a short table and the path of each ledger. Called by `cli.py` only."""
+"""What a command says when it is done: a short table and the path of each ledger, or the same as JSON. Called by
+`cli.py` only.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corpus.pipeline import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect import Shown
+    from corpus.pipeline.manifest import Manifest
     from corpus.pipeline.selection import Selection
-    from corpus.pipeline.trace import Dropped, Origin, Segment
+    from corpus.pipeline.status import Row
     from corpus.pipeline.workspace import Report
+
+
+def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *, as_json: bool) -> None:
+    """What there is, and which areas of the workspace hold it."""
+    if as_json:
+        fields = ("name", "title", "summary", "homepage", "licence", "records", "raw_bytes", "archive_bytes")
+        console.data(
+            [{name: getattr(each, name) for name in fields} | {"finished": here[each.name]} for each in manifests]
+        )
+        return
+    rows = [
+        (each.name, each.title.removesuffix(each.name).strip(), each.records, console.size(each.raw_bytes),
+         _furthest(here[each.name]))
+        for each in manifests
+    ]  # fmt: skip
+    console.table(("dataset", "what", "records", "size", "here"), rows, left=2)
+    for each in manifests:
+        console.line(f"{each.name}: {each.summary}")
+        console.line(f"  licence: {each.licence}")
+
+
+def _furthest(areas: Sequence[str]) -> str:
+    """How far a dataset has come: its rows of either form, else the last area before them."""
+    return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
+
+
+def status(rows: Sequence[Row]) -> None:
+    """Every stage, and why it is not finished."""
+    shown = [
+        (
+            f"{row.area}/{row.name}".rstrip("/"),
+            row.state,
+            row.files or "-",
+            console.size(row.bytes) if row.bytes else "-",
+        )
+        for row in rows
+    ]
+    console.table(("what", "state", "files", "size"), shown, left=2, spare=("files",))
+    for row in rows:
+        if row.why:
+            console.line(f"{row.area}/{row.name}: {row.state}: {row.why}")
+
+
+def as_json(reports: Sequence[Report], left_out: Sequence[Selection] = ()) -> None:
+    """Every stage as an object: what its ledger counts, and where that lies. docs/terminal.md states the fields."""
+    stages: list[dict[str, Any]] = [
+        {
+            "stage": report.ledger.stage,
+            "dataset": report.ledger.dataset,
+            "skipped": report.skipped,
+            "seconds": report.seconds,
+            "ledger": str(_ledger(report)),
+            "fingerprint": report.ledger.fingerprint,
+            "files": len(report.ledger.outputs),
+            "bytes": report.ledger.output_bytes,
+            "counts": report.ledger.counts,
+            "reasons": report.reasons,
+            "notes": report.notes,
+        }
+        for report in reports
+    ]
+    for stage, lists in zip(stages, left_out, strict=False):
+        documents, characters = lists.documents.total(), lists.characters.total()
+        stage["left_out"] = {"documents": documents, "characters": characters, "reasons": dict(lists.reasons)}
+    console.data(stages)
 
 
 def download(reports: Sequence[Report]) -> None:
@@ -39,11 +106,11 @@ def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequ
     console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
     for index, report in enumerate(reports):
         name, counts = report.ledger.dataset, report.ledger.counts
-        console.write(f"{name}: {state(report)}; dropped: {_listed(counts['dropped'])}")
+        console.line(f"{name}: {state(report)}; dropped: {_listed(counts['dropped'])}")
         if left_out and left_out[index].reasons:
-            console.write(f"{name}: left out: {_listed(left_out[index].reasons)}")
+            console.line(f"{name}: left out: {_listed(left_out[index].reasons)}")
         if counts["masked"]:
-            console.write(f"{name}: masked: {_listed(counts['masked'])}")
+            console.line(f"{name}: masked: {_listed(counts['masked'])}")
     ledgers([*reports, *lists])
 
 
@@ -63,12 +130,6 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "nothing"
 
 
-def shown(entry: Shown) -> None:
-    """A document, with what was done to it marked."""
-    console.write(f"--- {entry.dataset} {entry.id}: {entry.state}: {entry.why}")
-    console.marked(entry.pieces)
-
-
 def dedup(report: Report) -> None:
     """Documents of each dataset that repeat others, and between which datasets."""
     counts = report.ledger.counts
@@ -81,9 +142,9 @@ def dedup(report: Report) -> None:
     for name, kept in counts["pairs"].items():
         others = {other: count for other, count in kept.items() if other != name}
         if others:
-            console.write(f"{name}: repeats documents of other datasets: {_listed(others)}")
+            console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
     if counts["largest_clusters"]:
-        console.write(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
+        console.line(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
     ledgers([report])
 
 
@@ -129,7 +190,7 @@ def train(report: Report) -> None:
         )
     if rows:
         console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
-    console.write(f"model: {report.folder} ({state(report)})")
+    console.line(f"model: {report.folder} ({state(report)})")
     ledgers([report])
 
 
@@ -140,14 +201,18 @@ def losses(folder: Path) -> None:
     shown = points[:: max(1, len(points) // 8)]
     if points and shown[-1] != points[-1]:
         shown.append(points[-1])
-    console.write("loss: " + "  ".join(f"{loss:.2f} (step {step})" for step, loss in shown))
+    console.line("loss: " + "  ".join(f"{loss:.2f} (step {step})" for step, loss in shown))
 
 
 def pack(reports: Sequence[Report]) -> None:
     """Rows of each split and how full they are; in the chat form also the tokens of answers, which alone are learnt."""
-    chat = any("form" in report.ledger.config for report in reports)
-    rows: list[tuple[object, ...]] = []
     for report in reports:
+        if report.ledger.dataset is None:
+            tokenizer(report)  # which was trained first
+    packed = [report for report in reports if report.ledger.dataset is not None]
+    chat = any("form" in report.ledger.config for report in packed)
+    rows: list[tuple[object, ...]] = []
+    for report in packed:
         seq_length = report.ledger.config["seq_length"]
         for split, count in report.ledger.counts["splits"].items():
             used = count["tokens"] / max(1, count["rows"] * seq_length)
@@ -156,51 +221,11 @@ def pack(reports: Sequence[Report]) -> None:
             rows.append((name, count["documents"], *tokens, count["rows"], f"{used:.2%}", count["cut_documents"]))
     columns = ("tokens", "answers") if chat else ("tokens",)
     console.table(("dataset", "documents", *columns, "rows", "used", "cut"), rows)
-    for report in reports:
+    for report in packed:
         rest = sum(count.get("without_prompt", 0) for count in report.ledger.counts["splits"].values())
         if rest:
-            console.write(f"{report.ledger.dataset}: not used: {rest:,} documents without question and answer")
-    ledgers(reports)
-
-
-def row(segments: Sequence[Segment], padding: int) -> None:
-    """A packed row, segment by segment, each with its chain back to the record."""
-    for number, segment in enumerate(segments):
-        end = segment.start + segment.length
-        console.write(f"--- segment {number}: tokens {segment.start:,} to {end:,} of the document")
-        console.write(segment.text)
-        origin(segment.origin)
-        console.write(f"tokens: {'the same again' if segment.rebuilt else 'NOT the same again'}\n")
-    console.write(f"{len(segments)} segments, {padding} slots of padding")
-
-
-def origins(found: Sequence[Origin]) -> None:
-    """Documents with their chain back to the record."""
-    for entry in found:
-        console.write(f"--- document, {entry.split}")
-        console.write(entry.text)
-        origin(entry)
-        console.write()
-    console.write(f"{len(found)} documents shown")
-
-
-def origin(entry: Origin) -> None:
-    """Where a document came from, and what was done to it."""
-    console.write(f"document: {entry.id} ({entry.dataset})")
-    console.write(f"source: raw/{entry.dataset}/{entry.container}, {entry.source_file}, offset {entry.source_offset:,}")
-    console.write(f"record: {console.plain(entry.raw)}")
-    again = "the same text again" if entry.rebuilt else "NOT the same text again"
-    console.write(f"cleaned by: {', '.join(entry.rules) or 'nothing'}; {again}")
-
-
-def dropped(found: Sequence[Dropped], reason: str) -> None:
-    """Dropped records as they came."""
-    for entry in found:
-        console.write(
-            f"--- {entry.dataset}, {entry.source_file}, offset {entry.source_offset:,}: {entry.reason}: {entry.detail}"
-        )
-        console.write(console.plain(entry.raw))
-    console.write(f"{len(found)} records dropped for {reason} shown")
+            console.line(f"{report.ledger.dataset}: not used: {rest:,} documents without question and answer")
+    ledgers(packed)
 
 
 def state(report: Report) -> str:
@@ -212,6 +237,10 @@ def ledgers(reports: Sequence[Report]) -> None:
     """Notes of the stages, then where their ledgers lie."""
     for report in reports:
         for note in report.notes:
-            console.write(f"note: {note}")
+            console.line(f"note: {note}")
     for report in reports:
-        console.write(f"ledger: {report.folder / 'ledger.json'}")
+        console.line(f"ledger: {_ledger(report)}")
+
+
+def _ledger(report: Report) -> Path:
+    return report.folder / "ledger.json"

@@ -1,90 +1,150 @@
 """What the terminal shows: lines, progress bars and tables. Only `cli.py` uses it.
 
-In: values. Out: text on standard output (results) and standard error (progress and remarks). Bars only on a terminal;
-colour only where it is
-wanted (`NO_COLOR` and pipes are respected by rich). Chinese is two columns wide, and rich knows it.
+In: values. Out: text on standard output (results) and standard error (progress and remarks). Bars only on a terminal,
+elsewhere a plain line now and then; colour only where it is wanted (`NO_COLOR` and pipes are respected by rich). On a
+terminal lines and tables fit its width; in a pipe or a file nothing is wrapped. Chinese is two columns wide, and rich
+knows it.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.pace import Pace
 from corpus.pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from corpus.pipeline.bar import Bar
+
+
+_USUAL_COLUMNS = 80
+"""Of a terminal that does not say how wide it is."""
 
 
 class Console(Progress):
-    """The progress of a stage, on standard error."""
+    """The progress of a stage, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: Bar | None = None
+        self._pace: Pace | None = None
 
     def begin(self, label: str, total: int | None, unit: str) -> None:
-        """Start a bar, unless standard error is not a terminal."""
+        """Start a bar, or the clock for lines."""
         self.end()
-        if not sys.stderr.isatty():
-            return
-        from rich import progress as rich_progress  # noqa: PLC0415  # 60 ms that `--help` should not pay
-        from rich.console import Console as RichConsole  # noqa: PLC0415
+        self._pace = pace = Pace(label, total, unit)
+        if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
+            from corpus.pipeline.bar import Bar  # noqa: PLC0415  # rich takes 60 ms, which `--help` should not pay
 
-        amount: list[Any] = (
-            [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()]
-            if unit == "B"
-            else [rich_progress.TextColumn("{task.completed:,.0f}/{task.fields[shown_total]} " + unit)]
-        )
-        self._bar = rich_progress.Progress(
-            rich_progress.TextColumn("{task.description}"),
-            rich_progress.BarColumn(bar_width=None),
-            *amount,
-            rich_progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=RichConsole(stderr=True),
-            transient=True,
-        )
-        self._bar.start()
-        shown = f"{total:,}" if total is not None else "?"
-        self._task = self._bar.add_task(label, total=total, shown_total=shown)
+            self._bar = Bar(label, total, unit, dropped=pace.dropped.total)
+            self._bar.start()
 
     def advance(self, amount: int) -> None:
-        """Move the bar."""
+        """Move the bar, or say the line that is due."""
         if self._bar is not None:
-            self._bar.advance(self._task, amount)
+            self._bar.advance(self._bar.task, amount)
+        elif self._pace is not None:
+            self._say_if(self._pace.advance(amount))
+
+    def drop(self, reasons: Mapping[str, int]) -> None:
+        """Count what was dropped; the next line or the bar tells it."""
+        if self._pace is not None:
+            self._pace.drop(reasons)
 
     def end(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Take the bar away; in a log, say what long work came to."""
+        bar, pace, self._bar, self._pace = self._bar, self._pace, None, None
+        if bar is not None:
+            bar.stop()
+        elif pace is not None:
+            self._say_if(pace.ended())
 
     def say(self, message: str) -> None:
         """One line on standard error, above the bar."""
+        lines = _fitting(message, sys.stderr)
         if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False)
+            self._bar.say(lines)
         else:
-            print(message, file=sys.stderr, flush=True)  # noqa: T201
+            print(lines, file=sys.stderr, flush=True)  # noqa: T201
+
+    def _say_if(self, line: str | None) -> None:
+        if line is not None:
+            self.say(line)
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
-    """A piece of the result on standard output, at once."""
+    """A piece of the result on standard output, at once and as it is."""
     sys.stdout.write(text + end)
     sys.stdout.flush()
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", left: int = 1) -> None:
-    """A table of results; the first `left` columns are aligned to the left, the others to the right."""
-    from rich import box  # noqa: PLC0415
-    from rich.console import Console as RichConsole  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def line(text: str) -> None:
+    """A sentence of the result; a terminal gets it broken at blanks."""
+    write(_fitting(text, sys.stdout))
 
-    shown = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(_shown(value)) for value in row))
-    RichConsole().print(shown)
+
+def data(value: Any) -> None:
+    """The result as JSON, for programs. Numbers that JSON does not have become null."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    write(json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, allow_nan=False))
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    left: int = 1,
+    spare: Sequence[str] = (),
+) -> None:
+    """A table of results that fits the terminal.
+
+    The first `left` columns are aligned to the left, the others to the right; those with the headings in `spare` go,
+    the first one first, where there is no room.
+    """
+    from corpus.pipeline.table import lay_out  # noqa: PLC0415  # loads rich
+
+    if title:
+        line(title)
+    write(lay_out(headings, rows, left=left, spare=spare, width=_width(sys.stdout)))
+
+
+def _width(stream: IO[str]) -> int | None:
+    """Columns of the terminal that a stream is, or None for a pipe and a file."""
+    if not stream.isatty():
+        return None
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) else columns or _USUAL_COLUMNS
+
+
+def _fitting(text: str, stream: IO[str]) -> str:
+    """Text for a terminal: broken where it reads well, and without what would command it."""
+    width = _width(stream)
+    if width is None:
+        return text
+    text = _visible(text)
+    if len(text) * 2 <= width:  # no character is wider than two columns
+        return text
+    from corpus.pipeline.table import fold  # noqa: PLC0415  # loads rich
+
+    return "\n".join(piece for part in text.split("\n") for piece in fold(part, width))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def marked(pieces: Sequence[tuple[str, str]]) -> None:
@@ -111,9 +171,9 @@ def _visible(text: str) -> str:
 
 def failure(error: CorpusError) -> None:
     """A named failure in one or two lines on standard error."""
-    print(f"Error: {error.message}", file=sys.stderr)  # noqa: T201
+    print(_fitting(f"Error: {error.message}", sys.stderr), file=sys.stderr)  # noqa: T201
     if error.hint:
-        print(error.hint, file=sys.stderr)  # noqa: T201
+        print(_fitting(error.hint, sys.stderr), file=sys.stderr)  # noqa: T201
 
 
 def size(count: float) -> str:
@@ -141,7 +201,3 @@ def harmless(text: str) -> str:
     if not sys.stdout.isatty():
         return text
     return "".join(character for character in text if character.isprintable() or character in "\n\t ")
-
-
-def _shown(value: object) -> str:
-    return f"{value:,}" if type(value) is int else str(value)

@@ -223,13 +223,16 @@ def _all(
     pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
     for number, made in run_pieces(work, missing(), workers=sensible(config.workers, pieces)):
         while order[done][0] != number:
+            progress.drop(kept[order[done][0]].dropped)
             progress.advance(order[done][1])
             yield order[done][0], kept[order[done][0]]
             done += 1
+        progress.drop(made.dropped)
         progress.advance(order[done][1])
         yield number, made
         done += 1
     for number, size in order[done:]:
+        progress.drop(kept[number].dropped)
         progress.advance(size)
         yield number, kept[number]
 

@@ -1,6 +1,8 @@
-"""How a stage tells how far it is, without knowing who listens: the base class is silent, the console draws a bar."""
+"""How a stage tells how far it is, without knowing who listens: the base class is silent, the console shows it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class Progress:
@@ -12,6 +14,9 @@ class Progress:
     def advance(self, amount: int) -> None:
         """Move the bar by `amount` units."""
 
+    def drop(self, reasons: Mapping[str, int]) -> None:
+        """Count what this work has dropped or left out since the last call, by reason."""
+
     def end(self) -> None:
         """Take the bar away."""
 
@@ -20,3 +25,21 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(42), duration(600), duration(12_000), duration(500_000)
+    ('42 s', '10 min', '3 h 20 min', '5 d 19 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 36:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h"

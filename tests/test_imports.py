@@ -26,7 +26,19 @@ PURE = {
     "contamination",
 }
 STAGES = {"download", "ingest", "dedup", "decontaminate", "tokenizer", "pack"}
-SHELL = {"cli", "cli_options", "cli_sample", "cli_train", "closing", "console"}
+SHELL = {
+    "bar",
+    "cli",
+    "cli_options",
+    "cli_report",
+    "cli_sample",
+    "cli_train",
+    "closing",
+    "complete",
+    "console",
+    "table",
+    "views",
+}
 HEAVY = {"torch", "transformers", "accelerate", "datasets"}
 
 
@@ -77,6 +89,14 @@ def test_only_the_command_line_knows_the_terminal() -> None:
                 assert not ours(path) & SHELL, name
                 calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
                 assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], name
+
+
+def test_the_report_imports_no_stage_that_writes_and_nothing_heavy() -> None:
+    for path in (ROOT / "pipeline" / "report").glob("*.py"):
+        found = imports(path)
+        assert not {module.split(".")[0] for module in found} & (HEAVY | {"click", "rich"}), path.name
+        assert not any(module.startswith(("corpus.train", "corpus.generate")) for module in found), path.name
+        assert ours(path) & STAGES <= {"tokenizer", "dedup"}, path.name  # the loader, and the names of reasons
 
 
 def test_torch_is_for_train_and_generate() -> None:
