@@ -27,6 +27,7 @@ from corpus.pipeline.cli_options import (
     min_length_option,
     no_rule_option,
     source_option,
+    tell_behind,
     workers_option,
     workspace_of,
     workspace_option,
@@ -337,8 +338,7 @@ def pack(
     with workspace.writing("pack"):
         named = exclude.add(workspace, excluded)
         reports = _pack(workspace, datasets, **settings)
-        for command in stage.behind(workspace):
-            console.Console().say(f"other rows do not follow {exclude.LIST} yet: run `{command}`")
+        tell_behind(workspace)
         _warn_of_excluded(workspace, named, [report.ledger.dataset for report in reports if report.ledger.dataset])
     if as_json:
         closing.as_json(reports)
@@ -409,7 +409,9 @@ def status(as_json: bool, workspace_dir: Path) -> None:
     """
     from corpus.pipeline.status import survey
 
-    rows = survey(workspace_of(workspace_dir))
+    workspace = workspace_of(workspace_dir)
+    rows = survey(workspace)
+    tell_behind(workspace)
     if as_json:
         console.data([row.to_dict() for row in rows])
     elif rows:
@@ -603,7 +605,7 @@ def _warn_of_excluded(workspace: Workspace, named: Sequence[str], datasets: Sequ
         if any(one & chosen[name].known - {*chosen[name].removed} for name, one in own)
     ]
     for found, what in (
-        (unknown, "are no documents here"),
+        (unknown, "are no documents of what was packed"),
         (unused, "were left out before; the document that each is like may stay"),
     ):
         if found:

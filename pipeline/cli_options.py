@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from corpus.pipeline import console
 from corpus.pipeline.manifest import DATASETS
 
 if TYPE_CHECKING:
@@ -76,6 +77,15 @@ def workspace_of(folder: Path) -> Workspace:
     from corpus.pipeline.workspace import Workspace
 
     return Workspace(folder.expanduser())
+
+
+def tell_behind(workspace: Workspace) -> None:
+    """Say which rows still hold documents that the removal list names, or lack some that it no longer names."""
+    from corpus.pipeline import exclude, pack
+
+    if (workspace.root / exclude.LIST).exists():
+        for command in pack.behind(workspace):
+            console.Console().say(f"rows do not follow {exclude.LIST} yet: run `{command}`")
 
 
 def config_of(kind: Callable[..., T], **values: Any) -> T:

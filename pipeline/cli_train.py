@@ -16,6 +16,7 @@ from corpus.pipeline.cli_options import (
     dataset_option,
     json_option,
     model_folder,
+    tell_behind,
     workspace_of,
     workspace_option,
 )
@@ -159,6 +160,7 @@ def train(
         return
     from corpus.train import train as stage
 
+    tell_behind(workspace)
     with workspace.writing("train"):
         report = stage.run(config, workspace, progress=console.Console())
     if as_json:

@@ -20,7 +20,8 @@ REASON = "excluded"
 
 
 def read(path: Path) -> list[str]:
-    """The ids of a file: one a line, `DATASET:ID` or `ID`; blank lines and those that begin with `#` say nothing.
+    """The ids of a file: one a line, `DATASET:ID` or `ID` (the first is right for every id); blank lines and those that
+    begin with `#` say nothing.
 
     Raises:
         SourceError: the file cannot be read.
@@ -39,7 +40,7 @@ def read(path: Path) -> list[str]:
 def listed(workspace: Workspace) -> list[str]:
     """The ids on the workspace's list; none when there is no list."""
     path = workspace.root / LIST
-    return read(path) if path.is_file() else []
+    return read(path) if path.exists() else []
 
 
 def add(workspace: Workspace, files: Iterable[Path]) -> list[str]:
@@ -63,7 +64,7 @@ def of_dataset(names: Iterable[str], dataset: str) -> set[str]:
         owner, colon, rest = name.partition(":")
         if colon and owner in DATASETS:
             if owner == dataset:
-                found.add(rest)
+                found.add(rest.strip())
         else:
             found.add(name)
     return found

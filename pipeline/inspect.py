@@ -98,7 +98,7 @@ def sample(
         if share <= 0:
             return
         for shown in _FINDERS[each](workspace, name, reason, share, random_, None if thorough else _SHARDS):
-            if shown.id in removed[name]:
+            if shown.id.strip() in removed[name]:
                 continue
             found += 1
             yield shown
@@ -216,6 +216,8 @@ def _left_out(
         text = document["text"]
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
+        if instead is None:
+            continue  # that one is not to be shown
         yield Shown(
             dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
             after=text, source_file=document["source_file"], source_offset=document["source_offset"],
@@ -284,10 +286,14 @@ def _text(workspace: Workspace, dataset: str, document: int) -> str:
     return str(document_at(workspace.documents(dataset), document, ["text"])["text"])
 
 
-def _used_instead(workspace: Workspace, dataset: str, document: int) -> str:
-    """The text of the document that is used in place of a duplicate, as the table of clusters knows it."""
+def _used_instead(workspace: Workspace, dataset: str, document: int) -> str | None:
+    """The text of the document that is used in place of a duplicate, as the table of clusters knows it; None where the
+    removal list names it.
+    """
     path = workspace.dedup / CLUSTERS
     with reading_part(path):
         (own,) = pq.read_table(path, filters=[("dataset", "=", dataset), ("document", "=", document)]).to_pylist()
         (kept,) = pq.read_table(path, filters=[("cluster", "=", own["cluster"]), ("kept", "=", True)]).to_pylist()
+    if kept["id"].strip() in exclude.of_dataset(exclude.listed(workspace), kept["dataset"]):
+        return None
     return _text(workspace, kept["dataset"], kept["document"])

@@ -117,24 +117,29 @@ def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
     values, out = pa.array(sorted(wanted), pa.string()), set(selection.whole.tolist())
     found: list[int] = []
     for path in parts(workspace.documents(dataset)):
-        if not any(pc.any(pc.is_in(batch["id"], value_set=values)).as_py() for _, _, batch in read_part(path, ["id"])):
+        if not any(pc.any(_named(batch, values)).as_py() for _, _, batch in read_part(path, ["id"])):
             continue  # most shards hold none, and their texts need not be read
         for shard, line, batch in read_part(path, ["id", "text", "split"]):
-            hits = pc.indices_nonzero(pc.is_in(batch["id"], value_set=values))
+            hits = pc.indices_nonzero(_named(batch, values))
             references = document_ref(shard, line + hits.to_numpy().astype(np.int64)).tolist()
             found += references
             for reference, document in zip(references, batch.take(hits).to_pylist(), strict=True):
-                selection.known.add(document["id"])
+                selection.known.add(document["id"].strip())
                 if reference not in out:
                     _remove_one(selection, reference, document)
     selection.removed.sort()
     selection.whole = np.union1d(selection.whole, np.array(found, dtype=np.int64))
 
 
+def _named(batch: pa.RecordBatch, values: pa.Array) -> pa.Array:
+    """[documents] bool: whose ids are on a list; blanks around an id do not count."""
+    return pc.is_in(pc.utf8_trim_whitespace(batch["id"]), value_set=values)
+
+
 def _remove_one(selection: Selection, reference: int, document: dict[str, str]) -> None:
     """Count a document that is out only now, without the spans that were out before."""
     spans = selection.cuts.pop(reference, [])
-    selection.removed.append(document["id"])
+    selection.removed.append(document["id"].strip())
     selection.reasons[exclude.REASON] += 1
     selection.documents[document["split"]] += 1
     selection.characters[document["split"]] += len(document["text"]) - sum(end - start for start, end in spans)

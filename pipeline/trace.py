@@ -123,7 +123,7 @@ def documents(
                 hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
                 for hit in pc.indices_nonzero(hits).to_pylist():
                     origin = _origin(workspace, dataset, document_ref(shard, line + hit))
-                    if origin.id in removed:
+                    if origin.id.strip() in removed:
                         if name:
                             raise WorkspaceError(
                                 f"{dataset}:{name} was removed", hint=f"{workspace.root / exclude.LIST} names it."

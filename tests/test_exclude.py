@@ -122,7 +122,7 @@ def test_ids_of_other_datasets_change_nothing_and_unknown_ones_are_named(ready: 
     result = excluding(ready, tmp_path, f"news2016zh:{ids(ready)[7]}", "no-such-id")
     assert result.exit_code == 0
     assert ledger(ready) == before
-    assert "2 of 2 excluded ids are no documents here" in " ".join(result.output.split())
+    assert "2 of 2 excluded ids are no documents of what was packed" in " ".join(result.output.split())
 
 
 def test_a_duplicate_that_was_left_out_before_is_said_to_have_its_like(ready: Workspace, tmp_path: Path) -> None:
@@ -133,6 +133,19 @@ def test_a_duplicate_that_was_left_out_before_is_said_to_have_its_like(ready: Wo
         result.output.split()
     )
     assert ledger(ready).outputs == before.outputs
+
+
+def test_a_removed_document_is_not_shown_in_place_of_its_like(ready: Workspace, tmp_path: Path) -> None:
+    shown = corpus(ready, "inspect", "--show", "left-out").output
+    assert "第3个问题" in shown
+    (kept,) = [name for name in ids(ready) if name.startswith("qid_3@")]
+    excluding(ready, tmp_path, kept)
+    assert "第3个问题" not in corpus(ready, "inspect", "--show", "left-out").output
+
+
+def test_ids_with_blanks_around_them_are_found(ready: Workspace, tmp_path: Path) -> None:
+    excluding(ready, tmp_path, f"{NAME}:  {ids(ready)[7]}\r")
+    assert ledger(ready).counts["left_out"]["excluded"] == 1
 
 
 def test_the_chat_form_honours_the_list(ready: Workspace, tmp_path: Path) -> None:
@@ -156,9 +169,10 @@ def test_a_list_that_cannot_be_read_is_named(ready: Workspace, tmp_path: Path, d
 
 def test_rows_of_the_other_form_that_still_hold_it_are_named(ready: Workspace, tmp_path: Path) -> None:
     assert corpus(ready, "pack", "--form", "chat", "--seq-length", "64").exit_code == 0
-    words = "other rows do not follow exclude.txt yet: run `corpus pack --form chat --dataset baike2018qa`"
+    words = "rows do not follow exclude.txt yet: run `corpus pack --form chat --dataset baike2018qa`"
     assert words in " ".join(excluding(ready, tmp_path, ids(ready)[7]).output.split())
     assert words in " ".join(corpus(ready, "pack", "--seq-length", "64").output.split())
+    assert words in " ".join(corpus(ready, "status").output.split())
     result = corpus(ready, "pack", "--form", "chat", "--seq-length", "64")
     assert "do not follow" not in result.output
 

@@ -37,13 +37,13 @@ STRIKES = 10
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "100"))
 SOAK_S = 60 * float(os.environ.get("SOAK_MINUTES", "5"))
 
-RAW, DOCUMENTS, DEDUP, DECONTAMINATE, TOKENIZER, PACKED, MODEL = (
+RAW, DOCUMENTS, DEDUP, DECONTAMINATE, TOKENIZER, PACKED, CHAT, MODEL = (
     "raw/baike2018qa", "documents/baike2018qa", "dedup", "decontaminate", "tokenizer", "packed/baike2018qa",
-    "models/one",
+    "chat/baike2018qa", "models/one",
 )  # fmt: skip
 STAGES = {
     RAW: "download", DOCUMENTS: "ingest", DEDUP: "dedup", DECONTAMINATE: "decontaminate", TOKENIZER: "tokenizer",
-    PACKED: "pack", MODEL: "train",
+    PACKED: "pack", CHAT: "pack --form chat", MODEL: "train",
 }  # fmt: skip
 SEAMS = {
     RAW: ("baike2018qa.zip.part", ".baike2018qa.zip.part.json", "baike2018qa.zip", "ledger.json"),
@@ -52,6 +52,7 @@ SEAMS = {
     DECONTAMINATE: ("evals/exam.jsonl", "hits.parquet", "ledger.json"),
     TOKENIZER: ("tokenizer.json", "tokenizer_config.json", "ledger.json"),
     PACKED: ("train/data-00000.arrow", "train/data-00004.arrow", "train/state.json", "timings.json", "ledger.json"),
+    CHAT: ("train/data-00000.arrow", "train/data-00004.arrow", "dataset_dict.json", "ledger.json"),
     MODEL: ("run.json", ".saving/checkpoint-4", "checkpoint-4", "checkpoint-40", "checkpoint-120", "model.safetensors"),
 }
 """By stage, the files after which one is struck when it is to be at a seam."""
@@ -94,7 +95,7 @@ class Course:
 
     @property
     def stages(self) -> list[str]:
-        return list(SEAMS)[: 6 + len(self.arguments[2:])]
+        return list(SEAMS)[: 7 + len(self.arguments[2:])]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,7 @@ def finished(workspace: Path) -> dict[str, tuple[int, int]]:
         *(workspace / DOCUMENTS).glob("part-*.parquet"),
         *(workspace / DEDUP).glob("keys/*/part-*.parquet"),
         *(workspace / PACKED).glob("*/data-*.arrow"),
+        *(workspace / CHAT).glob("*/data-*.arrow"),
         *(workspace / folder / "ledger.json" for folder in SEAMS),
     ]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found if path.exists()}

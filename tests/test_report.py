@@ -20,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
+from corpus.pipeline.errors import DamageError
 from corpus.pipeline.report import build, facts, page, sample
 from corpus.pipeline.report.charts import bars, lines
 from corpus.pipeline.workspace import Workspace, read_ledger
@@ -219,6 +220,35 @@ def test_half_a_line_of_a_run_at_work_is_passed_over(filled: Workspace, tmp_path
     assert not run.counts
     assert run.points("loss")
     assert "not finished" in build.run(build.ReportConfig(), part).read_text(encoding="utf-8")
+
+
+def test_runs_of_any_name_and_damaged_figures_are_shown(filled: Workspace, tmp_path: Path) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*"))
+    shutil.copytree(part.models / "small", part.models / "a\\slash \"(x)'")
+    (part.models / "odd").mkdir()
+    (part.models / "odd" / "run.json").write_text('{"config": null}')
+    (part.models / "odd" / "samples.jsonl").write_text('{"step": 1}\n')
+    figures = [
+        '{"step": 1, "loss": NaN}',
+        '{"step": 2, "loss": 1e308}',
+        '{"step": 3, "loss": Infinity}',
+        '{"step": 4, "loss": 2}',
+    ]
+    (part.models / "odd" / "metrics.jsonl").write_text("\n".join(figures))
+    text = build.run(build.ReportConfig(), part).read_text(encoding="utf-8")
+    assert "a\\slash" in text
+    assert facts.gather(part).runs[1].points("loss") == [(4, 2)]
+
+
+@pytest.mark.parametrize("bytes_left", [0, 700])
+def test_a_damaged_shard_of_rows_is_named(filled: Workspace, tmp_path: Path, bytes_left: int) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*"))
+    for path in part.packed("baike2018qa").rglob("data-*.arrow"):
+        path.write_bytes(path.read_bytes()[:bytes_left])
+    with pytest.raises(DamageError, match=r"data-00000\.arrow cannot be read"):
+        build.run(build.ReportConfig(), part)
 
 
 def test_a_picture_has_its_numbers_and_its_words() -> None:

@@ -135,6 +135,11 @@ def test_a_batch_that_grows() -> None:
     assert Steps(batch_size=32, total=10**15).count == 10**15 // 32
 
 
+def test_a_prompt_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="--sample-prompt must be text"):
+        TrainConfig(sample_prompts=("\udcff",))
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5399, "1 h 30 min"), (12_000, "3 h 20 min"), (500_000, "5 d 19 h")],

@@ -26,7 +26,7 @@ def train(workspace: Workspace, model: Path) -> None:
 
     config = TrainConfig(
         init=model, run="one", max_steps=120, batch_size=8, micro_batch_size=5, dropout=0.1, log_steps=3, eval_steps=40,
-        eval_rows=16, save_steps=4, threads=1, device="cpu", precision="fp32",
+        eval_rows=16, save_steps=4, threads=1, device="cpu", precision="fp32", sample_prompts=("问",),
     )  # fmt: skip
     stage.run(config, workspace)
 
@@ -41,7 +41,9 @@ if __name__ == "__main__":
         dedup.run(dedup.DedupConfig(workers=2), workspace)
         decontaminate.run(decontaminate.DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
-        pack.run(pack.PackConfig(dataset="baike2018qa", seq_length=128, workers=2, unit_characters=200_000), workspace)
+        for form in pack.FORMS:
+            rows = pack.PackConfig(dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=200_000)
+            pack.run(rows, workspace)
         if len(sys.argv) > 4:
             train(workspace, Path(sys.argv[4]))
     print("done")

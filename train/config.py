@@ -108,6 +108,11 @@ class TrainConfig:
             raise ValueError(f"--run must be a plain folder name, is {self.run}")
         if len(self.run.encode()) > _LONGEST_NAME:
             raise ValueError(f"--run must be at most {_LONGEST_NAME} bytes long, has {len(self.run.encode())}")
+        for prompt in self.sample_prompts:
+            try:
+                prompt.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"--sample-prompt must be text, is {prompt!r}") from error
         if self.precision not in PRECISIONS:
             raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, is {self.precision}")
         if self.device not in DEVICES:

@@ -31,10 +31,12 @@ class Samples:
         self._separator, user, assistant = (-1 if number is None else number for number in found)  # they are there
         encoded = [self._model.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
         self._ids = [[user, *ids, assistant] if chat else ids or [self._separator] for ids in encoded]
-        self._context = context
+        self._context, self._chat = context, chat
 
     def write(self, model: Any, seed: int) -> Iterator[Mapping[str, str]]:
-        """One continuation of each prompt: temperature 0.8, top-k 30, at most `TOKENS` tokens and the context.
+        """One continuation of each prompt: temperature 0.8, top-k 30, at most `TOKENS` tokens or half the context.
+
+        Of a prompt that does not fit beside them its end is read, and in a talk the token that opens it.
 
         The model is left in the mode in which it was.
         """
@@ -50,10 +52,9 @@ class Samples:
             model.train(trains)
 
     def _one(self, model: Any, ids: list[int], device: torch.device) -> str:
-        kept = ids[-max(self._context - TOKENS, 1) :]
-        room = min(TOKENS, self._context - len(kept))
-        if room < 1:
-            return ""
+        room = min(TOKENS, self._context // 2)
+        kept = ids[max(len(ids) - (self._context - room), 0) :]
+        kept = [ids[0], *kept[1:]] if self._chat else kept
         given = torch.tensor([kept], device=device)
         written = model.generate(
             given, attention_mask=torch.ones_like(given), max_new_tokens=room, do_sample=True, top_k=_TOP_K,

@@ -60,11 +60,11 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
             mixture=_mixture(found),
             split_keys=("documents", "characters", "packed_documents", "rows", "tokens", "padding", "cut_documents"),
             states=STATES,
-            **_documents(shown),
+            **_documents(shown, workspace.root.name),
             tokenizer_charts=_tokenizer(found, model),
             vocabulary=_vocabulary(workspace, model),
             packed=list(_packed(workspace, found, model, config.seed)),
-            runs=[{"facts": run, "charts": _run(run)} for run in found.runs],
+            runs=[{"facts": run, "charts": _run(number, run)} for number, run in enumerate(found.runs)],
         )
     finally:
         progress.end()
@@ -124,7 +124,7 @@ def _mixture(found: facts.Facts) -> Chart | None:
     return next(iter(_bars("mixture", "mixture", tokens, whole=sum(tokens.values()))), None)
 
 
-def _documents(shown: Sequence[Shown]) -> dict[str, Any]:
+def _documents(shown: Sequence[Shown], place: str) -> dict[str, Any]:
     """The documents shown, each with its reasons, and what makes it found again."""
     entries, characters = [], 0
     for each in shown:
@@ -138,7 +138,7 @@ def _documents(shown: Sequence[Shown]) -> dict[str, Any]:
                 **{key: getattr(each, key) for key in _SHOWN},
                 "reasons": reasons,
                 "instead": each.state == "left-out" and reasons[0] in {EXACT, NEAR},
-                "command": f"corpus trace --dataset {each.dataset} {where}",
+                "command": f"corpus trace --dataset {each.dataset} {where} --workspace {_quoted(place)}",
             }
         )
     return {"shown": entries, "reasons": sorted({reason for entry in entries for reason in entry["reasons"]})}
@@ -200,7 +200,7 @@ def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, s
         }
 
 
-def _run(run: facts.Run) -> list[Chart]:
+def _run(number: int, run: facts.Run) -> list[Chart]:
     """Loss, bits per character and learning rate, as far as they were written down."""
     wanted = (
         ("loss", "loss_chart", {"loss": run.points("loss")}),
@@ -212,5 +212,5 @@ def _run(run: facts.Run) -> list[Chart]:
         drawn = {name: points for name, points in series.items() if points}
         if drawn:
             summary = ", ".join(f"{name} {points[0][1]:.4g} - {points[-1][1]:.4g}" for name, points in drawn.items())
-            shown.append(charts.lines(f"run-{run.name}-{key}", title, page.said(title, summary), drawn))
+            shown.append(charts.lines(f"run-{number}-{key}", title, page.said(title, summary), drawn))
     return shown

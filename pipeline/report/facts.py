@@ -18,6 +18,8 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.exclude import REASON as EXCLUDED
 from corpus.pipeline.workspace import Ledger, Workspace, read_ledger
 
+_DRAWABLE = 1e30
+"""From here on a figure is no point of a curve."""
 NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated")
 """Why documents are left out once all were seen, in the order of the stages."""
 
@@ -84,7 +86,8 @@ class Run:
 
     def points(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of every line of its metrics that has this value."""
-        return [(line["step"], line[name]) for line in self.history if isinstance(line.get(name), int | float)]
+        found = [(line["step"], line[name]) for line in self.history if isinstance(line.get(name), int | float)]
+        return [(step, value) for step, value in found if abs(value) < _DRAWABLE]
 
     @property
     def validated(self) -> list[str]:
@@ -179,12 +182,12 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _run(folder: Path) -> Run:
     ledger, begun = read_ledger(folder), _json(folder / "run.json")
-    settings = ledger.config if ledger else begun.get("config", {})
+    settings = ledger.config if ledger else begun.get("config") or {}
     timings, counts = _json(folder / "timings.json"), ledger.counts if ledger else {}
     seconds = timings.get("seconds") or 0
     return Run(
-        name=folder.name, model=str(settings.get("model", "")), settings=settings, counts=counts,
-        history=_json_lines(folder / "metrics.jsonl"), samples=_json_lines(folder / "samples.jsonl"),
+        name=folder.name.encode("utf-8", "replace").decode(), model=str(settings.get("model", "")), settings=settings,
+        counts=counts, history=_json_lines(folder / "metrics.jsonl"), samples=_json_lines(folder / "samples.jsonl"),
         tokens_per_second=counts.get("tokens", 0) / seconds if seconds else 0.0, device=str(timings.get("device", "")),
     )  # fmt: skip
 

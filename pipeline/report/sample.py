@@ -45,11 +45,13 @@ class Measured:
     """Figures of random documents of a dataset."""
 
     documents: int
-    """Whose characters were counted."""
+    """Whose lengths in characters were taken."""
+    counted: int
+    """Of these, whose characters and tokens were counted."""
     characters: np.ndarray
     """[documents] int64: lengths in characters."""
     tokens: np.ndarray
-    """[fewer documents] int64: lengths in tokens; empty without a tokenizer."""
+    """[counted] int64: lengths in tokens; empty without a tokenizer."""
     classes: dict[str, int]
     """Characters by class, of those whose tokens were counted."""
     frequent: list[tuple[str, int]]
@@ -89,7 +91,8 @@ def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, see
         classes[class_of(character)] += count
     letters = [(character, count) for character, count in counts.most_common() if class_of(character) == "Han"]
     return Measured(
-        documents=len(texts), characters=lengths, tokens=np.array([len(each) for each in encoded], dtype=np.int64),
+        documents=len(texts), counted=len(chosen), characters=lengths,
+        tokens=np.array([len(each) for each in encoded], dtype=np.int64),
         classes={name: classes[name] for name in CLASSES if classes[name]}, frequent=letters[:_FREQUENT],
     )  # fmt: skip
 
@@ -163,13 +166,13 @@ def strips(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, 
         return []
     random_ = random.Random(f"{seed} {dataset} {form}")  # noqa: S311  # a choice of examples
     number = random_.randrange(len(files))
-    with pa.memory_map(str(files[number])) as file, pa.ipc.open_stream(file) as reader:
+    with reading_part(files[number]), pa.memory_map(str(files[number])) as file, pa.ipc.open_stream(file) as reader:
         table = reader.read_all()  # mapped: only the rows taken are read
         lines = sorted(random_.sample(range(table.num_rows), min(_ROWS, table.num_rows)))
         rows = table.take(pa.array(lines, pa.int64())).to_pylist()
     before = 0
     for path in files[:number]:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        with reading_part(path), pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
             before += sum(batch.num_rows for batch in reader)
     split = files[number].parent.name
     return [_strip(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]

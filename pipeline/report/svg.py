@@ -89,7 +89,7 @@ def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> N
     if _LINK in own:
         own["href"] = f"#{key}-{own.pop(_LINK).removeprefix('#')}"
     for name, value in own.items():
-        own[name] = _REFERENCE.sub(rf"url(#{key}-\1)", value)
+        own[name] = _REFERENCE.sub(lambda found: f"url(#{key}-{found[1]})", value)
 
 
 def _opened(root: ElementTree.Element, alternative: Mapping[str, str]) -> str:
