@@ -350,8 +350,6 @@ def whole(bench: Bench) -> list[Line]:
     every = [run for way in ways for run in way.values()]
     seconds = [sum(run.wall_s for run in way.values()) for way in ways]
     speed = Side(name="ours", values=[] if any(run.error for run in every) else [raw / s for s in seconds], runs=every)
-    without = [sum(run.wall_s for stage, run in way.items() if stage != "dedup") for way in ways]
-    plain = Side(name="ours", values=[] if any(run.error for run in every) else [raw / s for s in without], runs=every)
     what = f"the whole way: archives to packed rows, {raw:,.0f} MB raw, two workers"
     note = f"{statistics.median(seconds):.0f} s of whole commands, start-up included; gone {len(ways)} time(s)"
     peak = side("ours", every, lambda run: run.peak / MEGABYTE)
@@ -360,9 +358,6 @@ def whole(bench: Bench) -> list[Line]:
     return [
         *lines,
         alone("whole", what, "MB/s raw", speed, target=Target(least=22.0, text="22 MB/s"), note=note),
-        alone(
-            "whole", f"{what}, without the search for duplicates", "MB/s raw", plain, note="the same runs, less dedup"
-        ),
         alone("whole", "the whole way: largest process", "MB", largest, target=limit),
     ]
 
@@ -373,7 +368,6 @@ def _whole_way(bench: Bench, source: Path, workspace: Path) -> dict[str, Run]:
     commands = {
         "download": ["download", "--source", str(source)],
         "ingest": ["clean", "--workers", "2"],
-        "dedup": ["dedup", "--workers", "2"],
         "tokenizer": ["tokenizer"],
         "pack": ["pack", "--workers", "2"],
     }
