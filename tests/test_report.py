@@ -15,17 +15,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
 from corpus.pipeline.errors import DamageError
+from corpus.pipeline.manifest import CORPORA
 from corpus.pipeline.report import build, facts, page, sample
 from corpus.pipeline.report.charts import bars, lines
 from corpus.pipeline.workspace import Workspace, read_ledger
 
-from .conftest import baike
+from .conftest import MIRROR, baike
 from .conftest import lines as json_lines
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -435,3 +437,82 @@ def test_without_scripts_it_can_be_read(browser: Browser, path: Path) -> None:
     expect(tab.locator(".document").first).to_be_visible()
     expect(tab.get_by_text("This box needs JavaScript.")).to_be_visible()
     context.close()
+
+
+# ---- the whole sample of real text ----
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """All five corpora's sample, from archives to rows."""
+    if not (MIRROR / "SHA256SUMS").is_file():
+        pytest.skip("the shared sample of real text is not here")
+    workspace = Workspace(tmp_path_factory.mktemp("whole") / "workspace")
+    with workspace.writing("test"):
+        for name in CORPORA:
+            download.run(download.DownloadConfig(dataset=name, source=str(MIRROR)), workspace)
+            ingest.run(ingest.IngestConfig(dataset=name), workspace)
+        dedup.run(dedup.DedupConfig(), workspace)
+        tokenizer.run(tokenizer.TokenizerConfig(vocab_size=32_000), workspace)
+        for name in CORPORA:
+            pack.run(pack.PackConfig(dataset=name), workspace)
+    return workspace
+
+
+@pytest.mark.slow
+def test_the_report_of_the_whole_sample(browser: Browser, whole: Workspace) -> None:
+    """Every part is opened, typed into, switched and read back against the ledgers; nothing is complained about."""
+    path = build.run(build.ReportConfig(), whole)
+    assert path.stat().st_size < 10_000_000
+    shown, complaints = numbers(path), []
+    for name in CORPORA:
+        documents, packed = read_ledger(whole.documents(name)), read_ledger(whole.packed(name))
+        assert documents
+        assert packed
+        assert shown[f"{name}.records"] == documents.counts["records"]
+        assert shown[f"{name}.documents"] == documents.counts["documents"]
+        assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
+        assert shown[f"text.{name}.rows"] == sum(split["rows"] for split in packed.counts["splits"].values())
+        assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, locale="en-US")
+    context.set_default_timeout(120_000)
+    tab = context.new_page()
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: complaints.append(request.url))
+    tab.goto(path.as_uri())
+    assert complaints == [path.as_uri()]
+    for link in tab.locator("nav a").all():
+        link.click()
+        expect(tab.locator(link.get_attribute("href") or "")).to_be_in_viewport()
+    model = tokenizer.load(whole.tokenizer)
+    texts = [text[:400] for name in CORPORA for text in _some_texts(whole, name)]
+    for text in texts:
+        tab.locator("#try").fill(text)
+        typed = tab.evaluate("document.getElementById('try').value")
+        ids = [int(each or "") for each in tab.locator("#pieces li").evaluate_all(_IDS)]
+        assert ids == model.encode(typed, add_special_tokens=False).ids, typed
+    tab.locator("#by-state").select_option("dropped")
+    tab.locator("#by-dataset").select_option("webtext2019zh")
+    dropped = tab.locator(".document:visible").count()
+    assert 0 < dropped == int(tab.locator("#found").inner_text())
+    tab.locator("#search").fill("too_short")
+    assert 0 < tab.locator(".document:visible").count() <= dropped
+    for width, colours in ((1100, False), (360, True)):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.locator("#language").click()
+        if colours:
+            tab.locator("#scheme").click()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert Axe().run(tab).violations_count == 0
+    assert [each for each in complaints if not each.startswith(path.as_uri())] == []
+    context.close()
+
+
+_IDS = "all => all.map(node => node.dataset.id)"
+
+
+def _some_texts(workspace: Workspace, name: str) -> list[str]:
+    table = pq.read_table(workspace.documents(name) / "part-00000.parquet", columns=["text"])
+    found: list[str] = table["text"].slice(0, 4000).to_pylist()[::500]
+    return found
