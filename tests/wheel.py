@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 NEEDED = {
     "corpus/pipeline/cli.py", "corpus/train/__init__.py", "corpus/generate/__init__.py", "corpus/pipeline/py.typed",
     "corpus/manifests/demo.toml", "corpus/manifests/wiki2019zh.toml", "corpus/manifests/demo/wiki.json",
+    "corpus/pipeline/report/page.html", "corpus/pipeline/report/page.css", "corpus/pipeline/report/page.js",
+    "corpus/pipeline/report/words.toml",
 }  # fmt: skip
 
 
@@ -48,11 +50,19 @@ def main() -> None:
         subprocess.run(install, check=True)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         corpus = place / "venv" / "bin" / "corpus"
-        for arguments in (["--help"], ["datasets"], ["ingest", "--dataset", "demo"], ["pack", "--dataset", "demo"]):
+        for arguments in (
+            ["--help"],
+            ["datasets"],
+            ["ingest", "--dataset", "demo"],
+            ["pack", "--dataset", "demo"],
+            ["report"],
+        ):
             subprocess.run([corpus, *arguments], check=True, cwd=place, env=clean, stdout=subprocess.DEVNULL)
         imports = "import corpus.train.train, corpus.generate.sample"
         subprocess.run([python, "-c", imports], check=True, cwd=place, env=clean)
-        print(f"{wheel.name}: {len(names)} files, installs without extras, ingests and packs the built-in dataset")
+        print(
+            f"{wheel.name}: {len(names)} files, installs without extras, ingests, packs and shows the built-in dataset"
+        )
 
 
 if __name__ == "__main__":
