@@ -47,7 +47,7 @@ _DEMO_PROMPTS = ("我肚子痛了，要怎么办？", "潮汐")
 class Commands(click.Group):
     """Commands in the order in which they are used, not in that of the alphabet."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # as click calls it
         """The order of definition."""
         return list(self.commands)
 
@@ -696,7 +696,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = 2
     except (click.Abort, KeyboardInterrupt):
-        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)  # noqa: T201
+        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
         code = 130
     except CorpusError as error:
         console.failure(error)

@@ -39,7 +39,7 @@ class Console(Progress):
         self.end()
         self._pace = pace = Pace(label, total, unit)
         if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
-            from corpus.pipeline.bar import Bar  # noqa: PLC0415  # rich takes 60 ms, which `--help` should not pay
+            from corpus.pipeline.bar import Bar
 
             self._bar = Bar(label, total, unit, dropped=pace.dropped.total)
             self._bar.start()
@@ -70,7 +70,7 @@ class Console(Progress):
         if self._bar is not None:
             self._bar.say(lines)
         else:
-            print(lines, file=sys.stderr, flush=True)  # noqa: T201
+            print(lines, file=sys.stderr, flush=True)
 
     def _say_if(self, line: str | None) -> None:
         if line is not None:
@@ -107,7 +107,7 @@ def table(
     The first `left` columns are aligned to the left, the others to the right; those with the headings in `spare` go,
     the first one first, where there is no room.
     """
-    from corpus.pipeline.table import lay_out  # noqa: PLC0415  # loads rich
+    from corpus.pipeline.table import lay_out
 
     if title:
         line(title)
@@ -134,7 +134,7 @@ def _fitting(text: str, stream: IO[str]) -> str:
     text = _visible(text)
     if len(text) * 2 <= width:  # no character is wider than two columns
         return text
-    from corpus.pipeline.table import fold  # noqa: PLC0415  # loads rich
+    from corpus.pipeline.table import fold
 
     return "\n".join(piece for part in text.split("\n") for piece in fold(part, width))
 
@@ -149,8 +149,8 @@ def _finite(value: Any) -> Any:
 
 def marked(pieces: Sequence[tuple[str, str]]) -> None:
     """A text in which what is gone and what is new stand out: by colour on a terminal, by brackets elsewhere."""
-    from rich.console import Console as RichConsole  # noqa: PLC0415  # rich is slow to load, see `begin`
-    from rich.text import Text  # noqa: PLC0415  # the same
+    from rich.console import Console as RichConsole
+    from rich.text import Text
 
     screen = RichConsole(highlight=False, soft_wrap=True)
     brackets = {"gone": ("[-", "-]"), "new": ("{+", "+}")} if screen.no_color or not screen.is_terminal else {}
@@ -171,9 +171,9 @@ def _visible(text: str) -> str:
 
 def failure(error: CorpusError) -> None:
     """A named failure in one or two lines on standard error."""
-    print(_fitting(f"Error: {error.message}", sys.stderr), file=sys.stderr)  # noqa: T201
+    print(_fitting(f"Error: {error.message}", sys.stderr), file=sys.stderr)
     if error.hint:
-        print(_fitting(error.hint, sys.stderr), file=sys.stderr)  # noqa: T201
+        print(_fitting(error.hint, sys.stderr), file=sys.stderr)
 
 
 def size(count: float) -> str:

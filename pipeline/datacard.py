@@ -20,8 +20,10 @@ from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.workspace import LEDGER, ROWS, Ledger, Workspace, read_ledger, write_atomic
 
 CARD, CROISSANT = "README.md", "croissant.json"
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_LARGER = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (10**9, "100M<n<1B"))
+_SIZES = (
+    (1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"),
+)  # fmt: skip
 
 
 def run(workspace: Workspace, datasets: Sequence[str] = (), forms: Sequence[str] = tuple(ROWS)) -> list[Path]:
@@ -122,7 +124,7 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
         language=croissant.languages(manifest),
         **_licence(manifest),
         pretty_name=f"{manifest.title}, {_FORMS[form]}",
-        size_categories=[next((name for limit, name in _SIZES + _LARGER if rows < limit), "n>1T")],
+        size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1T")],
         task_categories=["text-generation"],
         tags=["corpus-zh", "chinese", "pre-tokenized", *(["conversational"] if form == "chat" else [])],
         configs=[

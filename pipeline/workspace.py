@@ -324,6 +324,17 @@ def _output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] 
     return found
 
 
+def json_lines(path: Path) -> list[Any]:
+    """The whole lines of a file of JSON Lines, none when there is no file; a line that was only half written is passed
+    over.
+    """
+    lines: list[Any] = []
+    for text in path.read_bytes().splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

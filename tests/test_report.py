@@ -130,19 +130,26 @@ def numbers(path: Path) -> dict[str, int]:
     return {own["data-key"]: int(own["data-n"] or "") for _, own in found if own.get("data-key")}  # type: ignore[misc]
 
 
+def check_figures(shown: dict[str, int], workspace: Workspace, name: str) -> int:
+    """The figures of a dataset are those of its ledgers; returns its records."""
+    documents, packed = read_ledger(workspace.documents(name)), read_ledger(workspace.packed(name))
+    assert documents
+    assert packed
+    assert shown[f"{name}.records"] == documents.counts["records"]
+    assert shown[f"{name}.documents"] == documents.counts["documents"]
+    assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
+    assert shown[f"text.{name}.rows"] == sum(split["rows"] for split in packed.counts["splits"].values())
+    assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
+    for split, counts in documents.counts["splits"].items():
+        assert shown[f"{name}.{split}.documents"] == counts
+    records: int = documents.counts["records"]
+    return records
+
+
 def test_figures_are_those_of_the_ledgers(filled: Workspace, path: Path) -> None:
     shown, total = numbers(path), 0
     for name in ("baike2018qa", "translation2019zh"):
-        documents, packed = read_ledger(filled.documents(name)), read_ledger(filled.packed(name))
-        assert documents
-        assert packed
-        assert shown[f"{name}.records"] == documents.counts["records"]
-        assert shown[f"{name}.documents"] == documents.counts["documents"]
-        assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
-        assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
-        for split, counts in documents.counts["splits"].items():
-            assert shown[f"{name}.{split}.documents"] == counts
-        total += documents.counts["records"]
+        total += check_figures(shown, filled, name)
     assert shown["total.records"] == total
     assert shown["baike2018qa.contaminated"] == 1
     found = read_ledger(filled.dedup)
@@ -466,14 +473,7 @@ def test_the_report_of_the_whole_sample(browser: Browser, whole: Workspace) -> N
     assert path.stat().st_size < 10_000_000
     shown, complaints = numbers(path), []
     for name in CORPORA:
-        documents, packed = read_ledger(whole.documents(name)), read_ledger(whole.packed(name))
-        assert documents
-        assert packed
-        assert shown[f"{name}.records"] == documents.counts["records"]
-        assert shown[f"{name}.documents"] == documents.counts["documents"]
-        assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
-        assert shown[f"text.{name}.rows"] == sum(split["rows"] for split in packed.counts["splits"].values())
-        assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
+        check_figures(shown, whole, name)
     context = browser.new_context(viewport={"width": 1100, "height": 900}, locale="en-US")
     context.set_default_timeout(120_000)
     tab = context.new_page()

@@ -37,6 +37,7 @@ from corpus.pipeline.workspace import (
     Ledger,
     changes,
     disk_errors,
+    json_lines,
     read_ledger,
     remove_leftovers,
     write_atomic,
@@ -105,7 +106,7 @@ class RunFolder:
             shutil.rmtree(self.saving, ignore_errors=True)
             self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
             for path in (self.metrics, self.samples):
-                kept = [line for line in _lines(path) if line["step"] <= step]
+                kept = [line for line in json_lines(path) if line["step"] <= step]
                 if kept or path == self.metrics:
                     write_atomic(path, b"".join(map(_line, kept)))
                 else:
@@ -123,7 +124,7 @@ class RunFolder:
 
     def history(self) -> list[dict[str, Any]]:
         """The whole lines of `metrics.jsonl`; what a killed run left of a last one is passed over."""
-        return _lines(self.metrics)
+        return json_lines(self.metrics)
 
     def keep_best(self, *, tokenizer: Path) -> None:
         """Let the model in `.saving/best` take the place of the best one so far."""
@@ -220,15 +221,6 @@ def saving_errors(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written: {text.splitlines()[0]}",
             hint="Look for a quota, a limit (ulimit -f) or a failing disk; a rerun goes on from the last checkpoint.",
         ) from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
-    if path.is_file():
-        for text in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
-    return lines
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ workspace is changed, so it can be made while another command works. Cost: some 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +133,13 @@ def _documents(shown: Sequence[Shown], place: str) -> dict[str, Any]:
         if characters > _MOST_SHOWN:
             break
         reasons = _reasons(each)
-        where = f"--document {_quoted(each.id)}" if each.state != "dropped" else f"--rejected {reasons[0]}"
+        where = f"--document {shlex.quote(each.id)}" if each.state != "dropped" else f"--rejected {reasons[0]}"
         entries.append(
             {
                 **{key: getattr(each, key) for key in _SHOWN},
                 "reasons": reasons,
                 "instead": each.state == "left-out" and reasons[0] in {EXACT, NEAR},
-                "command": f"corpus trace --dataset {each.dataset} {where} --workspace {_quoted(place)}",
+                "command": f"corpus trace --dataset {each.dataset} {where} --workspace {shlex.quote(place)}",
             }
         )
     return {"shown": entries, "reasons": sorted({reason for entry in entries for reason in entry["reasons"]})}
@@ -151,11 +152,6 @@ def _reasons(shown: Shown) -> list[str]:
     if shown.state == "changed":
         return [rule.removeprefix("mask ") for rule in shown.why.split(", ")]
     return [] if shown.state == "kept" else [shown.why.partition(":")[0]]
-
-
-def _quoted(text: str) -> str:
-    """A word of a POSIX shell."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
@@ -184,10 +180,11 @@ def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
 
 def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of each dataset and form: counts of all splits, and a few as strips."""
+    if model is None:
+        return
     forms: list[tuple[str, str, Any]] = [("text", each.name, each.splits) for each in found.datasets if each.slots]
     forms += [("chat", name, splits) for name, splits in found.chat.items()]
-    for form, name, splits in forms if model else ():
-        assert model is not None  # noqa: S101  # as the loop says
+    for form, name, splits in forms:
         keys = ("rows", "tokens", "padding", "cut_documents")
         counts = {key: sum(split.get(key, 0) for split in splits.values()) for key in keys}
         slots = counts["tokens"] + counts["padding"]

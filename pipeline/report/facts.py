@@ -6,7 +6,6 @@ Invariant: every figure is a ledger's own or a sum of such.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.exclude import REASON as EXCLUDED
-from corpus.pipeline.workspace import Ledger, Workspace, read_ledger
+from corpus.pipeline.workspace import Ledger, Workspace, json_lines, read_ledger
 
 _DRAWABLE = 1e30
 """From here on a figure is no point of a curve."""
@@ -124,10 +123,11 @@ def gather(workspace: Workspace) -> Facts:
     """
     dedup, decontaminate = read_ledger(workspace.dedup), read_ledger(workspace.decontaminate)
     tokenizer = read_ledger(workspace.tokenizer)
-    names = [name for name in manifests.DATASETS if name in workspace.finished("documents")]
+    found = {name: read_ledger(workspace.documents(name)) for name in manifests.DATASETS}
+    documents = {name: ledger for name, ledger in found.items() if ledger is not None}
     inputs = decontaminate.inputs if decontaminate else ()
     return Facts(
-        datasets=[_dataset(workspace, name, dedup, decontaminate) for name in names],
+        datasets=[_dataset(workspace, ledger, name, dedup, decontaminate) for name, ledger in documents.items()],
         pairs=dedup.counts["pairs"] if dedup else None,
         largest_clusters=dedup.counts["largest_clusters"] if dedup else (),
         contamination=decontaminate.counts["datasets"] if decontaminate else {},
@@ -143,11 +143,10 @@ def _splits(ledger: Ledger | None) -> Mapping[str, Mapping[str, int]]:
     return ledger.counts["splits"] if ledger else {}
 
 
-def _dataset(workspace: Workspace, name: str, dedup: Ledger | None, decontaminate: Ledger | None) -> Dataset:
-    manifest, ledger = manifests.load(name), read_ledger(workspace.documents(name))
-    packed = read_ledger(workspace.packed(name))
-    assert ledger is not None  # noqa: S101  # its name was found by it
-    counts = ledger.counts
+def _dataset(
+    workspace: Workspace, ledger: Ledger, name: str, dedup: Ledger | None, decontaminate: Ledger | None
+) -> Dataset:
+    manifest, packed, counts = manifests.load(name), read_ledger(workspace.packed(name)), ledger.counts
     splits: dict[str, dict[str, int]] = {
         split: {"documents": count, "characters": counts["characters"].get(split, 0)}
         for split, count in counts["splits"].items()
@@ -187,7 +186,7 @@ def _run(folder: Path) -> Run:
     seconds = timings.get("seconds") or 0
     return Run(
         name=folder.name.encode("utf-8", "replace").decode(), model=str(settings.get("model", "")), settings=settings,
-        counts=counts, history=_json_lines(folder / "metrics.jsonl"), samples=_json_lines(folder / "samples.jsonl"),
+        counts=counts, history=_lines(folder / "metrics.jsonl"), samples=_lines(folder / "samples.jsonl"),
         tokens_per_second=counts.get("tokens", 0) / seconds if seconds else 0.0, device=str(timings.get("device", "")),
     )  # fmt: skip
 
@@ -200,13 +199,10 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; a run that is at work may have written half of the last."""
-    found: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                value = json.loads(line)
-                if isinstance(value, dict) and isinstance(value.get("step"), int):
-                    found.append(value)
-    return found
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """What a run wrote down at its steps; nothing where it cannot be read."""
+    try:
+        values = json_lines(path)
+    except OSError:
+        return []
+    return [value for value in values if isinstance(value, dict) and isinstance(value.get("step"), int)]
