@@ -52,12 +52,22 @@ def save_tokenizer(folder: Path) -> int:
     return len(fast)
 
 
-def save_model(folder: Path, *, context: int = 32, **settings: Any) -> None:
-    """A random GPT-2 with uneven weights, so that its scores differ clearly from token to token."""
+def save_model(folder: Path, *, context: int = 32, ends: bool = True, **settings: Any) -> None:
+    """A random GPT-2 with uneven weights, so that its scores differ clearly from token to token.
+
+    Without `ends` the separator never comes, whatever the temperature and the seed.
+    """
     size = save_tokenizer(folder) + UNUSED_IDS
     torch.manual_seed(11)
     small = {"n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.4, "bos_token_id": 0, "eos_token_id": 0}
-    GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=context, **small | settings)).save_pretrained(folder)
+    more = settings if ends else settings | {"tie_word_embeddings": False}
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=context, **small | more))
+    if not ends:
+        with torch.no_grad():
+            network.transformer.ln_f.bias[0] = 100
+            network.lm_head.weight[:, 0] = 0
+            network.lm_head.weight[network.config.eos_token_id, 0] = -100
+    network.save_pretrained(folder)
 
 
 @functools.cache

@@ -190,8 +190,10 @@ def test_an_interrupted_file_goes_on_when_the_command_is_typed_again(workspace: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.jsonl", "p.txt", "whole.jsonl"]
 
 
-def test_a_chat_at_a_terminal(workspace: Path) -> None:
+def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
     """Ctrl-C stops the answer and nothing else, Ctrl-C at the prompt does nothing, Ctrl-D ends."""
+    workspace = tmp_path / "workspace"
+    save_model(workspace / "models" / "run", context=128, ends=False)
     command = [*SAMPLE, "--workspace", str(workspace), "--chat", "--seed", "1", "--max-new-tokens", "1000000"]
     ours, theirs = pty.openpty()
     chat = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
