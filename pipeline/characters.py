@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpus.pipeline import mojibake
+from corpus.pipeline.fold import ngram_hashes
 
 _OTHER, _HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST = range(7)
 SAMPLED_CHARACTERS = 192
@@ -24,17 +25,17 @@ _FACTORS = np.array([0x9E3779B1, 0x85EBCA77], dtype=np.uint32)
 _BITS = np.zeros((2, 128), dtype=np.uint64)
 _BITS[0, :64] = _BITS[1, 64:] = np.uint64(1) << np.arange(64, dtype=np.uint64)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
+_HASH = np.uint64(40)  # bits of a hash beside its owner
+_NEWLINE = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
     """Counts of texts: every array but `lost` is [texts] int64."""
 
-    lengths: np.ndarray
     han: np.ndarray
-    digits: np.ndarray
     signs: np.ndarray
-    """Punctuation and symbols."""
+    """Digits, punctuation and symbols."""
     visible: np.ndarray
     """All that is not blank."""
     lost: np.ndarray
@@ -43,10 +44,9 @@ class Counted:
     """Characters that repeat the one before and are not blank."""
 
 
-_FIRST = np.zeros(7, dtype=np.uint64)
-_FIRST[[_HAN, _DIGIT, _LOST_HAN]] = (1, 1 << 32, 1)  # a record has 2**24 bytes
-_SECOND = np.zeros(7, dtype=np.uint64)
-_SECOND[[_SIGN, _BLANK]] = (1, 1 << 32)
+_FIELD = 16  # bits; four counts share a 64-bit sum
+_PART = 1 << (_FIELD - 1)  # characters; no count of so many overflows into the next
+_HANS, _SIGNS, _BLANKS, _LOSTS = (1 << field * _FIELD for field in range(4))
 
 
 def codes_of(text: str) -> np.ndarray:
@@ -71,6 +71,15 @@ def _classes() -> np.ndarray:
     table[ord("〇")] = _HAN
     table[[ord(character) for character in f"锟拷烫屯{mojibake.strangers()}"]] = _LOST_HAN
     table[[ord(character) for character in "\ufffdïâÃ"]] = _LOST
+    return table
+
+
+@functools.cache
+def _fields() -> np.ndarray:
+    """[0x110000] uint64: what each character adds to the four counts that share a sum."""
+    fields = np.zeros(7, dtype=np.uint64)
+    fields[[_HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST]] = (_HANS, _SIGNS, _SIGNS, _BLANKS, _HANS | _LOSTS, _LOSTS)
+    table: np.ndarray = fields[_classes()]
     return table
 
 
@@ -103,6 +112,10 @@ class Joined:
     lengths: np.ndarray
     """[texts] int64: characters of each, without the newline."""
 
+    def owners(self, places: np.ndarray) -> np.ndarray:
+        """[places] int64: which text each place in `codes` belongs to."""
+        return np.asarray(np.searchsorted(self.starts, places, side="right") - 1)
+
 
 def join(texts: Sequence[str]) -> Joined:
     """Texts, at least one, as one array."""
@@ -114,19 +127,21 @@ def join(texts: Sequence[str]) -> Joined:
 def count(joined: Joined) -> Counted:
     """Counts of all texts."""
     codes, starts = joined.codes, joined.starts
-    classes = _classes()[codes]
-    first, second = (np.add.reduceat(weights[classes], starts) for weights in (_FIRST, _SECOND))
-    same = np.zeros(len(codes), dtype=np.uint8)
-    same[1:] = (codes[1:] == codes[:-1]) & (classes[1:] != _BLANK)
-    blanks = (second >> np.uint64(32)).astype(np.int64) - 1  # the newline after the text
+    parts = starts if joined.lengths.max() < _PART else np.union1d(starts, np.arange(0, len(codes), _PART))
+    sums = np.add.reduceat(_fields()[codes], parts)
+    firsts = np.searchsorted(parts, starts)
+    han, signs, blanks, lost = (
+        np.add.reduceat(sums >> np.uint64(field * _FIELD) & np.uint64((1 << _FIELD) - 1), firsts).astype(np.int64)
+        for field in range(4)
+    )
+    same = np.flatnonzero(codes[1:] == codes[:-1]) + 1
+    same = same[_classes()[codes[same]] != _BLANK]
     return Counted(
-        lengths=joined.lengths,
-        han=(first & np.uint64(0xFFFFFFFF)).astype(np.int64),
-        digits=(first >> np.uint64(32)).astype(np.int64),
-        signs=(second & np.uint64(0xFFFFFFFF)).astype(np.int64),
-        visible=joined.lengths - blanks,
-        lost=np.maximum.reduceat(classes, starts) >= _LOST_HAN,
-        runs=np.add.reduceat(same, starts, dtype=np.int64),
+        han=han,
+        signs=signs,
+        visible=joined.lengths - blanks + 1,  # without the newline after the text
+        lost=lost > 0,
+        runs=np.bincount(joined.owners(same), minlength=len(starts)),
     )
 
 
@@ -140,25 +155,58 @@ def different(joined: Joined) -> np.ndarray:
     return np.asarray(sum(np.bitwise_count(half).astype(np.int64) for half in halves))
 
 
-def may_repeat(texts: Sequence[str], span: int, share: float) -> np.ndarray:
+def may_repeat(joined: Joined, span: int, share: float) -> np.ndarray:
     """[texts] bool: which texts may have more than `share` of their spans of `span` characters repeated.
 
     Looks at about a sixteenth of the spans, those that begin with certain pairs of characters; meant for texts of
     SAMPLED_CHARACTERS and more.
     """
-    joined = join(texts)
     codes = joined.codes
     pairs = codes[:-span] * _FACTORS[0] + codes[1 : 1 - span] * _FACTORS[1]
     sampled = np.flatnonzero(pairs < np.uint32((1 << 32) // _SAMPLE))
-    owners = np.searchsorted(joined.starts, sampled, side="right") - 1
+    owners = joined.owners(sampled)
     whole = sampled + span <= (joined.starts + joined.lengths)[owners]
     sampled, owners = sampled[whole], owners[whole]
     hashes = np.zeros(len(sampled), dtype=np.uint64)
     for offset in range(span):
-        hashes = hashes * _BASE + codes[sampled + offset]
-    order = np.lexsort((hashes, owners))
-    again = (np.diff(hashes[order]) == 0) & (np.diff(owners[order]) == 0)
-    total = np.bincount(owners, minlength=len(texts))
-    repeated = np.bincount(owners[order][1:][again], minlength=len(texts))
+        hashes = (hashes + codes[sampled + offset]) * _BASE
+    keys = np.sort(_keys(hashes, owners))
+    again = keys[1:][keys[1:] == keys[:-1]] >> _HASH
+    total = np.bincount(owners, minlength=len(joined.lengths))
+    repeated = np.bincount(again.astype(np.int64), minlength=len(joined.lengths))
     few = total < joined.lengths / (2 * _SAMPLE)  # a repeated phrase can hide between the samples
     return np.asarray(few | (repeated > (share - 0.2) * total))
+
+
+def repeated_spans(text: str, span: int) -> int:
+    """At least as many spans as stand in a text again: those of the same hash count as one."""
+    hashes = np.sort(ngram_hashes(codes_of(text), span))
+    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
+
+
+def may_repeat_lines(joined: Joined, fewest: int, share: float) -> np.ndarray:
+    """[texts] bool: which texts of `fewest` lines or more may have over `share` of their characters in repeated ones.
+
+    Lines of one length with the same characters at four places count as one.
+    """
+    codes, texts = joined.codes, len(joined.lengths)
+    ends = np.flatnonzero(codes == _NEWLINE)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths, owners = ends - starts, joined.owners(starts)
+    lines = np.bincount(owners, minlength=texts)
+    of_many = (lines >= fewest)[owners]
+    starts, ends, lengths, owners = starts[of_many], ends[of_many], lengths[of_many], owners[of_many]
+    hashes = lengths.astype(np.uint64)
+    for place in (starts, starts + lengths // 3, starts + 2 * lengths // 3, ends - (lengths > 0)):
+        hashes = (hashes + codes[place]) * _BASE
+    keys = _keys(hashes, owners)
+    order = np.argsort(keys)
+    again = order[1:][np.diff(keys[order]) == 0]
+    repeated = np.bincount(owners[again], weights=lengths[again], minlength=texts)
+    return np.asarray(repeated > share * (joined.lengths - lines + 1))
+
+
+def _keys(hashes: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """[hashes] uint64: the owner above the high bits of a hash; equal for what may be equal in one text."""
+    keys: np.ndarray = owners.astype(np.uint64) << _HASH | hashes >> (np.uint64(64) - _HASH)
+    return keys

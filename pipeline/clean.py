@@ -23,6 +23,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -73,11 +74,15 @@ _ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag;
     r"|(?i:allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open"
     r"|reversed|selected))){0,40}+"
 )
-_MARKUP = re.compile(
-    rf"[<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)"  # code that was marked as code is content
-    rf"|(?<=<)(?:!--(?:(?!<!--)[^{SEAM}]){{0,4000}}?-->"
-    rf"|(?P<end>/?)(?P<tag>{_one_of(_TAGS)}|{_one_of(map(str.upper, _TAGS))}){_ATTRIBUTES}{_GAP}{{0,20}}/?>))"
+_TAG_BODY = (
+    rf"(?:!--(?:(?!<!--)[^{SEAM}]){{0,4000}}?-->"
+    rf"|(/?)({_one_of(_TAGS)}|{_one_of(map(str.upper, _TAGS))}){_ATTRIBUTES}{_GAP}{{0,20}}/?>)"
 )
+_TAG = re.compile(f"(<{_TAG_BODY})")
+_MARKUP = re.compile(  # code that was marked as code is content
+    rf"([<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)|(?<=<){_TAG_BODY}))"
+)
+_TAG_STEP = 4  # both split a text into what stands before, the whole tag or code, the slash of its end, its name
 _BLOCKS = frozenset(_BLOCK_TAGS.split("|"))
 _LEAVES = {
     written: "\n" if tag in _BLOCKS else ""
@@ -183,7 +188,7 @@ def strip_tags(text: str) -> str:
     """Known HTML and wiki tags go, block tags leaving a line break; `List<String>` and code in backticks are
     content.
     """
-    return _MARKUP.sub(_markup, _drop_unseen(text))
+    return SEAM.join(list(map(_without_tags, _drop_unseen(text).split(SEAM))))
 
 
 def strip_invisible(text: str) -> str:
@@ -251,10 +256,13 @@ def collapse_blanks(text: str) -> str:
     """
     codes = np.frombuffer(f"{SEAM}{text}{SEAM}".encode("utf-32-le", "surrogatepass"), dtype="<u4")
     blank = _is_blank()[codes]
-    edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
-    starts, ends = edges[::2], edges[1::2]
+    first, last = blank[1:-1] & ~blank[:-2], blank[1:-1] & ~blank[2:]
+    first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # one between words is as it should be
+    starts = np.flatnonzero(first) + 1
     if len(starts) == 0:
         return text
+    ends = np.flatnonzero(last) + 2
+    ends = ends[np.searchsorted(ends, starts, side="right")]
     lone = (ends - starts == 1) & (codes[starts] == ord(" "))
     before_newline, before_seam = codes[ends] == ord("\n"), codes[ends] == ord(SEAM)
     after_break = (codes[starts - 1] == ord("\n")) | (codes[starts - 1] == ord(SEAM))
@@ -355,9 +363,11 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     """Many texts through the table, repeated for those that changed until nothing does."""
     cleaned = Cleaned(list(texts))
     pending: Sequence[int] = range(len(cleaned.texts))
+    content: list[set[int]] = [set() for _ in table.rules]  # for each rule the texts that it leaves as they are
     for turn in range(2 * _PASSES):
         if turn == _PASSES:
             _disarm(cleaned, pending)
+            content = [set() for _ in table.rules]
         buckets: list[list[int]] = [[] for _ in table.rules]
         for index, called in _called(cleaned.texts, pending, table):
             left = called
@@ -366,9 +376,15 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
                 buckets[lowest.bit_length() - 1].append(index)
                 left ^= lowest
         dirty: set[int] = set()
-        for rule, bucket in zip(table.rules, buckets, strict=True):
-            if bucket:
-                _apply(rule, cleaned, bucket, dirty)
+        for position, (rule, bucket) in enumerate(zip(table.rules, buckets, strict=True)):
+            left_over = [index for index in bucket if index not in content[position]]
+            if left_over:
+                changed = _apply(rule, cleaned, left_over, dirty)
+                content[position].update(left_over)
+                for other in content:
+                    other.difference_update(changed)
+                if rule.apply is collapse_blanks:  # which finds nothing to do in what it gives
+                    content[position].update(changed)
         if not dirty:
             break
         pending = sorted(dirty)
@@ -385,10 +401,10 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
     looked_at = [texts[index] for index in pending]
     joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
     flags = table.flags[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
-    marked = np.flatnonzero(flags >= 1 << _KIND_SHIFT)
-    first = np.flatnonzero(np.diff(marked) == 1)
-    kinds = (flags[marked] >> _KIND_SHIFT).astype(np.uint8)
-    flags[marked[first]] |= table.pairs[kinds[first] << 3 | kinds[first + 1]]
+    marks = flags >= 1 << _KIND_SHIFT
+    first = np.flatnonzero(marks[1:] & marks[:-1])
+    kinds, next_kinds = flags[first] >> _KIND_SHIFT, flags[first + 1] >> _KIND_SHIFT
+    flags[first] |= table.pairs[kinds << 3 | next_kinds]
     ends = np.cumsum(np.fromiter(map(len, looked_at), dtype=np.int64, count=len(looked_at)) + 1)
     called = np.bitwise_or.reduceat(flags, np.concatenate(([0], ends[:-1]))) & ((1 << _KIND_SHIFT) - 1)
     if joined.count(SEAM) > len(looked_at) + 1:
@@ -403,8 +419,8 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
             yield pending[position], bits & _RULE_BITS
 
 
-def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int]) -> None:
-    """Apply one rule to the texts that call for it, as one string."""
+def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int]) -> list[int]:
+    """Apply one rule to the texts that call for it, as one string; those that it changed."""
     texts = cleaned.texts
     before = [texts[index] for index in bucket]
     joined = SEAM.join(before)
@@ -420,9 +436,9 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int])
         for index, new in zip(bucket, after, strict=True):
             texts[index] = new
         cleaned.changed.setdefault(rule.name, set()).update(changed)
-        if rule.apply is collapse_lines:  # to take newlines away brings a tag under its bound, and nothing else about
-            changed = [index for index in changed if "<" in texts[index]]
-        dirty.update(changed)
+        # to take newlines away brings a tag under its bound, and nothing else about
+        dirty.update([index for index in changed if "<" in texts[index]] if rule.apply is collapse_lines else changed)
+    return changed
 
 
 def _basic(test: Callable[[str], object]) -> list[str]:
@@ -456,22 +472,29 @@ def _character(match: re.Match[str]) -> str:
     return match[0]
 
 
-def _markup(match: re.Match[str]) -> str:
-    """What a tag leaves behind."""
-    tag = match["tag"]
-    left = _LEAVES.get(tag)
-    if left is not None:
-        return left
-    found = match[0]
+def _without_tags(text: str) -> str:
+    """One text without tags; `split` takes it apart in one go, where `sub` would call back for every tag."""
+    found = (_MARKUP if "`" in text else _TAG).split(text)
+    kept: list[Any] = [None] * (len(found) // 2 + 1)
+    kept[::2] = found[::_TAG_STEP]
+    kept[1::2] = leaves = list(map(_LEAVES.get, found[3::_TAG_STEP]))
+    if None in leaves:
+        for index in [index for index, leaf in enumerate(leaves) if leaf is None]:
+            last, whole, end, tag = found[_TAG_STEP * index : _TAG_STEP * (index + 1)]
+            kept[2 * index + 1] = _leaf(whole, end, tag, last[-1:] or (">" if index else ""))
+    return "".join(kept)
+
+
+def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
+    """What is left of a tag or code that leaves more than most do, after the character before it."""
     if tag is None:
-        return found if found[0] == "`" else ""
-    before = match.string[match.start() - 1 : match.start()]
-    if len(tag) == 1 and not match["end"] and before.isascii() and before.isalnum():
-        return found  # `Class<S>`
+        return whole if whole[0] == "`" else ""
+    if len(tag) == 1 and not end and before.isascii() and before.isalnum():
+        return whole  # `Class<S>`
     name = tag.lower()
     if name == "rt":  # the reading beside a word
-        return "）" if match["end"] else "（"
-    if name == "sup" and not match["end"] and before.isascii() and (before.isalnum() or before == ")"):
+        return "）" if end else "（"
+    if name == "sup" and not end and before.isascii() and (before.isalnum() or before == ")"):
         return "^"  # 10<sup>5</sup> is not 105
     return "\n" if name in _BLOCKS else ""
 

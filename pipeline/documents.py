@@ -150,6 +150,10 @@ class _Columns:
         for column, value in zip(self.columns, values, strict=True):
             column.append(value)
 
+    def extend(self, *many: Sequence[Any]) -> None:
+        for column, values in zip(self.columns, many, strict=True):
+            column.extend(values)
+
     def table(self) -> pa.Table:
         arrays = [pa.array(column, field.type) for column, field in zip(self.columns, self.schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=self.schema)
@@ -186,20 +190,38 @@ class _Maker:
         self._clean(parsed)
         rejects = [*too_large, *parsed.rejects]
         documents = self._composed(parsed)
-        for index, (document, verdict) in enumerate(zip(documents, judge_all(documents, self.limits), strict=True)):
-            offset = parsed.offsets[index]
-            name = f"{parsed.names[index]}@{self.file.tail}:{offset}"
-            if verdict is not None:
-                rejects.append(Reject(offset, verdict[0], verdict[1], parsed.raws[index], name))
-                continue
-            text = document.text
-            split = self.file.split if self.file.split != "hash" else self._split(name)
-            kept.append(name, text, document.prompt_length, split, self.file.path, offset, parsed.metas[index])
-            kept.characters += len(text)
-            self.counts.documents[split] += 1
-            self.counts.characters[split] += len(text)
+        names = [f"{name}@{self.file.tail}:{at}" for name, at in zip(parsed.names, parsed.offsets, strict=True)]
+        good: list[int] = []
+        for index, verdict in enumerate(judge_all(documents, self.limits)):
+            if verdict is None:
+                good.append(index)
+            else:
+                rejects.append(Reject(parsed.offsets[index], *verdict, parsed.raws[index], names[index]))
+        self._keep(good, names, documents, parsed, kept)
         for reject in sorted(rejects, key=lambda reject: reject.offset):
             self._drop(reject, dropped)
+
+    def _keep(
+        self, good: Sequence[int], names: Sequence[str], documents: Sequence[Document], parsed: Parsed, kept: _Columns
+    ) -> None:
+        """Add the good ones of a block's documents."""
+        names = [names[index] for index in good]
+        texts = [documents[index].text for index in good]
+        lengths = list(map(len, texts))
+        splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
+        kept.extend(
+            names,
+            texts,
+            [documents[index].prompt_length for index in good],
+            splits,
+            [self.file.path] * len(good),
+            [parsed.offsets[index] for index in good],
+            [parsed.metas[index] for index in good],
+        )
+        kept.characters += sum(lengths)
+        for split, length in zip(splits, lengths, strict=True):
+            self.counts.characters[split] += length
+        self.counts.documents.update(splits)
 
     def one(self, raw: bytes) -> tuple[str, Document]:
         """A record's fields put together as they came, and its document."""
@@ -212,12 +234,8 @@ class _Maker:
 
     def _composed(self, parsed: Parsed) -> list[Document]:
         """The records' documents, from their cleaned parts."""
-        documents: list[Document] = []
-        for first in range(0, len(parsed.texts), self.width):
-            parts = parsed.texts[first : first + self.width]
-            text, prompt_length = self.compose(parts)
-            documents.append(Document(text, prompt_length, self.form, parts))
-        return documents
+        records = zip(*[iter(parsed.texts)] * self.width, strict=True)
+        return [Document(*self.compose(parts), self.form, parts) for parts in records]
 
     def _clean(self, parsed: Parsed) -> None:
         cleaned = clean_all(parsed.texts, self.rules)
@@ -236,15 +254,21 @@ class _Maker:
             self.counts.masked.update(masked.counts)
 
     def _trim(self, texts: list[str]) -> set[int]:
-        """Cut the lines that frame the last part of each record; what is left is cleaned once more."""
+        """Cut the lines that frame the last part of each record; what is left is as clean as it was.
+
+        Of all that the rules look at only code is marked across the end of a line.
+        """
         changed: list[int] = []
+        with_code: list[int] = []
         for position in range(self.width - 1, len(texts), self.width):
-            trimmed = trim(texts[position])
-            if trimmed != texts[position]:
-                texts[position] = trimmed
+            text = texts[position]
+            trimmed = trim(text)
+            if trimmed != text:
+                texts[position] = trimmed.strip()
                 changed.append(position)
-        again = clean_all([texts[position] for position in changed], self.rules)
-        for position, text in zip(changed, again.texts, strict=True):
+                if "`" in text:
+                    with_code.append(position)
+        for position, text in zip(with_code, clean_all([texts[at] for at in with_code], self.rules).texts, strict=True):
             texts[position] = text
         return set(changed)
 

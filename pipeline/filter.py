@@ -10,9 +10,11 @@ Cost: a table lookup and some sums a character; the rules themselves run on one 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,8 +79,7 @@ class Limits:
     """Rules that are switched off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A document before it is kept."""
 
     text: str
@@ -143,6 +144,8 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:
     """
     text = document.text
     spans = len(text) - SPAN + 1
+    if characters.repeated_spans(text, SPAN) <= MAX_REPEATED_SPANS * spans:
+        return None
     if not _may_repeat_spans([text], characters.join([text]), document.form)[0]:
         return None
     again = spans - len({text[start : start + SPAN] for start in range(spans)})
@@ -250,7 +253,7 @@ def swapped(sides: Sequence[str]) -> list[int]:
         return []
     counted = characters.count(characters.join(sides))
     han, visible = counted.han, counted.visible
-    letters = visible - han - counted.digits - counted.signs
+    letters = visible - han - counted.signs
     wrong = (han[::2] > 0.5 * visible[::2]) & (han[1::2] == 0) & (letters[1::2] > 0)
     return (2 * np.flatnonzero(wrong & (np.minimum(visible[::2], visible[1::2]) >= MIN_SIDE))).tolist()
 
@@ -262,21 +265,20 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
     """[documents] uint32: which rules may drop a document, as bits by their position in RULES."""
     texts = [document.text for document in documents]
     joined = characters.join(texts)
-    counted = characters.count(joined)
-    long_enough = counted.lengths >= MIN_REPEATED
+    lengths, counted = joined.lengths, characters.count(joined)
     form = documents[0].form
     may: dict[Rule, np.ndarray] = {
-        empty: counted.lengths <= np.fromiter((each.prompt_length for each in documents), np.int64, len(documents)),
-        too_short: counted.lengths < limits.min_length,
+        empty: lengths <= np.fromiter((each.prompt_length for each in documents), np.int64, len(documents)),
+        too_short: lengths < limits.min_length,
         broken_encoding: counted.lost,
-        repeated_characters: long_enough & (counted.runs > MAX_RUNS * counted.lengths),
+        repeated_characters: (lengths >= MIN_REPEATED) & (counted.runs > MAX_RUNS * lengths),
         repeated_spans: _may_repeat_spans(texts, joined, form),
-        repeated_lines: np.fromiter((text.count("\n") >= MIN_LINES - 1 for text in texts), np.bool_, len(texts)),
-        mostly_signs: counted.digits + counted.signs > MAX_SIGNS * counted.visible,
+        repeated_lines: characters.may_repeat_lines(joined, MIN_LINES, MAX_REPEATED_LINES),
+        mostly_signs: counted.signs > MAX_SIGNS * counted.visible,
         little_han: counted.han < limits.min_han * np.maximum(1, counted.visible),
     }
     if limits.adverts:
-        may[advert] = _may_advertise(texts)
+        may[advert] = _may_advertise(texts, joined)
     if form == "translation":
         may[untranslated] = may[unlike_pair] = _unlike_sides(documents)
     else:
@@ -289,9 +291,10 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
 
 def _unlike_sides(documents: Sequence[Document]) -> np.ndarray:
     """[documents] bool: which translations a rule that compares the two sides may drop."""
-    counted = characters.count(characters.join([part for document in documents for part in document.parts]))
+    joined = characters.join([part for document in documents for part in document.parts])
+    counted = characters.count(joined)
     source, target = slice(0, None, 2), slice(1, None, 2)
-    lengths, han, visible = counted.lengths, counted.han, counted.visible
+    lengths, han, visible = joined.lengths, counted.han, counted.visible
     ratio = lengths[source] / np.maximum(1, lengths[target])
     odd = (ratio < PAIR_RATIO[0]) | (ratio > PAIR_RATIO[1]) | (han[source] > 0.5 * visible[source])
     return np.asarray(odd | (han[target] < MIN_PAIR_HAN * visible[target]))
@@ -299,32 +302,49 @@ def _unlike_sides(documents: Sequence[Document]) -> np.ndarray:
 
 def _may_repeat_spans(texts: Sequence[str], joined: characters.Joined, form: str) -> np.ndarray:
     """[texts] bool: which texts may have too many repeated spans; a short one of many different characters has not."""
+    long = joined.lengths >= characters.SAMPLED_CHARACTERS
+    may = characters.may_repeat(joined, SPAN, MAX_REPEATED_SPANS) & long if long.any() else np.zeros_like(long)
+    short = np.flatnonzero((joined.lengths >= MIN_REPEATED) & ~long)
+    if form != "translation" and len(short):
+        few = characters.different(characters.join([texts[index] for index in short.tolist()]))
+        may[short] = few <= (1 - MAX_REPEATED_SPANS) * joined.lengths[short] + SPAN
+    return np.asarray(may)
+
+
+def _may_advertise(texts: Sequence[str], joined: characters.Joined) -> np.ndarray:
+    """[texts] bool: which texts are short and hold several of the phrases, which their first two characters tell."""
+    by_beginning, table = _beginnings()
+    begun = np.flatnonzero(table[_pairs(joined.codes)])
+    owners = joined.owners(begun)
+    begun, owners = (array[joined.lengths[owners] <= LONGEST_ADVERT] for array in (begun, owners))
+    found: dict[int, set[str]] = {}
+    for owner, place in zip(owners.tolist(), (begun - joined.starts[owners]).tolist(), strict=True):
+        text = texts[owner]
+        for phrase in by_beginning.get(text[place : place + 2], ()):
+            if text.startswith(phrase, place):
+                found.setdefault(owner, set()).add(phrase)
     may = np.zeros(len(texts), dtype=np.bool_)
-    if form != "translation":
-        few = characters.different(joined) <= (1 - MAX_REPEATED_SPANS) * joined.lengths + SPAN
-        may |= few & (joined.lengths >= MIN_REPEATED)
-    long = np.flatnonzero(joined.lengths >= characters.SAMPLED_CHARACTERS).tolist()
-    if long:
-        may[long] = characters.may_repeat([texts[index] for index in long], SPAN, MAX_REPEATED_SPANS)
+    may[[owner for owner, phrases in found.items() if len(phrases) >= MIN_ADVERT]] = True
     return may
 
 
-def _may_advertise(texts: Sequence[str]) -> np.ndarray:
-    """[texts] bool: which texts are short and hold several of the phrases."""
-    short = [index for index, text in enumerate(texts) if len(text) <= LONGEST_ADVERT]
-    joined = "\n".join([texts[index] for index in short])
-    starts = np.cumsum([0, *(len(texts[index]) + 1 for index in short)])
-    found = np.zeros(len(texts), dtype=np.int64)
+@functools.cache
+def _beginnings() -> tuple[dict[str, list[str]], np.ndarray]:
+    """The phrases of advertisements by their first two characters, and [65536] bool: which pairs begin one."""
+    phrases: dict[str, list[str]] = {}
     for phrase in _ADVERT:
-        places: list[int] = []
-        place = joined.find(phrase)
-        while place >= 0:
-            places.append(place)
-            place = joined.find(phrase, place + len(phrase))
-        if places:
-            owners = np.unique(np.searchsorted(starts, places, side="right") - 1)
-            found[[short[owner] for owner in owners]] += 1
-    return found >= MIN_ADVERT
+        phrases.setdefault(phrase[:2], []).append(phrase)
+    table = np.zeros(1 << 16, dtype=np.bool_)
+    for beginning in phrases:
+        table[_pairs(characters.codes_of(beginning))] = True
+    return phrases, table
+
+
+def _pairs(codes: np.ndarray) -> np.ndarray:
+    """[characters - 1] uint32: 16 bits that a character and its neighbour give."""
+    mixed: np.ndarray = codes[:-1] * np.uint32(0x9E3779B1) + codes[1:] * np.uint32(0x85EBCA77)
+    mixed >>= np.uint32(16)
+    return mixed
 
 
 def _odd_form(document: Document) -> bool:
@@ -332,7 +352,8 @@ def _odd_form(document: Document) -> bool:
     parts = document.parts
     if document.form == "article":
         return len(parts) > 1 and len(_below_title(parts)) < MIN_BODY
-    return bool(_alike(parts))
+    alike = _alike(parts)
+    return bool(alike) and _first_letter(parts[-1]) in map(_first_letter, alike)
 
 
 def _below_title(parts: Sequence[str]) -> str:
@@ -343,6 +364,8 @@ def _below_title(parts: Sequence[str]) -> str:
 def _alike(parts: Sequence[str]) -> list[str]:
     """The parts of a question, or all of it, that are about as long as its answer."""
     *questions, answer = parts
+    if len(answer) > sum(map(len, questions)) + _ECHO_LENGTH:
+        return []
     low, high = len(answer) - _ECHO_LENGTH, len(answer) + _ECHO_LENGTH
     found = [part for part in questions if low <= len(part) <= high]
     return [*found, "".join(questions)] if low <= sum(map(len, questions)) <= high else found
@@ -350,6 +373,10 @@ def _alike(parts: Sequence[str]) -> list[str]:
 
 def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text)).casefold()
+
+
+def _first_letter(text: str) -> str:
+    return next(filter(str.isalnum, text), "").casefold()[:1]  # of `ß`, which is `ss`, too
 
 
 def _over(count: int, of: int, limit: float, what: str) -> str | None:

@@ -72,6 +72,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
     get = _getter(strict)
     types = tuple(shape.fields[name] for name in strict)
     text_parts = tuple((part, part in optional) for part in parts)
+    strings = [str] * len(parts)
 
     def parse(records: Sequence[tuple[int, bytes]]) -> Parsed:
         parsed = Parsed()
@@ -90,7 +91,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
                 parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
                 continue
             texts = [record.pop(part, None) if loose else record.pop(part) for part, loose in text_parts]
-            if not all(type(text) is str for text in texts):
+            if list(map(type, texts)) != strings:
                 odd = next(
                     (index for index, text in enumerate(texts) if text is not None and type(text) is not str), None
                 )
@@ -105,7 +106,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
                 parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
                 continue
             parsed.offsets.append(offset)
-            parsed.names.append("-".join(str(record[name]) for name in shape.id_fields))
+            parsed.names.append("-".join([str(record[name]) for name in shape.id_fields]))
             parsed.texts.extend(texts)
             parsed.metas.append(meta)
             parsed.raws.append(raw)
@@ -140,7 +141,7 @@ def translation_prompt(english: str) -> str:
     >>> translation_prompt("It rains.")
     'translate english to chinese, It rains., '
     """
-    return f"{TRANSLATE}{' '.join(english.split())}, "
+    return f"{TRANSLATE}{_on_one_line(english)}, "
 
 
 def _article(parts: Sequence[str]) -> tuple[str, int]:
@@ -169,9 +170,15 @@ def _question(parts: Sequence[str]) -> tuple[str, int]:
 
 
 def _translation(parts: Sequence[str]) -> tuple[str, int]:
-    source, target = (" ".join(part.split()) for part in parts)
+    source, target = map(_on_one_line, parts)
     prompt = translation_prompt(source)
     return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
+
+
+def _on_one_line(text: str) -> str:
+    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:  # no blank but spaces is printable
+        return text
+    return " ".join(text.split())
 
 
 def is_memory_error(error: orjson.JSONDecodeError) -> bool:
@@ -214,8 +221,11 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _may_repeat(raw: bytes, keys: int) -> bool:
-    """Whether more keys stand there than the record has: a colon follows each, at once or after blanks."""
-    return raw.count(b'":') > keys or any(blank in raw for blank in (b" :", b"\t:", b"\r:", b"\n:"))
+    """Whether more keys stand there than the record has: a colon follows each, at once or after blanks.
+
+    Of the four blanks only the space stands raw in strings, so only there the colon behind it tells more.
+    """
+    return raw.count(b'":') > keys or b" :" in raw or b"\t" in raw or b"\r" in raw or b"\n" in raw
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:

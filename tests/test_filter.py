@@ -201,6 +201,7 @@ def batches(draw: st.DrawFn) -> list[Document]:
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(batches(), LIMITS)
 @example([article("")], Limits(min_length=0))
+@example([document("baike2018qa", ["ßßß", "", "ssssss"])], Limits(min_length=0))
 @example([article("鍦閽钁" * 9), article("哈" * 25), article("清早" * 99)], Limits(min_length=0, min_han=0.1))
 def test_judge_all_is_judge(documents: list[Document], limits: Limits) -> None:
     assert judge_all(documents, limits) == [judge(each, limits) for each in documents]

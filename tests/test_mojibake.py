@@ -147,6 +147,14 @@ def test_repair_is_idempotent(text: str) -> None:
     assert repair(once) == once
 
 
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(damaged())
+@example("ä½\xa0å¥½ä¸–ç•Œ")
+def test_the_quick_look_misses_no_run(text: str) -> None:
+    if any(pattern.search(text) for pattern, _, _ in module._patterns()):
+        assert module._may_hold_run(text)
+
+
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.lists(damaged(), max_size=5), st.sampled_from(["\n", SEAM]))
 @example([RAGGED, "浣犲ソ涓栫晫", RAGGED], "\n")

@@ -12,8 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import trim as module
+from corpus.pipeline.clean import clean, rules
+from corpus.pipeline.documents import rebuild
+from corpus.pipeline.manifest import load
+from corpus.pipeline.read import File
 from corpus.pipeline.trim import LONGEST_LINE, is_frame, trim
 
+RULES = rules(simplify=True, brackets=True)
 GOLDEN = Path(__file__).parent / "golden" / "trim.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").split("\n") if line]
 
@@ -98,6 +103,58 @@ def test_any_text_is_trimmed_once_and_for_all(text: str) -> None:
     assert trim(trimmed) == trimmed
     assert trimmed in text
     assert f"\n{trimmed}\n" in f"\n{text}\n"
+
+
+MARKED_UP = [
+    *(
+        "<b>粗",
+        "</b>",
+        "<script>",
+        "x</script>",
+        "<!-- 注",
+        "注 -->",
+        '<a href="x"',
+        ">链接</a>",
+        "&am",
+        "p;lt;",
+        "&amp",
+    ),
+    *(
+        "（",
+        "，）",
+        "後來他們學會了",
+        "浣犲ソ",
+        "涓栫晫",
+        "e",
+        "\u0301",
+        "    缩进",
+        "\u3000首行",
+        "行末  ",
+        "ＡＢ",
+        "\x1e",
+        "\r",
+    ),
+]
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([*CONTENT, *FRAMES, *WEAK, *MARKED_UP, "", ""]), max_size=14).map("\n".join))
+@example("来源：河东晚报\n    缩进\n雨停了。")
+def test_what_is_left_of_a_clean_text_is_clean(text: str) -> None:
+    """So ingest need not clean it once more, but for blanks at its ends."""
+    left = trim(clean(text, RULES))
+    assert clean(left, RULES) == left.strip()
+
+
+def test_what_a_cut_leaves_without_its_fence_is_cleaned_again() -> None:
+    record = {"title": "雨停了", "content": "来源：```河东晚报\n<b>船家把灯挂在船头</b>\n```\n对岸有人喊了一声。"}
+    manifest = load("news2016zh")
+    file = File(
+        container="x", codec="plain", path="x", tail="x", split="train", shape=manifest.members[0].shape,
+        layout="lines", bytes=0,
+    )  # fmt: skip
+    raw = json.dumps(record | dict.fromkeys(("news_id", "keywords", "desc", "source", "time"), "1")).encode()
+    assert rebuild(manifest, file, raw).text == "雨停了\n\n船家把灯挂在船头\n```\n对岸有人喊了一声。"
 
 
 def test_the_lines_of_the_properties_are_what_they_are_called() -> None:
