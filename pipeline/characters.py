@@ -54,6 +54,12 @@ def codes_of(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
+def pair_hashes(codes: np.ndarray) -> np.ndarray:
+    """[characters - 1] uint32: a hash of every character and its neighbour."""
+    hashes: np.ndarray = codes[:-1] * _FACTORS[0] + codes[1:] * _FACTORS[1]
+    return hashes
+
+
 @functools.cache
 def _classes() -> np.ndarray:
     """[0x110000] uint8: what each character counts as."""
@@ -162,8 +168,7 @@ def may_repeat(joined: Joined, span: int, share: float) -> np.ndarray:
     SAMPLED_CHARACTERS and more.
     """
     codes = joined.codes
-    pairs = codes[:-span] * _FACTORS[0] + codes[1 : 1 - span] * _FACTORS[1]
-    sampled = np.flatnonzero(pairs < np.uint32((1 << 32) // _SAMPLE))
+    sampled = np.flatnonzero(pair_hashes(codes)[: len(codes) - span] < np.uint32((1 << 32) // _SAMPLE))
     owners = joined.owners(sampled)
     whole = sampled + span <= (joined.starts + joined.lengths)[owners]
     sampled, owners = sampled[whole], owners[whole]

@@ -314,7 +314,7 @@ def _may_repeat_spans(texts: Sequence[str], joined: characters.Joined, form: str
 def _may_advertise(texts: Sequence[str], joined: characters.Joined) -> np.ndarray:
     """[texts] bool: which texts are short and hold several of the phrases, which their first two characters tell."""
     by_beginning, table = _beginnings()
-    begun = np.flatnonzero(table[_pairs(joined.codes)])
+    begun = np.flatnonzero(table[_places(joined.codes)])
     owners = joined.owners(begun)
     begun, owners = (array[joined.lengths[owners] <= LONGEST_ADVERT] for array in (begun, owners))
     found: dict[int, set[str]] = {}
@@ -336,15 +336,13 @@ def _beginnings() -> tuple[dict[str, list[str]], np.ndarray]:
         phrases.setdefault(phrase[:2], []).append(phrase)
     table = np.zeros(1 << 16, dtype=np.bool_)
     for beginning in phrases:
-        table[_pairs(characters.codes_of(beginning))] = True
+        table[_places(characters.codes_of(beginning))] = True
     return phrases, table
 
 
-def _pairs(codes: np.ndarray) -> np.ndarray:
-    """[characters - 1] uint32: 16 bits that a character and its neighbour give."""
-    mixed: np.ndarray = codes[:-1] * np.uint32(0x9E3779B1) + codes[1:] * np.uint32(0x85EBCA77)
-    mixed >>= np.uint32(16)
-    return mixed
+def _places(codes: np.ndarray) -> np.ndarray:
+    """[characters - 1] uint32: where in the table of beginnings a character and its neighbour stand."""
+    return np.asarray(characters.pair_hashes(codes) >> np.uint32(16))
 
 
 def _odd_form(document: Document) -> bool:
