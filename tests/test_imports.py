@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+
+from corpus.pipeline.pool import run_pieces
 
 ROOT = Path(__file__).parent.parent
 BASE = {"errors", "progress", "manifest"}
@@ -139,3 +144,14 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def loaded(_: int) -> bool:
+    """Whether pandas was loaded, once pyarrow has made an array of a list and one of numpy's."""
+    pa.array([1]), pa.array(np.arange(3))
+    return "pandas" in sys.modules
+
+
+def test_workers_do_without_pandas() -> None:
+    assert find_spec("pandas") is not None  # it comes with datasets, so pyarrow would find it
+    assert list(run_pieces(loaded, range(4), workers=2)) == [False] * 4
