@@ -51,6 +51,10 @@ REASONS = [
     (dumps({key: value for key, value in baike(1).items() if key != "answer"}), "missing_field"),
     (b"{}", "missing_field"),
     (dumps(baike(1)).replace(b'"desc":', b'"title": "x", "desc":'), "duplicate_key"),
+    *(
+        (dumps(baike(1)).replace(b'"desc":', b'"title"%b: "x", "desc":' % blank), "duplicate_key")
+        for blank in (b" ", b"\t", b"\r", b"\n", b" \t")
+    ),
 ]
 
 
