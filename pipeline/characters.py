@@ -27,6 +27,7 @@ _BITS[0, :64] = _BITS[1, 64:] = np.uint64(1) << np.arange(64, dtype=np.uint64)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _HASH = np.uint64(40)  # bits of a hash beside its owner
 _NEWLINE = ord("\n")
+_MANY_LINES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def may_repeat(joined: Joined, span: int, share: float) -> np.ndarray:
     return np.asarray(few | (repeated > (share - 0.2) * total))
 
 
-def repeated_spans(text: str, span: int) -> int:
+def count_repeated_spans(text: str, span: int) -> int:
     """At least as many spans as stand in a text again: those of the same hash count as one."""
     hashes = np.sort(ngram_hashes(codes_of(text), span))
     return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
@@ -199,6 +200,8 @@ def may_repeat_lines(joined: Joined, fewest: int, share: float) -> np.ndarray:
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths, owners = ends - starts, joined.owners(starts)
     lines = np.bincount(owners, minlength=texts)
+    if len(ends) > _MANY_LINES:  # a record of nothing else; ten numbers a line would be too many
+        return np.asarray(lines >= fewest)
     of_many = (lines >= fewest)[owners]
     starts, ends, lengths, owners = starts[of_many], ends[of_many], lengths[of_many], owners[of_many]
     hashes = lengths.astype(np.uint64)

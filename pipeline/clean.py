@@ -83,6 +83,7 @@ _MARKUP = re.compile(  # code that was marked as code is content
     rf"([<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)|(?<=<){_TAG_BODY}))"
 )
 _TAG_STEP = 4  # both split a text into what stands before, the whole tag or code, the slash of its end, its name
+_LONG = 1 << 20  # characters
 _BLOCKS = frozenset(_BLOCK_TAGS.split("|"))
 _LEAVES = {
     written: "\n" if tag in _BLOCKS else ""
@@ -473,22 +474,31 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """One text without tags; `split` takes it apart in one go, where `sub` would call back for every tag."""
-    found = (_MARKUP if "`" in text else _TAG).split(text)
+    """One text without tags.
+
+    `split` takes it apart in one go, where `sub` calls back for every tag; but it holds every tag while it does so.
+    """
+    pattern = _MARKUP if "`" in text else _TAG
+    if len(text) > _LONG:
+        return pattern.sub(lambda tag: _leaf(tag[1], tag[2], tag[3], text[max(tag.start() - 1, 0) : tag.start()]), text)
+    found = pattern.split(text)
     kept: list[Any] = [None] * (len(found) // 2 + 1)
     kept[::2] = found[::_TAG_STEP]
     kept[1::2] = leaves = list(map(_LEAVES.get, found[3::_TAG_STEP]))
     if None in leaves:
         for index in [index for index, leaf in enumerate(leaves) if leaf is None]:
             last, whole, end, tag = found[_TAG_STEP * index : _TAG_STEP * (index + 1)]
-            kept[2 * index + 1] = _leaf(whole, end, tag, last[-1:] or (">" if index else ""))
+            kept[2 * index + 1] = _leaf(whole, end, tag, last[-1:])
     return "".join(kept)
 
 
 def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
-    """What is left of a tag or code that leaves more than most do, after the character before it."""
+    """What is left of a tag or of code, after the character before it."""
     if tag is None:
         return whole if whole[0] == "`" else ""
+    left = _LEAVES.get(tag)
+    if left is not None:
+        return left
     if len(tag) == 1 and not end and before.isascii() and before.isalnum():
         return whole  # `Class<S>`
     name = tag.lower()

@@ -144,7 +144,7 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:
     """
     text = document.text
     spans = len(text) - SPAN + 1
-    if characters.repeated_spans(text, SPAN) <= MAX_REPEATED_SPANS * spans:
+    if characters.count_repeated_spans(text, SPAN) <= MAX_REPEATED_SPANS * spans:
         return None
     if not _may_repeat_spans([text], characters.join([text]), document.form)[0]:
         return None

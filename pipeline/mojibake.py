@@ -68,7 +68,7 @@ def _classes() -> np.ndarray:
 
 
 def _may_hold_run(text: str) -> bool:
-    """Whether a pattern may match, by one look at each character: the patterns themselves are ten times slower."""
+    """Whether a pattern may match, by one look at each character: the patterns themselves are several times slower."""
     found = _classes()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
     triples = found[:-2] & (found[1:-1] >> 1) & (found[2:] >> 2) & 1
     return bool((triples[:-3] & triples[3:]).any() or ((found[:-1] >> 3) & (found[1:] >> 4) & 1).any())

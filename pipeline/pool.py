@@ -133,12 +133,12 @@ def _stop(executor: ProcessPoolExecutor, others: AbstractSet[BaseProcess]) -> No
 
 
 class _WithoutPandas(MetaPathFinder):
-    """Says that pandas is not installed."""
+    """Lets nothing import pandas, nor what needs it, such as `datasets`."""
 
     def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
         """What the import system asks."""
         if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)
+            raise ModuleNotFoundError(fullname, name=fullname)
 
 
 def _start_worker() -> None:

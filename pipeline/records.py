@@ -223,7 +223,7 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 def _may_repeat(raw: bytes, keys: int) -> bool:
     """Whether more keys stand there than the record has: a colon follows each, at once or after blanks.
 
-    Of the four blanks only the space is common, so the others are looked for alone first, which is ten times faster.
+    Of the four blanks only the space is common, so the others are looked for alone first: several times faster.
     """
     return (
         raw.count(b'":') > keys

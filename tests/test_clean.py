@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.clean import SEAM, clean, clean_all, compose_nfc, rules
+from corpus.pipeline.clean import SEAM, clean, clean_all, compose_nfc, rules, strip_tags
 
 ALL = rules(simplify=True, brackets=True)
 PLAIN = rules(simplify=False, brackets=False)
@@ -131,6 +131,7 @@ NASTY = st.lists(
 @example("<<b>b>")
 @example("（（）（）\u200b）")
 @example(" " * 50 + "<b>" + "\u3000" * 50)
+@example("<" * 14 + "b>" * 14 + "e<\u0301")
 def test_clean_is_idempotent(text: str) -> None:
     for table in (ALL, PLAIN):
         once = clean(text, table)
@@ -164,6 +165,14 @@ def test_plain_chinese_passes_untouched(text: str) -> None:
     text = re.sub("（[，；：、。]*）|《[，；：、。]*》", "", text)
     if not re.search("（[，；：、。]*）|《[，；：、。]*》|\n\n\n", text) and text == text.strip():
         assert clean(text, ALL) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["水<b>温</b><br>升<rt>注</rt>", "10<sup>5</sup> `<b>` a<S>b<!-- 注 -->", "<p>\n```\n<p>x\n```"]
+)
+def test_long_texts_lose_the_same_tags(text: str) -> None:
+    times = (1 << 20) // len(text) + 1
+    assert strip_tags((text + "\n") * times) == (strip_tags(text) + "\n") * times
 
 
 def test_depth_is_bounded() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.records import Parsed, composer, parser
+from corpus.pipeline.records import TRANSLATE, Parsed, composer, parser, translation_prompt
 
 from .conftest import baike
 
@@ -86,6 +86,11 @@ def test_harmless_differences_are_read(record: dict[str, Any]) -> None:
 
 def test_crlf_and_blanks_around_a_record_are_read() -> None:
     assert not parse(b"  " + dumps(baike(1)) + b"\r").rejects
+
+
+@given(st.text(st.sampled_from("水a \u3000\t\n\x1c"), max_size=12))
+def test_a_side_of_a_translation_stands_on_one_line(text: str) -> None:
+    assert translation_prompt(text) == f"{TRANSLATE}{' '.join(text.split())}, "
 
 
 def compose(dataset: str, *parts: str) -> tuple[str, int]:

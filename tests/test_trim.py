@@ -146,15 +146,25 @@ def test_what_is_left_of_a_clean_text_is_clean(text: str) -> None:
     assert clean(left, RULES) == left.strip()
 
 
-def test_what_a_cut_leaves_without_its_fence_is_cleaned_again() -> None:
-    record = {"title": "雨停了", "content": "来源：```河东晚报\n<b>船家把灯挂在船头</b>\n```\n对岸有人喊了一声。"}
+def document_of(content: str) -> str:
+    """What ingest makes of an article of news."""
     manifest = load("news2016zh")
     file = File(
         container="x", codec="plain", path="x", tail="x", split="train", shape=manifest.members[0].shape,
         layout="lines", bytes=0,
     )  # fmt: skip
-    raw = json.dumps(record | dict.fromkeys(("news_id", "keywords", "desc", "source", "time"), "1")).encode()
-    assert rebuild(manifest, file, raw).text == "雨停了\n\n船家把灯挂在船头\n```\n对岸有人喊了一声。"
+    record = dict.fromkeys(("news_id", "keywords", "desc", "source", "time"), "1")
+    return rebuild(manifest, file, json.dumps({**record, "title": "雨停了", "content": content}).encode()).text
+
+
+def test_what_a_cut_leaves_without_its_fence_is_cleaned_again() -> None:
+    content = "来源：```河东晚报\n<b>船家把灯挂在船头</b>\n```\n对岸有人喊了一声。"
+    assert document_of(content) == "雨停了\n\n船家把灯挂在船头\n```\n对岸有人喊了一声。"
+
+
+def test_what_a_cut_leaves_has_no_blanks_at_its_ends() -> None:
+    content = "来源：河东晚报\n    船家把灯挂在船头\n对岸有人喊了一声。"
+    assert document_of(content) == "雨停了\n\n船家把灯挂在船头\n对岸有人喊了一声。"
 
 
 def test_the_lines_of_the_properties_are_what_they_are_called() -> None:
