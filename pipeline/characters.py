@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpus.pipeline import mojibake
-from corpus.pipeline.fold import ngram_hashes
+from corpus.pipeline.fold import codes_of, ngram_hashes
 
 _OTHER, _HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST = range(7)
 SAMPLED_CHARACTERS = 192
@@ -48,11 +48,6 @@ class Counted:
 _FIELD = 16  # bits; four counts share a 64-bit sum
 _PART = 1 << (_FIELD - 1)  # characters; no count of so many overflows into the next
 _HANS, _SIGNS, _BLANKS, _LOSTS = (1 << field * _FIELD for field in range(4))
-
-
-def codes_of(text: str) -> np.ndarray:
-    """[characters] uint32: code points."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def pair_hashes(codes: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from corpus.pipeline import mojibake
+from corpus.pipeline.fold import codes_of
 
 SEAM = "\x1e"
 _MANY_MARKS = 30
@@ -255,7 +256,7 @@ def collapse_blanks(text: str) -> str:
     """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
     for code.
     """
-    codes = np.frombuffer(f"{SEAM}{text}{SEAM}".encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    codes = codes_of(f"{SEAM}{text}{SEAM}")
     blank = _is_blank()[codes]
     first, last = blank[1:-1] & ~blank[:-2], blank[1:-1] & ~blank[2:]
     first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # one between words is as it should be
@@ -378,14 +379,17 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
                 left ^= lowest
         dirty: set[int] = set()
         for position, (rule, bucket) in enumerate(zip(table.rules, buckets, strict=True)):
-            left_over = [index for index in bucket if index not in content[position]]
-            if left_over:
-                changed = _apply(rule, cleaned, left_over, dirty)
-                content[position].update(left_over)
-                for other in content:
-                    other.difference_update(changed)
-                if rule.apply is collapse_blanks:  # which finds nothing to do in what it gives
-                    content[position].update(changed)
+            wanted = [index for index in bucket if index not in content[position]]
+            if not wanted:
+                continue
+            changed = _apply(rule, cleaned, wanted)
+            for other in content:
+                other.difference_update(changed)
+            # collapse_blanks finds nothing to do in what it gives
+            content[position].update(wanted if rule.apply is collapse_blanks else set(wanted).difference(changed))
+            if rule.apply is collapse_lines:  # to take newlines away brings a tag under its bound, and nothing else
+                changed = [index for index in changed if "<" in cleaned.texts[index]]
+            dirty.update(changed)
         if not dirty:
             break
         pending = sorted(dirty)
@@ -401,7 +405,7 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
         return
     looked_at = [texts[index] for index in pending]
     joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
-    flags = table.flags[np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+    flags = table.flags[codes_of(joined)]
     marks = flags >= 1 << _KIND_SHIFT
     first = np.flatnonzero(marks[1:] & marks[:-1])
     kinds, next_kinds = flags[first] >> _KIND_SHIFT, flags[first + 1] >> _KIND_SHIFT
@@ -420,7 +424,7 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
             yield pending[position], bits & _RULE_BITS
 
 
-def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int]) -> list[int]:
+def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
     """Apply one rule to the texts that call for it, as one string; those that it changed."""
     texts = cleaned.texts
     before = [texts[index] for index in bucket]
@@ -437,8 +441,6 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int], dirty: set[int])
         for index, new in zip(bucket, after, strict=True):
             texts[index] = new
         cleaned.changed.setdefault(rule.name, set()).update(changed)
-        # to take newlines away brings a tag under its bound, and nothing else about
-        dirty.update([index for index in changed if "<" in texts[index]] if rule.apply is collapse_lines else changed)
     return changed
 
 

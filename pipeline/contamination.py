@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus.pipeline.fold import Folded, fold_all, inner, ngram_hashes
+from corpus.pipeline.fold import Folded, codes_of, fold_all, inner, ngram_hashes
 
 GRAM = 13
 """Characters of an n-gram."""
@@ -309,7 +309,7 @@ def _lines(index: Index, folded: Folded, documents: Sequence[str]) -> _Runs:
 
 def _edges(folded: Folded, documents: Sequence[str]) -> np.ndarray:
     """[lines + 1] int64: where lines begin in the folded codes."""
-    points = np.frombuffer("".join(documents).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    points = codes_of("".join(documents))
     sizes = np.array([len(document) for document in documents])
     stand = folded.positions + np.repeat(np.cumsum(sizes) - sizes, np.diff(folded.starts))
     ends = np.searchsorted(stand, np.flatnonzero(points == ord("\n")))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus.pipeline import characters, mojibake
+from corpus.pipeline.fold import codes_of
 
 MAX_SIGNS = 0.75
 """Largest share of digits, punctuation and symbols, from MIN_REPEATED characters on; worked algebra has up to 0.72."""
@@ -336,7 +337,7 @@ def _beginnings() -> tuple[dict[str, list[str]], np.ndarray]:
         phrases.setdefault(phrase[:2], []).append(phrase)
     table = np.zeros(1 << 16, dtype=np.bool_)
     for beginning in phrases:
-        table[_places(characters.codes_of(beginning))] = True
+        table[_places(codes_of(beginning))] = True
     return phrases, table
 
 

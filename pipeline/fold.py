@@ -39,6 +39,11 @@ class Folded:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
+def codes_of(text: str) -> np.ndarray:
+    """[characters] uint32: code points."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
 @functools.cache
 def table() -> np.ndarray:
     """[0x110000] uint32: the folded code of every character, 0 for what does not count; read-only."""
@@ -83,8 +88,7 @@ def fold(text: str) -> str:
 
 def fold_all(texts: Sequence[str]) -> Folded:
     """Many texts folded at once."""
-    joined = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    codes = table()[joined]
+    codes = table()[codes_of("".join(texts))]
     kept = np.flatnonzero(codes)
     bounds = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum([len(text) for text in texts], out=bounds[1:])

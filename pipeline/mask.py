@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from corpus.pipeline.fold import codes_of
+
 PLACEHOLDERS = {
     "mobile_number": "[手机号]",
     "resident_id": "[身份证号]",
@@ -225,7 +227,7 @@ def _find(text: str, kinds: frozenset[str]) -> list[_Hit]:
 
 
 def _spots(text: str) -> _Spots:
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    codes = codes_of(text)
     marks = _table().take(codes)
     places = np.flatnonzero(marks >= _DIGIT)
     found = marks[places]

@@ -15,6 +15,8 @@ from functools import partial
 
 import numpy as np
 
+from corpus.pipeline.fold import codes_of
+
 _LEADS = range(0xE4, 0xEA)
 """First bytes of the Han in common use in UTF-8, U+4000 to U+9FFF."""
 _TAILS = range(0x80, 0xC0)
@@ -69,7 +71,7 @@ def _classes() -> np.ndarray:
 
 def _may_hold_run(text: str) -> bool:
     """Whether a pattern may match, by one look at each character: the patterns themselves are several times slower."""
-    found = _classes()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+    found = _classes()[codes_of(text)]
     triples = found[:-2] & (found[1:-1] >> 1) & (found[2:] >> 2) & 1
     return bool((triples[:-3] & triples[3:]).any() or ((found[:-1] >> 3) & (found[1:] >> 4) & 1).any())
 
