@@ -130,7 +130,7 @@ def count(joined: Joined) -> Counted:
     """Counts of all texts."""
     codes, starts = joined.codes, joined.starts
     parts = starts if joined.lengths.max() < _PART else np.union1d(starts, np.arange(0, len(codes), _PART))
-    sums = np.add.reduceat(_fields()[codes], parts)
+    sums = np.add.reduceat(_fields().take(codes), parts)
     firsts = np.searchsorted(parts, starts)
     han, signs, blanks, lost = (
         np.add.reduceat(sums >> np.uint64(field * _FIELD) & np.uint64((1 << _FIELD) - 1), firsts).astype(np.int64)

@@ -257,7 +257,7 @@ def collapse_blanks(text: str) -> str:
     for code.
     """
     codes = codes_of(f"{SEAM}{text}{SEAM}")
-    blank = _is_blank()[codes]
+    blank = _is_blank().take(codes)
     first, last = blank[1:-1] & ~blank[:-2], blank[1:-1] & ~blank[2:]
     first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # one between words is as it should be
     starts = np.flatnonzero(first) + 1
@@ -405,7 +405,7 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
         return
     looked_at = [texts[index] for index in pending]
     joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
-    flags = table.flags[codes_of(joined)]
+    flags = table.flags.take(codes_of(joined))
     marks = flags >= 1 << _KIND_SHIFT
     first = np.flatnonzero(marks[1:] & marks[:-1])
     kinds, next_kinds = flags[first] >> _KIND_SHIFT, flags[first + 1] >> _KIND_SHIFT

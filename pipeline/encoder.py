@@ -2,8 +2,7 @@
 
 In: batches of texts. Out: one flat array of ids and the number of ids of each text, separators not included.
 Invariants: `tokenizers` is the reference; another engine is used only after it gave the reference's ids on real
-documents in this very run;
-special strings in texts are ordinary text in either.
+documents in this very run, in each process that uses it; special strings in texts are ordinary text in either.
 Cost: the reference does 3-4 MB/s on one core; fastokens 55-90 on text it has not seen, in 0.2 GB that do not grow.
 """
 
@@ -12,18 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from corpus.pipeline import bpe
 from corpus.pipeline import tokenizer as tokenizers_stage
 
 REFERENCE = bpe.REFERENCE
 FAST = "fastokens"
+Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 class Encoder(Protocol):
@@ -36,8 +39,8 @@ class Encoder(Protocol):
 class ReferenceEncoder:
     """The `tokenizers` library."""
 
-    def __init__(self, folder: Path) -> None:
-        self._tokenizer = tokenizers_stage.load(folder)
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Encoder`."""
@@ -52,7 +55,11 @@ class FastEncoder:
     """The `fastokens` library."""
 
     def __init__(self, folder: Path) -> None:
-        os.environ.setdefault("RAYON_NUM_THREADS", "1")  # a worker is a process; it is read when the library loads
+        for threads in (
+            "RAYON_NUM_THREADS",
+            "FASTOKENS_BPE_THREADS",
+        ):  # a worker is a process; every thread has a cache
+            os.environ.setdefault(threads, "1")  # read when the library loads
         import fastokens  # noqa: PLC0415  # an extra
 
         description = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
@@ -67,7 +74,7 @@ class FastEncoder:
 
 def make(engine: str, folder: Path) -> Encoder:
     """The encoder of an engine for the tokenizer in `folder`."""
-    return FastEncoder(folder) if engine == FAST else ReferenceEncoder(folder)
+    return FastEncoder(folder) if engine == FAST else ReferenceEncoder(tokenizers_stage.load(folder))
 
 
 def available() -> bool:
@@ -75,27 +82,60 @@ def available() -> bool:
     return find_spec(FAST) is not None
 
 
-def choose(make: Callable[[str], Encoder], sample: Sequence[str]) -> tuple[str, dict[str, Any], str]:
-    """The engine to use, the check as the ledger records it, and what to tell the user when the fast one is not used.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Real documents and what the reference makes of them, for another engine to prove itself on."""
 
-    `make` gives the encoder of an engine. The record is about the reference's ids, so it does not depend on which
-    engine passed.
+    texts: tuple[str, ...]
+    digest: str
+    """Of the ids and their number for each text."""
+    run: str
+    """Tells the runs of a command apart: each has its own proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The encoder that a process uses."""
+
+    engine: str
+    encode: Encode
+    warning: str = ""
+    """Why it is not the fast one, for the user."""
+
+
+def prove(reference: Encoder, texts: Sequence[str]) -> tuple[Proof, dict[str, Any]]:
+    """What a faster engine has to give, and the same as the ledger records it: about the reference's ids alone, so
+    that it does not depend on which engine is used.
     """
-    flat, lengths = make(REFERENCE).encode(sample)
-    digest = hashlib.sha256(flat.astype("<u4").tobytes()).hexdigest()
-    record = {"documents": len(sample), "tokens": int(lengths.sum()), "sha256": digest}
+    flat, lengths = reference.encode(texts)
+    record = {"documents": len(texts), "tokens": int(lengths.sum()), "sha256": _digest(flat)}
+    return Proof(tuple(texts), _digest(flat, lengths), uuid.uuid4().hex), record
+
+
+def choose(folder: Path, proof: Proof) -> Chosen:
+    """The fast engine where it proves itself in this process, else the reference."""
     if not available():
-        return REFERENCE, record, "fastokens is not installed: encoding with tokenizers, ten times slower or more"
+        return _reference(folder, "fastokens is not installed: encoding with tokenizers, ten times slower or more")
     try:
-        fast_flat, fast_lengths = make(FAST).encode(sample)
+        fast = make(FAST, folder)
+        proven = _digest(*fast.encode(proof.texts)) == proof.digest
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001  # whatever another engine raises, a panic too: the reference does it
-        return REFERENCE, record, f"WARNING: fastokens refuses this tokenizer ({error}): encoding with tokenizers"
-    if not (np.array_equal(flat, fast_flat) and np.array_equal(lengths, fast_lengths)):
-        return (
-            REFERENCE,
-            record,
-            "WARNING: fastokens gives other ids than tokenizers on real documents: encoding with tokenizers",
+        return _reference(folder, f"WARNING: fastokens refuses this tokenizer ({error}): encoding with tokenizers")
+    if not proven:
+        return _reference(
+            folder, "WARNING: fastokens gives other ids than tokenizers on real documents: encoding with tokenizers"
         )
-    return FAST, record, ""
+    return Chosen(FAST, fast.encode)
+
+
+def _reference(folder: Path, warning: str) -> Chosen:
+    return Chosen(REFERENCE, make(REFERENCE, folder).encode, warning)
+
+
+def _digest(flat: np.ndarray, lengths: np.ndarray | None = None) -> str:
+    digest = hashlib.sha256(flat.astype("<u4").tobytes())
+    if lengths is not None:
+        digest.update(lengths.astype("<i8").tobytes())
+    return digest.hexdigest()

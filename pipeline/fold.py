@@ -113,7 +113,7 @@ def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
     Polynomial over random values of the codes (Karp and Rabin, 1987), modulo 2**64, built by doubling. The same n-gram
     has the same hash in every run and on every machine.
     """
-    return rolling(_values()[codes], n)
+    return rolling(_values().take(codes), n)
 
 
 def rolling(values: np.ndarray, n: int) -> np.ndarray:

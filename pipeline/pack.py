@@ -19,17 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import encoder, exclude, selection
+from corpus.pipeline import encoder, exclude, selection, tokenizer
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.units import (
     Layout,
+    Packed,
     Unit,
     check_sample,
     divide,
-    encoder_of,
     has_questions,
     layout_of,
     pack_unit,
@@ -105,7 +105,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
     chosen = selection.load(workspace, name, removals=True)
     inputs = _inputs(workspace, name, chosen)
-    layout = layout_of(workspace.tokenizer, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
+    model = tokenizer.load(workspace.tokenizer)
+    layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
     settings = _settings(config, layout, chosen)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     remove_leftovers(folder)
@@ -118,21 +119,17 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     if config.form == "chat" and not has_questions(workspace.documents(name)):
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
-    engine, check, warning = encoder.choose(
-        partial(encoder_of, folder=workspace.tokenizer, identity=identity), check_sample(workspace.documents(name))
-    )
-    if warning:
-        progress.say(warning)
+    proof, check = encoder.prove(encoder.ReferenceEncoder(model), check_sample(workspace.documents(name)))
     kept = _keep_current(workspace, folder, units, identity, before)
     for beside in (LEDGER, *sorted(BESIDE)):  # the ledger first: without it nothing else is believed
         (folder / beside).unlink(missing_ok=True)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
     work = partial(
-        pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, engine=engine, layout=layout, identity=identity,
+        pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout, identity=identity,
         chosen=chosen,
     )  # fmt: skip
-    counts = _pack_all(config, workspace, units, kept, work, chosen, progress)
+    counts, engines = _pack_all(config, workspace, units, kept, work, chosen, progress)
     _describe(folder, units, config.seq_length, layout.vocab_size, name, identity)
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
@@ -145,7 +142,9 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         fingerprint=identity,
     )  # fmt: skip
     write_ledger(
-        folder, ledger, {"seconds": watch.seconds, "engine": engine, "workers": sensible(config.workers, None)}
+        folder,
+        ledger,
+        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": sensible(config.workers, None)},
     )
     return Report(
         ledger=ledger,
@@ -238,22 +237,32 @@ def _pack_all(
     workspace: Workspace,
     units: Sequence[Unit],
     kept: Mapping[str, dict[str, int]],
-    work: Callable[[Unit], dict[str, int]],
+    work: Callable[[Unit], Packed],
     chosen: selection.Selection,
     progress: Progress,
-) -> dict[str, Counter[str]]:
+) -> tuple[dict[str, Counter[str]], list[str]]:
+    """The books of every split, and the engines that encoded what was not kept."""
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
+    engines: dict[str, str] = {}
     missing = [unit for unit in units if unit.file not in kept]
     progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
     try:
         made = run_pieces(work, missing, workers=sensible(config.workers, len(missing)))
         for unit in units:
-            books[unit.split].update(kept[unit.file] if unit.file in kept else next(made))
+            if unit.file in kept:
+                counts = kept[unit.file]
+            else:
+                packed = next(made)
+                counts = packed.counts
+                if packed.engine not in engines and packed.warning:
+                    progress.say(packed.warning)
+                engines[packed.engine] = packed.warning
+            books[unit.split].update(counts)
             progress.advance(unit.characters)
     finally:
         progress.end()
     _check_books(workspace, config.dataset, books, chosen)
-    return books
+    return books, sorted(engines)
 
 
 def _check_books(

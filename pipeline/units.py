@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
+from tokenizers import Tokenizer
 
 from corpus.pipeline import chat, encoder, packing, selection, tokenizer
 from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.shards import (
     document_ref,
+    first_texts,
     part_metadata,
     parts,
     read_part,
@@ -33,7 +35,6 @@ from corpus.pipeline.shards import (
 )
 from corpus.pipeline.workspace import atomic
 
-Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 _CHECK_DOCUMENTS = 256
 _CHECK_CHARACTERS = 200_000
 
@@ -99,18 +100,17 @@ def has_questions(folder: Path) -> bool:
     )
 
 
-def layout_of(folder: Path, *, form: str, strategy: str, seq_length: int) -> Layout:
-    """The layout of rows for the tokenizer in `folder`.
+def layout_of(model: Tokenizer, *, form: str, strategy: str, seq_length: int) -> Layout:
+    """The layout of rows for a tokenizer.
 
     Raises:
-        WorkspaceError: there is no tokenizer, or it lacks a special token.
+        WorkspaceError: the tokenizer lacks a special token.
 
     """
-    model = tokenizer.load(folder)
     names = (tokenizer.SEPARATOR, tokenizer.PAD, tokenizer.USER, tokenizer.ASSISTANT)
     ids = [token for token in map(model.token_to_id, names) if token is not None]
     if len(ids) < len(names):
-        raise WorkspaceError(f"{folder} lacks one of {', '.join(names)}", hint="Run `corpus tokenizer` again.")
+        raise WorkspaceError(f"the tokenizer lacks one of {', '.join(names)}", hint="Run `corpus tokenizer` again.")
     return Layout(form, strategy, seq_length, model.get_vocab_size(), *ids)
 
 
@@ -132,19 +132,31 @@ def divide(folder: Path, unit_characters: int) -> list[Unit]:
     return units
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What became of a unit."""
+
+    counts: dict[str, int]
+    """The books of its shard."""
+    engine: str
+    """What encoded it."""
+    warning: str
+    """Why it was not the fast engine, for the user."""
+
+
 def pack_unit(
-    unit: Unit, *, folder: Path, tokenizer_folder: Path, engine: str, layout: Layout, identity: str,
+    unit: Unit, *, folder: Path, tokenizer_folder: Path, proof: encoder.Proof, layout: Layout, identity: str,
     chosen: selection.Selection,
-) -> dict[str, int]:  # fmt: skip
-    """Encode and pack one unit and write its shard; runs in a worker. Returns the books of the shard.
+) -> Packed:  # fmt: skip
+    """Encode and pack one unit and write its shard; runs in a worker.
 
     Raises:
         BooksError: the tokens in the segments are not the tokens encoded.
         DamageError: a documents shard cannot be read.
 
     """
-    encode = encoder_of(engine, folder=tokenizer_folder, identity=identity).encode
-    encoded, books = _encode(unit, encode, layout, chosen)
+    engine = _engine(tokenizer_folder, proof)
+    encoded, books = _encode(unit, engine.encode, layout, chosen)
     lengths = encoded.lengths
     plan = (packing.best_fit if layout.strategy == "best-fit" else packing.concat)(lengths, layout.seq_length)
     rows = packing.fill(plan, encoded.ids, np.cumsum(lengths) - lengths, layout.seq_length, layout.pad)
@@ -166,7 +178,7 @@ def pack_unit(
     )  # fmt: skip
     with atomic(folder / unit.file) as out:
         write_rows(out, with_metadata(table, identity, counts))
-    return counts
+    return Packed(counts, engine.engine, engine.warning)
 
 
 def check_sample(folder: Path) -> list[str]:
@@ -175,22 +187,21 @@ def check_sample(folder: Path) -> list[str]:
     chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
     sample: list[str] = []
     for path in chosen:
-        _, _, batch = next(iter(read_part(path, ["text"])), (0, 0, None))
-        if batch is not None:
-            step = max(1, batch.num_rows * len(chosen) // _CHECK_DOCUMENTS)
-            texts = batch["text"].take(np.arange(0, batch.num_rows, step)).to_pylist()
-            sizes = np.cumsum([len(text) for text in texts])
-            sample += texts[: int(np.searchsorted(sizes, _CHECK_CHARACTERS // len(chosen))) + 1]
+        texts = first_texts(path, _CHECK_DOCUMENTS // len(chosen))
+        sizes = np.cumsum([len(text) for text in texts])
+        sample += texts[: int(np.searchsorted(sizes, _CHECK_CHARACTERS // len(chosen))) + 1]
     return sample
 
 
-@functools.lru_cache(maxsize=2)
-def encoder_of(engine: str, *, folder: Path, identity: str) -> encoder.Encoder:  # noqa: ARG001  # part of the cache's key: a tokenizer trained anew gets an encoder of its own
-    """The encoder of an engine, made once a process."""
-    return encoder.make(engine, folder)
+@functools.lru_cache(maxsize=1)
+def _engine(folder: Path, proof: encoder.Proof) -> encoder.Chosen:
+    """The encoder of a run, made and proven once a process."""
+    return encoder.choose(folder, proof)
 
 
-def _encode(unit: Unit, encode: Encode, layout: Layout, chosen: selection.Selection) -> tuple[_Encoded, Counter[str]]:
+def _encode(
+    unit: Unit, encode: encoder.Encode, layout: Layout, chosen: selection.Selection
+) -> tuple[_Encoded, Counter[str]]:
     """The documents of a unit that the form can use, and the characters of these and of the others."""
     form = _chat if layout.form == "chat" else _text
     none = np.zeros(0, np.int64)
@@ -210,7 +221,7 @@ def _encode(unit: Unit, encode: Encode, layout: Layout, chosen: selection.Select
 
 
 def _text(
-    texts: list[str], _prompts: list[int], encode: Encode, layout: Layout
+    texts: list[str], _prompts: list[int], encode: encoder.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All documents, each with the separator after it: which are used, their ids, lengths and marks."""
     flat, counts = encode(texts)
@@ -219,7 +230,7 @@ def _text(
 
 
 def _chat(
-    texts: list[str], prompts: list[int], encode: Encode, layout: Layout
+    texts: list[str], prompts: list[int], encode: encoder.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The documents with question and answer as turns: which are used, their ids, lengths and marks."""
     turns = list(map(chat.turn, texts, prompts))

@@ -163,6 +163,17 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
     assert tree(report.folder) == first
 
 
+def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
+    fast, reference = (encoder.make(engine, ready.tokenizer) for engine in (encoder.FAST, encoder.REFERENCE))
+    for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
+        for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
+            for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
+                texts = ["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"]
+                flat, lengths = fast.encode(texts)
+                assert flat.tolist() == reference.encode(texts)[0].tolist()
+                assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
+
+
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
     long = [baike(n, answer=f"第{n}篇。" + "说来话长，" * 2000) for n in range(200)]
     lay_raw("baike2018qa", {TRAIN: lines(long), VALID: lines([baike(n) for n in range(20)])})
