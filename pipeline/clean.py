@@ -81,7 +81,7 @@ _TAG_BODY = (
 )
 _TAG = re.compile(f"(<{_TAG_BODY})")
 _MARKUP = re.compile(  # code that was marked as code is content
-    rf"([<`](?:(?<=`)(?:``[^{SEAM}]*?```|[^`\n{SEAM}]+`)|(?<=<){_TAG_BODY}))"
+    rf"([<`](?:(?<=`)(?:``(?:[^`{SEAM}]++|`(?!``))*+```|[^`\n{SEAM}]+`)|(?<=<){_TAG_BODY}))"
 )
 _TAG_STEP = 4  # both split a text into what stands before, the whole tag or code, the slash of its end, its name
 _LONG = 1 << 20  # characters
@@ -116,7 +116,7 @@ _FILLERS = "，、；：。,;: \u3000\u00a0"
 _EMPTY_BRACKET = re.compile(
     f"（[{_FILLERS}]*）|「[{_FILLERS}]*」|『[{_FILLERS}]*』|《[{_FILLERS}]*》|〈[{_FILLERS}]*〉|【[{_FILLERS}]*】|〔[{_FILLERS}]*〕"
 )
-_FENCE = re.compile(f"```[^{SEAM}]*?```")
+_FENCE = "```"
 _PLAIN_BLANKS = {ord(blank): " " for blank in _BLANK_CHARACTERS if blank != "\t"}
 _BLANK_LINES = re.compile(r"\n\n\n+")
 _MARKS = re.compile(r"[^\x00-\u02ff\u3400-\u9fff\s]{30,}")
@@ -269,7 +269,7 @@ def collapse_blanks(text: str) -> str:
     before_newline, before_seam = codes[ends] == ord("\n"), codes[ends] == ord(SEAM)
     after_break = (codes[starts - 1] == ord("\n")) | (codes[starts - 1] == ord(SEAM))
     odd = np.maximum.reduceat(codes, np.stack((starts, ends), axis=1).reshape(-1))[::2] >= 0x80
-    in_code = _within(starts - 1, [fence.span() for fence in _FENCE.finditer(text)]) if "```" in text else False
+    in_code = _within(starts - 1, list(_fences(text))) if _FENCE in text else False
     indent = after_break & (lone | ~odd)
     gone = before_newline | (~indent & ~in_code & (after_break | (before_seam & ~lone)))
     changed = np.flatnonzero(gone | np.where(in_code, odd, ~(indent | lone)))
@@ -288,6 +288,16 @@ def collapse_blanks(text: str) -> str:
         last = end
     pieces.append(text[last:])
     return "".join(pieces)
+
+
+def _fences(text: str) -> Iterator[tuple[int, int]]:
+    """Where code between fences begins and ends; it ends in the text in which it begins."""
+    begin = text.find(_FENCE)
+    while begin >= 0 and (end := text.find(_FENCE, begin + len(_FENCE))) >= 0:
+        seam = text.find(SEAM, begin, end)
+        if seam < 0:
+            yield begin, end + len(_FENCE)
+        begin = text.find(_FENCE, end + len(_FENCE) if seam < 0 else seam)
 
 
 def _within(positions: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:

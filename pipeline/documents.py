@@ -256,7 +256,8 @@ class _Maker:
     def _trim(self, texts: list[str]) -> set[int]:
         """Cut the lines that frame the last part of each record; what is left is as clean as it was.
 
-        Of all that the rules look at only code is marked across the end of a line.
+        Of all that the rules look at only code is marked across the end of a line, so only lines that take such a mark
+        with them change what others are.
         """
         changed: list[int] = []
         with_code: list[int] = []
@@ -266,7 +267,7 @@ class _Maker:
             if trimmed != text:
                 texts[position] = trimmed.strip()
                 changed.append(position)
-                if "`" in text:
+                if text.count("`") != trimmed.count("`"):
                     with_code.append(position)
         for position, text in zip(with_code, clean_all([texts[at] for at in with_code], self.rules).texts, strict=True):
             texts[position] = text

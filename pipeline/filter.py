@@ -315,7 +315,7 @@ def _may_repeat_spans(texts: Sequence[str], joined: characters.Joined, form: str
 def _may_advertise(texts: Sequence[str], joined: characters.Joined) -> np.ndarray:
     """[texts] bool: which texts are short and hold several of the phrases, which their first two characters tell."""
     by_beginning, table = _beginnings()
-    begun = np.flatnonzero(table[_places(joined.codes)])
+    begun = np.flatnonzero(table.take(_places(joined.codes)))
     owners = joined.owners(begun)
     begun, owners = (array[joined.lengths[owners] <= LONGEST_ADVERT] for array in (begun, owners))
     found: dict[int, set[str]] = {}
