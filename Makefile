@@ -49,11 +49,12 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
-# The kill test goes on with new seeds, from SOAK_SEED on, for SOAK_MINUTES; the other slow tests take some minutes more.
+# The kill test goes on with new seeds, from SOAK_SEED on, for SOAK_MINUTES; the other slow tests take some minutes more,
+# and so do the properties, on four times as many examples as in make test.
 SOAK_MINUTES ?= 60
 SOAK_SEED ?= 100
 soak: $(READY)
-	SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m slow
+	SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m 'slow or hypothesis'
 
 # Peers come into the same environment: the extra resolves with the tested versions.
 $(BENCH_READY): $(READY)

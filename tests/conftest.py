@@ -20,6 +20,11 @@ ROOT = Path(__file__).parent.parent
 MIRROR = Path(os.environ.get("CORPUS_MIRROR", ROOT.parent / "shared" / "mirror"))
 
 
+def examples(soak: int) -> int:
+    """How many examples a property is tried on: as many as given in a soak, a quarter of them else."""
+    return soak if "SOAK_MINUTES" in os.environ else soak // 4
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace."""

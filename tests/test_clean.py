@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from corpus.pipeline.clean import SEAM, clean, clean_all, compose_nfc, rules, strip_tags
 
+from .conftest import examples
+
 ALL = rules(simplify=True, brackets=True)
 PLAIN = rules(simplify=False, brackets=False)
 
@@ -125,7 +127,7 @@ NASTY = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(NASTY)
 @example("&amp;lt;b&amp;gt;")
 @example("<<b>b>")
@@ -138,13 +140,13 @@ def test_clean_is_idempotent(text: str) -> None:
         assert clean(once, table) == once
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(NASTY, min_size=1, max_size=6))
 def test_neighbours_do_not_matter(texts: list[str]) -> None:
     assert clean_all(texts, ALL).texts == [clean(text, ALL) for text in texts]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(NASTY)
 def test_what_comes_out_is_plain(text: str) -> None:
     out = clean(text, ALL)

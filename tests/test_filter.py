@@ -22,6 +22,8 @@ from corpus.pipeline.mask import mask_all
 from corpus.pipeline.records import composer
 from corpus.pipeline.trim import trim
 
+from .conftest import examples
+
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = tuple(rule.__name__ for rule in RULES)
 LONG_HEAD = "如何在命令行里用一条管道统计日志中每个来源的请求次数？"
@@ -198,7 +200,7 @@ def batches(draw: st.DrawFn) -> list[Document]:
     return made
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(batches(), LIMITS)
 @example([article("")], Limits(min_length=0))
 @example([document("baike2018qa", ["ßßß", "", "ssssss"])], Limits(min_length=0))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import ManifestError
 
+from .conftest import examples
+
 GOOD = (files("corpus.manifests") / "baike2018qa.toml").read_text(encoding="utf-8")
 
 
@@ -80,7 +82,7 @@ def test_unknown_dataset() -> None:
         manifests.load("wiki2020")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 12), st.text(max_size=8))
 def test_no_edit_crashes_the_reader(position: int, length: int, text: str) -> None:
     with contextlib.suppress(ManifestError):

@@ -16,6 +16,8 @@ from corpus.pipeline import mask as module
 from corpus.pipeline.clean import SEAM, clean, rules
 from corpus.pipeline.mask import KINDS, PLACEHOLDERS, mask, mask_all
 
+from .conftest import examples
+
 GOLDEN = Path(__file__).parent / "golden" / "mask"
 CLEANING = rules(simplify=False, brackets=True)
 
@@ -141,7 +143,7 @@ TEXTS = st.lists(NUMBERS | LETTERS | SIGNS, max_size=8).map("".join)
 SUBSETS = st.just(KINDS) | st.sets(st.sampled_from(KINDS)).map(tuple)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(TEXTS, SUBSETS)
 @example("a@b.com--139-0000-8493", KINDS)
 @example("+86139-0000-8958+86139-0000-5021", KINDS)

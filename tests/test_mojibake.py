@@ -16,6 +16,8 @@ from corpus.pipeline import mojibake as module
 from corpus.pipeline.clean import SEAM
 from corpus.pipeline.mojibake import repair, signs, strangers
 
+from .conftest import examples
+
 GOLDEN = Path(__file__).parent / "golden" / "mojibake.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").split("\n") if line]
 
@@ -86,7 +88,7 @@ def test_signs_call_for_every_repair() -> None:
 WHOLE = st.lists(st.sampled_from(_pairs()), min_size=2, max_size=30).map("".join)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(WHOLE, st.sampled_from(["", "他说", "# ", "\n", "，"]))
 def test_utf8_read_as_gbk_comes_back(text: str, around: str) -> None:
     broken = as_gbk(text)
@@ -94,7 +96,7 @@ def test_utf8_read_as_gbk_comes_back(text: str, around: str) -> None:
     assert repair(around + broken + around) == around + text + around
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(
     st.text(COMMON + "，。：；！？（）、《》“”…—", min_size=4, max_size=60),
     st.sampled_from(["", "caf\u00e9 ", "他说", "<b>"]),
@@ -107,7 +109,7 @@ def test_utf8_read_as_latin_comes_back(text: str, around: str) -> None:
         assert repair(around + broken + around) == around + text + around
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=examples(1000), deadline=None, derandomize=True)
 @given(st.text(ALL_GB2312, max_size=120))
 @example("寰℃隘濞辩传")
 def test_what_gb2312_can_write_stays(text: str) -> None:
@@ -139,7 +141,7 @@ def damaged(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["", "", "?", "\n"])).join(pieces)
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=examples(2000), deadline=None, derandomize=True)
 @given(damaged())
 @example(RAGGED)
 def test_repair_is_idempotent(text: str) -> None:
@@ -147,7 +149,7 @@ def test_repair_is_idempotent(text: str) -> None:
     assert repair(once) == once
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=examples(2000), deadline=None, derandomize=True)
 @given(damaged())
 @example("ä½\xa0å¥½ä¸–ç•Œ")
 def test_the_quick_look_misses_no_run(text: str) -> None:
@@ -155,7 +157,7 @@ def test_the_quick_look_misses_no_run(text: str) -> None:
         assert module._may_hold_run(text)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(st.lists(damaged(), max_size=5), st.sampled_from(["\n", SEAM]))
 @example([RAGGED, "浣犲ソ涓栫晫", RAGGED], "\n")
 @example([RAGGED, "浣犲ソ涓栫晫", RAGGED], SEAM)

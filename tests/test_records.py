@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.records import TRANSLATE, Parsed, composer, parser, translation_prompt
 
-from .conftest import baike
+from .conftest import baike, examples
 
 SHAPE = manifests.load("baike2018qa").shapes["baike2018qa"]
 PARSE = parser(SHAPE)
@@ -157,7 +157,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.one_of(st.binary(max_size=80), JSON.map(lambda value: json.dumps(value).encode())))
 def test_every_record_comes_out_once(raw: bytes) -> None:
     parsed = PARSE([(5, raw)])
@@ -165,7 +165,7 @@ def test_every_record_comes_out_once(raw: bytes) -> None:
     assert len(parsed.texts) == 3 * len(parsed.offsets)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.data())
 def test_a_cut_or_flipped_record_never_hurts_its_neighbours(data: st.DataObject) -> None:
     good = dumps(baike(1))

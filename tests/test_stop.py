@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from corpus.generate.stop import StopFinder
 
+from .conftest import examples
+
 
 def feed(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, bool]:
     finder = StopFinder(stops)
@@ -53,7 +55,7 @@ some_stops = st.lists(st.text(alphabet="ab花", min_size=1, max_size=4), max_siz
 
 
 @given(stops=some_stops, pieces=st.lists(letters, max_size=8))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @example(stops=("aab",), pieces=["a", "a", "a", "b"])
 def test_any_cut_is_the_whole_text(stops: tuple[str, ...], pieces: list[str]) -> None:
     assert feed(stops, pieces) == look_through(stops, "".join(pieces))

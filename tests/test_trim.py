@@ -18,6 +18,8 @@ from corpus.pipeline.manifest import load
 from corpus.pipeline.read import File
 from corpus.pipeline.trim import LONGEST_LINE, is_frame, trim
 
+from .conftest import examples
+
 RULES = rules(simplify=True, brackets=True)
 GOLDEN = Path(__file__).parent / "golden" / "trim.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").split("\n") if line]
@@ -81,7 +83,7 @@ WEAK = ["作者：小禾", "链接：https://example.com/c", "译者：阿满"]
 LINES = st.lists(st.sampled_from([*CONTENT, *FRAMES, *WEAK, "", "", "  "]), max_size=12).map("\n".join)
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=examples(1500), deadline=None, derandomize=True)
 @given(LINES)
 @example("作者：小禾\n雨停了。\n作者：小禾\n------")
 @example("来源：河东晚报\n书名：《渡口》\n来源：河东晚报")
@@ -96,7 +98,7 @@ def test_only_whole_frame_lines_go_from_the_ends(text: str) -> None:
     assert [line for line in left if line in CONTENT] == [line for line in lines if line in CONTENT]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=examples(500), deadline=None, derandomize=True)
 @given(st.text("编辑者作记来源文图：:/（）\n链接https小 。-=原标题", max_size=60))
 def test_any_text_is_trimmed_once_and_for_all(text: str) -> None:
     trimmed = trim(text)
@@ -112,7 +114,7 @@ MARKED_UP = [
 ]  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=examples(1500), deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from([*CONTENT, *FRAMES, *WEAK, *MARKED_UP, "", ""]), max_size=14).map("\n".join))
 @example("来源：河东晚报\n    缩进\n雨停了。")
 def test_what_is_left_of_a_clean_text_is_clean(text: str) -> None:
