@@ -55,11 +55,8 @@ class FastEncoder:
     """The `fastokens` library."""
 
     def __init__(self, folder: Path) -> None:
-        for threads in (
-            "RAYON_NUM_THREADS",
-            "FASTOKENS_BPE_THREADS",
-        ):  # a worker is a process; every thread has a cache
-            os.environ.setdefault(threads, "1")  # read when the library loads
+        for threads in ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS"):  # both are read when the library loads
+            os.environ.setdefault(threads, "1")  # a worker is a process, and each thread has a cache
         import fastokens  # noqa: PLC0415  # an extra
 
         description = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

@@ -243,7 +243,7 @@ def _pack_all(
 ) -> tuple[dict[str, Counter[str]], list[str]]:
     """The books of every split, and the engines that encoded what was not kept."""
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
-    engines: dict[str, str] = {}
+    engines: set[str] = set()
     missing = [unit for unit in units if unit.file not in kept]
     progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
     try:
@@ -256,7 +256,7 @@ def _pack_all(
                 counts = packed.counts
                 if packed.engine not in engines and packed.warning:
                     progress.say(packed.warning)
-                engines[packed.engine] = packed.warning
+                engines.add(packed.engine)
             books[unit.split].update(counts)
             progress.advance(unit.characters)
     finally:

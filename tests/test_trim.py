@@ -123,6 +123,18 @@ def test_what_is_left_of_a_clean_text_is_clean(text: str) -> None:
     assert clean(left, RULES) == left.strip()
 
 
+CODE = ["```", "`", "`<b>`", "```码", "<i>`", "码  码", "<script>`x</script>", "来源：`河东晚报`", "来源：```河东晚报"]
+
+
+@settings(max_examples=examples(3000), deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([*CODE, *CONTENT[:2], *FRAMES[:4], *MARKED_UP, ""]), max_size=14).map("\n".join))
+def test_lines_that_take_no_mark_of_code_with_them_leave_a_clean_text(text: str) -> None:
+    cleaned = clean(text, RULES)
+    left = trim(cleaned)
+    if left.count("`") == cleaned.count("`"):
+        assert clean(left, RULES) == left.strip()
+
+
 def document_of(content: str) -> str:
     """What ingest makes of an article of news."""
     manifest = load("news2016zh")
