@@ -60,14 +60,16 @@ def pair_hashes(codes: np.ndarray) -> np.ndarray:
 def _classes() -> np.ndarray:
     """[0x110000] uint8: what each character counts as."""
     table = np.zeros(0x110000, dtype=np.uint8)
-    for code in (
+    codes = [
         *range(0x3400),
         *range(0x4DC0, 0x4E00),
         *range(0xA000, 0xAC00),
         *range(0xD7A4, 0xD800),
         *range(0xFB00, 0x20000),
-    ):
-        table[code] = _class(chr(code))
+    ]
+    classes = {"N": _DIGIT, "P": _SIGN, "S": _SIGN}
+    table[codes] = [classes.get(category[0], _OTHER) for category in map(unicodedata.category, map(chr, codes))]
+    table[[code for code in codes if chr(code).isspace()]] = _BLANK
     for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)):
         table[first : last + 1] = _HAN
     table[ord("〇")] = _HAN
@@ -83,12 +85,6 @@ def _fields() -> np.ndarray:
     fields[[_HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST]] = (_HANS, _SIGNS, _SIGNS, _BLANKS, _HANS | _LOSTS, _LOSTS)
     table: np.ndarray = fields[_classes()]
     return table
-
-
-def _class(character: str) -> int:
-    if character.isspace():
-        return _BLANK
-    return {"N": _DIGIT, "P": _SIGN, "S": _SIGN}.get(unicodedata.category(character)[0], _OTHER)
 
 
 def sums(text: str) -> tuple[int, int, int, int]:

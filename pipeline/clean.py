@@ -121,6 +121,7 @@ _PLAIN_BLANKS = {ord(blank): " " for blank in _BLANK_CHARACTERS if blank != "\t"
 _BLANK_LINES = re.compile(r"\n\n\n+")
 _MARKS = re.compile(r"[^\x00-\u02ff\u3400-\u9fff\s]{30,}")
 _LINE_END = re.compile(f"[\n{SEAM}]")
+_BASIC = "".join(map(chr, range(0x10000)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,37 +320,42 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
         (break_lines, "\r\v\f\x85\u2028\u2029"),
         (unescape_entities, "&"),
         (strip_tags, "<"),
-        (strip_invisible, _basic(_INVISIBLE.match)),
-        (compose_nfc, _basic(lambda character: _may_compose(character) or None)),
-        (narrow_letters, _basic(_WIDE.match)),
+        (strip_invisible, _basic(_INVISIBLE)),
+        (compose_nfc, _composed()),
+        (narrow_letters, _basic(_WIDE)),
     ]
     if simplify:
         steps.append((simplify_script, _opencc()[2]))
     if brackets:
         steps.append((drop_empty_brackets, ""))
-    steps += [(collapse_blanks, [*_basic(re.compile(f"[{_ODD_BLANKS}]").match), "\t"]), (collapse_lines, "")]
+    steps += [(collapse_blanks, [*_basic(re.compile(f"[{_ODD_BLANKS}]")), "\t"]), (collapse_lines, "")]
     bits = {rule.__name__: 1 << position for position, (rule, _) in enumerate(steps)}
     flags = np.zeros(0x110000, dtype=np.uint16)
     for rule, characters in steps:
-        for character in characters:
-            flags[ord(character)] |= bits[rule.__name__]
+        flags[_codes(characters)] |= bits[rule.__name__]
     flags[0x10000:] = bits["strip_invisible"] | bits["compose_nfc"]
-    for character in map(chr, range(0x10000)):
-        flags[ord(character)] |= _kind(character) << _KIND_SHIFT
+    for kind, characters in _kinds().items():
+        flags[_codes(characters)] |= kind << _KIND_SHIFT
     flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # stands between texts; one within a text is looked for
     return Table(tuple(Rule(rule.__name__, rule) for rule, _ in steps), flags, _pairs(bits), bits)
 
 
-def _kind(character: str) -> _Kind:
-    if character in " \n" + SEAM:
-        return {" ": _Kind.SPACE, "\n": _Kind.NEWLINE, SEAM: _Kind.SEAM}[character]
-    if character.isspace():
-        return _Kind.BLANK
-    if character in _OPENERS:
-        return _Kind.OPENER
-    if character in _CLOSERS:
-        return _Kind.CLOSER
-    return _Kind.FILLER if character in _FILLERS else _Kind.OTHER
+def _codes(characters: Iterable[str]) -> list[int]:
+    """The code points of characters, each once."""
+    return [*set(map(ord, characters))]
+
+
+def _kinds() -> dict[_Kind, Iterable[str]]:
+    """The characters of each kind, but OTHER and SEAM."""
+    blanks = set(filter(str.isspace, _BASIC)) - {" ", "\n", SEAM}
+    return {
+        _Kind.SPACE: " ",
+        _Kind.NEWLINE: "\n",
+        _Kind.BLANK: blanks,
+        _Kind.OPENER: _OPENERS,
+        _Kind.FILLER: set(_FILLERS) - blanks - {" "},
+        _Kind.CLOSER: _CLOSERS,
+    }
 
 
 def _pairs(bits: Mapping[str, int]) -> np.ndarray:
@@ -454,20 +460,23 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
     return changed
 
 
-def _basic(test: Callable[[str], object]) -> list[str]:
-    """Characters of the basic plane that pass a test."""
-    return [character for character in map(chr, range(0x10000)) if test(character) is not None]
+def _basic(pattern: re.Pattern[str]) -> list[str]:
+    """Characters of the basic plane that a pattern matches when each stands alone."""
+    return pattern.findall("a".join(_BASIC))
 
 
-def _may_compose(character: str) -> bool:
-    """Whether a character can make a text differ from its normal form: marks, vowel and final Hangul jamo, and
-    what has another form.
+@functools.cache
+def _composed() -> list[str]:
+    """Characters of the basic plane that can make a text differ from its normal form: marks, vowel and final Hangul
+    jamo, and what has another form.
     """
-    return (
-        unicodedata.category(character)[0] == "M"
+    return [
+        character
+        for character in _BASIC
+        if unicodedata.category(character)[0] == "M"
         or "\u1160" <= character <= "\u11ff"
         or not unicodedata.is_normalized("NFC", character)
-    )
+    ]
 
 
 def _disarm(cleaned: Cleaned, pending: Iterable[int]) -> None:

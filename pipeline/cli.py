@@ -127,8 +127,10 @@ def clean(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **setti
     Example:
       corpus clean --dataset baike2018qa --min-length 20
     """
+    from corpus.pipeline.pool import kept
+
     workspace = workspace_of(workspace_dir)
-    with workspace.writing("clean"):
+    with workspace.writing("clean"), kept():
         names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("raw"))
         if not names:
             raise WorkspaceError(
@@ -175,9 +177,11 @@ def ingest(
       corpus ingest --dataset wiki2019zh --source https://example.org/corpora/ --min-length 64
       corpus ingest --against ceval.jsonl --against cmmlu.csv --no-rule little_han
     """
+    from corpus.pipeline.pool import kept
+
     workspace = workspace_of(workspace_dir)
     reports: list[Report] = []
-    with workspace.writing("ingest"):
+    with workspace.writing("ingest"), kept():
         for name in _sources(workspace, datasets, source):
             _download(workspace, (name,), source)
             reports += _ingest(workspace, (name,), **settings)
@@ -627,6 +631,7 @@ def _pack(
     from corpus.pipeline import datacard
     from corpus.pipeline import pack as stage
     from corpus.pipeline import tokenizer as tokenizer_stage
+    from corpus.pipeline.pool import kept
     from corpus.pipeline.workspace import read_ledger
 
     config_of(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
@@ -641,9 +646,10 @@ def _pack(
         console.Console().say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
         config = tokenizer_stage.TokenizerConfig(vocab_size=vocab_size or tokenizer_stage.VOCAB_SIZE)
         reports.append(tokenizer_stage.run(config, workspace, progress=console.Console()))
-    for each in configs:
-        reports.append(stage.run(each, workspace, progress=console.Console()))
-        datacard.write(workspace, each.dataset, each.form)
+    with kept():
+        for each in configs:
+            reports.append(stage.run(each, workspace, progress=console.Console()))
+            datacard.write(workspace, each.dataset, each.form)
     return reports
 
 

@@ -8,6 +8,7 @@ Cost: the reference does 3-4 MB/s on one core; fastokens 55-90 on text it has no
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -55,18 +56,24 @@ class FastEncoder:
     """The `fastokens` library."""
 
     def __init__(self, folder: Path) -> None:
-        for threads in ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS"):  # both are read when the library loads
-            os.environ.setdefault(threads, "1")  # a worker is a process, and each thread has a cache
-        import fastokens  # noqa: PLC0415  # an extra
-
-        description = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        description["added_tokens"] = []  # it would find special tokens in ordinary text
-        self._tokenizer = fastokens.Tokenizer.from_json_str(json.dumps(description))
+        self._tokenizer = _fast((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Encoder`."""
         flat, offsets = self._tokenizer.encode_batch_flat(list(texts))
         return np.frombuffer(flat, dtype="<u4"), np.diff(np.frombuffer(offsets, dtype="<u8")).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=1)
+def _fast(description: str) -> Any:
+    """The tokenizer that a `tokenizer.json` describes; a process loads it once, however many datasets it packs."""
+    for threads in ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS"):  # both are read when the library loads
+        os.environ.setdefault(threads, "1")  # a worker is a process, and each thread has a cache
+    import fastokens  # noqa: PLC0415  # an extra
+
+    described = json.loads(description)
+    described["added_tokens"] = []  # it would find special tokens in ordinary text
+    return fastokens.Tokenizer.from_json_str(json.dumps(described))
 
 
 def make(engine: str, folder: Path) -> Encoder:

@@ -4,6 +4,7 @@ In: a function, pieces in order. Out: results in the same order, each as soon as
 Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the
 input; a worker that dies
 (killed, out of memory) ends the command with WorkerError; workers end when their parent does, however it ends.
+Workers take a second to start and to load what they need, so a command that runs several stages keeps them.
 Processes are spawned, never forked: the parent has threads, and a forked lock is a hang. Ctrl-C is heard between calls
 of the executor, not within: what it interrupts there can leave a lock held for ever. Workers do without pandas, which
 pyarrow would load where it is installed: half a second and 40 MB of each, for nothing that they do.
@@ -19,13 +20,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import MetaPathFinder
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from corpus.pipeline.errors import WorkerError
@@ -60,17 +59,18 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
     if workers <= 1:
         yield from map(function, pieces)
         return
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    crew: _Crew | None = None
     pending: deque[Future[Result]] = deque()
     try:
+        with _undisturbed():
+            crew = _crew(workers)
         for piece in pieces:
             with _undisturbed():
-                pending.append(executor.submit(function, piece))
+                pending.append(crew.executor.submit(function, piece))
             if len(pending) > workers:
-                yield _result(pending.popleft(), executor)
+                yield _next(pending, crew)
         while pending:
-            yield _result(pending.popleft(), executor)
+            yield _next(pending, crew)
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process died before its piece was done (killed, or out of memory)",
@@ -78,7 +78,64 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
         ) from error
     finally:
         with _undisturbed():
-            _stop(executor, others)
+            if crew and _spare and not pending and crew.is_whole():
+                _spare[-1].append(crew)
+            elif crew:
+                crew.stop()
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Within, workers that have done one stage's pieces wait for the next stage's, instead of ending."""
+    _spare.append([])
+    try:
+        yield
+    finally:
+        with _undisturbed():
+            for crew in _spare.pop():
+                crew.stop()
+
+
+class _Crew:
+    """Workers of one executor, which starts each when there is first a piece for it."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._others = set(multiprocessing.active_children())
+        self.executor = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+
+    def is_whole(self) -> bool:
+        """Whether all workers that were started are there."""
+        processes = list((self.executor._processes or {}).values())
+        return not self.executor._broken and all(process.exitcode is None for process in processes)
+
+    def stop(self) -> None:
+        """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held.
+
+        Killed are all children but those that were there before: one that was being started when Ctrl-C came is not
+        known to the executor, and the interpreter would wait for it at its end.
+        """
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.kill()
+        self.executor._result_queue._writer.close()  # type: ignore[attr-defined]  # or it waits for the rest of a result
+        self.executor._call_queue._reader.close()  # type: ignore[attr-defined]  # or for room for a piece nobody reads
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+_spare: list[list[_Crew]] = []
+"""Workers without work, for each `kept()` that is open."""
+
+
+def _crew(workers: int) -> _Crew:
+    """At least so many workers: those that were kept, if they are enough and well."""
+    while _spare and _spare[-1]:
+        crew = _spare[-1].pop()
+        if crew.workers >= workers and crew.is_whole():
+            return crew
+        crew.stop()
+    return _Crew(workers)
 
 
 @contextlib.contextmanager
@@ -100,14 +157,18 @@ def _undisturbed() -> Iterator[None]:
         signal.raise_signal(caught)
 
 
-def _result(future: Future[Result], executor: ProcessPoolExecutor) -> Result:
-    """A future's result; a worker that died in the middle of sending one is seen here, the executor waits for ever."""
-    while not _is_done(future, _LOOK_S):
-        dead = any(process.exitcode is not None for process in list((executor._processes or {}).values()))
-        if dead and not _is_done(future, _LOOK_S):
+def _next(pending: deque[Future[Result]], crew: _Crew) -> Result:
+    """The first result, taken off the queue when it is there.
+
+    A worker that died in the middle of sending one is seen here, the executor waits for ever.
+    """
+    while not _is_done(pending[0], _LOOK_S):
+        if not crew.is_whole() and not _is_done(pending[0], _LOOK_S):
             raise BrokenProcessPool
     with _undisturbed():
-        return future.result()
+        result = pending[0].result()
+        pending.popleft()
+    return result
 
 
 def _is_done(future: Future[Result], timeout_s: float) -> bool:
@@ -117,19 +178,6 @@ def _is_done(future: Future[Result], timeout_s: float) -> bool:
             if wait_for([future], timeout=_HEAR_S).done:
                 return True
     return False
-
-
-def _stop(executor: ProcessPoolExecutor, others: AbstractSet[BaseProcess]) -> None:
-    """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held.
-
-    Killed are all children but `others`: one that was being started when Ctrl-C came is not known to the executor, and
-    the interpreter would wait for it at its end.
-    """
-    for process in set(multiprocessing.active_children()) - others:
-        process.kill()
-    executor._result_queue._writer.close()  # type: ignore[attr-defined]  # or it waits for the rest of a result
-    executor._call_queue._reader.close()  # type: ignore[attr-defined]  # or for room for a piece that nobody reads
-    executor.shutdown(wait=True, cancel_futures=True)
 
 
 class _WithoutPandas(MetaPathFinder):

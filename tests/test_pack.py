@@ -174,6 +174,17 @@ def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
                 assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
 
 
+def test_a_tokenizer_that_took_the_place_of_another_is_loaded_anew(ready: Workspace) -> None:
+    path, texts = ready.tokenizer / "tokenizer.json", ["潮水涨落，春去秋来。"]
+    before = encoder.make(encoder.FAST, ready.tokenizer).encode(texts)[0].tolist()
+    description = json.loads(path.read_bytes())
+    description["model"]["merges"] = []
+    path.write_text(json.dumps(description), encoding="utf-8")
+    after = encoder.make(encoder.FAST, ready.tokenizer).encode(texts)[0].tolist()
+    assert len(after) > len(before)
+    assert after == encoder.make(encoder.REFERENCE, ready.tokenizer).encode(texts)[0].tolist()
+
+
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
     long = [baike(n, answer=f"第{n}篇。" + "说来话长，" * 2000) for n in range(200)]
     lay_raw("baike2018qa", {TRAIN: lines(long), VALID: lines([baike(n) for n in range(20)])})
