@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean import clean_all, rules
 from corpus.pipeline.errors import BooksError, ShapeError
-from corpus.pipeline.filter import Document, Limits, judge_all, swapped
+from corpus.pipeline.filter import Document, Limits, as_document, judge_all, swapped
 from corpus.pipeline.manifest import Manifest, Quality
 from corpus.pipeline.mask import mask_all
 from corpus.pipeline.read import Block, File, Piece, read
@@ -234,8 +234,12 @@ class _Maker:
 
     def _composed(self, parsed: Parsed) -> list[Document]:
         """The records' documents, from their cleaned parts."""
-        records = zip(*[iter(parsed.texts)] * self.width, strict=True)
-        return [Document(*self.compose(parts), self.form, parts) for parts in records]
+        records = list(zip(*[iter(parsed.texts)] * self.width, strict=True))
+        composed = map(self.compose, records)
+        return [
+            as_document((text, prompt_length, self.form, parts))
+            for (text, prompt_length), parts in zip(composed, records, strict=True)
+        ]
 
     def _clean(self, parsed: Parsed) -> None:
         cleaned = clean_all(parsed.texts, self.rules)

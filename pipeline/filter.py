@@ -92,6 +92,10 @@ class Document(NamedTuple):
     """The cleaned fields the text was made of, in the order of their form."""
 
 
+as_document: Callable[[tuple[str, int, str, Sequence[str]]], Document] = functools.partial(tuple.__new__, Document)
+"""`Document._make` without a frame of Python for each of them."""
+
+
 def empty(document: Document, limits: Limits) -> str | None:
     """Nothing is left to learn: no text at all, or a question without an answer."""
     left = len(document.text) > document.prompt_length
@@ -267,9 +271,10 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
     texts = [document.text for document in documents]
     joined = characters.join(texts)
     lengths, counted = joined.lengths, characters.count(joined)
+    prompts = np.fromiter((each.prompt_length for each in documents), np.int64, len(documents))
     form = documents[0].form
     may: dict[Rule, np.ndarray] = {
-        empty: lengths <= np.fromiter((each.prompt_length for each in documents), np.int64, len(documents)),
+        empty: lengths <= prompts,
         too_short: lengths < limits.min_length,
         broken_encoding: counted.lost,
         repeated_characters: (lengths >= MIN_REPEATED) & (counted.runs > MAX_RUNS * lengths),
@@ -282,8 +287,10 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
         may[advert] = _may_advertise(texts, joined)
     if form == "translation":
         may[untranslated] = may[unlike_pair] = _unlike_sides(documents)
+    elif form == "article":
+        may[stub] = np.fromiter(map(_may_be_stub, documents), np.bool_, len(documents))
     else:
-        may[stub if form == "article" else echo] = np.fromiter(map(_odd_form, documents), np.bool_, len(documents))
+        may[echo] = _may_echo(documents, lengths, prompts)
     bits = np.zeros(len(documents), dtype=np.uint32)
     for rule, which in may.items():
         bits |= which.astype(np.uint32) << np.uint32(RULES.index(rule))
@@ -346,13 +353,22 @@ def _places(codes: np.ndarray) -> np.ndarray:
     return np.asarray(characters.pair_hashes(codes) >> np.uint32(16))
 
 
-def _odd_form(document: Document) -> bool:
-    """Whether an article may be a stub, or an answer an echo."""
-    parts = document.parts
-    if document.form == "article":
-        return len(parts) > 1 and len(_below_title(parts)) < MIN_BODY
-    alike = _alike(parts)
-    return bool(alike) and _first_letter(parts[-1]) in map(_first_letter, alike)
+def _may_be_stub(document: Document) -> bool:
+    """Whether an article has next to nothing below its title."""
+    return len(document.parts) > 1 and len(_below_title(document.parts)) < MIN_BODY
+
+
+def _may_echo(documents: Sequence[Document], lengths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+    """[documents] bool: which answers may be an echo: as long as their question, of the same first letter.
+
+    A prompt says a question's parts once where one holds the other, so they have at most twice its characters.
+    """
+    may = np.zeros(len(documents), dtype=np.bool_)
+    for index in np.flatnonzero(lengths - prompts <= 2 * prompts + _ECHO_LENGTH).tolist():
+        parts = documents[index].parts
+        alike = _alike(parts)
+        may[index] = bool(alike) and _first_letter(parts[-1]) in map(_first_letter, alike)
+    return may
 
 
 def _below_title(parts: Sequence[str]) -> str:

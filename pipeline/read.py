@@ -23,9 +23,11 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -486,44 +488,63 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
 
 def _blocks(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[Block]:
     """Group the records that begin in [start, end) by the mebibyte in which they begin."""
-    records: list[tuple[int, bytes]] = []
+    held: list[tuple[int, bytes]] = []
     rejects: list[Reject] = []
     window = 0
-    for offset, record, size in _records(stream, file, start, end):
-        if offset // BLOCK_BYTES != window and (records or rejects):
-            yield records, rejects
-            records, rejects = [], []
-        window = offset // BLOCK_BYTES
-        if size > RECORD_BYTES:
-            detail = f"{size:,} bytes, more than {RECORD_BYTES:,}; the first {len(record):,} are kept here"
-            rejects.append(Reject(offset, "too_large", detail, record))
-        else:
-            records.append((offset, record))
-    if records or rejects:
-        yield records, rejects
+    for offsets, records, size in _records(stream, file, start, end):
+        first = 0
+        while first < len(offsets):
+            if offsets[first] // BLOCK_BYTES != window and (held or rejects):
+                yield held, rejects
+                held, rejects = [], []
+            window = offsets[first] // BLOCK_BYTES
+            beyond = bisect_left(offsets, (window + 1) * BLOCK_BYTES, first)
+            if size:
+                detail = f"{size:,} bytes, more than {RECORD_BYTES:,}; the first {len(records[0]):,} are kept here"
+                rejects.append(Reject(offsets[0], "too_large", detail, records[0]))
+            else:
+                held += zip(offsets[first:beyond], records[first:beyond], strict=True)
+            first = beyond
+    if held or rejects:
+        yield held, rejects
 
 
-def _records(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[tuple[int, bytes, int]]:
-    """Every record that begins in [start, end), as (offset, bytes, size); blank ones are none."""
-    delimiter, buffer, at, cut_off = b"\n", b"", 0, False
+_Run = tuple[list[int], list[bytes], int]
+"""Offsets and records; of a record that is too long alone its head, and its size, which is else 0."""
+
+
+def _records(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[_Run]:
+    """Every record that begins in [start, end), but blank ones, which are none."""
+    delimiter, buffer, at = b"\n", b"", 0
     if file.layout == "text":
         buffer = stream.read(_SNIFF_BYTES)
         delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
     elif file.codec == "plain" and start > 0:
-        at, cut_off = start - 1, True  # what ends at the first newline from here began before
+        at = start - 1  # what ends at the first newline from here began before
         stream.seek(at)
-    for offset, raw, size in _split(stream, buffer, at, delimiter):
-        if end is not None and offset >= end:
+    for offsets, records, size in _split(stream, buffer, at, delimiter):
+        if offsets[0] == 0 and records[0].startswith(b"\xef\xbb\xbf"):
+            records[0] = records[0][3:]
+        first = bisect_left(offsets, start)
+        last = len(offsets) if end is None else bisect_left(offsets, end)
+        if first > 0 or last < len(offsets):
+            yield from _without_blank(offsets[first:last], records[first:last], size)
+        else:
+            yield from _without_blank(offsets, records, size)
+        if last < len(offsets):
             return
-        if cut_off:
-            cut_off = False
-            continue
-        record = raw[3:] if offset == 0 and raw.startswith(b"\xef\xbb\xbf") else raw
-        if offset >= start and record.strip():
-            yield offset, record, size
 
 
-def _split(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[tuple[int, bytes, int]]:
+def _without_blank(offsets: list[int], records: list[bytes], size: int) -> Iterator[_Run]:
+    """The run itself where no record is blank, as nearly always; nothing where all are."""
+    if not all(records) or any(map(bytes.isspace, records)):
+        filled = [at for at, record in enumerate(records) if record and not record.isspace()]
+        offsets, records = [offsets[at] for at in filled], [records[at] for at in filled]
+    if records:
+        yield offsets, records, size
+
+
+def _split(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[_Run]:
     """Cut a stream at a delimiter; of what is longer than a record may be, only the head is kept."""
     step = len(delimiter)
     head, swallowed = b"", 0  # of a record that is too long to hold
@@ -531,16 +552,25 @@ def _split(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> I
         data = stream.read(_READ_BYTES)
         pieces = (buffer + data).split(delimiter)
         buffer = pieces.pop() if data else b""
-        for piece in pieces:
-            size = swallowed + len(piece)
-            whole = head or (piece if size <= RECORD_BYTES else piece[:RAW_BYTES])
-            yield offset, whole, size
-            offset += size + step
+        sizes = list(map(len, pieces))
+        if swallowed and sizes:
+            sizes[0] += swallowed
+        offsets = list(accumulate(map(step.__add__, sizes), initial=offset))
+        offset = offsets.pop()
+        if max(sizes, default=0) <= RECORD_BYTES:
+            if pieces:
+                yield offsets, pieces, 0
+        else:
+            for at, piece, size in zip(offsets, pieces, sizes, strict=True):
+                too_long = size > RECORD_BYTES
+                yield [at], [(head or piece[:RAW_BYTES]) if too_long else piece], size if too_long else 0
+                head = b""
+        if pieces:
             head, swallowed = b"", 0
         if not data:
             return
-        if swallowed or len(buffer) > RECORD_BYTES:
-            keep = len(buffer) - step + 1  # a delimiter may lie across the cut
+        keep = len(buffer) - step + 1  # a delimiter may lie across the cut
+        if swallowed or keep > RECORD_BYTES:
             head = head or buffer[:RAW_BYTES]
             swallowed += keep
             buffer = buffer[keep:]

@@ -71,8 +71,8 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
     strict = tuple(dict.fromkeys((*(part for part in parts if part not in optional), *shape.id_fields)))
     get = _getter(strict)
     types = tuple(shape.fields[name] for name in strict)
-    text_parts = tuple((part, part in optional) for part in parts)
-    strings = [str] * len(parts)
+    none, strings = [None] * len(parts), [str] * len(parts)
+    one_id = shape.id_fields[0] if len(shape.id_fields) == 1 else None
 
     def parse(records: Sequence[tuple[int, bytes]]) -> Parsed:
         parsed = Parsed()
@@ -90,7 +90,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
             if twice:
                 parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
                 continue
-            texts = [record.pop(part, None) if loose else record.pop(part) for part, loose in text_parts]
+            texts = list(map(record.pop, parts, none))
             if list(map(type, texts)) != strings:
                 odd = next(
                     (index for index, text in enumerate(texts) if text is not None and type(text) is not str), None
@@ -106,7 +106,8 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
                 parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
                 continue
             parsed.offsets.append(offset)
-            parsed.names.append("-".join([str(record[name]) for name in shape.id_fields]))
+            name = str(record[one_id]) if one_id else "-".join([str(record[name]) for name in shape.id_fields])
+            parsed.names.append(name)
             parsed.texts.extend(texts)
             parsed.metas.append(meta)
             parsed.raws.append(raw)
