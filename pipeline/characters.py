@@ -119,7 +119,7 @@ def join(texts: Sequence[str]) -> Joined:
     """Texts, at least one, as one array."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     starts = np.concatenate(([0], np.cumsum(lengths + 1)[:-1]))
-    return Joined(codes_of("\n".join(texts) + "\n"), starts, lengths)
+    return Joined(codes_of("\n".join([*texts, ""])), starts, lengths)
 
 
 def count(joined: Joined) -> Counted:

@@ -14,6 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -235,7 +236,7 @@ def judge(document: Document, limits: Limits, rules: Sequence[Rule] = RULES) -> 
 
 
 def judge_all(documents: Sequence[Document], limits: Limits) -> list[tuple[str, str] | None]:
-    """`judge` for many documents of one form, at the price of the few that need a second look."""
+    """`judge` for many documents of one form with as many parts, at the price of the few that need a second look."""
     verdicts: list[tuple[str, str] | None] = [None] * len(documents)
     if documents:
         suspected = _suspects(documents, limits)
@@ -254,13 +255,15 @@ def swapped(sides: Sequence[str]) -> list[int]:
             with a target that has letters and not one Han.
 
     """
-    if not sides:
+    firsts = [at for at in range(0, len(sides), 2) if not sides[at].isascii()]  # others have no Han
+    if not firsts:
         return []
-    counted = characters.count(characters.join(sides))
+    counted = characters.count(characters.join([side for at in firsts for side in sides[at : at + 2]]))
     han, visible = counted.han, counted.visible
     letters = visible - han - counted.signs
     wrong = (han[::2] > 0.5 * visible[::2]) & (han[1::2] == 0) & (letters[1::2] > 0)
-    return (2 * np.flatnonzero(wrong & (np.minimum(visible[::2], visible[1::2]) >= MIN_SIDE))).tolist()
+    wrong &= np.minimum(visible[::2], visible[1::2]) >= MIN_SIDE
+    return [firsts[index] for index in np.flatnonzero(wrong).tolist()]
 
 
 # --- looking at all characters at once --------------------------------------------------------------------------
@@ -271,10 +274,9 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
     texts = [document.text for document in documents]
     joined = characters.join(texts)
     lengths, counted = joined.lengths, characters.count(joined)
-    prompts = np.fromiter((each.prompt_length for each in documents), np.int64, len(documents))
     form = documents[0].form
     may: dict[Rule, np.ndarray] = {
-        empty: lengths <= prompts,
+        empty: lengths <= np.fromiter((each.prompt_length for each in documents), np.int64, len(documents)),
         too_short: lengths < limits.min_length,
         broken_encoding: counted.lost,
         repeated_characters: (lengths >= MIN_REPEATED) & (counted.runs > MAX_RUNS * lengths),
@@ -286,26 +288,41 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
     if limits.adverts:
         may[advert] = _may_advertise(texts, joined)
     if form == "translation":
-        may[untranslated] = may[unlike_pair] = _unlike_sides(documents)
+        may[untranslated] = may[unlike_pair] = _unlike_sides(documents, counted.han)
     elif form == "article":
         may[stub] = np.fromiter(map(_may_be_stub, documents), np.bool_, len(documents))
     else:
-        may[echo] = _may_echo(documents, lengths, prompts)
+        may[echo] = _may_echo(documents)
     bits = np.zeros(len(documents), dtype=np.uint32)
     for rule, which in may.items():
         bits |= which.astype(np.uint32) << np.uint32(RULES.index(rule))
     return bits
 
 
-def _unlike_sides(documents: Sequence[Document]) -> np.ndarray:
-    """[documents] bool: which translations a rule that compares the two sides may drop."""
-    joined = characters.join([part for document in documents for part in document.parts])
-    counted = characters.count(joined)
-    source, target = slice(0, None, 2), slice(1, None, 2)
-    lengths, han, visible = joined.lengths, counted.han, counted.visible
-    ratio = lengths[source] / np.maximum(1, lengths[target])
-    odd = (ratio < PAIR_RATIO[0]) | (ratio > PAIR_RATIO[1]) | (han[source] > 0.5 * visible[source])
-    return np.asarray(odd | (han[target] < MIN_PAIR_HAN * visible[target]))
+def _unlike_sides(documents: Sequence[Document], han: np.ndarray) -> np.ndarray:
+    """[documents] bool: which translations a rule that compares the two sides may drop.
+
+    Args:
+        documents: the translations.
+        han: [documents] int64: Han of each, which are the target's where the source is nothing but ASCII.
+
+    """
+    lengths = _lengths_of_parts(documents)
+    ratio = lengths[:, 0] / np.maximum(1, lengths[:, 1])
+    odd = (ratio < PAIR_RATIO[0]) | (ratio > PAIR_RATIO[1]) | (han < MIN_PAIR_HAN * lengths[:, 1])
+    mixed = [index for index, each in enumerate(documents) if not each.parts[0].isascii()]
+    if mixed:
+        counted = characters.count(characters.join([part for index in mixed for part in documents[index].parts]))
+        han_of_sides, visible = counted.han, counted.visible
+        odd[mixed] |= han_of_sides[::2] > 0.5 * visible[::2]
+        odd[mixed] |= han_of_sides[1::2] < MIN_PAIR_HAN * visible[1::2]
+    return np.asarray(odd)
+
+
+def _lengths_of_parts(documents: Sequence[Document]) -> np.ndarray:
+    """[documents, parts] int64: characters of the parts."""
+    lengths = map(len, chain.from_iterable([document.parts for document in documents]))
+    return np.fromiter(lengths, np.int64).reshape(len(documents), -1)
 
 
 def _may_repeat_spans(texts: Sequence[str], joined: characters.Joined, form: str) -> np.ndarray:
@@ -358,16 +375,17 @@ def _may_be_stub(document: Document) -> bool:
     return len(document.parts) > 1 and len(_below_title(document.parts)) < MIN_BODY
 
 
-def _may_echo(documents: Sequence[Document], lengths: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """[documents] bool: which answers may be an echo: as long as their question, of the same first letter.
-
-    A prompt says a question's parts once where one holds the other, so they have at most twice its characters.
+def _may_echo(documents: Sequence[Document]) -> np.ndarray:
+    """[documents] bool: which answers may be an echo: about as long as a part of the question, or as all of it, and of
+    the same first letter.
     """
+    lengths = _lengths_of_parts(documents)
+    questions, answers = lengths[:, :-1], lengths[:, -1:]
+    near = np.abs(np.column_stack((questions, questions.sum(axis=1))) - answers) <= _ECHO_LENGTH
     may = np.zeros(len(documents), dtype=np.bool_)
-    for index in np.flatnonzero(lengths - prompts <= 2 * prompts + _ECHO_LENGTH).tolist():
+    for index in np.flatnonzero(near.any(axis=1)).tolist():
         parts = documents[index].parts
-        alike = _alike(parts)
-        may[index] = bool(alike) and _first_letter(parts[-1]) in map(_first_letter, alike)
+        may[index] = _first_letter(parts[-1]) in map(_first_letter, _alike(parts))
     return may
 
 

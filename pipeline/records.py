@@ -10,6 +10,7 @@ Cost: one `orjson` call and one tuple comparison a record.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -26,6 +27,7 @@ RAW_BYTES = 1 << 20
 SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_field", "duplicate_key", "too_large"})
 """Reasons that say a record is not what the manifest describes, whatever its text."""
 TRANSLATE = "translate english to chinese, "
+_BLANK_BEFORE_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,11 @@ def translation_prompt(english: str) -> str:
     >>> translation_prompt("It rains.")
     'translate english to chinese, It rains., '
     """
-    return f"{TRANSLATE}{_on_one_line(english)}, "
+    return _translation_prompt(_on_one_line(english))
+
+
+def _translation_prompt(source: str) -> str:
+    return f"{TRANSLATE}{source}, "
 
 
 def _article(parts: Sequence[str]) -> tuple[str, int]:
@@ -172,7 +178,7 @@ def _question(parts: Sequence[str]) -> tuple[str, int]:
 
 def _translation(parts: Sequence[str]) -> tuple[str, int]:
     source, target = map(_on_one_line, parts)
-    prompt = translation_prompt(source)
+    prompt = _translation_prompt(source)
     return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
 
 
@@ -222,17 +228,21 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _may_repeat(raw: bytes, keys: int) -> bool:
-    """Whether more keys stand there than the record has: a colon follows each, at once or after blanks.
+    """Whether more keys stand there than the record has: a quote that is not escaped and a colon end each.
 
-    Of the four blanks only the space is common, so the others are looked for alone first: several times faster.
+    Of two backslashes before the quote, or more, it is not told whether they escape it. Of the four blanks that may
+    stand in between only the space is common, so the others are looked for alone first: several times faster.
     """
-    return (
-        raw.count(b'":') > keys
-        or b" :" in raw
+    ends = raw.count(b'":') - raw.count(b'\\":') + raw.count(b'\\\\":')
+    if ends > keys:
+        return True
+    blank = (
+        b" :" in raw
         or (b"\t" in raw and b"\t:" in raw)
         or (b"\r" in raw and b"\r:" in raw)
         or (b"\n" in raw and b"\n:" in raw)
     )
+    return blank and _BLANK_BEFORE_COLON.search(raw) is not None
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:

@@ -66,6 +66,29 @@ def test_reason(raw: bytes, reason: str) -> None:
     assert not parsed.texts
 
 
+KEYS = st.text(st.sampled_from('":\\\\ \t文a'), max_size=6).map(
+    lambda key: f"k{key}"
+)  # quotes and backslashes at their ends
+GAPS = st.text(st.sampled_from(" \t\r\n"), max_size=2)
+
+
+@settings(max_examples=examples(400), deadline=None, derandomize=True)
+@given(st.dictionaries(KEYS, KEYS, max_size=4), st.sampled_from(sorted(baike(1))), GAPS, st.data())
+def test_a_field_that_stands_twice_is_seen_whatever_stands_beside_it(
+    others: dict[str, str], field: str, gap: str, data: st.DataObject
+) -> None:
+    fields = [*(baike(1) | others).items()]
+    once = dumps_pairs(fields, "")
+    assert not parse(once).rejects
+    fields.insert(data.draw(st.integers(0, len(fields))), (field, '":" :'))
+    assert [reject.reason for reject in parse(dumps_pairs(fields, gap)).rejects] == ["duplicate_key"]
+
+
+def dumps_pairs(fields: list[tuple[str, Any]], gap: str) -> bytes:
+    pairs = [f"{json.dumps(key, ensure_ascii=False)}{gap}:{json.dumps(value)}" for key, value in fields]
+    return f"{{{','.join(pairs)}}}".encode()
+
+
 @pytest.mark.parametrize(
     "record",
     [
