@@ -228,21 +228,15 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _may_repeat(raw: bytes, keys: int) -> bool:
-    """Whether more keys stand there than the record has: a quote that is not escaped and a colon end each.
+    """Whether more keys stand there than the record has: a quote that is not escaped and a colon end each, at once or
+    with blanks in between.
 
-    Of two backslashes before the quote, or more, it is not told whether they escape it. Of the four blanks that may
-    stand in between only the space is common, so the others are looked for alone first: several times faster.
+    Of two backslashes before the quote, or more, it is not told whether they escape it.
     """
-    ends = raw.count(b'":') - raw.count(b'\\":') + raw.count(b'\\\\":')
+    ends = raw.count(b'":')
     if ends > keys:
-        return True
-    blank = (
-        b" :" in raw
-        or (b"\t" in raw and b"\t:" in raw)
-        or (b"\r" in raw and b"\r:" in raw)
-        or (b"\n" in raw and b"\n:" in raw)
-    )
-    return blank and _BLANK_BEFORE_COLON.search(raw) is not None
+        ends += raw.count(b'\\\\":') - raw.count(b'\\":')
+    return ends > keys or _BLANK_BEFORE_COLON.search(raw) is not None
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:
