@@ -29,15 +29,28 @@ def download(clock: Clock, *, workspace: str, dataset: str, source: str) -> None
         stage.run(stage.DownloadConfig(dataset=dataset, source=source), place)
 
 
-def ingest(clock: Clock, *, workspace: str, dataset: str, workers: int = 1, simplify: bool = True) -> dict[str, Any]:
-    """Make documents anew. `simplify` off leaves OpenCC out, which no manifest does by itself."""
+def ingest(
+    clock: Clock, *, workspace: str, dataset: str, workers: int = 1, simplify: bool = True, rules: bool = True
+) -> dict[str, Any]:
+    """Make documents anew.
+
+    `simplify` off leaves OpenCC out, which no manifest does by itself. `rules` off, for one worker, leaves out all that
+    is done to a text or asked of it, so that reading, JSON, the checks of a record and Parquet remain.
+    """
+    from corpus.pipeline import documents, manifest
     from corpus.pipeline import ingest as stage
-    from corpus.pipeline import manifest
+    from corpus.pipeline.clean import Cleaned
     from corpus.pipeline.workspace import Workspace
 
+    shipped = manifest.load
     if not simplify:
-        shipped = manifest.load
         manifest.load = lambda name: dataclasses.replace(shipped(name), simplify=False)
+    if not rules:
+        bare = dataclasses.replace(shipped(dataset).quality, trim=False, mask=())
+        manifest.load = lambda name: dataclasses.replace(shipped(name), quality=bare)
+        vars(documents).update(
+            clean_all=lambda texts, _: Cleaned(list(texts)), judge_all=lambda made, _: [None] * len(made)
+        )
     place = Workspace(Path(workspace))
     shutil.rmtree(place.documents(dataset), ignore_errors=True)
     with place.writing("ingest"), clock:

@@ -30,9 +30,10 @@ VOCABULARY = 32_000
 WARMUP_STEPS = 3
 LOADER_ROWS = 4_000
 HELP_RUNS = 11
-WORKERS_FACTOR = 4
+WORKERS_FACTORS = {"pack": 14, "ingest": 4}
+"""Work is cut into pieces of 32 MiB: of 100 MB the last round of two workers would be half empty. Packing is fast, so
+that workers have to have started for it to tell."""
 ENCODERS_FACTOR = 5
-"""Work is cut into pieces of 32 MiB: of 100 MB the last round of two workers would be half empty."""
 SHARES = {"wiki2019zh": 1.6, "news2016zh": 9.0, "baike2018qa": 1.6, "webtext2019zh": 3.7, "translation2019zh": 1.2}
 """Gigabytes of the official corpora: the whole way takes them in these shares."""
 MODEL = "tiny"
@@ -56,6 +57,8 @@ def ingest(bench: Bench) -> list[Line]:
             theirs: dict[str, Any] = {"source": source, "dataset": dataset, "out": out, "simplify": simplify}
             starts[f"ours, OpenCC {_on(simplify)}"] = partial(_pinned, bench, "ours.ingest", **ours)
             starts[f"datatrove, OpenCC {_on(simplify)}"] = partial(_pinned, bench, "peers.datatrove_ingest", **theirs)
+        bare: dict[str, Any] = {"workspace": workspace, "dataset": dataset, "rules": False}
+        starts["ours, no rule"] = partial(_pinned, bench, "ours.ingest", **bare)
         runs = bench.turns(f"ingest {dataset}", starts)
         sides = {name: side(name, runs[name], partial(_speed, raw)) for name in runs}
         for simplify, least in ((False, 3.0), (True, 2.0)):
@@ -73,6 +76,13 @@ def ingest(bench: Bench) -> list[Line]:
                 "ingest", f"ingest, {dataset}, OpenCC on for ours alone", "MB/s raw",
                 sides["ours, OpenCC on"], sides["datatrove, OpenCC off"],
                 note="the same runs once more: ours as shipped against the peer without OpenCC",
+            )
+        )  # fmt: skip
+        lines.append(
+            compare(
+                "ingest", f"ingest, {dataset}, none of our rules", "MB/s raw",
+                sides["ours, no rule"], sides["datatrove, OpenCC off"],
+                note="a bound: reading, JSON, the checks of a record and Parquet, which remain if rules take no time",
             )
         )  # fmt: skip
         _drop(workspace, out)
@@ -206,11 +216,14 @@ def _large(bench: Bench, small: Side) -> list[Line]:
 
 def workers(bench: Bench) -> list[Line]:
     """Two workers on two cores against one on one, one single large file."""
-    megabytes = bench.size * WORKERS_FACTOR
-    workspace = bench.documents("workers", NEWS, megabytes)
-    bench.need("ours.tokenizer", workspace=workspace, vocab_size=VOCABULARY)
     lines = []
-    for stage in ("pack", "ingest"):
+    for stage, factor in WORKERS_FACTORS.items():
+        megabytes = bench.size * factor
+        if stage == "pack":
+            workspace = bench.documents("workers", NEWS, megabytes)
+            bench.need("ours.tokenizer", workspace=workspace, vocab_size=VOCABULARY)
+        else:
+            workspace = bench.downloaded("workers", {NEWS: inputs.plain(bench.work, NEWS, megabytes)})
         given: dict[str, Any] = {"home": bench.home, "workspace": workspace, "dataset": NEWS}
         starts: dict[str, Start] = {
             "two workers": partial(measure.job, f"ours.{stage}", on=2, workers=2, **given),
@@ -224,7 +237,7 @@ def workers(bench: Bench) -> list[Line]:
                 target=Target(least=1.8, text="1.8 x"), less_is_better=True,
             )
         )  # fmt: skip
-    _drop(workspace)
+        _drop(workspace)
     return lines
 
 
