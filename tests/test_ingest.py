@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from corpus.pipeline import ingest
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline import read as reading
 from corpus.pipeline.errors import ArchiveError, DamageError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.progress import Progress
@@ -452,6 +453,25 @@ def test_any_cut_reads_every_line_once(tmp_path: Path, texts: list[str], piece_b
     assert [record for _, record in got] == [text.encode() for text in texts if text.strip()]
     assert all(data[offset:].startswith(record) for offset, record in got)
     assert len(data) < BLOCK_BYTES
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_the_longest_record_of_plain_text_is_whole_wherever_a_read_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(reading, "RECORD_BYTES", 40)
+    monkeypatch.setattr(reading, "RAW_BYTES", 10)
+    monkeypatch.setattr(reading, "_SNIFF_BYTES", 4)
+    file = File(
+        container="a.txt", codec="plain", path="a.txt", tail="a.txt", split="train", shape="baike2018qa", layout="text",
+        bytes=None,
+    )  # fmt: skip
+    (tmp_path / "a.txt").write_bytes(end + b"x" * 40 + end + b"y" * 41 + end + b"z")
+    for size in range(1, 60):
+        monkeypatch.setattr(reading, "_READ_BYTES", size)
+        blocks = list(read(tmp_path, Span(file, 0, None)))
+        assert [record for records, _ in blocks for _, record in records] == [b"x" * 40, b"z"]
+        assert [reject.raw for _, rejects in blocks for reject in rejects] == [b"y" * 10]
 
 
 @pytest.mark.mirror
