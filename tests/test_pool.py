@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import psutil
 import pytest
@@ -13,7 +13,7 @@ from corpus.pipeline.pool import kept, run_pieces
 
 
 def whose(_: int) -> int:
-    """The process that does a piece; slow enough that one worker does not do all of them."""
+    """The process that does a piece."""
     time.sleep(0.05)
     return os.getpid()
 
@@ -24,63 +24,92 @@ def fail_at_two(number: int) -> int:
     return number
 
 
-def workers_of(function: Callable[[int], int], pieces: Sequence[int] = range(6)) -> set[int]:
-    return set(run_pieces(function, pieces, workers=2))
+def stage(pieces: Sequence[int] = range(6), workers: int = 2) -> set[int]:
+    """The workers that did some piece."""
+    return set(run_pieces(whose, pieces, workers=workers))
+
+
+def there() -> set[int]:
+    """All workers there are, also those that have not come to do a piece."""
+    return {child.pid or 0 for child in multiprocessing.active_children()}
+
+
+def gone(workers: set[int]) -> bool:
+    return bool(workers) and not any(map(psutil.pid_exists, workers))
 
 
 def test_kept_workers_do_the_next_stage_too_and_end_with_the_command() -> None:
     with kept():
-        first = workers_of(whose)
-        second = workers_of(whose)
+        assert os.getpid() not in stage()
+        first = there()
         assert len(first) == 2
-        assert os.getpid() not in first
-        assert second <= first
-    assert not any(map(psutil.pid_exists, first))
-    assert not workers_of(whose) & first
+        assert stage() <= first
+        assert there() == first
+    assert gone(first)
+    assert not stage() & first
+
+
+def interrupted_between_stages(workers: set[int]) -> None:
+    with kept():
+        stage()
+        workers |= there()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_kept_workers_end_where_ctrl_c_comes_between_two_stages() -> None:
+    workers: set[int] = set()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_between_stages(workers)
+    assert gone(workers)
 
 
 def test_workers_end_with_their_stage_where_nothing_keeps_them() -> None:
-    first = workers_of(whose)
-    assert not any(map(psutil.pid_exists, first))
+    assert gone(stage())
 
 
 def test_a_stage_that_takes_no_more_than_it_needs_leaves_its_workers_to_the_next() -> None:
     with kept():
         made = run_pieces(whose, range(3), workers=2)
-        first = {next(made) for _ in range(3)}
+        for _ in range(3):
+            next(made)
         del made  # the stage ends without asking whether there is more
-        assert first <= {child.pid for child in multiprocessing.active_children()}
-        second = workers_of(whose)
-        assert first & second
-        assert len(first | second) <= 2
+        first = there()
+        assert stage() <= first
+        assert there() == first
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kept_worker_that_died_is_replaced(number: signal.Signals) -> None:
     with kept():
-        first = workers_of(whose)
-        (struck,) = [child for child in multiprocessing.active_children() if child.pid == min(first)]
-        os.kill(min(first), number)
+        stage()
+        first = there()
+        struck = multiprocessing.active_children()[0]
+        os.kill(struck.pid or 0, number)
         struck.join(10)
-        second = workers_of(whose)
-        assert min(first) not in second
-    assert not any(map(psutil.pid_exists, first | second))
+        assert struck.pid not in stage()
+        second = there()
+        assert len(second) == 2
+    assert gone(first | second)
 
 
 def test_workers_of_a_stage_that_failed_are_not_kept() -> None:
     with kept():
-        first = workers_of(whose)
+        stage()
+        first = there()
         with pytest.raises(ValueError, match="2"):
-            workers_of(fail_at_two)
-        assert not any(map(psutil.pid_exists, first))
-        assert workers_of(fail_at_two, [0, 1]) == {0, 1}
-    assert not multiprocessing.active_children()
+            list(run_pieces(fail_at_two, range(6), workers=2))
+        assert gone(first)
+        assert list(run_pieces(fail_at_two, [0, 1], workers=2)) == [0, 1]
+    assert not there()
 
 
 def test_fewer_workers_than_a_stage_wants_are_not_enough() -> None:
     with kept():
-        few = set(run_pieces(whose, range(4), workers=2))
-        more = set(run_pieces(whose, range(12), workers=3))
+        stage(workers=2)
+        few = there()
+        stage(workers=3)
+        more = there()
         assert len(more) == 3
         assert not few & more
-        assert set(run_pieces(whose, range(4), workers=2)) <= more
+        assert stage(workers=2) <= more
+        assert there() == more
