@@ -24,7 +24,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import MetaPathFinder
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
 from corpus.pipeline.errors import WorkerError
@@ -105,6 +105,9 @@ class _Crew:
         self.executor = ProcessPoolExecutor(
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
         )
+        self._ends = self.executor._result_queue._writer, self.executor._call_queue._reader  # type: ignore[attr-defined]
+        for end in self._ends:
+            _close_in_turn(end)
 
     def is_whole(self) -> bool:
         """Whether all workers that were started are there."""
@@ -115,13 +118,28 @@ class _Crew:
         """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held.
 
         Killed are all children but those that were there before: one that was being started when Ctrl-C came is not
-        known to the executor, and the interpreter would wait for it at its end.
+        known to the executor, and the interpreter would wait for it at its end. With its ends of the pipes open the
+        executor would wait for the rest of a result, or for room for a piece that nobody reads.
         """
         for process in set(multiprocessing.active_children()) - self._others:
             process.kill()
-        self.executor._result_queue._writer.close()  # type: ignore[attr-defined]  # or it waits for the rest of a result
-        self.executor._call_queue._reader.close()  # type: ignore[attr-defined]  # or for room for a piece nobody reads
+        for end in self._ends:
+            end.close()
         self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _close_in_turn(end: Connection) -> None:
+    """Let threads close one end of a pipe one after another: the executor's own does, too, when it sees a worker die.
+
+    Two at once would close a number that by then may be another file's.
+    """
+    lock, close = threading.Lock(), end.close
+
+    def closing() -> None:
+        with lock:
+            close()
+
+    end.close = closing  # type: ignore[method-assign]
 
 
 _spare: list[list[_Crew]] = []

@@ -78,7 +78,8 @@ def test_a_stage_that_takes_no_more_than_it_needs_leaves_its_workers_to_the_next
         assert there() == first
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.filterwarnings("error")  # an exception in a thread of the executor would be shown to the user
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM] * 3)
 def test_a_kept_worker_that_died_is_replaced(number: signal.Signals) -> None:
     with kept():
         stage()
