@@ -332,17 +332,12 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
     bits = {rule.__name__: 1 << position for position, (rule, _) in enumerate(steps)}
     flags = np.zeros(0x110000, dtype=np.uint16)
     for rule, characters in steps:
-        flags[_codes(characters)] |= bits[rule.__name__]
+        flags[list(map(ord, characters))] |= bits[rule.__name__]
     flags[0x10000:] = bits["strip_invisible"] | bits["compose_nfc"]
     for kind, characters in _kinds().items():
-        flags[_codes(characters)] |= kind << _KIND_SHIFT
+        flags[list(map(ord, characters))] |= kind << _KIND_SHIFT
     flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # stands between texts; one within a text is looked for
     return Table(tuple(Rule(rule.__name__, rule) for rule, _ in steps), flags, _pairs(bits), bits)
-
-
-def _codes(characters: Iterable[str]) -> list[int]:
-    """The code points of characters, each once."""
-    return [*set(map(ord, characters))]
 
 
 def _kinds() -> dict[_Kind, Iterable[str]]:

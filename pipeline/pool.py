@@ -25,7 +25,7 @@ from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import MetaPathFinder
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from corpus.pipeline.errors import WorkerError
 
@@ -105,7 +105,8 @@ class _Crew:
         self.executor = ProcessPoolExecutor(
             workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
         )
-        self._ends = self.executor._result_queue._writer, self.executor._call_queue._reader  # type: ignore[attr-defined]
+        queues: Any = self.executor  # it offers no way to its queues, without which a dead worker is waited for
+        self._ends: tuple[Connection, Connection] = queues._result_queue._writer, queues._call_queue._reader
         for end in self._ends:
             _close_in_turn(end)
 
@@ -139,7 +140,7 @@ def _close_in_turn(end: Connection) -> None:
         with lock:
             close()
 
-    end.close = closing  # type: ignore[method-assign]
+    end.close = closing  # type: ignore[method-assign]  # of this end alone, which the executor made
 
 
 _spare: list[list[_Crew]] = []

@@ -66,9 +66,8 @@ def test_reason(raw: bytes, reason: str) -> None:
     assert not parsed.texts
 
 
-KEYS = st.text(st.sampled_from('":\\\\ \t文a'), max_size=6).map(
-    lambda key: f"k{key}"
-)  # quotes and backslashes at their ends
+# quotes and backslashes at their ends
+KEYS = st.text(st.sampled_from('":\\\\ \t文a'), max_size=6).map(lambda key: f"k{key}")
 GAPS = st.text(st.sampled_from(" \t\r\n"), max_size=2)
 
 

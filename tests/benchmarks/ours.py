@@ -42,15 +42,15 @@ def ingest(
     from corpus.pipeline.clean import Cleaned
     from corpus.pipeline.workspace import Workspace
 
-    shipped = manifest.load
+    shipped, changed = manifest.load, dict[str, Any]()
     if not simplify:
-        manifest.load = lambda name: dataclasses.replace(shipped(name), simplify=False)
+        changed["simplify"] = False
     if not rules:
-        bare = dataclasses.replace(shipped(dataset).quality, trim=False, mask=())
-        manifest.load = lambda name: dataclasses.replace(shipped(name), quality=bare)
+        changed["quality"] = dataclasses.replace(shipped(dataset).quality, trim=False, mask=())
         vars(documents).update(
             clean_all=lambda texts, _: Cleaned(list(texts)), judge_all=lambda made, _: [None] * len(made)
         )
+    manifest.load = lambda name: dataclasses.replace(shipped(name), **changed)
     place = Workspace(Path(workspace))
     shutil.rmtree(place.documents(dataset), ignore_errors=True)
     with place.writing("ingest"), clock:

@@ -71,20 +71,19 @@ def ingest(bench: Bench) -> list[Line]:
                     bar=f"ingest {dataset.removesuffix('2016zh')}" if dataset == NEWS else "",
                 )
             )  # fmt: skip
-        lines.append(
-            compare(
-                "ingest", f"ingest, {dataset}, OpenCC on for ours alone", "MB/s raw",
-                sides["ours, OpenCC on"], sides["datatrove, OpenCC off"],
-                note="the same runs once more: ours as shipped against the peer without OpenCC",
-            )
-        )  # fmt: skip
-        lines.append(
-            compare(
-                "ingest", f"ingest, {dataset}, none of our rules", "MB/s raw",
-                sides["ours, no rule"], sides["datatrove, OpenCC off"],
-                note="a bound: reading, JSON, the checks of a record and Parquet, which remain if rules take no time",
-            )
-        )  # fmt: skip
+        plain_peer = sides["datatrove, OpenCC off"]
+        for what, ours_too, note in (
+            (
+                "OpenCC on for ours alone", "ours, OpenCC on",
+                "the same runs once more: ours as shipped against the peer without OpenCC",
+            ),
+            (
+                "none of our rules", "ours, no rule",
+                "a bound: reading, JSON, the checks of a record and Parquet, which remain if rules take no time",
+            ),
+        ):  # fmt: skip
+            told = f"ingest, {dataset}, {what}"
+            lines.append(compare("ingest", told, "MB/s raw", sides[ours_too], plain_peer, note=note))
         _drop(workspace, out)
     return lines
 
