@@ -2,7 +2,8 @@
 
 In: strings. Out: counts for each.
 Invariant: what is found for a text does not depend on the texts beside it.
-Cost: one table lookup a character and a few sums; nothing is done for each text in Python but measuring its length.
+Cost: one look at every character by a kernel, or one table lookup and a few sums by numpy; nothing is done for each
+text in Python but measuring its length.
 """
 
 from __future__ import annotations
@@ -14,35 +15,62 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.pipeline import mojibake
+from corpus.pipeline import kernels, mojibake
 from corpus.pipeline.fold import codes_of, ngram_hashes
 
 _OTHER, _HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST = range(7)
 SAMPLED_CHARACTERS = 192
 """From this length on repeated spans are first looked for in a sixteenth of all spans."""
 _SAMPLE = 16
+_SAMPLED_BELOW = (1 << 32) // _SAMPLE  # hashes of the pair that a span begins with
+_COLUMNS = 10
 _FACTORS = np.array([0x9E3779B1, 0x85EBCA77], dtype=np.uint32)
 _BITS = np.zeros((2, 128), dtype=np.uint64)
 _BITS[0, :64] = _BITS[1, 64:] = np.uint64(1) << np.arange(64, dtype=np.uint64)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_HASH = np.uint64(40)  # bits of a hash beside its owner
+_HASH = 40  # bits of a hash beside its owner
 _NEWLINE = ord("\n")
 _MANY_LINES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Counts of texts: every array but `lost` is [texts] int64."""
+class Asked:
+    """What a survey looks for beside its counts."""
 
+    span: int
+    """Characters of a span."""
+    spans_share: float
+    """Share of the spans of a text from which on they may be too many that stood before."""
+    fewest_lines: int
+    """Lines from which on a text's lines are compared."""
+    lines_share: float
+    """Share of the characters of a text from which on those in lines that stood before may be too many."""
+    beginnings: np.ndarray
+    """[65536] bool: whether a phrase begins with two neighbours, by the upper half of their `pair_hashes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found in texts: every array is [texts], of int64 or, what `may` be, of bool."""
+
+    lengths: np.ndarray
     han: np.ndarray
     signs: np.ndarray
     """Digits, punctuation and symbols."""
     visible: np.ndarray
     """All that is not blank."""
-    lost: np.ndarray
-    """[texts] bool: whether any character may tell of a lost encoding."""
+    may_be_lost: np.ndarray
+    """Whether any character may tell of a lost encoding."""
     runs: np.ndarray
     """Characters that repeat the one before and are not blank."""
+    begun: np.ndarray
+    """Places where a phrase may begin."""
+    may_repeat_spans: np.ndarray
+    """Whether more than their share of spans may have stood before; sampled from SAMPLED_CHARACTERS on."""
+    may_repeat_lines: np.ndarray
+    """Whether lines that stood before may hold more than their share of characters; lines of one length with the same
+    characters at four places count as one.
+    """
 
 
 _FIELD = 16  # bits; four counts share a 64-bit sum
@@ -87,6 +115,34 @@ def _fields() -> np.ndarray:
     return table
 
 
+def survey(texts: Sequence[str], asked: Asked) -> Survey:
+    """Look at every character of texts, at least one."""
+    columns, keys, line_keys, widths = (_by_kernel if kernels.compiled else _by_numpy)(texts, asked)
+    lengths, han, signs, blanks, lost, runs, lines, begun, different, sampled = columns.T
+    again = np.bincount(_again(np.sort(keys)) >> _HASH, minlength=len(texts))
+    few = sampled < lengths / (2 * _SAMPLE)  # a repeated phrase can hide between the samples
+    order = np.argsort(line_keys)
+    in_order = line_keys[order]
+    same = order[1:][in_order[1:] == in_order[:-1]]  # but the first of each
+    in_lines = np.bincount(line_keys[same] >> _HASH, weights=widths[same], minlength=len(texts))
+    return Survey(
+        lengths=lengths,
+        han=han,
+        signs=signs,
+        visible=lengths - blanks,
+        may_be_lost=lost > 0,
+        runs=runs,
+        begun=begun,
+        may_repeat_spans=np.where(
+            lengths >= SAMPLED_CHARACTERS,
+            few | (again > (asked.spans_share - 0.2) * sampled),
+            different <= (1 - asked.spans_share) * lengths + asked.span,
+        ),
+        may_repeat_lines=(in_lines > asked.lines_share * (lengths - lines + 1))
+        | ((lines >= asked.fewest_lines) & (lines > _MANY_LINES)),
+    )
+
+
 def sums(text: str) -> tuple[int, int, int, int]:
     """Han, digits, signs and all visible characters of one text."""
     counts = np.bincount(_classes()[codes_of(text)], minlength=7).tolist()
@@ -99,33 +155,44 @@ def runs(text: str) -> int:
     return int(np.count_nonzero((codes[1:] == codes[:-1]) & (_classes()[codes[1:]] != _BLANK)))
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Texts with a newline after each, as one array."""
+def _by_kernel(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `_by_numpy`."""
+    columns = np.empty((len(texts), _COLUMNS), dtype=np.int64)
+    found = kernels.compiled.count(
+        list(texts),
+        _classes(),
+        asked.beginnings,
+        columns,
+        asked.span,
+        SAMPLED_CHARACTERS,
+        _SAMPLED_BELOW,
+        asked.fewest_lines,
+        _MANY_LINES,
+    )
+    keys, line_keys, widths = (np.frombuffer(numbers, dtype=np.int64) for numbers in found)
+    return columns, keys, line_keys, widths
 
-    codes: np.ndarray
-    """[characters] uint32."""
-    starts: np.ndarray
-    """[texts] int64: where each text begins."""
-    lengths: np.ndarray
-    """[texts] int64: characters of each, without the newline."""
 
-    def owners(self, places: np.ndarray) -> np.ndarray:
-        """[places] int64: which text each place in `codes` belongs to."""
-        return np.asarray(np.searchsorted(self.starts, places, side="right") - 1)
+def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a survey is made of.
 
+    Returns:
+        [texts, columns] the counts of each text, in the order in which `survey` takes them; a key for each span looked
+        at, which two have in common when they are the same in one text; the same for lines; [lines] characters of
+        each of these.
 
-def join(texts: Sequence[str]) -> Joined:
-    """Texts, at least one, as one array."""
+    """
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     starts = np.concatenate(([0], np.cumsum(lengths + 1)[:-1]))
-    return Joined(codes_of("\n".join([*texts, ""])), starts, lengths)
+    codes = codes_of("\n".join([*texts, ""]))
 
+    def texts_of(places: np.ndarray) -> np.ndarray:
+        return np.asarray(np.searchsorted(starts, places, side="right") - 1)
 
-def count(joined: Joined) -> Counted:
-    """Counts of all texts."""
-    codes, starts = joined.codes, joined.starts
-    parts = starts if joined.lengths.max() < _PART else np.union1d(starts, np.arange(0, len(codes), _PART))
+    def in_texts(places: np.ndarray) -> np.ndarray:
+        return np.bincount(texts_of(places), minlength=len(texts))
+
+    parts = starts if lengths.max() < _PART else np.union1d(starts, np.arange(0, len(codes), _PART))
     sums = np.add.reduceat(_fields().take(codes), parts)
     firsts = np.searchsorted(parts, starts)
     han, signs, blanks, lost = (
@@ -134,78 +201,61 @@ def count(joined: Joined) -> Counted:
     )
     same = np.flatnonzero(codes[1:] == codes[:-1]) + 1
     same = same[_classes()[codes[same]] != _BLANK]
-    return Counted(
-        han=han,
-        signs=signs,
-        visible=joined.lengths - blanks + 1,  # without the newline after the text
-        lost=lost > 0,
-        runs=np.bincount(joined.owners(same), minlength=len(starts)),
+    pairs = pair_hashes(codes)
+    begun = np.flatnonzero(asked.beginnings.take(pairs >> np.uint32(16)))
+    is_long = lengths >= SAMPLED_CHARACTERS
+    sampled = np.flatnonzero(pairs[: max(0, len(codes) - asked.span)] < _SAMPLED_BELOW)
+    owners = texts_of(sampled)
+    whole = is_long[owners] & (sampled + asked.span <= (starts + lengths)[owners])
+    sampled, owners = sampled[whole], owners[whole]
+    hashes = np.zeros(len(sampled), dtype=np.uint64)
+    for offset in range(asked.span):
+        hashes = (hashes + codes[sampled + offset]) * _BASE
+    ends = np.flatnonzero(codes == _NEWLINE)
+    lines = np.searchsorted(ends, starts + lengths, side="right") - np.searchsorted(ends, starts)
+    of_many = np.repeat((lines >= asked.fewest_lines) & (lines <= _MANY_LINES), lines)
+    line_starts, ends = np.concatenate(([0], ends[:-1] + 1))[of_many], ends[of_many]
+    widths = ends - line_starts
+    line_hashes = widths.astype(np.uint64)
+    for place in (line_starts, line_starts + widths // 3, line_starts + 2 * widths // 3, ends - (widths > 0)):
+        line_hashes = (line_hashes + codes[place]) * _BASE
+    columns = (
+        lengths,
+        han,
+        signs,
+        blanks - 1,  # without the newline after the text
+        lost,
+        in_texts(same),
+        lines,
+        in_texts(begun[begun + 1 < (starts + lengths)[texts_of(begun)]]),
+        np.where(is_long, 0, _different(codes, starts)),
+        np.bincount(owners, minlength=len(texts)),
     )
+    return np.column_stack(columns), _keys(hashes, owners), _keys(line_hashes, texts_of(line_starts)), widths
 
 
-def different(joined: Joined) -> np.ndarray:
-    """[texts] int64: how many different characters a text has at least, and at most 128.
+def _different(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """[texts] int64: how many different characters a text and the newline after it have at least, and at most 128.
 
     Every character sets one of 128 bits of its text; two that set the same one count once.
     """
-    bits = joined.codes * _FACTORS[0] >> np.uint32(25)
-    halves = (np.bitwise_or.reduceat(half[bits], joined.starts) for half in _BITS)
+    bits = codes * _FACTORS[0] >> np.uint32(25)
+    halves = (np.bitwise_or.reduceat(half[bits], starts) for half in _BITS)
     return np.asarray(sum(np.bitwise_count(half).astype(np.int64) for half in halves))
 
 
-def may_repeat(joined: Joined, span: int, share: float) -> np.ndarray:
-    """[texts] bool: which texts may have more than `share` of their spans of `span` characters repeated.
-
-    Looks at about a sixteenth of the spans, those that begin with certain pairs of characters; meant for texts of
-    SAMPLED_CHARACTERS and more.
-    """
-    codes = joined.codes
-    sampled = np.flatnonzero(pair_hashes(codes)[: len(codes) - span] < np.uint32((1 << 32) // _SAMPLE))
-    owners = joined.owners(sampled)
-    whole = sampled + span <= (joined.starts + joined.lengths)[owners]
-    sampled, owners = sampled[whole], owners[whole]
-    hashes = np.zeros(len(sampled), dtype=np.uint64)
-    for offset in range(span):
-        hashes = (hashes + codes[sampled + offset]) * _BASE
-    keys = np.sort(_keys(hashes, owners))
-    again = keys[1:][keys[1:] == keys[:-1]] >> _HASH
-    total = np.bincount(owners, minlength=len(joined.lengths))
-    repeated = np.bincount(again.astype(np.int64), minlength=len(joined.lengths))
-    few = total < joined.lengths / (2 * _SAMPLE)  # a repeated phrase can hide between the samples
-    return np.asarray(few | (repeated > (share - 0.2) * total))
+def _again(keys: np.ndarray) -> np.ndarray:
+    """Of keys in order those that are the same as the one before."""
+    return np.asarray(keys[1:][keys[1:] == keys[:-1]])
 
 
 def count_repeated_spans(text: str, span: int) -> int:
     """At least as many spans as stand in a text again: those of the same hash count as one."""
     hashes = np.sort(ngram_hashes(codes_of(text), span))
-    return int(np.count_nonzero(hashes[1:] == hashes[:-1]))
-
-
-def may_repeat_lines(joined: Joined, fewest: int, share: float) -> np.ndarray:
-    """[texts] bool: which texts of `fewest` lines or more may have over `share` of their characters in repeated ones.
-
-    Lines of one length with the same characters at four places count as one.
-    """
-    codes, texts = joined.codes, len(joined.lengths)
-    ends = np.flatnonzero(codes == _NEWLINE)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths, owners = ends - starts, joined.owners(starts)
-    lines = np.bincount(owners, minlength=texts)
-    if len(ends) > _MANY_LINES:  # a record of nothing else; ten numbers a line would be too many
-        return np.asarray(lines >= fewest)
-    of_many = (lines >= fewest)[owners]
-    starts, ends, lengths, owners = starts[of_many], ends[of_many], lengths[of_many], owners[of_many]
-    hashes = lengths.astype(np.uint64)
-    for place in (starts, starts + lengths // 3, starts + 2 * lengths // 3, ends - (lengths > 0)):
-        hashes = (hashes + codes[place]) * _BASE
-    keys = _keys(hashes, owners)
-    order = np.argsort(keys)
-    again = order[1:][np.diff(keys[order]) == 0]
-    repeated = np.bincount(owners[again], weights=lengths[again], minlength=texts)
-    return np.asarray(repeated > share * (joined.lengths - lines + 1))
+    return len(_again(hashes))
 
 
 def _keys(hashes: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """[hashes] uint64: the owner above the high bits of a hash; equal for what may be equal in one text."""
-    keys: np.ndarray = owners.astype(np.uint64) << _HASH | hashes >> (np.uint64(64) - _HASH)
+    """[hashes] int64: the owner above the high bits of a hash; equal for what may be equal in one text."""
+    keys: np.ndarray = owners << _HASH | (hashes >> np.uint64(64 - _HASH)).astype(np.int64)
     return keys

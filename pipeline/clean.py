@@ -10,7 +10,7 @@ those, joined into one string so that the price of a call is paid once per batch
 their input, whatever the input.
 
 Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as
-the end of a text.
+the end of a text. Where the kernels were built, some work on one string after another instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus.pipeline import mojibake
+from corpus.pipeline import kernels, mojibake
 from corpus.pipeline.fold import codes_of
 
 SEAM = "\x1e"
@@ -126,10 +126,13 @@ _BASIC = "".join(map(chr, range(0x10000)))
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One cleaning rule. `name` is the counter in the ledger; `apply` works on texts joined by SEAM."""
+    """One cleaning rule. `name` is the counter in the ledger; `apply` works on texts joined by SEAM, and `kernel`,
+    where there is one, on a list of them.
+    """
 
     name: str
     apply: Callable[[str], str]
+    kernel: Callable[[list[str]], list[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +273,8 @@ def collapse_blanks(text: str) -> str:
     before_newline, before_seam = codes[ends] == ord("\n"), codes[ends] == ord(SEAM)
     after_break = (codes[starts - 1] == ord("\n")) | (codes[starts - 1] == ord(SEAM))
     odd = np.maximum.reduceat(codes, np.stack((starts, ends), axis=1).reshape(-1))[::2] >= 0x80
-    in_code = _within(starts - 1, list(_fences(text))) if _FENCE in text else False
+    fences = np.array(list(_fences(text)), dtype=np.int64).reshape(-1)
+    in_code = np.searchsorted(fences, starts - 1, side="right") % 2 == 1
     indent = after_break & (lone | ~odd)
     gone = before_newline | (~indent & ~in_code & (after_break | (before_seam & ~lone)))
     changed = np.flatnonzero(gone | np.where(in_code, odd, ~(indent | lone)))
@@ -280,7 +284,7 @@ def collapse_blanks(text: str) -> str:
         (starts[changed] - 1).tolist(),
         (ends[changed] - 1).tolist(),
         gone[changed].tolist(),
-        np.broadcast_to(in_code, gone.shape)[changed].tolist(),
+        in_code[changed].tolist(),
         strict=True,
     ):
         pieces.append(text[last:start])
@@ -299,12 +303,6 @@ def _fences(text: str) -> Iterator[tuple[int, int]]:
         if seam < 0:
             yield begin, end + len(_FENCE)
         begin = text.find(_FENCE, end + len(_FENCE) if seam < 0 else seam)
-
-
-def _within(positions: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Which positions lie in one of the spans, which are in order and apart."""
-    bounds = np.array(spans, dtype=np.int64).reshape(-1)
-    return np.asarray(np.searchsorted(bounds, positions, side="right") % 2 == 1)
 
 
 def collapse_lines(text: str) -> str:
@@ -337,7 +335,8 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
     for kind, characters in _kinds().items():
         flags[list(map(ord, characters))] |= kind << _KIND_SHIFT
     flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # stands between texts; one within a text is looked for
-    return Table(tuple(Rule(rule.__name__, rule) for rule, _ in steps), flags, _pairs(bits), bits)
+    ready = tuple(Rule(rule.__name__, rule, _KERNELS.get(rule)) for rule, _ in steps)
+    return Table(ready, flags, _pairs(bits), bits)
 
 
 def _kinds() -> dict[_Kind, Iterable[str]]:
@@ -408,13 +407,24 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
 
 
 def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Iterator[tuple[int, int]]:
-    """The texts that some rule may change, each with these rules as bits.
-
-    One look at every character and its neighbour, for all texts at once.
-    """
-    if not pending:
-        return
+    """The texts that some rule may change, each with these rules as bits."""
     looked_at = [texts[index] for index in pending]
+    for index, text, bits in zip(pending, looked_at, _calls(looked_at, table), strict=True):
+        called = bits & _RULE_BITS
+        if bits & _BRACKET and _EMPTY_BRACKET.search(text):
+            called |= table.bits["drop_empty_brackets"]
+        if called:
+            yield index, called
+
+
+def _calls(looked_at: list[str], table: Table) -> list[int]:
+    """The rules that texts call for, as bits: one look at every character and its neighbour, for all texts at once."""
+    if kernels.compiled:
+        return kernels.compiled.called(
+            looked_at, table.flags, table.pairs, table.bits["strip_invisible"], table.bits["collapse_lines"]
+        )
+    if not looked_at:
+        return []
     joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
     flags = table.flags.take(codes_of(joined))
     marks = flags >= 1 << _KIND_SHIFT
@@ -425,34 +435,49 @@ def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Itera
     called = np.bitwise_or.reduceat(flags, np.concatenate(([0], ends[:-1]))) & ((1 << _KIND_SHIFT) - 1)
     if joined.count(SEAM) > len(looked_at) + 1:
         called[[index for index, text in enumerate(looked_at) if SEAM in text]] |= table.bits["strip_invisible"]
-    for position in np.flatnonzero(called).tolist():
-        text, bits = looked_at[position], int(called[position])
-        if bits & _MANY_LINES and "\n\n\n" in text:
-            bits |= table.bits["collapse_lines"]
-        if bits & _BRACKET and _EMPTY_BRACKET.search(text):
-            bits |= table.bits["drop_empty_brackets"]
-        if bits & _RULE_BITS:
-            yield pending[position], bits & _RULE_BITS
+    bits: list[int] = called.tolist()
+    for position in np.flatnonzero(called & _MANY_LINES).tolist():
+        if "\n\n\n" in looked_at[position]:
+            bits[position] |= table.bits["collapse_lines"]
+    return bits
 
 
 def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
     """Apply one rule to the texts that call for it, as one string; those that it changed."""
     texts = cleaned.texts
     before = [texts[index] for index in bucket]
-    joined = SEAM.join(before)
-    if (
-        joined.count(SEAM) != len(before) - 1
-    ):  # a raw seam is an invisible character like others, taken out ahead of all rules
-        for index in bucket:
-            texts[index] = texts[index].replace(SEAM, "")
-        joined = SEAM.join([texts[index] for index in bucket])
-    after = rule.apply(joined).split(SEAM)
+    # a raw seam is an invisible character like others, taken out ahead of all rules
+    pure = [text.replace(SEAM, "") if SEAM in text else text for text in before]
+    after = rule.kernel(pure) if rule.kernel and kernels.compiled else rule.apply(SEAM.join(pure)).split(SEAM)
     changed = [index for index, old, new in zip(bucket, before, after, strict=True) if old != new]
     if changed:
         for index, new in zip(bucket, after, strict=True):
             texts[index] = new
         cleaned.changed.setdefault(rule.name, set()).update(changed)
     return changed
+
+
+def _strip_tags_of(texts: list[str]) -> list[str]:
+    """`strip_tags` for each of some texts."""
+    stripped = kernels.compiled.strip_tags(texts, _tag_table(), _tag_characters())
+    return [strip_tags(text) if new is None else new for text, new in zip(texts, stripped, strict=True)]
+
+
+def _collapse_blanks_of(texts: list[str]) -> list[str]:
+    """`collapse_blanks` for each of some texts."""
+    return kernels.compiled.collapse_blanks(texts)
+
+
+def _collapse_lines_of(texts: list[str]) -> list[str]:
+    """`collapse_lines` for each of some texts."""
+    return [(_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip() for text in texts]
+
+
+_KERNELS: dict[Callable[[str], str], Callable[[list[str]], list[str]]] = {
+    strip_tags: _strip_tags_of,
+    collapse_blanks: _collapse_blanks_of,
+    collapse_lines: _collapse_lines_of,
+}
 
 
 def _basic(pattern: re.Pattern[str]) -> list[str]:
@@ -523,6 +548,31 @@ def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
     if name == "sup" and not end and before.isascii() and (before.isalnum() or before == ")"):
         return "^"  # 10<sup>5</sup> is not 105
     return "\n" if name in _BLOCKS else ""
+
+
+@functools.cache
+def _tag_table() -> bytes:
+    """What the kernel knows of tags, sorted: eleven bytes of a name, and one that says what it leaves.
+
+    A tag of one capital letter may be a name in a program; the two kinds for these are what it leaves else, and four
+    more.
+    """
+    kinds = {"rt": 2, "sup": 3}
+    entries = {
+        written: kinds.get(tag, int(tag in _BLOCKS)) + 4 * (len(written) == 1 and written.isupper())
+        for tag in _TAGS
+        for written in (tag, tag.upper())
+    }
+    return b"".join(name.encode().ljust(11, b"\0") + bytes([kind]) for name, kind in sorted(entries.items()))
+
+
+@functools.cache
+def _tag_characters() -> np.ndarray:
+    """[0x10000] uint8: 1 for what may stand in the name of an attribute, 2 for blanks."""
+    table = np.zeros(0x10000, dtype=np.uint8)
+    for kind, pattern in ((1, r"\w"), (2, r"\s")):
+        table[list(map(ord, _basic(re.compile(pattern))))] |= kind
+    return table
 
 
 @functools.cache

@@ -152,7 +152,7 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:
     spans = len(text) - SPAN + 1
     if characters.count_repeated_spans(text, SPAN) <= MAX_REPEATED_SPANS * spans:
         return None
-    if not _may_repeat_spans([text], characters.join([text]), document.form)[0]:
+    if not _may_repeat_spans(_survey([text]), document.form)[0]:
         return None
     again = spans - len({text[start : start + SPAN] for start in range(spans)})
     return _over(again, spans, MAX_REPEATED_SPANS, "spans stood before")
@@ -258,9 +258,9 @@ def swapped(sides: Sequence[str]) -> list[int]:
     firsts = [at for at in range(0, len(sides), 2) if not sides[at].isascii()]  # others have no Han
     if not firsts:
         return []
-    counted = characters.count(characters.join([side for at in firsts for side in sides[at : at + 2]]))
-    han, visible = counted.han, counted.visible
-    letters = visible - han - counted.signs
+    looked = _survey([side for at in firsts for side in sides[at : at + 2]])
+    han, visible = looked.han, looked.visible
+    letters = visible - han - looked.signs
     wrong = (han[::2] > 0.5 * visible[::2]) & (han[1::2] == 0) & (letters[1::2] > 0)
     wrong &= np.minimum(visible[::2], visible[1::2]) >= MIN_SIDE
     return [firsts[index] for index in np.flatnonzero(wrong).tolist()]
@@ -271,24 +271,22 @@ def swapped(sides: Sequence[str]) -> list[int]:
 
 def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
     """[documents] uint32: which rules may drop a document, as bits by their position in RULES."""
-    texts = [document.text for document in documents]
-    joined = characters.join(texts)
-    lengths, counted = joined.lengths, characters.count(joined)
-    form = documents[0].form
+    looked = _survey([document.text for document in documents])
+    lengths, form = looked.lengths, documents[0].form
     may: dict[Rule, np.ndarray] = {
         empty: lengths <= np.fromiter((each.prompt_length for each in documents), np.int64, len(documents)),
         too_short: lengths < limits.min_length,
-        broken_encoding: counted.lost,
-        repeated_characters: (lengths >= MIN_REPEATED) & (counted.runs > MAX_RUNS * lengths),
-        repeated_spans: _may_repeat_spans(texts, joined, form),
-        repeated_lines: characters.may_repeat_lines(joined, MIN_LINES, MAX_REPEATED_LINES),
-        mostly_signs: counted.signs > MAX_SIGNS * counted.visible,
-        little_han: counted.han < limits.min_han * np.maximum(1, counted.visible),
+        broken_encoding: looked.may_be_lost,
+        repeated_characters: (lengths >= MIN_REPEATED) & (looked.runs > MAX_RUNS * lengths),
+        repeated_spans: _may_repeat_spans(looked, form),
+        repeated_lines: looked.may_repeat_lines,
+        mostly_signs: looked.signs > MAX_SIGNS * looked.visible,
+        little_han: looked.han < limits.min_han * np.maximum(1, looked.visible),
     }
     if limits.adverts:
-        may[advert] = _may_advertise(texts, joined)
+        may[advert] = (lengths <= LONGEST_ADVERT) & (looked.begun >= MIN_ADVERT)
     if form == "translation":
-        may[untranslated] = may[unlike_pair] = _unlike_sides(documents, counted.han)
+        may[untranslated] = may[unlike_pair] = _unlike_sides(documents, looked.han)
     elif form == "article":
         may[stub] = np.fromiter(map(_may_be_stub, documents), np.bool_, len(documents))
     else:
@@ -312,10 +310,9 @@ def _unlike_sides(documents: Sequence[Document], han: np.ndarray) -> np.ndarray:
     odd = (ratio < PAIR_RATIO[0]) | (ratio > PAIR_RATIO[1]) | (han < MIN_PAIR_HAN * lengths[:, 1])
     mixed = [index for index, each in enumerate(documents) if not each.parts[0].isascii()]
     if mixed:
-        counted = characters.count(characters.join([part for index in mixed for part in documents[index].parts]))
-        han_of_sides, visible = counted.han, counted.visible
-        odd[mixed] |= han_of_sides[::2] > 0.5 * visible[::2]
-        odd[mixed] |= han_of_sides[1::2] < MIN_PAIR_HAN * visible[1::2]
+        looked = _survey([part for index in mixed for part in documents[index].parts])
+        odd[mixed] |= looked.han[::2] > 0.5 * looked.visible[::2]
+        odd[mixed] |= looked.han[1::2] < MIN_PAIR_HAN * looked.visible[1::2]
     return np.asarray(odd)
 
 
@@ -325,49 +322,28 @@ def _lengths_of_parts(documents: Sequence[Document]) -> np.ndarray:
     return np.fromiter(lengths, np.int64).reshape(len(documents), -1)
 
 
-def _may_repeat_spans(texts: Sequence[str], joined: characters.Joined, form: str) -> np.ndarray:
-    """[texts] bool: which texts may have too many repeated spans; a short one of many different characters has not."""
-    long = joined.lengths >= characters.SAMPLED_CHARACTERS
-    may = characters.may_repeat(joined, SPAN, MAX_REPEATED_SPANS) & long if long.any() else np.zeros_like(long)
-    short = np.flatnonzero((joined.lengths >= MIN_REPEATED) & ~long)
-    if form != "translation" and len(short):
-        few = characters.different(characters.join([texts[index] for index in short.tolist()]))
-        may[short] = few <= (1 - MAX_REPEATED_SPANS) * joined.lengths[short] + SPAN
-    return np.asarray(may)
+def _may_repeat_spans(looked: characters.Survey, form: str) -> np.ndarray:
+    """[texts] bool: which texts may have too many repeated spans; a short translation is not asked."""
+    least = characters.SAMPLED_CHARACTERS if form == "translation" else MIN_REPEATED
+    return np.asarray(looked.may_repeat_spans & (looked.lengths >= least))
 
 
-def _may_advertise(texts: Sequence[str], joined: characters.Joined) -> np.ndarray:
-    """[texts] bool: which texts are short and hold several of the phrases, which their first two characters tell."""
-    by_beginning, table = _beginnings()
-    begun = np.flatnonzero(table.take(_places(joined.codes)))
-    owners = joined.owners(begun)
-    begun, owners = (array[joined.lengths[owners] <= LONGEST_ADVERT] for array in (begun, owners))
-    found: dict[int, set[str]] = {}
-    for owner, place in zip(owners.tolist(), (begun - joined.starts[owners]).tolist(), strict=True):
-        text = texts[owner]
-        for phrase in by_beginning.get(text[place : place + 2], ()):
-            if text.startswith(phrase, place):
-                found.setdefault(owner, set()).add(phrase)
-    may = np.zeros(len(texts), dtype=np.bool_)
-    may[[owner for owner, phrases in found.items() if len(phrases) >= MIN_ADVERT]] = True
-    return may
+def _survey(texts: Sequence[str]) -> characters.Survey:
+    return characters.survey(texts, _asked())
 
 
 @functools.cache
-def _beginnings() -> tuple[dict[str, list[str]], np.ndarray]:
-    """The phrases of advertisements by their first two characters, and [65536] bool: which pairs begin one."""
-    phrases: dict[str, list[str]] = {}
-    for phrase in _ADVERT:
-        phrases.setdefault(phrase[:2], []).append(phrase)
-    table = np.zeros(1 << 16, dtype=np.bool_)
-    for beginning in phrases:
-        table[_places(codes_of(beginning))] = True
-    return phrases, table
-
-
-def _places(codes: np.ndarray) -> np.ndarray:
-    """[characters - 1] uint32: where in the table of beginnings a character and its neighbour stand."""
-    return np.asarray(characters.pair_hashes(codes) >> np.uint32(16))
+def _asked() -> characters.Asked:
+    """What the rules want to know; a phrase of an advertisement is told by its first two characters."""
+    beginnings = np.zeros(1 << 16, dtype=np.bool_)
+    beginnings[[characters.pair_hashes(codes_of(phrase[:2]))[0] >> np.uint32(16) for phrase in _ADVERT]] = True
+    return characters.Asked(
+        span=SPAN,
+        spans_share=MAX_REPEATED_SPANS,
+        fewest_lines=MIN_LINES,
+        lines_share=MAX_REPEATED_LINES,
+        beginnings=beginnings,
+    )
 
 
 def _may_be_stub(document: Document) -> bool:

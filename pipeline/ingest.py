@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from corpus.pipeline import kernels
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import Counts, make_part
 from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
@@ -127,8 +128,12 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         stray.unlink()
     counts.check(config.dataset)
     ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
-    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), notes=tuple(notes), seconds=watch.seconds)
+    write_ledger(
+        folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None), "engine": kernels.NAME}
+    )
+    return Report(
+        ledger=ledger, folder=folder, reasons=tuple(reasons), notes=(*notes, *kernels.notes()), seconds=watch.seconds
+    )
 
 
 def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:

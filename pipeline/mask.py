@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from corpus.pipeline import kernels
 from corpus.pipeline.fold import codes_of
 
 PLACEHOLDERS = {
@@ -227,6 +228,11 @@ def _find(text: str, kinds: frozenset[str]) -> list[_Hit]:
 
 
 def _spots(text: str) -> _Spots:
+    if kernels.compiled:
+        numbers, ats, words, addresses = (
+            np.frombuffer(places, dtype=np.int64) for places in kernels.compiled.spots(text, _table())
+        )
+        return _Spots(numbers.tolist(), ats.tolist(), words.tolist(), np.unique(addresses).tolist())
     codes = codes_of(text)
     marks = _table().take(codes)
     places = np.flatnonzero(marks >= _DIGIT)

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from corpus.pipeline import kernels
 from corpus.pipeline.manifest import Shape
 
 RECORD_BYTES = 16 << 20
@@ -88,7 +89,7 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
             if tuple(map(type, values)) != types or type(record) is not dict:
                 parsed.rejects.append(_diagnose(offset, raw, shape, strict))
                 continue
-            twice = _repeated(raw, shape) if raw.count(b":") > len(record) and _may_repeat(raw, len(record)) else None
+            twice = _repeated(raw, shape) if _may_repeat(raw, len(record)) else None
             if twice:
                 parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
                 continue
@@ -231,8 +232,12 @@ def _may_repeat(raw: bytes, keys: int) -> bool:
     """Whether more keys stand there than the record has: a quote that is not escaped and a colon end each, at once or
     with blanks in between.
 
-    Of two backslashes before the quote, or more, it is not told whether they escape it.
+    Of two backslashes before the quote, or more, the kernel knows whether they escape it, and this does not.
     """
+    if kernels.compiled:
+        return kernels.compiled.keys(raw) > keys
+    if raw.count(b":") <= keys:
+        return False
     ends = raw.count(b'":')
     if ends > keys:
         ends += raw.count(b'\\\\":') - raw.count(b'\\":')

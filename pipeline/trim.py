@@ -101,7 +101,8 @@ def is_frame(line: str) -> bool:
 
 def trim(text: str) -> str:
     """The text without the lines that frame it."""
-    if "\n" not in text:
+    first = text.find("\n")
+    if first < 0 or (_is_long(text[:first]) and _is_long(text[text.rfind("\n") + 1 :])):
         return text
     end = _edge(_backwards(text), len(text))
     start = _edge(_forwards(text), 0)
@@ -110,6 +111,11 @@ def trim(text: str) -> str:
     if end < len(text):
         text = text[:end].rstrip("\n")
     return text[start:].lstrip("\n") if start else text
+
+
+def _is_long(line: str) -> bool:
+    """Whether a line is content, whatever it says."""
+    return len(line) > LONGEST_LINE and len(line.strip()) > LONGEST_LINE
 
 
 def _kind(line: str) -> str:

@@ -76,7 +76,7 @@ def test_the_base_needs_nothing_of_ours() -> None:
 def test_rules_are_pure() -> None:
     for name in PURE:
         path = modules("pipeline")[name]
-        assert ours(path) <= PURE, name
+        assert ours(path) <= PURE | {"kernels"}, name
         assert not imports(path) & {"pathlib", "os", "logging", "click", "rich", "io"}, name
 
 

@@ -5,6 +5,7 @@ Run by `make check`, not by pytest: it installs everything a user would.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,6 +21,12 @@ NEEDED = {
     "corpus/pipeline/report/page.html", "corpus/pipeline/report/page.css", "corpus/pipeline/report/page.js",
     "corpus/pipeline/report/words.toml",
 }  # fmt: skip
+KERNELS = "corpus/pipeline/_kernels.abi3.so"
+
+
+def built() -> bool:
+    """Whether the kernels were built in this environment, by the same compiler."""
+    return importlib.util.find_spec("corpus.pipeline._kernels") is not None
 
 
 def main() -> None:
@@ -34,6 +41,7 @@ def main() -> None:
         tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
         assert tops == {"corpus"}, f"the wheel's top-level names are {sorted(tops)}"
         assert names >= NEEDED, f"the wheel lacks {sorted(NEEDED - names)}"
+        assert (KERNELS in names) == built(), "the wheel holds the kernels where they can be built, and only there"
         venv.create(place / "venv", with_pip=True)
         python = place / "venv" / "bin" / "python"
         install: list[str | Path] = [

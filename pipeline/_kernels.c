@@ -1,0 +1,653 @@
+/* Loops over every character that numpy can only run as a dozen passes.
+ *
+ * Each function gives what the Python of the same step gives, which stays as the reference and as what runs where no
+ * compiler was at hand; tests compare the two. In: strings, and numpy's tables by the buffer protocol. Out: new
+ * strings, lists, and numbers written into arrays. Only the stable ABI of Python 3.11 is used. Every index is bounded
+ * by a length that was asked for here; a table has an entry for every code point.
+ */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEAM 0x1e
+#define CODE_POINTS 0x110000
+#define BASIC_PLANE 0x10000
+
+/* ---- strings as code points ---- */
+
+typedef struct {
+    Py_UCS4 *codes;
+    Py_ssize_t length;
+    Py_ssize_t room;
+} Text;
+
+/* Copy a string into a buffer that grows; `before` places in front of it are left free, and one behind it. */
+static int load(Text *text, PyObject *string, Py_ssize_t before) {
+    Py_ssize_t length = PyUnicode_GetLength(string);
+    if (length < 0) return -1;
+    if (length + before + 1 > text->room) {
+        Py_ssize_t room = length + before + 1 + (length >> 2);
+        Py_UCS4 *codes = PyMem_Realloc(text->codes, (size_t)room * sizeof(Py_UCS4));
+        if (codes == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        text->codes = codes;
+        text->room = room;
+    }
+    text->length = length;
+    return length && PyUnicode_AsUCS4(string, text->codes + before, length, 0) == NULL ? -1 : 0;
+}
+
+static PyObject *string_of(const Py_UCS4 *codes, Py_ssize_t length) {
+    const union {
+        uint16_t word;
+        char first;
+    } probe = {1};
+    int order = probe.first ? -1 : 1;
+    return PyUnicode_DecodeUTF32((const char *)codes, length * (Py_ssize_t)sizeof(Py_UCS4), "surrogatepass", &order);
+}
+
+/* ---- numpy's arrays ---- */
+
+/* A contiguous buffer of at least `count` items of `size` bytes. */
+static int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_ssize_t count, int flags) {
+    if (PyObject_GetBuffer(array, buffer, PyBUF_C_CONTIGUOUS | flags) < 0) return -1;
+    if (buffer->len < size * count) {
+        PyBuffer_Release(buffer);
+        PyErr_Format(PyExc_ValueError, "%zd bytes where %zd items of %zd bytes are needed", buffer->len, count, size);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- numbers that a function returns as bytes ---- */
+
+typedef struct {
+    uint64_t *items;
+    Py_ssize_t length;
+    Py_ssize_t room;
+} Numbers;
+
+static int add(Numbers *numbers, uint64_t item) {
+    if (numbers->length == numbers->room) {
+        Py_ssize_t room = numbers->room ? 2 * numbers->room : 256;
+        uint64_t *items = PyMem_Realloc(numbers->items, (size_t)room * sizeof(uint64_t));
+        if (items == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        numbers->items = items;
+        numbers->room = room;
+    }
+    numbers->items[numbers->length++] = item;
+    return 0;
+}
+
+static PyObject *bytes_of(const Numbers *numbers) {
+    return PyBytes_FromStringAndSize((const char *)numbers->items,
+                                     numbers->length * (Py_ssize_t)sizeof(uint64_t));
+}
+
+/* ---- cleaning: which rules a text calls for ---- */
+
+#define KIND_SHIFT 13
+#define KIND_SEAM 3
+
+static PyObject *called(PyObject *module, PyObject *args) {
+    PyObject *texts, *flags_array, *pairs_array, *found = NULL;
+    unsigned int invisible, lines;
+    if (!PyArg_ParseTuple(args, "O!OOII", &PyList_Type, &texts, &flags_array, &pairs_array, &invisible, &lines))
+        return NULL;
+    Py_buffer flags_view, pairs_view;
+    if (view(flags_array, &flags_view, 2, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
+    if (view(pairs_array, &pairs_view, 2, 64, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&flags_view);
+        return NULL;
+    }
+    const uint16_t *flags = flags_view.buf, *pairs = pairs_view.buf;
+    Text text = {0};
+    Py_ssize_t count = PyList_Size(texts);
+    found = PyList_New(count);
+    for (Py_ssize_t index = 0; found != NULL && index < count; index++) {
+        PyObject *bits_object = NULL;
+        if (load(&text, PyList_GetItem(texts, index), 0) == 0) {
+            text.codes[text.length] = SEAM;
+            unsigned int bits = 0, before = KIND_SEAM, newlines = 0;
+            for (Py_ssize_t place = 0; place <= text.length; place++) {
+                Py_UCS4 code = text.codes[place];
+                unsigned int flag = flags[code], kind = flag >> KIND_SHIFT;
+                bits |= flag;
+                if (kind | before) {
+                    bits |= pairs[before << 3 | kind];
+                    newlines = code == '\n' ? newlines + 1 : 0;
+                    if (newlines == 3) bits |= lines;
+                    if (code == SEAM && place < text.length) bits |= invisible;
+                }
+                before = kind;
+            }
+            bits_object = PyLong_FromUnsignedLong(bits & ((1u << KIND_SHIFT) - 1));
+        }
+        if (bits_object == NULL || PyList_SetItem(found, index, bits_object) < 0) Py_CLEAR(found);
+    }
+    PyMem_Free(text.codes);
+    PyBuffer_Release(&flags_view);
+    PyBuffer_Release(&pairs_view);
+    return found;
+}
+
+/* ---- cleaning: tags ---- */
+
+#define ENTRY 12 /* bytes of a name in the table of tags, padded with zeros, and of what it leaves */
+#define LONGEST_NAME (ENTRY - 1)
+#define UNSURE (-2) /* a letter that only Python knows */
+
+static int is_gap(Py_UCS4 code) { return code == ' ' || (code >= '\t' && code <= '\r'); }
+
+static int is_letter(Py_UCS4 code) { return (code | 0x20) >= 'a' && (code | 0x20) <= 'z' && code < 0x80; }
+
+static int is_digit(Py_UCS4 code) { return code >= '0' && code <= '9'; }
+
+static const uint8_t *tag_of(const Py_UCS4 *name, Py_ssize_t length, const uint8_t *tags, Py_ssize_t count) {
+    uint8_t key[LONGEST_NAME] = {0};
+    for (Py_ssize_t at = 0; at < length; at++) key[at] = (uint8_t)name[at];
+    Py_ssize_t low = 0, high = count;
+    while (low < high) {
+        Py_ssize_t middle = (low + high) / 2;
+        int order = memcmp(key, tags + middle * ENTRY, LONGEST_NAME);
+        if (order == 0) return tags + middle * ENTRY;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+/* The end of a comment whose `<!--` ends at `place`, or -1. */
+static Py_ssize_t comment_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
+    for (Py_ssize_t far = 0; far <= 4000 && place + far + 2 < length; far++) {
+        const Py_UCS4 *at = codes + place + far;
+        if (at[0] == '-' && at[1] == '-' && at[2] == '>') return place + far + 3;
+        if (at[0] == SEAM) return -1;
+        if (at[0] == '<' && place + far + 3 < length && at[1] == '!' && at[2] == '-' && at[3] == '-') return -1;
+    }
+    return -1;
+}
+
+/* Attributes that need no value. */
+static const char *const LONE[] = {"allowfullscreen", "async",    "autoplay", "checked", "compact", "controls",
+                                   "defer",           "disabled", "hidden",   "loop",    "muted",   "noshade",
+                                   "nowrap",          "open",     "reversed", "selected", NULL};
+
+/* The end of a word of small letters, whatever the case in which it stands here; -1 where another stands, UNSURE where
+ * a letter does that Python's re takes for an i, an s or a k. */
+static Py_ssize_t word_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const char *word) {
+    for (; *word; word++, place++) {
+        if (place == length) return -1;
+        Py_UCS4 code = codes[place];
+        if (code == 0x130 || code == 0x131 || code == 0x17f || code == 0x212a) return UNSURE;
+        if (!is_letter(code) || (char)(code | 0x20) != *word) return -1;
+    }
+    return place;
+}
+
+static Py_ssize_t any_word_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const char *const *words) {
+    for (; *words; words++) {
+        Py_ssize_t end = word_end(codes, place, length, *words);
+        if (end != -1) return end;
+    }
+    return -1;
+}
+
+#define IS_WORD 1 /* bits of a character in the table of characters */
+#define IS_SPACE 2
+
+static Py_ssize_t quoted_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
+    Py_UCS4 quote = codes[place++];
+    for (Py_ssize_t far = 0; place < length; place++, far++) {
+        Py_UCS4 code = codes[place];
+        if (code == quote) return place + 1;
+        if (code == '<' || code == '>' || code == SEAM || far == 2000) return -1;
+    }
+    return -1;
+}
+
+/* One attribute with the gap before it; -1 where none is. */
+static Py_ssize_t attribute_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const uint8_t *kinds) {
+    Py_ssize_t begin = place;
+    while (place < length && is_gap(codes[place])) place++;
+    if (place == begin || place == length) return -1;
+    begin = place;
+    if (is_letter(codes[place]) || codes[place] == '_' || codes[place] == ':' || codes[place] == '@') {
+        place++;
+        for (int far = 0; far < 60 && place < length; far++, place++) {
+            Py_UCS4 code = codes[place];
+            if (code >= BASIC_PLANE) return UNSURE;
+            if (!(kinds[code] & IS_WORD) && code != ':' && code != '.' && code != '-') break;
+        }
+        while (place < length && is_gap(codes[place])) place++;
+        if (place < length && codes[place] == '=') {
+            place++;
+            while (place < length && is_gap(codes[place])) place++;
+            if (place < length && (codes[place] == '"' || codes[place] == '\'')) {
+                Py_ssize_t end = quoted_end(codes, place, length);
+                if (end >= 0) return end;
+            }
+            for (int far = 0; far < 2000 && place < length; far++, place++) {
+                Py_UCS4 code = codes[place];
+                if (code == '<' || code == '>' || code == SEAM) break;
+                if (code < BASIC_PLANE && kinds[code] & IS_SPACE) break;
+            }
+            return place;
+        }
+    }
+    return any_word_end(codes, begin, length, LONE);
+}
+
+/* The end of a tag whose `<` stands at `place`, or -1; `entry` is NULL for a comment. */
+static Py_ssize_t tag_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const uint8_t *tags,
+                          Py_ssize_t count, const uint8_t *kinds, const uint8_t **entry, int *closing) {
+    place++;
+    *entry = NULL;
+    *closing = 0;
+    if (place + 2 < length && codes[place] == '!' && codes[place + 1] == '-' && codes[place + 2] == '-')
+        return comment_end(codes, place + 3, length);
+    if (place < length && codes[place] == '/') {
+        *closing = 1;
+        place++;
+    }
+    Py_ssize_t name = place;
+    while (place < length && (is_letter(codes[place]) || is_digit(codes[place]))) {
+        if (place - name == LONGEST_NAME) return -1;
+        place++;
+    }
+    if (place == name || place == length || (*entry = tag_of(codes + name, place - name, tags, count)) == NULL)
+        return -1;
+    for (int attributes = 0; attributes < 40; attributes++) {
+        Py_ssize_t end = attribute_end(codes, place, length, kinds);
+        if (end == UNSURE) return UNSURE;
+        if (end < 0) break;
+        place = end;
+    }
+    for (int gaps = 0; gaps < 20 && place < length && is_gap(codes[place]); gaps++) place++;
+    if (place < length && codes[place] == '/') place++;
+    return place < length && codes[place] == '>' ? place + 1 : -1;
+}
+
+/* What a tag leaves, by the last byte of its entry. */
+enum { NOTHING, NEWLINE, READING, SUPERSCRIPT, GENERIC_NOTHING, GENERIC_NEWLINE };
+
+static int is_fence(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
+    return place + 2 < length && codes[place] == '`' && codes[place + 1] == '`' && codes[place + 2] == '`';
+}
+
+/* Tags whose insides are not seen: what they hold is taken out by Python. */
+static const char *const UNSEEN[] = {"script", "style", "rp", NULL};
+
+/* The end of code in backticks that begins at `place`, or -1. */
+static Py_ssize_t code_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
+    Py_ssize_t at = place + 1;
+    if (is_fence(codes, place, length)) {
+        for (at += 2; at < length && codes[at] != SEAM; at++)
+            if (is_fence(codes, at, length)) return at + 3;
+        return -1;
+    }
+    while (at < length && codes[at] != '`' && codes[at] != '\n' && codes[at] != SEAM) at++;
+    return at < length && codes[at] == '`' && at > place + 1 ? at + 1 : -1;
+}
+
+typedef struct {
+    const uint8_t *tags;
+    Py_ssize_t count;
+    const uint8_t *kinds;
+} Tags;
+
+/* One text without tags; None where only Python knows. */
+static PyObject *without_tags(PyObject *string, Text *text, const Tags *known) {
+    if (load(text, string, 0) < 0) return NULL;
+    Py_UCS4 *codes = text->codes;
+    Py_ssize_t length = text->length;
+    Py_ssize_t out = 0; /* what is kept moves down; nothing that is still to be looked at is written over */
+    Py_UCS4 before = 0;
+    for (Py_ssize_t place = 0; place < length;) {
+        Py_UCS4 code = codes[place];
+        Py_ssize_t end = -1;
+        if (code == '`') {
+            end = code_end(codes, place, length);
+            if (end >= 0) {
+                memmove(codes + out, codes + place, (size_t)(end - place) * sizeof(Py_UCS4));
+                out += end - place;
+            }
+        } else if (code == '<') {
+            const uint8_t *entry;
+            int closing;
+            if (place + 1 < length && codes[place + 1] == '/' && any_word_end(codes, place + 2, length, UNSEEN) != -1)
+                return Py_NewRef(Py_None);
+            end = tag_end(codes, place, length, known->tags, known->count, known->kinds, &entry, &closing);
+            if (end == UNSURE) return Py_NewRef(Py_None);
+            if (end >= 0) {
+                int after_letter = is_letter(before) || is_digit(before);
+                int leaves = entry ? entry[LONGEST_NAME] : NOTHING;
+                if (leaves >= GENERIC_NOTHING && !closing && after_letter) { /* `Class<S>` */
+                    memmove(codes + out, codes + place, (size_t)(end - place) * sizeof(Py_UCS4));
+                    out += end - place;
+                } else if (leaves == NEWLINE || leaves == GENERIC_NEWLINE) {
+                    codes[out++] = '\n';
+                } else if (leaves == READING) {
+                    codes[out++] = closing ? 0xff09 : 0xff08;
+                } else if (leaves == SUPERSCRIPT && !closing && (after_letter || before == ')')) {
+                    codes[out++] = '^';
+                }
+            }
+        }
+        if (end >= 0) {
+            before = 0;
+            place = end;
+        } else {
+            codes[out++] = before = code;
+            place++;
+        }
+    }
+    return out == length ? Py_NewRef(string) : string_of(codes, out);
+}
+
+static PyObject *strip_tags(PyObject *module, PyObject *args) {
+    PyObject *texts, *tags_array, *kinds_array, *stripped;
+    if (!PyArg_ParseTuple(args, "O!OO", &PyList_Type, &texts, &tags_array, &kinds_array)) return NULL;
+    Py_buffer tags_view, kinds_view;
+    if (view(tags_array, &tags_view, ENTRY, 0, PyBUF_SIMPLE) < 0) return NULL;
+    if (view(kinds_array, &kinds_view, 1, BASIC_PLANE, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&tags_view);
+        return NULL;
+    }
+    const Tags known = {tags_view.buf, tags_view.len / ENTRY, kinds_view.buf};
+    Text text = {0};
+    Py_ssize_t count = PyList_Size(texts);
+    stripped = PyList_New(count);
+    for (Py_ssize_t index = 0; stripped != NULL && index < count; index++) {
+        PyObject *one = without_tags(PyList_GetItem(texts, index), &text, &known);
+        if (one == NULL || PyList_SetItem(stripped, index, one) < 0) Py_CLEAR(stripped);
+    }
+    PyMem_Free(text.codes);
+    PyBuffer_Release(&tags_view);
+    PyBuffer_Release(&kinds_view);
+    return stripped;
+}
+
+/* ---- cleaning: blanks ---- */
+
+static int is_blank(Py_UCS4 code) {
+    if (code < 0x80) return code == ' ' || code == '\t';
+    if (code == 0xa0 || code == 0x3000) return 1;
+    return (code >= 0x2000 && code <= 0x200a) || code == 0x202f || code == 0x205f || code == 0x1680;
+}
+
+static PyObject *with_single_blanks(PyObject *string, Text *text) {
+    if (load(text, string, 1) < 0) return NULL;
+    Py_UCS4 *codes = text->codes + 1; /* with a seam on either side */
+    Py_ssize_t length = text->length, out = 0, code_ends = 0; /* what is kept moves down */
+    codes[-1] = codes[length] = SEAM;
+    int changed = 0;
+    Py_UCS4 before = SEAM;
+    for (Py_ssize_t place = 0; place < length;) {
+        Py_UCS4 code = codes[place];
+        if (!is_blank(code)) {
+            if (code == '`' && place >= code_ends && is_fence(codes, place, length)) {
+                Py_ssize_t end = place + 3;
+                while (end < length && !is_fence(codes, end, length)) end++;
+                code_ends = end < length ? end + 3 : place + 1; /* what is opened and not closed is no code */
+            }
+            codes[out++] = before = code;
+            place++;
+            continue;
+        }
+        Py_ssize_t end = place;
+        int odd = 0;
+        while (is_blank(codes[end])) odd |= codes[end++] >= 0x80;
+        int in_code = place < code_ends;
+        Py_UCS4 next = codes[end];
+        int lone = end - place == 1 && code == ' ';
+        int after_break = before == '\n' || before == SEAM;
+        int indent = after_break && (lone || !odd);
+        int gone = next == '\n' || (!indent && !in_code && (after_break || (next == SEAM && !lone)));
+        int kept = !gone && !(in_code && odd) && (in_code || indent || lone);
+        changed |= !kept;
+        if (kept) {
+            for (; place < end; place++) codes[out++] = codes[place];
+        } else if (!gone && in_code) {
+            for (; place < end; place++) codes[out++] = codes[place] == '\t' ? '\t' : ' ';
+        } else if (!gone) {
+            codes[out++] = ' ';
+        }
+        place = end;
+    }
+    return changed ? string_of(codes, out) : Py_NewRef(string);
+}
+
+static PyObject *collapse_blanks(PyObject *module, PyObject *texts) {
+    if (!PyList_Check(texts)) {
+        PyErr_SetString(PyExc_TypeError, "texts must be a list");
+        return NULL;
+    }
+    Text text = {0};
+    Py_ssize_t count = PyList_Size(texts);
+    PyObject *collapsed = PyList_New(count);
+    for (Py_ssize_t index = 0; collapsed != NULL && index < count; index++) {
+        PyObject *one = with_single_blanks(PyList_GetItem(texts, index), &text);
+        if (one == NULL || PyList_SetItem(collapsed, index, one) < 0) Py_CLEAR(collapsed);
+    }
+    PyMem_Free(text.codes);
+    return collapsed;
+}
+
+/* ---- personal data: where a pattern is worth a try ---- */
+
+enum { ALNUM = 1, BLANK = 2, WORD_BEGIN = 4, DIGIT = 8, DOT = 16, COLON = 32, AT = 64, WORD_END = 128 };
+
+/* Three places in a row, each at most `apart` behind the one before: the first of every three. */
+typedef struct {
+    Py_ssize_t places[2];
+    int count;
+} Row;
+
+static Py_ssize_t first_of_three(Row *row, Py_ssize_t place, Py_ssize_t apart) {
+    Py_ssize_t first = -1;
+    if (row->count && place - row->places[1] > apart) row->count = 0;
+    if (row->count == 2) first = row->places[0];
+    row->places[0] = row->places[1];
+    row->places[1] = place;
+    if (row->count < 2) row->count++;
+    return first;
+}
+
+static PyObject *spots(PyObject *module, PyObject *args) {
+    PyObject *string, *table_array, *found = NULL;
+    if (!PyArg_ParseTuple(args, "UO", &string, &table_array)) return NULL;
+    Py_buffer table_view;
+    if (view(table_array, &table_view, 1, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
+    const uint8_t *table = table_view.buf;
+    Text text = {0};
+    Numbers numbers = {0}, ats = {0}, words = {0}, addresses = {0};
+    if (load(&text, string, 0) < 0) goto done;
+    const Py_UCS4 *codes = text.codes;
+    Row dots = {{0}, 0}, colons = {{0}, 0};
+    for (Py_ssize_t place = 1; place + 1 < text.length; place++) { /* a seam stands at both ends */
+        unsigned int mark = table[codes[place]];
+        if (mark < DIGIT) continue;
+        unsigned int last = table[codes[place - 1]], next = table[codes[place + 1]];
+        int bad = 0;
+        if (mark & DIGIT) {
+            Py_ssize_t end = place + 1;
+            while (end < text.length && table[codes[end]] & DIGIT) end++;
+            int worthy = end - place > 4;
+            if (end - place == 4 && end + 4 < text.length && table[codes[end]] & BLANK)
+                worthy = (table[codes[end + 1]] & DIGIT) && (table[codes[end + 2]] & DIGIT) &&
+                         (table[codes[end + 3]] & DIGIT) && (table[codes[end + 4]] & DIGIT);
+            if (worthy) bad |= add(&numbers, (uint64_t)place);
+            place = end - 1;
+        }
+        if (mark & DOT && last & DIGIT && next & DIGIT) {
+            Py_ssize_t first = first_of_three(&dots, place, 4);
+            if (first >= 0) bad |= add(&addresses, (uint64_t)first);
+        }
+        if (mark & COLON) {
+            Py_ssize_t first = first_of_three(&colons, place, 5);
+            if (first >= 0) bad |= add(&addresses, (uint64_t)first);
+        }
+        if (mark & AT && last & ALNUM && next & ALNUM) bad |= add(&ats, (uint64_t)place);
+        if (mark & WORD_END && last & WORD_BEGIN) bad |= add(&words, (uint64_t)place);
+        if (bad) goto done;
+    }
+    found = Py_BuildValue("(NNNN)", bytes_of(&numbers), bytes_of(&ats), bytes_of(&words), bytes_of(&addresses));
+done:
+    PyMem_Free(text.codes);
+    PyMem_Free(numbers.items);
+    PyMem_Free(ats.items);
+    PyMem_Free(words.items);
+    PyMem_Free(addresses.items);
+    PyBuffer_Release(&table_view);
+    return found;
+}
+
+/* ---- filter: the counts that its rules need ---- */
+
+enum { OTHER, HAN, DIGIT_CLASS, SIGN, BLANK_CLASS, LOST_HAN, LOST };
+enum { LENGTH, HANS, SIGNS, BLANKS, LOSTS, RUNS, LINES, BEGUN, DIFFERENT, SAMPLED, COLUMNS };
+
+#define FACTOR_FIRST 0x9E3779B1u
+#define FACTOR_SECOND 0x85EBCA77u
+#define HASH_BASE 0x9E3779B97F4A7C15u
+#define HASH_BITS 40
+
+static uint64_t key_of(Py_ssize_t owner, uint64_t hash) {
+    return (uint64_t)owner << HASH_BITS | hash >> (64 - HASH_BITS);
+}
+
+static PyObject *count(PyObject *module, PyObject *args) {
+    PyObject *texts, *classes_array, *beginnings_array, *table_array, *found = NULL;
+    Py_ssize_t span, sampled_from, fewest_lines, most_lines;
+    unsigned int limit;
+    if (!PyArg_ParseTuple(args, "O!OOOnnInn", &PyList_Type, &texts, &classes_array, &beginnings_array, &table_array,
+                          &span, &sampled_from, &limit, &fewest_lines, &most_lines))
+        return NULL;
+    Py_buffer classes_view, beginnings_view, table_view;
+    Py_ssize_t count = PyList_Size(texts);
+    if (view(classes_array, &classes_view, 1, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
+    if (view(beginnings_array, &beginnings_view, 1, 1 << 16, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&classes_view);
+        return NULL;
+    }
+    if (view(table_array, &table_view, 8, count * COLUMNS, PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&classes_view);
+        PyBuffer_Release(&beginnings_view);
+        return NULL;
+    }
+    const uint8_t *classes = classes_view.buf, *beginnings = beginnings_view.buf;
+    int64_t *table = table_view.buf;
+    Text text = {0};
+    Numbers spans = {0}, lines = {0}, lengths = {0};
+    for (Py_ssize_t index = 0; index < count; index++) {
+        if (load(&text, PyList_GetItem(texts, index), 0) < 0) goto done;
+        const Py_UCS4 *codes = text.codes;
+        Py_ssize_t length = text.length;
+        text.codes[length] = '\n'; /* as the reference joins texts */
+        int64_t *row = table + index * COLUMNS, counts[8] = {0}, runs = 0, begun = 0, newlines = 0, sampled = 0;
+        uint32_t ended = '\n' * FACTOR_FIRST;
+        uint64_t bits[2] = {0};
+        bits[ended >> 31] = (uint64_t)1 << (ended >> 25 & 63);
+        int is_long = length >= sampled_from;
+        for (Py_ssize_t place = 0; place < length; place++) {
+            Py_UCS4 code = codes[place], next = codes[place + 1];
+            unsigned int class = classes[code];
+            counts[class & 7]++;
+            if (code == next && class != BLANK_CLASS) runs++;
+            if (code == '\n') newlines++;
+            uint32_t first = code * FACTOR_FIRST, pair = first + next * FACTOR_SECOND;
+            begun += beginnings[pair >> 16] & (place + 1 < length);
+            if (!is_long) {
+                bits[first >> 31] |= (uint64_t)1 << (first >> 25 & 63);
+            } else if (pair < limit && place + span <= length) {
+                uint64_t hash = 0;
+                for (Py_ssize_t offset = 0; offset < span; offset++) hash = (hash + codes[place + offset]) * HASH_BASE;
+                if (add(&spans, key_of(index, hash)) < 0) goto done;
+                sampled++;
+            }
+        }
+        if (newlines + 1 >= fewest_lines && newlines < most_lines) {
+            for (Py_ssize_t start = 0, end = 0; end <= length; end++) {
+                if (codes[end] != '\n') continue;
+                Py_ssize_t wide = end - start;
+                uint64_t hash = (uint64_t)wide;
+                hash = (hash + codes[start]) * HASH_BASE;
+                hash = (hash + codes[start + wide / 3]) * HASH_BASE;
+                hash = (hash + codes[start + 2 * wide / 3]) * HASH_BASE;
+                hash = (hash + codes[end - (wide > 0)]) * HASH_BASE;
+                if (add(&lines, key_of(index, hash)) < 0 || add(&lengths, (uint64_t)wide) < 0) goto done;
+                start = end + 1;
+            }
+        }
+        row[LENGTH] = length;
+        row[HANS] = counts[HAN] + counts[LOST_HAN];
+        row[SIGNS] = counts[DIGIT_CLASS] + counts[SIGN];
+        row[BLANKS] = counts[BLANK_CLASS];
+        row[LOSTS] = counts[LOST_HAN] + counts[LOST];
+        row[RUNS] = runs;
+        row[LINES] = newlines + 1;
+        row[BEGUN] = begun;
+        int64_t different = 0;
+        for (int half = 0; half < 2; half++)
+            for (uint64_t left = bits[half]; left; left &= left - 1) different++;
+        row[DIFFERENT] = is_long ? 0 : different;
+        row[SAMPLED] = sampled;
+    }
+    found = Py_BuildValue("(NNN)", bytes_of(&spans), bytes_of(&lines), bytes_of(&lengths));
+done:
+    PyMem_Free(text.codes);
+    PyMem_Free(spans.items);
+    PyMem_Free(lines.items);
+    PyMem_Free(lengths.items);
+    PyBuffer_Release(&classes_view);
+    PyBuffer_Release(&beginnings_view);
+    PyBuffer_Release(&table_view);
+    return found;
+}
+
+/* ---- records: how many keys stand in one ---- */
+
+/* Colons right behind the end of a string, or with blanks in between: as many as there are keys, or more. */
+static PyObject *keys(PyObject *module, PyObject *record) {
+    char *raw;
+    Py_ssize_t length, found = 0;
+    if (PyBytes_AsStringAndSize(record, &raw, &length) < 0) return NULL;
+    const char *end = raw + length;
+    for (const char *at = raw; (at = memchr(at, ':', (size_t)(end - at))) != NULL; at++) {
+        const char *quote = at;
+        while (quote > raw && (quote[-1] == ' ' || quote[-1] == '\t' || quote[-1] == '\r' || quote[-1] == '\n')) quote--;
+        if (quote == raw || *--quote != '"') continue;
+        const char *escape = quote;
+        while (escape > raw && escape[-1] == '\\') escape--;
+        found += (quote - escape) % 2 == 0;
+    }
+    return PyLong_FromSsize_t(found);
+}
+
+static PyMethodDef METHODS[] = {
+    {"called", called, METH_VARARGS, "The rules that texts call for."},
+    {"strip_tags", strip_tags, METH_VARARGS, "Texts without tags, or None where only Python knows."},
+    {"collapse_blanks", collapse_blanks, METH_O, "Texts with runs of blanks made one."},
+    {"spots", spots, METH_VARARGS, "Where in texts personal data may stand."},
+    {"count", count, METH_VARARGS, "What the filter's rules count."},
+    {"keys", keys, METH_O, "How many keys a record has at most."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT, "_kernels", "Loops over every character.", 0, METHODS, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&MODULE); }

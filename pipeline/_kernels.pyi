@@ -1,0 +1,19 @@
+import numpy as np
+
+def called(texts: list[str], flags: np.ndarray, pairs: np.ndarray, invisible: int, lines: int, /) -> list[int]: ...
+def strip_tags(texts: list[str], tags: bytes, kinds: np.ndarray, /) -> list[str | None]: ...
+def collapse_blanks(texts: list[str], /) -> list[str]: ...
+def spots(text: str, table: np.ndarray, /) -> tuple[bytes, bytes, bytes, bytes]: ...
+def count(
+    texts: list[str],
+    classes: np.ndarray,
+    beginnings: np.ndarray,
+    counts: np.ndarray,
+    span: int,
+    sampled_from: int,
+    sampled_below: int,
+    fewest_lines: int,
+    most_lines: int,
+    /,
+) -> tuple[bytes, bytes, bytes]: ...
+def keys(record: bytes, /) -> int: ...
