@@ -246,8 +246,8 @@ def _size(piece: Piece) -> int:
     """Bytes of records in a piece, for the progress bar."""
     size = 0
     for span in piece.spans:
-        if span.blocks is not None:
-            size += sum(len(record) for records, _ in span.blocks for _, record in records)
+        if span.chunks is not None:
+            size += sum(chunk.size or len(chunk.data) for chunk in span.chunks)
         else:
             end = span.file.bytes or 0
             size += (end if span.end is None else min(span.end, end)) - span.start

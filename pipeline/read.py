@@ -7,8 +7,7 @@ reads; nothing is ever
 unpacked to disk, so no archive can write anywhere; what a stream gives is bounded by a ratio, a record by
 `RECORD_BYTES`.
 Cost: plain files and small zip members are read by the workers themselves; a large compressed member is read once, by
-the parent, which
-holds one piece at a time.
+the parent, which only looks for the ends of records where it must cut, and holds one piece at a time.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ import tarfile
 import zipfile
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -60,6 +59,8 @@ _UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowErr
 """What zipfile and tarfile raise besides when the directory of an archive is damaged."""
 
 Block = tuple[list[tuple[int, bytes]], list[Reject]]
+_Run = tuple[list[int], list[bytes], int]
+"""Offsets and records; of a record that is too long alone its head, and its size, which is else 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,14 +85,25 @@ class File:
     """Digest that the manifest knows of the official file; None for files that were given."""
 
 
+class Chunk(NamedTuple):
+    """Records that stand one after another, as they came; or the head of one that is too long."""
+
+    offset: int
+    data: bytes
+    size: int = 0
+    """Bytes of the record that is too long; 0 for whole records."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of one file. `blocks` are its records when the parent has read them already."""
+    """A range of one file. `chunks` are its records when the parent has read them already."""
 
     file: File
     start: int
     end: int | None
-    blocks: tuple[Block, ...] | None = None
+    chunks: tuple[Chunk, ...] | None = None
+    delimiter: bytes = b"\n"
+    """What ends a record in `chunks`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +152,7 @@ def cut(raw: Path, files: Sequence[File], piece_bytes: int, notes: list[str] | N
             yield Piece(number, tuple(group))
             number, group, group_bytes = number + 1, [], 0
         if small:
-            with _named(raw / file.container, file.path):
-                blocks = tuple(_blocks(tape.open(file), file, 0, None)) if file.codec == "tar" else None
-            group.append(Span(file, 0, None, blocks))
+            group.append(_read_already(raw, file, tape) if file.codec == "tar" else Span(file, 0, None))
             group_bytes += file.bytes or 0
             continue
         for span in _spans(raw, file, piece_bytes, tape, [] if notes is None else notes):
@@ -154,13 +164,14 @@ def cut(raw: Path, files: Sequence[File], piece_bytes: int, notes: list[str] | N
 
 def read(raw: Path, span: Span) -> Iterator[Block]:
     """The records of a span, block by block."""
-    if span.blocks is not None:
-        yield from span.blocks
+    if span.chunks is not None:
+        yield from _blocks(_records(span.chunks, span.delimiter, 0, None))
     elif span.file.codec == "parquet":
         yield from _parquet_blocks(raw / span.file.container, span)
     else:
         with open_file(raw, span.file) as stream:
-            yield from _blocks(stream, span.file, span.start, span.end)
+            delimiter, chunks = _chunks(stream, span.file, span.start)
+            yield from _blocks(_records(chunks, delimiter, span.start, span.end))
 
 
 def record_at(raw: Path, file: File, offset: int) -> bytes:
@@ -471,27 +482,53 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
         opened = nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file)
         with _named(raw / file.container, file.path), opened as unpacked:
             stream = _Digested(unpacked)
-            blocks: list[Block] = []
-            window = 0
-            for block in _blocks(stream, file, 0, None):  # type: ignore[arg-type]  # read() is all that is used
-                first = min([at for at, _ in block[0][:1]] + [reject.offset for reject in block[1][:1]])
-                while first >= window + piece_bytes:
-                    yield Span(file, window, window + piece_bytes, tuple(blocks))
-                    blocks, window = [], window + piece_bytes
-                blocks.append(block)
-            while window < max(1, stream.bytes):  # also those in which no record begins, as for a plain file
-                yield Span(file, window, window + piece_bytes, tuple(blocks))
-                blocks, window = [], window + piece_bytes
+            delimiter, chunks = _chunks(stream, file, 0)  # type: ignore[arg-type]  # read() is all that is used
+            held: list[Chunk] = []
+            border = piece_bytes
+            for whole in chunks:
+                chunk: Chunk | None = whole
+                while chunk is not None and chunk.offset + len(chunk.data) > border:
+                    before, chunk = _parted(chunk, delimiter, border)
+                    yield Span(file, border - piece_bytes, border, (*held, *before), delimiter)
+                    held, border = [], border + piece_bytes
+                if chunk is not None:
+                    held.append(chunk)
+            while border - piece_bytes < max(1, stream.bytes):  # also those without a record, as for a plain file
+                yield Span(file, border - piece_bytes, border, tuple(held), delimiter)
+                held, border = [], border + piece_bytes
             if file.sha256 and stream.digest.hexdigest() != file.sha256:
                 notes.append(f"{file.path} is not the official file whose SHA-256 the manifest knows")
 
 
-def _blocks(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[Block]:
-    """Group the records that begin in [start, end) by the mebibyte in which they begin."""
+def _read_already(raw: Path, file: File, tape: _Tape) -> Span:
+    """All of a small member of a tape, which cannot be read twice."""
+    with _named(raw / file.container, file.path):
+        delimiter, chunks = _chunks(tape.open(file), file, 0)
+        return Span(file, 0, None, tuple(chunks), delimiter)
+
+
+def _parted(chunk: Chunk, delimiter: bytes, border: int) -> tuple[list[Chunk], Chunk | None]:
+    """What of a chunk begins before a border, and what begins from there on."""
+    if chunk.offset >= border:
+        return [], chunk
+    if chunk.size:
+        return [chunk], None
+    if len(delimiter) == 1:
+        cut = chunk.data.find(delimiter, border - chunk.offset - 1) + 1
+    else:  # two of them may overlap, so it takes all to tell where they stand
+        offsets = _begins(chunk.offset, chunk.data.split(delimiter), delimiter)
+        cut = next((offset - chunk.offset for offset in offsets if offset >= border), 0)
+    if not 0 < cut < len(chunk.data):
+        return [chunk], None
+    return [Chunk(chunk.offset, chunk.data[:cut])], Chunk(chunk.offset + cut, chunk.data[cut:])
+
+
+def _blocks(runs: Iterable[_Run]) -> Iterator[Block]:
+    """Group records by the mebibyte in which they begin."""
     held: list[tuple[int, bytes]] = []
     rejects: list[Reject] = []
     window = 0
-    for offsets, records, size in _records(stream, file, start, end):
+    for offsets, records, size in runs:
         first = 0
         while first < len(offsets):
             if offsets[first] // BLOCK_BYTES != window and (held or rejects):
@@ -509,30 +546,20 @@ def _blocks(stream: IO[bytes], file: File, start: int, end: int | None) -> Itera
         yield held, rejects
 
 
-_Run = tuple[list[int], list[bytes], int]
-"""Offsets and records; of a record that is too long alone its head, and its size, which is else 0."""
-
-
-def _records(stream: IO[bytes], file: File, start: int, end: int | None) -> Iterator[_Run]:
+def _records(chunks: Iterable[Chunk], delimiter: bytes, start: int, end: int | None) -> Iterator[_Run]:
     """Every record that begins in [start, end), but blank ones, which are none."""
-    delimiter, buffer, at = b"\n", b"", 0
-    if file.layout == "text":
-        buffer = stream.read(_SNIFF_BYTES)
-        delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
-    elif file.codec == "plain" and start > 0:
-        at = start - 1  # what ends at the first newline from here began before
-        stream.seek(at)
-    for offsets, records, size in _split(stream, buffer, at, delimiter):
-        if offsets[0] == 0 and records[0].startswith(b"\xef\xbb\xbf"):
-            records[0] = records[0][3:]
-        first = bisect_left(offsets, start)
-        last = len(offsets) if end is None else bisect_left(offsets, end)
-        if first > 0 or last < len(offsets):
-            yield from _without_blank(offsets[first:last], records[first:last], size)
-        else:
-            yield from _without_blank(offsets, records, size)
-        if last < len(offsets):
-            return
+    for chunk in chunks:
+        for offsets, records, size in _split(chunk, delimiter):
+            if offsets[0] == 0 and records[0].startswith(b"\xef\xbb\xbf"):
+                records[0] = records[0][3:]
+            first = bisect_left(offsets, start)
+            last = len(offsets) if end is None else bisect_left(offsets, end)
+            if first > 0 or last < len(offsets):
+                yield from _without_blank(offsets[first:last], records[first:last], size)
+            else:
+                yield from _without_blank(offsets, records, size)
+            if last < len(offsets):
+                return
 
 
 def _without_blank(offsets: list[int], records: list[bytes], size: int) -> Iterator[_Run]:
@@ -544,29 +571,66 @@ def _without_blank(offsets: list[int], records: list[bytes], size: int) -> Itera
         yield offsets, records, size
 
 
-def _split(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[_Run]:
-    """Cut a stream at a delimiter; of what is longer than a record may be, only the head is kept."""
+def _split(chunk: Chunk, delimiter: bytes) -> Iterator[_Run]:
+    """The records of a chunk; of what is longer than a record may be, only the head is kept."""
+    if chunk.size:
+        yield [chunk.offset], [chunk.data], chunk.size
+        return
+    records = chunk.data.split(delimiter)
+    offsets = _begins(chunk.offset, records, delimiter)
+    if not records[-1]:
+        del records[-1], offsets[-1]
+    if max(map(len, records), default=0) > RECORD_BYTES:
+        for at, record in zip(offsets, records, strict=True):
+            too_long = len(record) > RECORD_BYTES
+            yield [at], [record[:RAW_BYTES] if too_long else record], len(record) if too_long else 0
+    elif records:
+        yield offsets, records, 0
+
+
+def _begins(offset: int, records: Sequence[bytes], delimiter: bytes) -> list[int]:
+    """Where each of some records begins that stand one after another."""
+    begins = list(accumulate(map(len(delimiter).__add__, map(len, records)), initial=offset))
+    begins.pop()
+    return begins
+
+
+def _chunks(stream: IO[bytes], file: File, start: int) -> tuple[bytes, Iterator[Chunk]]:
+    """What ends a record in a stream, and its chunks from the one on in which a record begins at `start` or later."""
+    if file.layout == "text":
+        buffer = stream.read(_SNIFF_BYTES)
+        delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
+        return delimiter, _whole(stream, buffer, 0, delimiter)
+    if file.codec == "plain" and start > 0:
+        stream.seek(start - 1)  # what ends at the first newline from here began before
+        return b"\n", _whole(stream, b"", start - 1, b"\n")
+    return b"\n", _whole(stream, b"", 0, b"\n")
+
+
+def _whole(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[Chunk]:
+    """Cut a stream where a record ends, at about each read."""
     step = len(delimiter)
     head, swallowed = b"", 0  # of a record that is too long to hold
     while True:
         data = stream.read(_READ_BYTES)
-        pieces = (buffer + data).split(delimiter)
-        buffer = pieces.pop() if data else b""
-        sizes = list(map(len, pieces))
-        if swallowed and sizes:
-            sizes[0] += swallowed
-        offsets = list(accumulate(map(step.__add__, sizes), initial=offset))
-        offset = offsets.pop()
-        if max(sizes, default=0) <= RECORD_BYTES:
-            if pieces:
-                yield offsets, pieces, 0
-        else:
-            for at, piece, size in zip(offsets, pieces, sizes, strict=True):
-                too_long = size > RECORD_BYTES
-                yield [at], [(head or piece[:RAW_BYTES]) if too_long else piece], size if too_long else 0
-                head = b""
-        if pieces:
-            head, swallowed = b"", 0
+        buffer += data
+        if swallowed:
+            first = buffer.find(delimiter) if data else len(buffer)
+            if first >= 0:
+                yield Chunk(offset, head, swallowed + first)
+                offset += swallowed + first + step
+                buffer, head, swallowed = buffer[first + step :], b"", 0
+        if not swallowed:
+            if not data:
+                end = len(buffer)
+            elif step == 1:
+                end = buffer.rfind(delimiter) + 1
+            else:
+                end = len(buffer) - len(buffer.split(delimiter)[-1])  # two may overlap
+            if end:
+                yield Chunk(offset, buffer[:end])
+                offset += end
+                buffer = buffer[end:]
         if not data:
             return
         keep = len(buffer) - step + 1  # a delimiter may lie across the cut

@@ -268,20 +268,27 @@ def mutated_file(chance: random.Random) -> bytes:
 
 def check_cuts(chance: random.Random, path: Path, data: bytes, longest: int) -> int:
     """Wherever a file is cut, and however small the buffers are, its records come out once, whole and in order."""
-    path.write_bytes(data)
-    layout = chance.choice(("lines", "text"))
+    layout, codec = chance.choice(("lines", "text")), chance.choice(("plain", "gz"))
+    path.write_bytes(gzip.compress(data, 1) if codec == "gz" else data)
     file = File(
-        container=path.name, codec="plain", path=path.name, tail=path.name, split="train", shape="baike2018qa",
-        layout=layout, bytes=len(data),
+        container=path.name, codec=codec, path=path.name, tail=path.name, split="train", shape="baike2018qa",
+        layout=layout, bytes=len(data) if codec == "plain" else None,
     )  # fmt: skip
     spans = [Span(file, 0, None)]
-    if layout == "lines" and data:
-        step = chance.randrange(1, len(data) + 2) if chance.random() < 0.1 else len(data) // chance.randrange(1, 6) + 1
+    step = chance.randrange(1, len(data) + 2) if chance.random() < 0.1 else len(data) // chance.randrange(1, 6) + 1
+    if codec == "gz":
+        pieces = list(cut(path.parent, [file], step))
+        assert [piece.number for piece in pieces] == list(range(-(-max(1, len(data)) // step)))
+        spans = [span for piece in pieces for span in piece.spans]
+    elif layout == "lines" and data:
         spans = [Span(file, start, start + step) for start in range(0, len(data), step)]
     got: list[tuple[int, bytes, bool]] = []
     for span in spans:
         for records, rejects in read(path.parent, span):
             assert records or rejects
+            begins = [offset for offset, _ in records] + [reject.offset for reject in rejects]
+            assert span.start <= min(begins)
+            assert span.end is None or max(begins) < span.end
             got += [(offset, record, True) for offset, record in records]
             for reject in rejects:
                 assert reject.reason == "too_large"
