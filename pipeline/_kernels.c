@@ -445,6 +445,26 @@ static PyObject *collapse_blanks(PyObject *module, PyObject *texts) {
     return collapsed;
 }
 
+/* ---- cleaning: normal form ---- */
+
+/* Whether so many characters in a row are neither Latin nor Han: only there can a long run of marks stand. */
+static PyObject *has_run(PyObject *module, PyObject *args) {
+    PyObject *string, *answer = NULL;
+    Py_ssize_t least, run = 0;
+    if (!PyArg_ParseTuple(args, "Un", &string, &least)) return NULL;
+    Text text = {0};
+    if (load(&text, string, 0) == 0) {
+        Py_ssize_t place = 0;
+        for (; place < text.length && run < least; place++) {
+            Py_UCS4 code = text.codes[place];
+            run = code < 0x300 || (code >= 0x3400 && code <= 0x9fff) ? 0 : run + 1;
+        }
+        answer = PyBool_FromLong(run >= least);
+    }
+    PyMem_Free(text.codes);
+    return answer;
+}
+
 /* ---- personal data: where a pattern is worth a try ---- */
 
 enum { ALNUM = 1, BLANK = 2, WORD_BEGIN = 4, DIGIT = 8, DOT = 16, COLON = 32, AT = 64, WORD_END = 128 };
@@ -516,7 +536,15 @@ done:
 
 /* ---- filter: the counts that its rules need ---- */
 
-enum { OTHER, HAN, DIGIT_CLASS, SIGN, BLANK_CLASS, LOST_HAN, LOST };
+/* What a character adds, by its class: four counts of 16 bits in one sum. */
+#define BLANK_CLASS 4
+#define FIELD_HAN 1u
+#define FIELD_SIGN (1u << 16)
+#define FIELD_BLANK ((uint64_t)1 << 32)
+#define FIELD_LOST ((uint64_t)1 << 48)
+static const uint64_t FIELDS[8] = {0, FIELD_HAN, FIELD_SIGN, FIELD_SIGN, FIELD_BLANK, FIELD_HAN | FIELD_LOST, FIELD_LOST, 0};
+#define FIELD_PART ((Py_ssize_t)1 << 15) /* characters; no count of so many overflows into the next */
+
 enum { LENGTH, HANS, SIGNS, BLANKS, LOSTS, RUNS, LINES, BEGUN, DIFFERENT, SAMPLED, COLUMNS };
 
 #define FACTOR_FIRST 0x9E3779B1u
@@ -530,10 +558,10 @@ static uint64_t key_of(Py_ssize_t owner, uint64_t hash) {
 
 static PyObject *count(PyObject *module, PyObject *args) {
     PyObject *texts, *classes_array, *beginnings_array, *table_array, *found = NULL;
-    Py_ssize_t span, sampled_from, fewest_lines, most_lines;
+    Py_ssize_t longest, span, sampled_from, fewest_lines, most_lines;
     unsigned int limit;
-    if (!PyArg_ParseTuple(args, "O!OOOnnInn", &PyList_Type, &texts, &classes_array, &beginnings_array, &table_array,
-                          &span, &sampled_from, &limit, &fewest_lines, &most_lines))
+    if (!PyArg_ParseTuple(args, "O!OOOnnnInn", &PyList_Type, &texts, &classes_array, &beginnings_array, &table_array,
+                          &longest, &span, &sampled_from, &limit, &fewest_lines, &most_lines))
         return NULL;
     Py_buffer classes_view, beginnings_view, table_view;
     Py_ssize_t count = PyList_Size(texts);
@@ -556,27 +584,32 @@ static PyObject *count(PyObject *module, PyObject *args) {
         const Py_UCS4 *codes = text.codes;
         Py_ssize_t length = text.length;
         text.codes[length] = '\n'; /* as the reference joins texts */
-        int64_t *row = table + index * COLUMNS, counts[8] = {0}, runs = 0, begun = 0, newlines = 0, sampled = 0;
+        int64_t *row = table + index * COLUMNS, counts[4] = {0}, runs = 0, begun = 0, newlines = 0, sampled = 0;
         uint32_t ended = '\n' * FACTOR_FIRST;
         uint64_t bits[2] = {0};
         bits[ended >> 31] = (uint64_t)1 << (ended >> 25 & 63);
         int is_long = length >= sampled_from;
-        for (Py_ssize_t place = 0; place < length; place++) {
-            Py_UCS4 code = codes[place], next = codes[place + 1];
-            unsigned int class = classes[code];
-            counts[class & 7]++;
-            if (code == next && class != BLANK_CLASS) runs++;
-            if (code == '\n') newlines++;
-            uint32_t first = code * FACTOR_FIRST, pair = first + next * FACTOR_SECOND;
-            begun += beginnings[pair >> 16] & (place + 1 < length);
-            if (!is_long) {
-                bits[first >> 31] |= (uint64_t)1 << (first >> 25 & 63);
-            } else if (pair < limit && place + span <= length) {
-                uint64_t hash = 0;
-                for (Py_ssize_t offset = 0; offset < span; offset++) hash = (hash + codes[place + offset]) * HASH_BASE;
-                if (add(&spans, key_of(index, hash)) < 0) goto done;
-                sampled++;
+        for (Py_ssize_t part = 0; part < length; part += FIELD_PART) {
+            Py_ssize_t end = length - part < FIELD_PART ? length : part + FIELD_PART;
+            uint64_t sum = 0;
+            for (Py_ssize_t place = part; place < end; place++) {
+                Py_UCS4 code = codes[place], next = codes[place + 1];
+                unsigned int class = classes[code];
+                sum += FIELDS[class & 7];
+                runs += (code == next) & (class != BLANK_CLASS);
+                newlines += code == '\n';
+                uint32_t first = code * FACTOR_FIRST, pair = first + next * FACTOR_SECOND;
+                if (length <= longest) begun += beginnings[pair >> 16] & (place + 1 < length);
+                if (!is_long) {
+                    bits[first >> 31] |= (uint64_t)1 << (first >> 25 & 63);
+                } else if (pair < limit && place + span <= length) {
+                    uint64_t hash = 0;
+                    for (Py_ssize_t at = place; at < place + span; at++) hash = (hash + codes[at]) * HASH_BASE;
+                    if (add(&spans, key_of(index, hash)) < 0) goto done;
+                    sampled++;
+                }
             }
+            for (int field = 0; field < 4; field++, sum >>= 16) counts[field] += sum & 0xffff;
         }
         if (newlines + 1 >= fewest_lines && newlines < most_lines) {
             for (Py_ssize_t start = 0, end = 0; end <= length; end++) {
@@ -592,10 +625,10 @@ static PyObject *count(PyObject *module, PyObject *args) {
             }
         }
         row[LENGTH] = length;
-        row[HANS] = counts[HAN] + counts[LOST_HAN];
-        row[SIGNS] = counts[DIGIT_CLASS] + counts[SIGN];
-        row[BLANKS] = counts[BLANK_CLASS];
-        row[LOSTS] = counts[LOST_HAN] + counts[LOST];
+        row[HANS] = counts[0];
+        row[SIGNS] = counts[1];
+        row[BLANKS] = counts[2];
+        row[LOSTS] = counts[3];
         row[RUNS] = runs;
         row[LINES] = newlines + 1;
         row[BEGUN] = begun;
@@ -640,6 +673,7 @@ static PyMethodDef METHODS[] = {
     {"called", called, METH_VARARGS, "The rules that texts call for."},
     {"strip_tags", strip_tags, METH_VARARGS, "Texts without tags, or None where only Python knows."},
     {"collapse_blanks", collapse_blanks, METH_O, "Texts with runs of blanks made one."},
+    {"has_run", has_run, METH_VARARGS, "Whether a long run of marks may stand in a text."},
     {"spots", spots, METH_VARARGS, "Where in texts personal data may stand."},
     {"count", count, METH_VARARGS, "What the filter's rules count."},
     {"keys", keys, METH_O, "How many keys a record has at most."},

@@ -47,6 +47,8 @@ class Asked:
     """Share of the characters of a text from which on those in lines that stood before may be too many."""
     beginnings: np.ndarray
     """[65536] bool: whether a phrase begins with two neighbours, by the upper half of their `pair_hashes`."""
+    longest: int
+    """Characters of a text up to which phrases are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Survey:
     runs: np.ndarray
     """Characters that repeat the one before and are not blank."""
     begun: np.ndarray
-    """Places where a phrase may begin."""
+    """Places where a phrase may begin; 0 for texts that are longer than was asked for."""
     may_repeat_spans: np.ndarray
     """Whether more than their share of spans may have stood before; sampled from SAMPLED_CHARACTERS on."""
     may_repeat_lines: np.ndarray
@@ -163,6 +165,7 @@ def _by_kernel(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarr
         _classes(),
         asked.beginnings,
         columns,
+        asked.longest,
         asked.span,
         SAMPLED_CHARACTERS,
         _SAMPLED_BELOW,
@@ -227,7 +230,7 @@ def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarra
         lost,
         in_texts(same),
         lines,
-        in_texts(begun[begun + 1 < (starts + lengths)[texts_of(begun)]]),
+        np.where(lengths <= asked.longest, in_texts(begun[begun + 1 < (starts + lengths)[texts_of(begun)]]), 0),
         np.where(is_long, 0, _different(codes, starts)),
         np.bincount(owners, minlength=len(texts)),
     )

@@ -119,7 +119,7 @@ _EMPTY_BRACKET = re.compile(
 _FENCE = "```"
 _PLAIN_BLANKS = {ord(blank): " " for blank in _BLANK_CHARACTERS if blank != "\t"}
 _BLANK_LINES = re.compile(r"\n\n\n+")
-_MARKS = re.compile(r"[^\x00-\u02ff\u3400-\u9fff\s]{30,}")
+_MARKS = re.compile(rf"[^\x00-\u02ff\u3400-\u9fff\s]{{{_MANY_MARKS},}}")
 _LINE_END = re.compile(f"[\n{SEAM}]")
 _BASIC = "".join(map(chr, range(0x10000)))
 
@@ -463,6 +463,14 @@ def _strip_tags_of(texts: list[str]) -> list[str]:
     return [strip_tags(text) if new is None else new for text, new in zip(texts, stripped, strict=True)]
 
 
+def _compose_nfc_of(texts: list[str]) -> list[str]:
+    """`compose_nfc` for each of some texts."""
+    return [
+        compose_nfc(text) if kernels.compiled.has_run(text, _MANY_MARKS) else unicodedata.normalize("NFC", text)
+        for text in texts
+    ]
+
+
 def _collapse_blanks_of(texts: list[str]) -> list[str]:
     """`collapse_blanks` for each of some texts."""
     return kernels.compiled.collapse_blanks(texts)
@@ -475,6 +483,7 @@ def _collapse_lines_of(texts: list[str]) -> list[str]:
 
 _KERNELS: dict[Callable[[str], str], Callable[[list[str]], list[str]]] = {
     strip_tags: _strip_tags_of,
+    compose_nfc: _compose_nfc_of,
     collapse_blanks: _collapse_blanks_of,
     collapse_lines: _collapse_lines_of,
 }

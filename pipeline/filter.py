@@ -284,7 +284,7 @@ def _suspects(documents: Sequence[Document], limits: Limits) -> np.ndarray:
         little_han: looked.han < limits.min_han * np.maximum(1, looked.visible),
     }
     if limits.adverts:
-        may[advert] = (lengths <= LONGEST_ADVERT) & (looked.begun >= MIN_ADVERT)
+        may[advert] = looked.begun >= MIN_ADVERT
     if form == "translation":
         may[untranslated] = may[unlike_pair] = _unlike_sides(documents, looked.han)
     elif form == "article":
@@ -343,6 +343,7 @@ def _asked() -> characters.Asked:
         fewest_lines=MIN_LINES,
         lines_share=MAX_REPEATED_LINES,
         beginnings=beginnings,
+        longest=LONGEST_ADVERT,
     )
 
 

@@ -102,7 +102,7 @@ def is_frame(line: str) -> bool:
 def trim(text: str) -> str:
     """The text without the lines that frame it."""
     first = text.find("\n")
-    if first < 0 or (_is_long(text[:first]) and _is_long(text[text.rfind("\n") + 1 :])):
+    if first < 0 or not (_kind(text[:first]) or _kind(text[text.rfind("\n") + 1 :])):
         return text
     end = _edge(_backwards(text), len(text))
     start = _edge(_forwards(text), 0)
@@ -111,11 +111,6 @@ def trim(text: str) -> str:
     if end < len(text):
         text = text[:end].rstrip("\n")
     return text[start:].lstrip("\n") if start else text
-
-
-def _is_long(line: str) -> bool:
-    """Whether a line is content, whatever it says."""
-    return len(line) > LONGEST_LINE and len(line.strip()) > LONGEST_LINE
 
 
 def _kind(line: str) -> str:
@@ -141,7 +136,7 @@ def _edge(lines: Iterator[tuple[int, str]], edge: int) -> int:
     for place, line in lines:
         kind = _kind(line)
         if not kind:
-            if _LIST.match(line):
+            if block and _LIST.match(line):
                 while block and block[-1][1] in {"labelled", "weak"}:
                     block.pop()
             break

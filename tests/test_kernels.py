@@ -114,6 +114,17 @@ def test_blanks_and_lines_are_the_same(texts: list[str]) -> None:
     assert same_by("collapse_lines", pure(texts))
 
 
+@settings(max_examples=examples(2_000), deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*"aé中が한ᄀ\u0301\u0316\u3099 ", "\u0301\u0316" * 20, "\u0316" * 29 + "\u0301"]), max_size=8
+    )
+)
+@example(["a", "\u0316\u0301" * 40, "é"])
+def test_normal_forms_are_the_same(parts: list[str]) -> None:
+    assert same_by("compose_nfc", ["".join(parts), *parts])
+
+
 @settings(max_examples=examples(8_000), deadline=None)
 @given(st.lists(st.one_of(BLANKS, TAGS, NUMBERS, ANY), max_size=4))
 @example(["a\x1eb", "", "\x1e", "\n\n", "\n\n\n", "（）", "( )"])
@@ -131,7 +142,9 @@ def test_masking_is_the_same(texts: list[str]) -> None:
 
 
 def survey(texts: list[str]) -> dict[str, list[int]]:
-    asked = characters.Asked(span=6, spans_share=0.7, fewest_lines=8, lines_share=0.5, beginnings=BEGINNINGS)
+    asked = characters.Asked(
+        span=6, spans_share=0.7, fewest_lines=8, lines_share=0.5, beginnings=BEGINNINGS, longest=20
+    )
     return {name: found.tolist() for name, found in vars_of(characters.survey(texts, asked)).items()}
 
 
