@@ -650,13 +650,11 @@ done:
     return found;
 }
 
-/* ---- records: how many keys stand in one ---- */
+/* ---- records: their fields ---- */
 
 /* Colons right behind the end of a string, or with blanks in between: as many as there are keys, or more. */
-static PyObject *keys(PyObject *module, PyObject *record) {
-    char *raw;
-    Py_ssize_t length, found = 0;
-    if (PyBytes_AsStringAndSize(record, &raw, &length) < 0) return NULL;
+static Py_ssize_t count_keys(const char *raw, Py_ssize_t length) {
+    Py_ssize_t found = 0;
     const char *end = raw + length;
     for (const char *at = raw; (at = memchr(at, ':', (size_t)(end - at))) != NULL; at++) {
         const char *quote = at;
@@ -666,7 +664,124 @@ static PyObject *keys(PyObject *module, PyObject *record) {
         while (escape > raw && escape[-1] == '\\') escape--;
         found += (quote - escape) % 2 == 0;
     }
-    return PyLong_FromSsize_t(found);
+    return found;
+}
+
+static PyObject *keys(PyObject *module, PyObject *record) {
+    char *raw;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(record, &raw, &length) < 0) return NULL;
+    return PyLong_FromSsize_t(count_keys(raw, length));
+}
+
+#define MOST_PARTS 8
+
+typedef struct {
+    PyObject *loads, *dumps;
+    PyObject *strict, *types; /* tuples: the fields that a record must have, and of which types */
+    PyObject *parts;          /* tuple: the fields that form the text */
+    PyObject *ids;            /* tuple: the fields that form its name */
+    PyObject *lists[4];       /* names, texts, metas, raws */
+} Shape;
+
+/* The name of a record: its id as a string, or several joined by hyphens. */
+static PyObject *name_of(PyObject *record, PyObject *ids) {
+    Py_ssize_t count = PyTuple_Size(ids);
+    PyObject *names = PyList_New(0), *hyphen = NULL, *name = NULL;
+    for (Py_ssize_t index = 0; names != NULL && index < count; index++) {
+        PyObject *value = PyDict_GetItemWithError(record, PyTuple_GetItem(ids, index));
+        if (value == NULL && !PyErr_Occurred()) PyErr_SetString(PyExc_KeyError, "a record without its id");
+        PyObject *one = value ? PyObject_Str(value) : NULL;
+        if (one == NULL || PyList_Append(names, one) < 0) {
+            Py_XDECREF(one);
+            Py_DECREF(names);
+            return NULL;
+        }
+        Py_DECREF(one);
+    }
+    if (names != NULL && (hyphen = PyUnicode_FromString("-")) != NULL) name = PyUnicode_Join(hyphen, names);
+    Py_XDECREF(hyphen);
+    Py_XDECREF(names);
+    return name;
+}
+
+/* Add what a record gives to the lists: 1 if it is as usual, 0 if Python must look at it, -1 for an error. */
+static int add_record(PyObject *raw, const Shape *shape) {
+    char *bytes;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(raw, &bytes, &length) < 0) return -1;
+    PyObject *record = PyObject_CallFunctionObjArgs(shape->loads, raw, NULL);
+    if (record == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    int result = 0;
+    PyObject *texts[MOST_PARTS] = {NULL}, *dumped = NULL, *meta = NULL, *name = NULL;
+    Py_ssize_t part_count = PyTuple_Size(shape->parts), strict_count = PyTuple_Size(shape->strict);
+    if (!PyDict_CheckExact(record) || count_keys(bytes, length) > PyDict_Size(record)) goto done;
+    for (Py_ssize_t index = 0; index < strict_count; index++) {
+        PyObject *value = PyDict_GetItemWithError(record, PyTuple_GetItem(shape->strict, index));
+        if (value == NULL || (PyObject *)Py_TYPE(value) != PyTuple_GetItem(shape->types, index)) goto done;
+    }
+    for (Py_ssize_t index = 0; index < part_count; index++) {
+        PyObject *part = PyTuple_GetItem(shape->parts, index);
+        texts[index] = Py_XNewRef(PyDict_GetItemWithError(record, part));
+        if (texts[index] == NULL || !PyUnicode_CheckExact(texts[index]) || PyDict_DelItem(record, part) < 0) goto done;
+    }
+    dumped = PyObject_CallFunctionObjArgs(shape->dumps, record, NULL);
+    if (dumped == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Clear();
+        else
+            result = -1;
+        goto done;
+    }
+    result = -1;
+    if (PyBytes_AsStringAndSize(dumped, &bytes, &length) < 0) goto done;
+    if ((meta = PyUnicode_DecodeUTF8(bytes, length, NULL)) == NULL) goto done;
+    if ((name = name_of(record, shape->ids)) == NULL) goto done;
+    for (Py_ssize_t index = 0; index < part_count; index++)
+        if (PyList_Append(shape->lists[1], texts[index]) < 0) goto done;
+    if (PyList_Append(shape->lists[0], name) < 0 || PyList_Append(shape->lists[2], meta) < 0 ||
+        PyList_Append(shape->lists[3], raw) < 0)
+        goto done;
+    result = 1;
+done:
+    for (Py_ssize_t index = 0; index < part_count; index++) Py_XDECREF(texts[index]);
+    Py_XDECREF(dumped);
+    Py_XDECREF(meta);
+    Py_XDECREF(name);
+    Py_DECREF(record);
+    return result;
+}
+
+/* Parse records from the one at `from` on, up to the first that is not as usual; its position, or how many there are. */
+static PyObject *parse(PyObject *module, PyObject *args) {
+    PyObject *records, *offsets;
+    Py_ssize_t from;
+    Shape shape;
+    if (!PyArg_ParseTuple(args, "O!n(OOO!O!O!O!)(O!O!O!O!O!)", &PyList_Type, &records, &from, &shape.loads, &shape.dumps,
+                          &PyTuple_Type, &shape.strict, &PyTuple_Type, &shape.types, &PyTuple_Type, &shape.parts,
+                          &PyTuple_Type, &shape.ids, &PyList_Type, &offsets, &PyList_Type, &shape.lists[0], &PyList_Type,
+                          &shape.lists[1], &PyList_Type, &shape.lists[2], &PyList_Type, &shape.lists[3]))
+        return NULL;
+    if (from < 0 || PyTuple_Size(shape.parts) > MOST_PARTS || PyTuple_Size(shape.types) != PyTuple_Size(shape.strict)) {
+        PyErr_SetString(PyExc_ValueError, "no such shape");
+        return NULL;
+    }
+    for (; from < PyList_Size(records); from++) {
+        PyObject *pair = PyList_GetItem(records, from);
+        if (!PyTuple_Check(pair) || PyTuple_Size(pair) != 2) {
+            PyErr_SetString(PyExc_TypeError, "a record comes with its offset");
+            return NULL;
+        }
+        int added = add_record(PyTuple_GetItem(pair, 1), &shape);
+        if (added < 0 || PyErr_Occurred()) return NULL;
+        if (!added) break;
+        if (PyList_Append(offsets, PyTuple_GetItem(pair, 0)) < 0) return NULL;
+    }
+    return PyLong_FromSsize_t(from);
 }
 
 static PyMethodDef METHODS[] = {
@@ -677,6 +792,7 @@ static PyMethodDef METHODS[] = {
     {"spots", spots, METH_VARARGS, "Where in texts personal data may stand."},
     {"count", count, METH_VARARGS, "What the filter's rules count."},
     {"keys", keys, METH_O, "How many keys a record has at most."},
+    {"parse", parse, METH_VARARGS, "Records as fields, up to the first that is not as usual."},
     {NULL, NULL, 0, NULL},
 };
 

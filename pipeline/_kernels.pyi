@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 def called(texts: list[str], flags: np.ndarray, pairs: np.ndarray, invisible: int, lines: int, /) -> list[int]: ...
@@ -19,3 +22,17 @@ def count(
     /,
 ) -> tuple[bytes, bytes, bytes]: ...
 def keys(record: bytes, /) -> int: ...
+def parse(
+    records: list[tuple[int, bytes]],
+    at: int,
+    fields: tuple[
+        Callable[[bytes], Any],
+        Callable[[Any], bytes],
+        tuple[str, ...],
+        tuple[type, ...],
+        tuple[str, ...],
+        tuple[str, ...],
+    ],
+    lists: tuple[list[int], list[str], list[str], list[str], list[bytes]],
+    /,
+) -> int: ...

@@ -277,7 +277,7 @@ class _Maker:
             texts[position] = text
         return set(changed)
 
-    def _parsed(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
+    def _parsed(self, records: list[tuple[int, bytes]]) -> Parsed:
         return self._plain(records) if self.text_only else self.parse(records)
 
     def _plain(self, records: Sequence[tuple[int, bytes]]) -> Parsed:

@@ -66,7 +66,7 @@ def parts_of(shape: Shape) -> tuple[str, ...]:
     return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
 
 
-def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
+def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     """A function that parses blocks of (byte offset, record) of one shape."""
     parts = parts_of(shape)
     optional = {shape.roles[role] for role in ("title", "detail") if role in shape.roles and shape.form != "question"}
@@ -75,45 +75,52 @@ def parser(shape: Shape) -> Callable[[Sequence[tuple[int, bytes]]], Parsed]:
     get = _getter(strict)
     types = tuple(shape.fields[name] for name in strict)
     none, strings = [None] * len(parts), [str] * len(parts)
-    one_id = shape.id_fields[0] if len(shape.id_fields) == 1 else None
 
-    def parse(records: Sequence[tuple[int, bytes]]) -> Parsed:
+    def one(offset: int, raw: bytes, parsed: Parsed) -> None:
+        try:
+            record = orjson.loads(raw)
+            values = get(record)
+        except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+            parsed.rejects.append(_diagnose(offset, raw, shape, strict))
+            return
+        if tuple(map(type, values)) != types or type(record) is not dict:
+            parsed.rejects.append(_diagnose(offset, raw, shape, strict))
+            return
+        twice = _repeated(raw, shape) if _may_repeat(raw, len(record)) else None
+        if twice:
+            parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
+            return
+        texts = list(map(record.pop, parts, none))
+        if list(map(type, texts)) != strings:
+            odd = next((index for index, text in enumerate(texts) if text is not None and type(text) is not str), None)
+            if odd is not None:
+                detail = f"{parts[odd]!r} is {type(texts[odd]).__name__}, not str"
+                parsed.rejects.append(_reject(offset, "wrong_type", detail, raw))
+                return
+            texts = ["" if text is None else text for text in texts]
+        try:
+            meta = orjson.dumps(record).decode()
+        except TypeError as error:  # it reads deeper nesting than it writes
+            parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
+            return
+        parsed.offsets.append(offset)
+        parsed.names.append("-".join([str(record[name]) for name in shape.id_fields]))
+        parsed.texts.extend(texts)
+        parsed.metas.append(meta)
+        parsed.raws.append(raw)
+
+    def parse(records: list[tuple[int, bytes]]) -> Parsed:
         parsed = Parsed()
-        for offset, raw in records:
-            try:
-                record = orjson.loads(raw)
-                values = get(record)
-            except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-                parsed.rejects.append(_diagnose(offset, raw, shape, strict))
-                continue
-            if tuple(map(type, values)) != types or type(record) is not dict:
-                parsed.rejects.append(_diagnose(offset, raw, shape, strict))
-                continue
-            twice = _repeated(raw, shape) if _may_repeat(raw, len(record)) else None
-            if twice:
-                parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
-                continue
-            texts = list(map(record.pop, parts, none))
-            if list(map(type, texts)) != strings:
-                odd = next(
-                    (index for index, text in enumerate(texts) if text is not None and type(text) is not str), None
-                )
-                if odd is not None:
-                    detail = f"{parts[odd]!r} is {type(texts[odd]).__name__}, not str"
-                    parsed.rejects.append(_reject(offset, "wrong_type", detail, raw))
-                    continue
-                texts = ["" if text is None else text for text in texts]
-            try:
-                meta = orjson.dumps(record).decode()
-            except TypeError as error:  # it reads deeper nesting than it writes
-                parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
-                continue
-            parsed.offsets.append(offset)
-            name = str(record[one_id]) if one_id else "-".join([str(record[name]) for name in shape.id_fields])
-            parsed.names.append(name)
-            parsed.texts.extend(texts)
-            parsed.metas.append(meta)
-            parsed.raws.append(raw)
+        if not kernels.compiled:
+            for offset, raw in records:
+                one(offset, raw, parsed)
+            return parsed
+        fields = (orjson.loads, orjson.dumps, strict, types, parts, shape.id_fields)
+        lists = (parsed.offsets, parsed.names, parsed.texts, parsed.metas, parsed.raws)
+        at = 0
+        while (at := kernels.compiled.parse(records, at, fields, lists)) < len(records):
+            one(*records[at], parsed)  # it is not as usual
+            at += 1
         return parsed
 
     return parse

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import characters, clean, kernels, mask
+from corpus.pipeline import characters, clean, kernels, mask, records
+from corpus.pipeline.manifest import CORPORA, load
 
 from .conftest import examples
 
@@ -180,6 +182,70 @@ def test_no_key_is_overlooked(record: dict[str, object], colon: str) -> None:
     assert kernels.compiled.keys(raw) >= len(record)
     doubled = raw[:-1] + (b"," if record else b"") + b'"k"' + colon.encode() + b'1,"k"' + colon.encode() + b"2}"
     assert kernels.compiled.keys(doubled) > len(json.loads(doubled))
+
+
+def spoilt(record: dict[str, object], how: str) -> bytes:
+    """A record as it came, or spoilt in one of the ways in which records are."""
+    raw = orjson.dumps(record)
+    return {
+        "as it came": raw,
+        "cut off": raw[:-1],
+        "a key twice": raw[:-1] + b',"title":"\\u4e24"}',
+        "not UTF-8": raw.replace(b"a", b"\xff", 1),
+        "a list": b"[" + raw + b"]",
+        "nested too deep": raw[:-1] + b',"x":' + b"[" * 300 + b"]" * 300 + b"}",
+        "a number": b"1",
+        "nothing": b"",
+    }[how]
+
+
+SPOILS = ("cut off", "a key twice", "not UTF-8", "a list", "nested too deep", "a number", "nothing")
+RECORDS = st.lists(
+    st.builds(
+        spoilt,
+        st.fixed_dictionaries(
+            {},
+            optional={
+                **{
+                    name: st.one_of(st.text('a中":\\', max_size=9), st.none(), st.integers(-9, 9))
+                    for name in ("desc", "title")
+                },
+                "answer": st.text('ab":', max_size=9),
+                "qid": st.one_of(st.just("qid_1"), st.integers(0, 3)),
+                "category": st.just("生活"),
+            },
+        ),
+        st.sampled_from([*["as it came"] * 9, *SPOILS]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=examples(8_000), deadline=None)
+@given(RECORDS, st.sampled_from(CORPORA))
+@example([b'{"qid":"1","title":"a","desc":"b","answer":"c","category":"d"}'] * 2, "baike2018qa")
+def test_records_are_parsed_the_same(raws: list[bytes], dataset: str) -> None:
+    parse = records.parser(next(iter(load(dataset).shapes.values())))
+    numbered = [(10 * place, raw) for place, raw in enumerate(raws)]
+    with_kernels, without = both_ways(lambda: parse(numbered))
+    assert with_kernels == without
+
+
+def test_an_error_in_a_record_is_passed_on() -> None:
+    def fails(_: object) -> Any:
+        raise MemoryError
+
+    lists: Any = ([], [], [], [], [])
+    usual = (("a",), (str,), ("a",), ("b",))
+    with pytest.raises(MemoryError):
+        kernels.compiled.parse([(0, b"{}")], 0, (fails, orjson.dumps, *usual), lists)
+    with pytest.raises(MemoryError):
+        kernels.compiled.parse([(0, b'{"a":"","b":1}')], 0, (orjson.loads, fails, *usual), lists)
+    with pytest.raises(KeyError):
+        kernels.compiled.parse([(0, b'{"a":""}')], 0, (orjson.loads, orjson.dumps, *usual), lists)
+    with pytest.raises(ValueError, match="shape"):
+        kernels.compiled.parse([], 0, (orjson.loads, orjson.dumps, ("a",), (), ("a",), ("b",)), lists)
+    assert lists == ([], [], [], [], [])
 
 
 def test_colons_in_texts_are_no_keys() -> None:
