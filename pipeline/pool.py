@@ -13,6 +13,7 @@ pyarrow would load where it is installed: half a second and 40 MB of each, for n
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,7 @@ _LOOK_S = 2.0
 """How often it is looked whether a worker has died that a result is waited for from."""
 _HEAR_S = 0.2
 """How soon Ctrl-C is heard while a result is waited for."""
+_PIPE_BYTES = 1 << 20
 
 
 def sensible(workers: int, pieces: int | None) -> int:
@@ -109,6 +111,7 @@ class _Crew:
         self._ends: tuple[Connection, Connection] = queues._result_queue._writer, queues._call_queue._reader
         for end in self._ends:
             _close_in_turn(end)
+        _widen(self._ends[1])
 
     def is_whole(self) -> bool:
         """Whether all workers that were started are there."""
@@ -141,6 +144,12 @@ def _close_in_turn(end: Connection) -> None:
             close()
 
     end.close = closing  # type: ignore[method-assign]  # of this end alone, which the executor made
+
+
+def _widen(end: Connection) -> None:
+    """Let a pipe hold a mebibyte where that can be asked for: large pieces go through it in half the time."""
+    with contextlib.suppress(OSError, AttributeError):  # the limit for users is lower, or the system is not Linux
+        fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 _spare: list[list[_Crew]] = []

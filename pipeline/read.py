@@ -286,16 +286,17 @@ def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
 
 
 class _Digested:
-    """A stream whose bytes are hashed as they are read."""
+    """A stream whose bytes are counted as they are read, and hashed if there is a digest to compare with."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, wanted: bool) -> None:
         self._stream = stream
-        self.digest = hashlib.sha256()
+        self.digest = hashlib.sha256() if wanted else None
         self.bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
-        self.digest.update(data)
+        if self.digest:
+            self.digest.update(data)
         self.bytes += len(data)
         return data
 
@@ -481,7 +482,7 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
     else:
         opened = nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file)
         with _named(raw / file.container, file.path), opened as unpacked:
-            stream = _Digested(unpacked)
+            stream = _Digested(unpacked, wanted=file.sha256 is not None)
             delimiter, chunks = _chunks(stream, file, 0)  # type: ignore[arg-type]  # read() is all that is used
             held: list[Chunk] = []
             border = piece_bytes
@@ -496,7 +497,7 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
             while border - piece_bytes < max(1, stream.bytes):  # also those without a record, as for a plain file
                 yield Span(file, border - piece_bytes, border, tuple(held), delimiter)
                 held, border = [], border + piece_bytes
-            if file.sha256 and stream.digest.hexdigest() != file.sha256:
+            if stream.digest and stream.digest.hexdigest() != file.sha256:
                 notes.append(f"{file.path} is not the official file whose SHA-256 the manifest knows")
 
 
