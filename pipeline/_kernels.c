@@ -3,14 +3,14 @@
  * Each function gives what the Python of the same step gives, which stays as the reference and as what runs where no
  * compiler was at hand; tests compare the two. In: strings, and numpy's tables by the buffer protocol. Out: new
  * strings, lists, and numbers written into arrays. Only the stable ABI of Python 3.11 is used. Every index is bounded
- * by a length that was asked for here; a table has an entry for every code point.
+ * by a length that was asked for here, and the length of every table is checked. Each loop is linear in its text,
+ * whatever it holds: what looks ahead is bounded, or ends where the next look begins.
  */
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SEAM 0x1e

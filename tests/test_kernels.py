@@ -290,5 +290,17 @@ def test_documents_have_the_same_bytes_without_kernels(tmp_path: Path, workers: 
             [sys.executable, "-m", "corpus.pipeline.cli", *command],
             check=True, env={**os.environ, kernels.SWITCH: switch}, capture_output=True,
         )  # fmt: skip
-        digests.append((workspace / "documents" / "demo" / "ledger.json").read_bytes())
+        folder = workspace / "documents" / "demo"
+        digests.append((folder / "ledger.json").read_bytes())
+        engine = json.loads((folder / "timings.json").read_text())["engine"]
+        assert engine == {"on": "kernels", "off": "numpy"}[switch]
     assert digests[0] == digests[1]
+
+
+def test_kernels_that_are_missing_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.notes() == ()
+    monkeypatch.setattr(kernels, "compiled", None)
+    (note,) = kernels.notes()
+    assert "C compiler" in note
+    monkeypatch.setenv(kernels.SWITCH, "off")
+    assert kernels.notes() == ()

@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from corpus.pipeline import kernels
+
 from .lines import Line
 
 Figures = dict[str, Any]
@@ -42,7 +44,7 @@ def machine() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / _GIGABYTE),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES} | {"characters by": kernels.NAME},
         "day": time.strftime("%Y-%m-%d"),
     }
 
