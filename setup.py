@@ -1,7 +1,18 @@
 """The one thing that setup.cfg has no word for: an extension, without which the build goes on."""
 
+import hashlib
+from pathlib import Path
+
 from setuptools import Extension, setup
 
-KERNELS = Extension("corpus.pipeline._kernels", ["pipeline/_kernels.c"], py_limited_api=True, optional=True)
+SOURCE = "pipeline/_kernels.c"
+DIGEST = hashlib.sha256(Path(__file__).with_name("pipeline").joinpath("_kernels.c").read_bytes()).hexdigest()
+KERNELS = Extension(
+    "corpus.pipeline._kernels",
+    [SOURCE],
+    define_macros=[("SOURCE_SHA256", f'"{DIGEST}"')],
+    py_limited_api=True,
+    optional=True,
+)
 
 setup(ext_modules=[KERNELS])

@@ -784,6 +784,14 @@ static PyObject *parse(PyObject *module, PyObject *args) {
     return PyLong_FromSsize_t(from);
 }
 
+/* ---- from which source this was built ---- */
+
+#ifndef SOURCE_SHA256
+#define SOURCE_SHA256 ""
+#endif
+
+static PyObject *source(PyObject *module, PyObject *nothing) { return PyUnicode_FromString(SOURCE_SHA256); }
+
 static PyMethodDef METHODS[] = {
     {"called", called, METH_VARARGS, "The rules that texts call for."},
     {"strip_tags", strip_tags, METH_VARARGS, "Texts without tags, or None where only Python knows."},
@@ -793,6 +801,7 @@ static PyMethodDef METHODS[] = {
     {"count", count, METH_VARARGS, "What the filter's rules count."},
     {"keys", keys, METH_O, "How many keys a record has at most."},
     {"parse", parse, METH_VARARGS, "Records as fields, up to the first that is not as usual."},
+    {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},
 };
 

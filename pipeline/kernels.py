@@ -7,7 +7,9 @@ against.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ def _load() -> ModuleType | None:
         from corpus.pipeline import _kernels  # noqa: PLC0415  # it may not have been built
     except ImportError:
         return None
+    source = Path(str(_kernels.__file__)).with_name("_kernels.c")  # lies there only where it can be changed
+    if source.is_file() and hashlib.sha256(source.read_bytes()).hexdigest() != _kernels.source():
+        return None
     return _kernels
 
 
@@ -35,8 +40,8 @@ else:
 NAME = "numpy" if compiled is None else "kernels"
 """What looks at characters, as timings note it."""
 _MISSING = (
-    "the kernels were not built, so this took about twice the time: they need a C compiler and Python's headers when "
-    "corpus-zh is installed"
+    "the kernels are not there or older than their source, so this took about twice the time: install corpus-zh again, "
+    "with a C compiler and Python's headers at hand"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from corpus.pipeline.manifest import CORPORA, load
 from .conftest import examples
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
+PIPELINE = Path(kernels.__file__).parent
 GOLDEN = Path(__file__).parent / "golden"
 ALL = clean.rules(simplify=True, brackets=True)
 
@@ -295,6 +297,19 @@ def test_documents_have_the_same_bytes_without_kernels(tmp_path: Path, workers: 
         engine = json.loads((folder / "timings.json").read_text())["engine"]
         assert engine == {"on": "kernels", "off": "numpy"}[switch]
     assert digests[0] == digests[1]
+
+
+def test_kernels_of_another_source_are_left_alone(tmp_path: Path) -> None:
+    """As after a pull without a new installation; what differs might give other bytes."""
+    shutil.copy(str(kernels.compiled.__file__), tmp_path)
+    for name in ("_kernels.c", "kernels.py", "__init__.py"):
+        shutil.copy(PIPELINE / name, tmp_path)
+    show = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import corpus.pipeline; "
+    show += f"corpus.pipeline.__path__ = [{str(tmp_path)!r}]; from corpus.pipeline import kernels; print(kernels.NAME)"
+    for engine in ("kernels", "numpy"):
+        done = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True)
+        assert done.stdout.strip() == engine
+        (tmp_path / "_kernels.c").write_text("/* another */")
 
 
 def test_kernels_that_are_missing_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
