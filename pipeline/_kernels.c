@@ -286,7 +286,7 @@ static int is_fence(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
     return place + 2 < length && codes[place] == '`' && codes[place + 1] == '`' && codes[place + 2] == '`';
 }
 
-/* Tags whose insides are not seen: what they hold is taken out by Python. */
+/* Tags whose insides are not seen: a text with the end of one is for Python, which takes out what they hold. */
 static const char *const UNSEEN[] = {"script", "style", "rp", NULL};
 
 /* The end of code in backticks that begins at `place`, or -1. */
@@ -312,6 +312,9 @@ static PyObject *without_tags(PyObject *string, Text *text, const Tags *known) {
     if (load(text, string, 0) < 0) return NULL;
     Py_UCS4 *codes = text->codes;
     Py_ssize_t length = text->length;
+    for (Py_ssize_t place = 0; place + 1 < length; place++) /* in code and in comments, too */
+        if (codes[place] == '<' && codes[place + 1] == '/' && any_word_end(codes, place + 2, length, UNSEEN) != -1)
+            return Py_NewRef(Py_None);
     Py_ssize_t out = 0; /* what is kept moves down; nothing that is still to be looked at is written over */
     Py_UCS4 before = 0;
     for (Py_ssize_t place = 0; place < length;) {
@@ -326,8 +329,6 @@ static PyObject *without_tags(PyObject *string, Text *text, const Tags *known) {
         } else if (code == '<') {
             const uint8_t *entry;
             int closing;
-            if (place + 1 < length && codes[place + 1] == '/' && any_word_end(codes, place + 2, length, UNSEEN) != -1)
-                return Py_NewRef(Py_None);
             end = tag_end(codes, place, length, known->tags, known->count, known->kinds, &entry, &closing);
             if (end == UNSURE) return Py_NewRef(Py_None);
             if (end >= 0) {

@@ -105,6 +105,7 @@ def pure(texts: list[str]) -> list[str]:
 @settings(max_examples=examples(20_000), deadline=None)
 @given(st.lists(st.one_of(TAGS, ANY), max_size=3))
 @example(["<b " + "a=1 " * 41 + ">", "<!--" * 3 + "-->", "```<b>```<b>`<b>`<b>`<b>\n`"])
+@example(["<rp><!--</rp>-->", "<script><!-- </script> -->b", "``<rp></rp>`", "<rp>`\n`</rp>`", "<b>`</ſtyle"])
 @example(["a" * 9 + "<b>", "中" * 9 + "<b\u3000c=d>", "\U0001f600<b>", "\ud800<b>"])
 def test_tags_are_the_same(texts: list[str]) -> None:
     assert same_by("strip_tags", pure(texts))
