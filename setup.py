@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 SOURCE = "pipeline/_kernels.c"
-DIGEST = hashlib.sha256(Path(__file__).with_name("pipeline").joinpath("_kernels.c").read_bytes()).hexdigest()
+DIGEST = hashlib.sha256((Path(__file__).parent / SOURCE).read_bytes()).hexdigest()
 KERNELS = Extension(
     "corpus.pipeline._kernels",
     [SOURCE],

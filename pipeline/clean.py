@@ -443,7 +443,7 @@ def _calls(looked_at: list[str], table: Table) -> list[int]:
 
 
 def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
-    """Apply one rule to the texts that call for it, as one string; those that it changed."""
+    """Apply one rule to the texts that call for it, by its kernel or as one string; those that it changed."""
     texts = cleaned.texts
     before = [texts[index] for index in bucket]
     # a raw seam is an invisible character like others, taken out ahead of all rules

@@ -28,7 +28,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import orjson
 import pyarrow as pa
@@ -170,7 +170,10 @@ def read(raw: Path, span: Span) -> Iterator[Block]:
         yield from _parquet_blocks(raw / span.file.container, span)
     else:
         with open_file(raw, span.file) as stream:
-            delimiter, chunks = _chunks(stream, span.file, span.start)
+            at = 0
+            if span.start > 0 and span.file.codec == "plain" and span.file.layout == "lines":
+                at = stream.seek(span.start - 1)  # what ends at the first newline from here began before
+            delimiter, chunks = _chunks(stream, span.file, at)
             yield from _blocks(_records(chunks, delimiter, span.start, span.end))
 
 
@@ -283,6 +286,13 @@ def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
         f"{path}: {member} cannot be unpacked: {error or 'it ends too early'}",
         hint="The archive is damaged: delete it and fetch it again.",
     )
+
+
+class _Readable(Protocol):
+    """What records are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
 
 
 class _Digested:
@@ -483,7 +493,7 @@ def _spans(raw: Path, file: File, piece_bytes: int, tape: _Tape, notes: list[str
         opened = nullcontext(tape.open(file)) if file.codec == "tar" else open_file(raw, file)
         with _named(raw / file.container, file.path), opened as unpacked:
             stream = _Digested(unpacked, wanted=file.sha256 is not None)
-            delimiter, chunks = _chunks(stream, file, 0)  # type: ignore[arg-type]  # read() is all that is used
+            delimiter, chunks = _chunks(stream, file, 0)
             held: list[Chunk] = []
             border = piece_bytes
             for whole in chunks:
@@ -596,19 +606,16 @@ def _begins(offset: int, records: Sequence[bytes], delimiter: bytes) -> list[int
     return begins
 
 
-def _chunks(stream: IO[bytes], file: File, start: int) -> tuple[bytes, Iterator[Chunk]]:
-    """What ends a record in a stream, and its chunks from the one on in which a record begins at `start` or later."""
-    if file.layout == "text":
-        buffer = stream.read(_SNIFF_BYTES)
-        delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
-        return delimiter, _whole(stream, buffer, 0, delimiter)
-    if file.codec == "plain" and start > 0:
-        stream.seek(start - 1)  # what ends at the first newline from here began before
-        return b"\n", _whole(stream, b"", start - 1, b"\n")
-    return b"\n", _whole(stream, b"", 0, b"\n")
+def _chunks(stream: _Readable, file: File, at: int) -> tuple[bytes, Iterator[Chunk]]:
+    """What ends a record in a stream that stands at byte `at` of a file, and its chunks from there on."""
+    if file.layout != "text":
+        return b"\n", _whole(stream, b"", at, b"\n")
+    buffer = stream.read(_SNIFF_BYTES)
+    delimiter = b"\r\n\r\n" if b"\r\n" in buffer else b"\n\n"
+    return delimiter, _whole(stream, buffer, at, delimiter)
 
 
-def _whole(stream: IO[bytes], buffer: bytes, offset: int, delimiter: bytes) -> Iterator[Chunk]:
+def _whole(stream: _Readable, buffer: bytes, offset: int, delimiter: bytes) -> Iterator[Chunk]:
     """Cut a stream where a record ends, at about each read."""
     step = len(delimiter)
     head, swallowed = b"", 0  # of a record that is too long to hold
