@@ -5,11 +5,14 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-SOURCE = "pipeline/_kernels.c"
-DIGEST = hashlib.sha256((Path(__file__).parent / SOURCE).read_bytes()).hexdigest()
+HERE = Path(__file__).parent
+FILES = sorted((HERE / "pipeline").glob("_*.[ch]"))
+DIGEST = hashlib.sha256(b"".join(map(Path.read_bytes, FILES))).hexdigest()
+NAMES = [path.relative_to(HERE).as_posix() for path in FILES]
 KERNELS = Extension(
     "corpus.pipeline._kernels",
-    [SOURCE],
+    [name for name in NAMES if name.endswith(".c")],
+    depends=[name for name in NAMES if name.endswith(".h")],
     define_macros=[("SOURCE_SHA256", f'"{DIGEST}"')],
     py_limited_api=True,
     optional=True,

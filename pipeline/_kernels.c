@@ -6,16 +6,9 @@
  * by a length that was asked for here, and the length of every table is checked. Each loop is linear in its text,
  * whatever it holds: what looks ahead is bounded, or ends where the next look begins.
  */
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <stdint.h>
-#include <string.h>
+#include "_kernels.h"
 
 #define SEAM 0x1e
-#define CODE_POINTS 0x110000
-#define BASIC_PLANE 0x10000
 
 /* ---- strings as code points ---- */
 
@@ -50,19 +43,6 @@ static PyObject *string_of(const Py_UCS4 *codes, Py_ssize_t length) {
     } probe = {1};
     int order = probe.first ? -1 : 1;
     return PyUnicode_DecodeUTF32((const char *)codes, length * (Py_ssize_t)sizeof(Py_UCS4), "surrogatepass", &order);
-}
-
-/* ---- numpy's arrays ---- */
-
-/* A contiguous buffer of at least `count` items of `size` bytes. */
-static int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_ssize_t count, int flags) {
-    if (PyObject_GetBuffer(array, buffer, PyBUF_C_CONTIGUOUS | flags) < 0) return -1;
-    if (buffer->len < size * count) {
-        PyBuffer_Release(buffer);
-        PyErr_Format(PyExc_ValueError, "%zd bytes where %zd items of %zd bytes are needed", buffer->len, count, size);
-        return -1;
-    }
-    return 0;
 }
 
 /* ---- numbers that a function returns as bytes ---- */
@@ -802,6 +782,8 @@ static PyMethodDef METHODS[] = {
     {"count", count, METH_VARARGS, "What the filter's rules count."},
     {"keys", keys, METH_O, "How many keys a record has at most."},
     {"parse", parse, METH_VARARGS, "Records as fields, up to the first that is not as usual."},
+    {"vocabulary", vocabulary, METH_VARARGS, "A BPE vocabulary from its merges."},
+    {"encode", encode, METH_VARARGS, "The ids of texts."},
     {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},
 };

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _typeshed import ReadableBuffer
 
 def called(texts: list[str], flags: np.ndarray, pairs: np.ndarray, invisible: int, lines: int, /) -> list[int]: ...
 def strip_tags(texts: list[str], tags: bytes, kinds: np.ndarray, /) -> list[str | None]: ...
@@ -34,6 +35,19 @@ def parse(
         tuple[str, ...],
     ],
     lists: tuple[list[int], list[str], list[str], list[str], list[bytes]],
+    /,
+) -> int: ...
+def vocabulary(
+    lefts: np.ndarray, rights: np.ndarray, ids: np.ndarray, classes: np.ndarray, merges: int, /
+) -> object: ...
+def encode(
+    vocabulary: object,
+    offsets: np.ndarray | ReadableBuffer,
+    texts: ReadableBuffer,
+    first: int,
+    count: int,
+    ids: np.ndarray,
+    lengths: np.ndarray,
     /,
 ) -> int: ...
 def source() -> str: ...

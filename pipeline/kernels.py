@@ -26,8 +26,8 @@ def _load() -> ModuleType | None:
         from corpus.pipeline import _kernels  # noqa: PLC0415  # it may not have been built
     except ImportError:
         return None
-    source = Path(str(_kernels.__file__)).with_name("_kernels.c")  # lies there only where it can be changed
-    if source.is_file() and hashlib.sha256(source.read_bytes()).hexdigest() != _kernels.source():
+    sources = sorted(Path(str(_kernels.__file__)).parent.glob("_*.[ch]"))  # lie there only where they can be changed
+    if sources and hashlib.sha256(b"".join(map(Path.read_bytes, sources))).hexdigest() != _kernels.source():
         return None
     return _kernels
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
@@ -141,7 +142,7 @@ class Packed:
     engine: str
     """What encoded it."""
     warning: str
-    """Why it was not the fast engine, for the user."""
+    """Why it was not a faster engine, for the user."""
 
 
 def pack_unit(
@@ -181,8 +182,8 @@ def pack_unit(
     return Packed(counts, engine.engine, engine.warning)
 
 
-def check_sample(folder: Path) -> list[str]:
-    """Documents spread over the dataset, on which a faster engine must prove itself."""
+def check_sample(folder: Path) -> pa.Array:
+    """Texts of documents spread over the dataset, on which a faster engine must prove itself."""
     paths = parts(folder)
     chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
     sample: list[str] = []
@@ -190,7 +191,7 @@ def check_sample(folder: Path) -> list[str]:
         texts = first_texts(path, _CHECK_DOCUMENTS // len(chosen))
         sizes = np.cumsum([len(text) for text in texts])
         sample += texts[: int(np.searchsorted(sizes, _CHECK_CHARACTERS // len(chosen))) + 1]
-    return sample
+    return pa.array(sample, pa.string())
 
 
 @functools.lru_cache(maxsize=1)
@@ -212,7 +213,7 @@ def _encode(
     for references, texts, prompts in _documents(unit, chosen):
         used, ids, lengths, marks = form(texts, prompts, encode, layout)
         found.append(_Encoded(ids, lengths, marks, references[used]))
-        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        sizes = pc.utf8_length(texts).to_numpy()
         books["characters"] += int(sizes[used].sum())
         if not used.all():
             books["without_prompt"] += int((~used).sum())
@@ -221,7 +222,7 @@ def _encode(
 
 
 def _text(
-    texts: list[str], _prompts: list[int], encode: encoder.Encode, layout: Layout
+    texts: pa.Array, _prompts: pa.Array, encode: encoder.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All documents, each with the separator after it: which are used, their ids, lengths and marks."""
     flat, counts = encode(texts)
@@ -230,22 +231,22 @@ def _text(
 
 
 def _chat(
-    texts: list[str], prompts: list[int], encode: encoder.Encode, layout: Layout
+    texts: pa.Array, prompts: pa.Array, encode: encoder.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The documents with question and answer as turns: which are used, their ids, lengths and marks."""
-    turns = list(map(chat.turn, texts, prompts))
-    flat, counts = encode([side for turn in turns if turn for side in turn])
+    turns = list(map(chat.turn, texts.to_pylist(), prompts.to_pylist()))
+    flat, counts = encode(pa.array([side for turn in turns if turn for side in turn], pa.string()))
     ids, lengths = chat.join(
         flat.astype(layout.token_type), counts, user=layout.user, assistant=layout.assistant, separator=layout.separator
     )
     return np.array([turn is not None for turn in turns]), ids, lengths, counts[::2] + 1
 
 
-def _documents(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, list[str], list[int]]]:
+def _documents(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
     """A unit's documents that no list keeps out, batch by batch: references, texts, lengths of their prompts."""
     for path in unit.parts:
         for shard, lines, batch in selection.read_selected(path, ["text", "prompt_length", "split"], chosen):
-            wanted = np.flatnonzero(np.asarray(batch["split"].to_numpy(zero_copy_only=False) == unit.split))
+            wanted = pc.indices_nonzero(pc.equal(batch["split"], unit.split)).to_numpy()
             if len(wanted):
                 used = batch.take(wanted) if len(wanted) < batch.num_rows else batch
-                yield document_ref(shard, lines[wanted]), used["text"].to_pylist(), used["prompt_length"].to_pylist()
+                yield document_ref(shard, lines[wanted]), used["text"], used["prompt_length"]

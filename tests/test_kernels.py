@@ -303,14 +303,14 @@ def test_documents_have_the_same_bytes_without_kernels(tmp_path: Path, workers: 
 def test_kernels_of_another_source_are_left_alone(tmp_path: Path) -> None:
     """As after a pull without a new installation; what differs might give other bytes."""
     shutil.copy(str(kernels.compiled.__file__), tmp_path)
-    for name in ("_kernels.c", "kernels.py", "__init__.py"):
-        shutil.copy(PIPELINE / name, tmp_path)
+    for path in (*PIPELINE.glob("_*.[ch]"), PIPELINE / "kernels.py", PIPELINE / "__init__.py"):
+        shutil.copy(path, tmp_path)
     show = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import corpus.pipeline; "
     show += f"corpus.pipeline.__path__ = [{str(tmp_path)!r}]; from corpus.pipeline import kernels; print(kernels.NAME)"
     for engine in ("kernels", "numpy"):
         done = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True)
         assert done.stdout.strip() == engine
-        (tmp_path / "_kernels.c").write_text("/* another */")
+        (tmp_path / "_bpe.c").write_text("/* another */")
 
 
 def test_kernels_that_are_missing_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import datasets
 import duckdb
 import numpy as np
 import polars
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
@@ -49,6 +51,10 @@ def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
 def make(workspace: Workspace, **settings: Any) -> Any:
     values: dict[str, Any] = {"dataset": "baike2018qa", "workers": 1, "seq_length": 128} | settings
     return pack.run(PackConfig(**values), workspace)
+
+
+def encoded(workspace: Workspace, engine: str, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return encoder.make(engine, workspace.tokenizer).encode(pa.array(texts, pa.string()))
 
 
 def texts(workspace: Workspace) -> dict[tuple[int, int], str]:
@@ -118,71 +124,107 @@ def test_shards_are_small_arrow_streams(ready: Workspace) -> None:
 def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
     model = tokenizer.load(ready.tokenizer)
     specials = {model.token_to_id(token) for token in tokenizer.SPECIAL_TOKENS}
-    for engine in (encoder.REFERENCE, encoder.FAST):
-        flat, lengths = encoder.make(engine, ready.tokenizer).encode([SPECIAL, "平常"])
+    for engine in (encoder.REFERENCE, *encoder.faster()):
+        flat, lengths = encoded(ready, engine, [SPECIAL, "平常"])
         assert not specials & set(flat.tolist())
         assert model.decode(flat[: lengths[0]].tolist(), skip_special_tokens=False) == SPECIAL
     hub = AutoTokenizer.from_pretrained(ready.tokenizer)
     assert (
-        hub(SPECIAL, split_special_tokens=True)["input_ids"]
-        == encoder.make(encoder.REFERENCE, ready.tokenizer).encode([SPECIAL])[0].tolist()
+        hub(SPECIAL, split_special_tokens=True)["input_ids"] == encoded(ready, encoder.REFERENCE, [SPECIAL])[0].tolist()
     )
     assert (hub.eos_token, hub.pad_token) == ("<|endoftext|>", "<|pad|>")
 
 
 def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees = []
-    for workers, fast in ((1, True), (2, True), (4, True), (1, False)):
+    trees, there = [], encoder.faster()
+    assert encoder.FAST in there
+    for workers, engines in ((1, there), (2, there), (4, there), (1, (encoder.FAST,)), (1, ())):
         shutil.rmtree(ready.packed("baike2018qa"), ignore_errors=True)
-        monkeypatch.setattr(encoder, "available", lambda fast=fast: fast)
+        monkeypatch.setattr(encoder, "faster", lambda engines=engines: engines)
         report = make(ready, workers=workers, unit_characters=9000)
         engine = json.loads((report.folder / "timings.json").read_text())["engine"]
-        assert engine == (encoder.FAST if fast else encoder.REFERENCE)
+        assert engine == [*engines, encoder.REFERENCE][0]
         trees.append(tree(ready.packed("baike2018qa")))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])
 
 
 def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = encoder.FastEncoder.encode
-
-    def wrong(self: encoder.FastEncoder, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        flat, lengths = right(self, batch)
+    def wrong(right: encoder.Encode, batch: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        flat, lengths = right(batch)
         flat = flat.copy()
         flat[-1] += 1
         return flat, lengths
 
-    monkeypatch.setattr(encoder.FastEncoder, "encode", wrong)
+    def refuse(folder: Path) -> Any:
+        raise ValueError("not this one")
+
+    first, there = tree(make(ready).folder), encoder.faster()
+    for engine in there:
+        encodes: Any = {encoder.KERNEL: encoder.KernelEncoder, encoder.FAST: encoder.FastEncoder}[engine]
+        right = encodes.encode
+        monkeypatch.setattr(encoder, "faster", lambda engine=engine: (engine,))
+        for name, fault, said in (
+            ("encode", lambda self, batch, right=right: wrong(partial(right, self), batch), "gives other ids"),
+            ("__init__", lambda self, folder: refuse(folder), "refuses this tokenizer (not this one)"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(encodes, name, fault)
+                shutil.rmtree(ready.packed("baike2018qa"))
+                listener = Listener()
+                config = PackConfig(dataset="baike2018qa", workers=1, seq_length=128)
+                report = pack.run(config, ready, progress=listener)
+            assert any(f"{engine} {said}" in line and "encoding with tokenizers" in line for line in listener.said)
+            assert json.loads((report.folder / "timings.json").read_text())["engine"] == encoder.REFERENCE
+            assert tree(report.folder) == first
+
+
+def test_where_one_engine_fails_the_next_is_tried(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "faster", lambda: ("nothing of that name", encoder.FAST))
+    right = encoder.make
+
+    def make_known(engine: str, folder: Path) -> encoder.Encoder:
+        if engine not in (encoder.FAST, encoder.REFERENCE):
+            raise ValueError("unknown")
+        return right(engine, folder)
+
+    monkeypatch.setattr(encoder, "make", make_known)
+    proof, _ = encoder.prove(right(encoder.REFERENCE, ready.tokenizer), pa.array([SPECIAL]))
+    chosen = encoder.choose(ready.tokenizer, proof)
+    assert chosen.engine == encoder.FAST
+    assert chosen.warning.endswith("refuses this tokenizer (unknown): encoding with fastokens")
+
+
+def test_without_a_faster_engine_it_says_so(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "faster", tuple)
     listener = Listener()
-    report = pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
-    assert any("other ids" in line for line in listener.said)
-    monkeypatch.undo()
-    first = tree(report.folder)
-    shutil.rmtree(report.folder)
-    make(ready)
-    assert tree(report.folder) == first
+    pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
+    assert any("neither the kernels nor fastokens are there" in line for line in listener.said)
 
 
 def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
-    fast, reference = (encoder.make(engine, ready.tokenizer) for engine in (encoder.FAST, encoder.REFERENCE))
-    for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
-        for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
-            for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
-                texts = ["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"]
-                flat, lengths = fast.encode(texts)
-                assert flat.tolist() == reference.encode(texts)[0].tolist()
-                assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
+    reference = encoder.make(encoder.REFERENCE, ready.tokenizer)
+    for engine in encoder.faster():
+        fast = encoder.make(engine, ready.tokenizer)
+        for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
+            for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
+                for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
+                    texts = pa.array(["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"])
+                    flat, lengths = fast.encode(texts)
+                    assert flat.tolist() == reference.encode(texts)[0].tolist()
+                    assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
 
 
 def test_a_tokenizer_that_took_the_place_of_another_is_loaded_anew(ready: Workspace) -> None:
     path, texts = ready.tokenizer / "tokenizer.json", ["潮水涨落，春去秋来。"]
-    before = encoder.make(encoder.FAST, ready.tokenizer).encode(texts)[0].tolist()
+    before = [encoded(ready, engine, texts)[0].tolist() for engine in encoder.faster()]
     description = json.loads(path.read_bytes())
     description["model"]["merges"] = []
     path.write_text(json.dumps(description), encoding="utf-8")
-    after = encoder.make(encoder.FAST, ready.tokenizer).encode(texts)[0].tolist()
-    assert len(after) > len(before)
-    assert after == encoder.make(encoder.REFERENCE, ready.tokenizer).encode(texts)[0].tolist()
+    for engine, old in zip(encoder.faster(), before, strict=True):
+        after = encoded(ready, engine, texts)[0].tolist()
+        assert len(after) > len(old)
+        assert after == encoded(ready, encoder.REFERENCE, texts)[0].tolist()
 
 
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
@@ -192,7 +234,7 @@ def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace
     folder = workspace.documents("baike2018qa")
     shards = sorted(folder.glob("part-*.parquet"))
     assert len(shards) > 3
-    sample = set(units.check_sample(folder))
+    sample = set(units.check_sample(folder).to_pylist())
     assert all(sample & set(pq.read_table(path)["text"].to_pylist()) for path in shards[:8])
 
 

@@ -91,7 +91,7 @@ def ingest(bench: Bench) -> list[Line]:
 def pack(bench: Bench) -> list[Line]:
     """Documents to rows of 1,024 tokens, one worker on one core; against bare encoders on five times the size."""
     pipelines = {"datatrove DocumentTokenizer": 5.0, "datasets.map as in run_clm": 5.0, "tokenizers alone": None}
-    encoders = {"fastokens alone": 0.85, "gigatoken alone": None}
+    encoders = {"fastokens alone": 0.85, "gigatoken alone": None, "our kernel alone": None}
     return [
         *_pack_against(bench, bench.size, pipelines),
         *_pack_against(bench, bench.size * ENCODERS_FACTOR, encoders),
@@ -110,6 +110,7 @@ def _pack_against(bench: Bench, megabytes: float, targets: dict[str, float | Non
         "datasets.map as in run_clm": partial(_pinned, bench, "peers.datasets_clm", out=out, **given),
         "fastokens alone": partial(_pinned, bench, "peers.raw_fastokens", **given),
         "gigatoken alone": partial(_pinned, bench, "peers.raw_gigatoken", **given),
+        "our kernel alone": partial(_pinned, bench, "peers.raw_kernel", **given),
         "tokenizers alone": partial(_pinned, bench, "peers.raw_tokenizers", **given),
     }
     starts: dict[str, Start] = {"ours": partial(_pinned, bench, "ours.pack", workspace=workspace, dataset=NEWS)}

@@ -1,0 +1,30 @@
+/* What the files of the extension share. */
+#ifndef CORPUS_KERNELS_H
+#define CORPUS_KERNELS_H
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#define CODE_POINTS 0x110000
+#define BASIC_PLANE 0x10000
+
+/* A contiguous buffer of at least `count` items of `size` bytes, which lie as items of that size do. */
+static inline int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_ssize_t count, int flags) {
+    if (PyObject_GetBuffer(array, buffer, PyBUF_C_CONTIGUOUS | flags) < 0) return -1;
+    if (buffer->len < size * count || (size <= 8 && (uintptr_t)buffer->buf % (size_t)size)) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes at %p where %zd items of %zd bytes are needed", buffer->len, buffer->buf,
+                     count, size);
+        PyBuffer_Release(buffer);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *vocabulary(PyObject *module, PyObject *args);
+PyObject *encode(PyObject *module, PyObject *args);
+
+#endif
