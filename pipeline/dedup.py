@@ -133,7 +133,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     _check_books(keys, ledgers, folder, counts)
     ledger = Ledger(
         stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs,
-        outputs=[workspace.file_digest(path, folder) for path in sorted(folder.glob("*.parquet"))],
+        outputs=workspace.file_digests(sorted(folder.glob("*.parquet")), folder),
         counts=counts, fingerprint=identity,
     )  # fmt: skip
     write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})

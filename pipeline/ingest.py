@@ -271,7 +271,7 @@ def _finish(
     identity: str,
     counts: Counts,
 ) -> Ledger:
-    outputs = [workspace.file_digest(path, folder) for path in (*parts(folder), *parts(folder / "rejected"))]
+    outputs = workspace.file_digests((*parts(folder), *parts(folder / "rejected")), folder)
     return Ledger(
         stage=STAGE, dataset=dataset, version=VERSION, config=settings, inputs=inputs, outputs=outputs,
         counts=counts.to_dict(), fingerprint=identity,

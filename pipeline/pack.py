@@ -133,7 +133,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     _describe(folder, units, config.seq_length, layout.vocab_size, name, identity)
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
-        outputs=[workspace.file_digest(path, folder) for path in _outputs(folder)],
+        outputs=workspace.file_digests(_outputs(folder), folder),
         counts={
             "splits": {split: dict(counts[split]) for split in counts},
             "encoder_check": check,
