@@ -4,8 +4,8 @@ In: batches of texts, as Arrow has them. Out: one flat array of ids and the numb
 included.
 Invariants: `tokenizers` is the reference; another engine is used only after it gave the reference's ids on real
 documents in this very run, in each process that uses it; special strings in texts are ordinary text in all.
-Cost: on one core the reference does 1-4 MB/s; fastokens 45-90 on text it has not seen, in 0.2 GB that do not grow; the
-compiled kernel 1.4 times as much in 5 MB, and it needs no Python strings.
+Cost: on one core the reference does 1-4 MB/s; fastokens 40-90, in 0.2 GB that hardly grow; the compiled kernel 40-70,
+whether it has seen a text before or not, in 5 MB, and it needs no Python strings.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from tokenizers import Regex, pre_tokenizers
 
 from corpus.pipeline import bpe, kernels
 
-_OTHER_BY_DEFAULT = ("normalizer", "truncation", "padding")
-_OTHER_MODEL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
+_MUST_LACK = ("normalizer", "truncation", "padding")
+_MODEL_MUST_LACK = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
 _SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _CODE_POINTS = 0x110000
 _ASSIGNED = 0x34000
@@ -54,8 +54,8 @@ def of(description: str) -> object:
     split, after = (parsed.get(step) or {} for step in ("pre_tokenizer", "post_processor"))
     if (
         model.get("type") != "BPE"
-        or any(parsed.get(key) for key in _OTHER_BY_DEFAULT)
-        or any(model.get(key) for key in _OTHER_MODEL)
+        or any(parsed.get(key) for key in _MUST_LACK)
+        or any(model.get(key) for key in _MODEL_MUST_LACK)
         or any(split.get(key) != value for key, value in _SPLIT.items())
         or after.get("type") not in (None, "ByteLevel")
     ):
