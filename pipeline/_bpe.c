@@ -70,12 +70,24 @@ typedef struct {
 #define FACTOR 0x9E3779B97F4A7C15u
 #define HASH(left, right) ((((uint64_t)(left) << RANK_BITS | (right)) + 1) * FACTOR)
 
+/* ---- which hashes there are at all ---- */
+
+static inline int may_hold(const uint64_t *bits, uint64_t hash) {
+    uint64_t bit = hash >> (64 - SEEN_BITS);
+    return bits[bit >> 6] >> (bit & 63) & 1;
+}
+
+static void hold(uint64_t *bits, uint64_t hash) {
+    uint64_t bit = hash >> (64 - SEEN_BITS);
+    bits[bit >> 6] |= (uint64_t)1 << (bit & 63);
+}
+
 /* ---- pairs ---- */
 
 /* The rank of the merge of two tokens, or NONE. */
 static inline uint32_t merge_of(const Vocabulary *v, uint32_t left, uint32_t right) {
-    uint64_t hash = HASH(left, right), bit = hash >> (64 - SEEN_BITS);
-    if (!(v->seen[bit >> 6] >> (bit & 63) & 1)) return NONE;
+    uint64_t hash = HASH(left, right);
+    if (!may_hold(v->seen, hash)) return NONE;
     uint64_t mask = ((uint64_t)1 << (64 - v->shift)) - 1;
     for (uint64_t slot = hash >> v->shift; v->pairs[slot]; slot = (slot + 1) & mask) {
         uint64_t made = v->tokens[v->pairs[slot]];
@@ -130,8 +142,7 @@ static inline uint32_t longest(const Vocabulary *v, const uint8_t *at, const uin
                 }
                 code = CODE_OF_THREE(next);
                 hash = (hash + code) * FACTOR;
-                uint64_t bit = hash >> (64 - SEEN_BITS);
-                if (v->stepped[bit >> 6] >> (bit & 63) & 1) {
+                if (may_hold(v->stepped, hash)) {
                     uint64_t key = STEP_KEY(place, code), slot = hash >> v->step_shift;
                     while (v->steps[slot] && v->steps[slot] >> PLACE_BITS != key) slot = (slot + 1) & mask;
                     if (v->steps[slot]) {
@@ -426,15 +437,16 @@ static int reserve(Vocabulary *v, uint32_t needed) {
 /* Lay the trie out as a double array, nodes near the root first, each node's children at the first place that fits. */
 static int lay_out(Vocabulary *v, Trie *trie) {
     uint32_t *queue = zeros(trie->count, sizeof(uint32_t)), queued = 1, from = 1;
-    if (queue == NULL || reserve(v, BYTES + 1) < 0) goto failed;
+    int result = -1;
+    if (queue == NULL || reserve(v, BYTES + 1) < 0) goto done;
     v->nodes[0].check = ROOT;
     for (uint32_t next = 0; next < queued; next++) {
         uint32_t branch = queue[next], cell = trie->items[branch].cell, first = trie->items[branch].child, base = 0, tries = 0;
         if (!first) continue;
         while (v->nodes[from].check != FREE)
-            if (reserve(v, ++from + BYTES + 1) < 0) goto failed;
+            if (reserve(v, ++from + BYTES + 1) < 0) goto done;
         for (uint32_t place = from;; place++) { /* for the first child */
-            if (reserve(v, place + BYTES + 1) < 0) goto failed;
+            if (reserve(v, place + BYTES + 1) < 0) goto done;
             if (++tries == MOST_TRIES) from = place; /* what is left before it stays empty */
             if (v->nodes[place].check != FREE || place < trie->items[first].byte) continue;
             base = place - trie->items[first].byte;
@@ -452,11 +464,10 @@ static int lay_out(Vocabulary *v, Trie *trie) {
             queue[queued++] = child;
         }
     }
+    result = 0;
+done:
     PyMem_Free(queue);
-    return 0;
-failed:
-    PyMem_Free(queue);
-    return -1;
+    return result;
 }
 
 /* Whether a token ends within the character after a branch. */
@@ -512,10 +523,10 @@ static int find_steps(Vocabulary *v, const Trie *trie) {
     if ((v->steps = zeros((size_t)mask + 1, sizeof(uint64_t))) == NULL) goto done;
     for (uint32_t next = 1; next < queued; next++) {
         if (!queue[next].step) continue; /* from the root */
-        uint64_t slot = queue[next].hash >> v->step_shift, bit = queue[next].hash >> (64 - SEEN_BITS);
+        uint64_t slot = queue[next].hash >> v->step_shift;
         while (v->steps[slot]) slot = (slot + 1) & mask;
         v->steps[slot] = queue[next].step;
-        v->stepped[bit >> 6] |= (uint64_t)1 << (bit & 63);
+        hold(v->stepped, queue[next].hash);
     }
     result = 0;
 done:
@@ -538,10 +549,10 @@ static int join(Vocabulary *v, const uint32_t *lefts, const uint32_t *rights) {
         uint32_t length = LENGTH(v->tokens[left]) + LENGTH(v->tokens[right]);
         if (length > LONGEST) return refuse("makes a token that is too long", token);
         v->tokens[token] = token_of(left, right, SIDES(v->tokens[left]) & WITHIN_CHARACTER, length);
-        uint64_t hash = HASH(left, right), bit = hash >> (64 - SEEN_BITS), slot = hash >> v->shift;
+        uint64_t hash = HASH(left, right), slot = hash >> v->shift;
         while (v->pairs[slot]) slot = (slot + 1) & mask;
         v->pairs[slot] = token;
-        v->seen[bit >> 6] |= (uint64_t)1 << (bit & 63);
+        hold(v->seen, hash);
     }
     return 0;
 }

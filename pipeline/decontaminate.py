@@ -174,7 +174,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     _write(folder, outputs)
     ledger = Ledger(
         stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs,
-        outputs=[workspace.file_digest(folder / name, folder) for name in sorted(outputs)],
+        outputs=workspace.file_digests([folder / name for name in sorted(outputs)], folder),
         counts=_counts(found, lists, index, items, phrases), fingerprint=identity,
     )  # fmt: skip
     write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})

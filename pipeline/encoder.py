@@ -84,23 +84,19 @@ class KernelEncoder:
     """The compiled loop of `_bpe.c`."""
 
     def __init__(self, folder: Path) -> None:
-        self._vocabulary = _compiled((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        self._vocabulary = vocabulary.of((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
     def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """See `Encoder`."""
+        texts = texts.cast(pa.string())
         lengths = np.zeros(len(texts), dtype=np.int64)
-        _, offsets, data = texts.cast(pa.string()).buffers()
+        _, offsets, data = texts.buffers()
         if not len(texts) or data is None:
             return np.zeros(0, dtype=np.uint32), lengths
         ends = np.frombuffer(offsets, dtype=np.int32)[[texts.offset, texts.offset + len(texts)]]
         ids = np.empty(int(ends[1] - ends[0]), dtype=np.uint32)
         count = kernels.compiled.encode(self._vocabulary, offsets, data, texts.offset, len(texts), ids, lengths)
         return ids[:count], lengths
-
-
-@functools.lru_cache(maxsize=1)
-def _compiled(description: str) -> object:
-    return vocabulary.of(description)
 
 
 def make(engine: str, folder: Path) -> Encoder:

@@ -42,8 +42,9 @@ def parse(description: str) -> dict[str, Any]:
     return parsed
 
 
+@functools.lru_cache(maxsize=1)
 def of(description: str) -> object:
-    """The vocabulary of a tokenizer's description.
+    """The vocabulary of a tokenizer's description; a process makes it once, however many datasets it packs.
 
     Raises:
         ValueError: the tokenizer is of another kind, or its merges are not such as training makes.

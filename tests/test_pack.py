@@ -179,6 +179,15 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
             assert tree(report.folder) == first
 
 
+def test_strings_of_any_arrow_type_are_encoded_alike(ready: Workspace) -> None:
+    texts = pa.array(["重来", "潮水涨落，春去秋来。", SPECIAL, "abc"], pa.string())
+    expected = encoder.make(encoder.REFERENCE, ready.tokenizer).encode(texts[1:])[0].tolist()
+    for engine in encoder.faster():
+        encode = encoder.make(engine, ready.tokenizer).encode
+        for same in (texts, texts.cast(pa.large_string())):
+            assert encode(same[1:])[0].tolist() == expected
+
+
 def test_where_one_engine_fails_the_next_is_tried(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "faster", lambda: ("nothing of that name", encoder.FAST))
     right = encoder.make
