@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import encoder, exclude, selection, tokenizer
+from corpus.pipeline import encoder, exclude, pool, selection, tokenizer
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
-from corpus.pipeline.pool import run_pieces, sensible
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.units import (
@@ -119,23 +118,27 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     if config.form == "chat" and not has_questions(workspace.documents(name)):
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
-    proof, check = encoder.prove(encoder.ReferenceEncoder(model), check_sample(workspace.documents(name)))
     kept = _keep_current(workspace, folder, units, identity, before)
     for beside in (LEDGER, *sorted(BESIDE)):  # the ledger first: without it nothing else is believed
         (folder / beside).unlink(missing_ok=True)
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
-    work = partial(
-        pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout, identity=identity,
-        chosen=chosen,
-    )  # fmt: skip
-    counts, engines = _pack_all(config, workspace, units, kept, work, chosen, progress)
+    with pool.kept():
+        workers = pool.sensible(config.workers, len(units) - len(kept))
+        pool.start(workers, partial(encoder.load, workspace.tokenizer))
+        proof, check = encoder.prove(encoder.ReferenceEncoder(model), check_sample(workspace.documents(name)))
+        work = partial(
+            pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
+            identity=identity, chosen=chosen,
+        )  # fmt: skip
+        books, engines = _pack_all(name, units, kept, work, workers, progress)
+    _check_books(workspace, name, books, chosen)
     _describe(folder, units, config.seq_length, layout.vocab_size, name, identity)
     ledger = Ledger(
         stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
         outputs=workspace.file_digests(_outputs(folder), folder),
         counts={
-            "splits": {split: dict(counts[split]) for split in counts},
+            "splits": {split: dict(books[split]) for split in books},
             "encoder_check": check,
             "left_out": dict(sorted(chosen.reasons.items())),
         },
@@ -144,15 +147,15 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     write_ledger(
         folder,
         ledger,
-        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": sensible(config.workers, None)},
+        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": pool.sensible(config.workers, None)},
     )
     return Report(
         ledger=ledger,
         folder=folder,
         reasons=tuple(reasons),
         notes=_removal_notes(name, chosen)
-        + _notes(name, counts, config.seq_length)
-        + (_chat_notes(name, counts) if config.form == "chat" else ()),
+        + _notes(name, books, config.seq_length)
+        + (_chat_notes(name, books) if config.form == "chat" else ()),
         seconds=watch.seconds,
     )
 
@@ -233,21 +236,19 @@ def _keep_current(
 
 
 def _pack_all(
-    config: PackConfig,
-    workspace: Workspace,
+    name: str,
     units: Sequence[Unit],
     kept: Mapping[str, dict[str, int]],
     work: Callable[[Unit], Packed],
-    chosen: selection.Selection,
+    workers: int,
     progress: Progress,
 ) -> tuple[dict[str, Counter[str]], list[str]]:
     """The books of every split, and the engines that encoded what was not kept."""
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
-    missing = [unit for unit in units if unit.file not in kept]
-    progress.begin(f"{config.dataset}: rows", sum(unit.characters for unit in units), "characters")
+    progress.begin(f"{name}: rows", sum(unit.characters for unit in units), "characters")
     try:
-        made = run_pieces(work, missing, workers=sensible(config.workers, len(missing)))
+        made = pool.run_pieces(work, [unit for unit in units if unit.file not in kept], workers=workers)
         for unit in units:
             if unit.file in kept:
                 counts = kept[unit.file]
@@ -261,7 +262,6 @@ def _pack_all(
             progress.advance(unit.characters)
     finally:
         progress.end()
-    _check_books(workspace, config.dataset, books, chosen)
     return books, sorted(engines)
 
 

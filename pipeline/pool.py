@@ -88,14 +88,32 @@ def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Within, workers that have done one stage's pieces wait for the next stage's, instead of ending."""
-    _spare.append([])
+    """Within, workers that have done one stage's pieces wait for the next stage's, instead of ending; within another
+    `kept()` they wait until that one ends.
+    """
+    _spare.append(_spare[-1] if _spare else [])
     try:
         yield
     finally:
         with _undisturbed():
-            for crew in _spare.pop():
-                crew.stop()
+            crews = _spare.pop()
+            while crews and not _spare:
+                crews.pop().stop()
+
+
+def start(workers: int, function: Callable[[], object]) -> None:
+    """Start workers before there are pieces for them, which within `kept()` the next `run_pieces` takes over.
+
+    Each calls `function` meanwhile; what that returns or raises is lost, so the pieces must do without it.
+    """
+    if workers <= 1:
+        return
+    with _undisturbed():
+        crew = _crew(workers)
+        _spare[-1].append(crew)
+        with contextlib.suppress(BrokenProcessPool):  # `run_pieces` then starts others
+            for _ in range(workers):
+                crew.executor.submit(function)
 
 
 class _Crew:
@@ -153,7 +171,7 @@ def _widen(end: Connection) -> None:
 
 
 _spare: list[list[_Crew]] = []
-"""Workers without work, for each `kept()` that is open."""
+"""Workers without work: the same list for each `kept()` that is open."""
 
 
 def _crew(workers: int) -> _Crew:

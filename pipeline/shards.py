@@ -226,12 +226,11 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tupl
                 line += batch.num_rows
 
 
-def first_texts(path: Path, most: int) -> list[str]:
-    """The texts with which a documents shard begins; no more of it is unpacked."""
+def first_texts(path: Path, most: int) -> pa.Array:
+    """The texts with which a documents shard begins, as strings; no more of it is unpacked."""
     with reading_part(path), pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=most, columns=["text"]), None)
-        texts: list[str] = [] if batch is None else batch["text"].to_pylist()
-    return texts
+        return pa.nulls(0, pa.string()) if batch is None else batch["text"].cast(pa.string())
 
 
 def document_at(folder: Path, document: int, columns: Sequence[str] | None = None) -> dict[str, Any]:

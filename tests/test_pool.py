@@ -5,11 +5,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
 
-from corpus.pipeline.pool import kept, run_pieces
+from corpus.pipeline.pool import kept, run_pieces, start
 
 
 def whose(_: int) -> int:
@@ -114,3 +116,70 @@ def test_fewer_workers_than_a_stage_wants_are_not_enough() -> None:
         assert not few & more
         assert stage(workers=2) <= more
         assert there() == more
+
+
+def test_workers_kept_within_outlive_what_is_within() -> None:
+    with kept():
+        with kept():
+            stage()
+            first = there()
+        assert there() == first
+        assert stage() <= first
+    assert gone(first)
+
+
+def sign(folder: Path) -> None:
+    """Leave a file with this process's number, and wait until both workers have."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+
+
+def test_started_workers_do_what_they_were_started_with_before_they_do_the_pieces(tmp_path: Path) -> None:
+    with kept():
+        start(2, partial(sign, tmp_path))
+        first = there()
+        assert stage() <= first
+        assert there() == first == {int(path.name) for path in tmp_path.iterdir()}
+    assert gone(first)
+
+
+def test_what_a_worker_is_started_with_may_fail() -> None:
+    with kept():
+        start(2, partial(fail_at_two, 2))
+        assert list(run_pieces(fail_at_two, [0, 1], workers=2)) == [0, 1]
+
+
+def end(status: int) -> None:
+    os._exit(status)
+
+
+def test_started_workers_that_died_are_replaced() -> None:
+    with kept():
+        start(2, partial(end, 1))
+        first = there()
+        for child in multiprocessing.active_children():
+            child.join(10)
+        assert not stage() & first
+    assert gone(first)
+
+
+def interrupted_before_a_piece(workers: set[int]) -> None:
+    with kept():
+        start(2, partial(fail_at_two, 0))
+        workers |= there()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_started_workers_end_where_ctrl_c_comes_before_a_piece() -> None:
+    workers: set[int] = set()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_before_a_piece(workers)
+    assert gone(workers)
+
+
+def test_one_worker_is_this_process_and_nothing_is_started() -> None:
+    with kept():
+        start(1, partial(end, 1))
+        assert not there()
+        assert stage(workers=1) == {os.getpid()}
