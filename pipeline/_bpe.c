@@ -4,9 +4,10 @@
  * left to right by the longest token that fits, going back where none does (H. van Antwerpen and A. Neubeck, "So many
  * tokens, so little time", GitHub, 2024). Each place of a word is given up at most once, so the time is linear in the
  * word, whatever it holds, with a factor that only the vocabulary's longest chains of prefixes decide; there is no
- * cache. In: merges in order of their rank, the ids of what they make, the classes of characters. A token's number here
- * is its rank: 0 to 255 for the bytes, then the merges. A vocabulary in which a token is made by two merges, or before
- * its parts, or is not its own encoding, is refused.
+ * cache. Before that a word is cut between all characters that no token holds side by side: nothing is merged there.
+ * In: merges in order of their rank, the ids of what they make, the classes of characters. A token's number here is its
+ * rank: 0 to 255 for the bytes, then the merges. A vocabulary in which a token is made by two merges, or before its
+ * parts, or is not its own encoding, is refused.
  */
 #include "_kernels.h"
 
@@ -45,6 +46,9 @@ typedef struct {
  * none, with WITHIN; 0: nowhere, since a byte is no such character. */
 typedef uint32_t Place;
 
+/* Of a character of three bytes: its place from the root, its class, and whether a token may hold only a part of it. */
+typedef uint32_t Character;
+
 typedef struct {
     uint64_t *tokens;
     uint32_t *ids;
@@ -55,10 +59,10 @@ typedef struct {
     unsigned shift;  /* of a hash, to a slot in `pairs` */
     Node *nodes;
     uint32_t node_count;
-    uint32_t *cells;   /* [places] the node of each */
-    Place *beginnings; /* [BASIC_PLANE] from the root */
-    uint64_t *steps;   /* from a place with a character to a place, by the hash of all characters; open addressing */
-    uint64_t *stepped; /* a bit for every such hash */
+    uint32_t *cells;       /* [places] the node of each */
+    Character *characters; /* [BASIC_PLANE] */
+    uint64_t *neighbours;  /* a bit for the hash of any two of them that stand side by side in a token */
+    uint64_t *steps;       /* from a place with a character to a place, by the hash of all characters; open addressing */
     unsigned step_shift;
     uint8_t *classes; /* [CODE_POINTS] */
 } Vocabulary;
@@ -66,6 +70,10 @@ typedef struct {
 #define WITHIN (1u << 22) /* of a place: a token ends within the next character */
 #define PLACE_BITS 23     /* ranks, ways that end in no token, WITHIN */
 #define PLACE_MASK ((1u << PLACE_BITS) - 1)
+#define CLASS_AT PLACE_BITS
+#define CLASS(character) ((character) >> CLASS_AT & 3)
+#define LOOSE_FIRST ((Character)1 << (CLASS_AT + 2)) /* a token holds it, or its end, and the next, at least one in part */
+#define LOOSE_SECOND (LOOSE_FIRST << 1)              /* it is such a next one */
 #define SEEN_BITS 19
 #define FACTOR 0x9E3779B97F4A7C15u
 #define HASH(left, right) ((((uint64_t)(left) << RANK_BITS | (right)) + 1) * FACTOR)
@@ -131,7 +139,7 @@ static inline uint32_t longest(const Vocabulary *v, const uint8_t *at, const uin
     uint32_t node = 0;
     if (THREE(at, end)) {
         uint64_t code = CODE_OF_THREE(at), hash = code * FACTOR, mask = ((uint64_t)1 << (64 - v->step_shift)) - 1;
-        Place place = v->beginnings[code];
+        Place place = v->characters[code] & PLACE_MASK;
         for (; place; at += 3) {
             const uint8_t *next = at + 3;
             if (next < end) {
@@ -142,13 +150,11 @@ static inline uint32_t longest(const Vocabulary *v, const uint8_t *at, const uin
                 }
                 code = CODE_OF_THREE(next);
                 hash = (hash + code) * FACTOR;
-                if (may_hold(v->stepped, hash)) {
-                    uint64_t key = STEP_KEY(place, code), slot = hash >> v->step_shift;
-                    while (v->steps[slot] && v->steps[slot] >> PLACE_BITS != key) slot = (slot + 1) & mask;
-                    if (v->steps[slot]) {
-                        place = (Place)v->steps[slot] & PLACE_MASK;
-                        continue;
-                    }
+                uint64_t key = STEP_KEY(place, code), slot = hash >> v->step_shift;
+                while (v->steps[slot] && v->steps[slot] >> PLACE_BITS != key) slot = (slot + 1) & mask;
+                if (v->steps[slot]) {
+                    place = (Place)v->steps[slot] & PLACE_MASK;
+                    continue;
                 }
             }
             place &= ~WITHIN;
@@ -220,18 +226,19 @@ static Py_ssize_t encode_word(const Vocabulary *v, Scratch *scratch, const uint8
 
 /* ---- texts ---- */
 
-/* The class of the character at a place before `end`, and its length in bytes. */
-static inline int class_of(const Vocabulary *v, const uint8_t *at, const uint8_t *end, int *length) {
+/* The class of the character at a place before `end`, its length in bytes, and its code if that is three, else NONE. */
+static inline uint32_t class_of(const Vocabulary *v, const uint8_t *at, const uint8_t *end, int *length, uint32_t *three) {
     uint32_t code = *at;
-    if (code < 0x80) {
-        *length = 1;
-    } else if (code >= 0xF0 && end - at >= 4) {
+    *three = NONE;
+    if (THREE(at, end)) {
+        *length = 3;
+        *three = CODE_OF_THREE(at);
+        return CLASS(v->characters[*three]);
+    }
+    if (code >= 0xF0 && end - at >= 4) {
         code = (code & 0x07) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
         *length = 4;
-    } else if (code >= 0xE0 && end - at >= 3) {
-        code = (code & 0x0F) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
-        *length = 3;
-    } else if (end - at >= 2) {
+    } else if (code >= 0x80 && end - at >= 2) {
         code = (code & 0x1F) << 6 | (at[1] & 0x3Fu);
         *length = 2;
     } else {
@@ -249,26 +256,69 @@ static inline Py_ssize_t ending(const uint8_t *at, const uint8_t *end) {
     return ((first == 'r' || first == 'v') && at[2] == 'e') || (first == 'l' && at[2] == 'l') ? 3 : 0;
 }
 
-/* The end of the word at a place, by the pattern of GPT-2:
- * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-static const uint8_t *word_end(const Vocabulary *v, const uint8_t *at, const uint8_t *end) {
-    if (*at == '\'') {
-        Py_ssize_t length = ending(at, end);
-        if (length) return at + length;
-    }
-    int length, class = class_of(v, at, end, &length);
-    if (*at == ' ' && end - at > 1) {
-        int next_length, next = class_of(v, at + 1, end, &next_length);
-        if (next != SPACE) {
-            at++;
-            class = next;
-            length = next_length;
+/* Whether a token may hold the end of one character of three bytes and the beginning of the next. */
+static inline int neighbours(const Vocabulary *v, uint32_t first, uint32_t second) {
+    return may_hold(v->neighbours, HASH(first, second)) ||
+           (v->characters[first] & (v->characters[second] >> 1) & LOOSE_FIRST);
+}
+
+/* The ids of a part of a word that no token leaves; how many, or -1 for an error. */
+static inline Py_ssize_t encode_part(const Vocabulary *v, Scratch *scratch, const uint8_t *part, const uint8_t *end,
+                                     uint32_t *out) {
+    if (end - part == 3 && THREE(part, end)) {
+        Place place = v->characters[CODE_OF_THREE(part)] & PLACE_MASK & ~WITHIN;
+        if (place && place < v->count) {
+            *out = v->ids[place];
+            return 1;
         }
     }
-    const uint8_t *first = at, *last = at;
-    for (at += length; at < end; last = at, at += length)
-        if (class_of(v, at, end, &length) != class) break;
-    return at < end && class == SPACE && last > first ? last : at; /* of blanks before a word, the last is its own */
+    if (end - part == 1) {
+        *out = v->ids[*part];
+        return 1;
+    }
+    Py_ssize_t count = encode_word(v, scratch, part, end - part, out);
+    for (Py_ssize_t token = 0; token < count; token++) out[token] = v->ids[out[token]];
+    return count;
+}
+
+/* The ids of a text, cut into words by the pattern of GPT-2:
+ * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ * and words into parts; how many, or -1 for an error. */
+static Py_ssize_t encode_text(const Vocabulary *v, Scratch *scratch, const uint8_t *at, const uint8_t *end, uint32_t *out) {
+    const uint32_t *start = out;
+    while (at < end) {
+        const uint8_t *part = at;
+        Py_ssize_t count = *at == '\'' ? ending(at, end) : 0;
+        if (count) {
+            at += count;
+        } else {
+            int length;
+            uint32_t before, code, class = class_of(v, at, end, &length, &before);
+            if (*at == ' ' && end - at > 1) {
+                int next_length;
+                uint32_t next_code, next = class_of(v, at + 1, end, &next_length, &next_code);
+                if (next != SPACE) {
+                    at++;
+                    class = next;
+                    length = next_length;
+                    before = next_code;
+                }
+            }
+            const uint8_t *first = at, *last = at;
+            for (at += length; at < end; last = at, at += length, before = code) {
+                if (class_of(v, at, end, &length, &code) != class) break;
+                if (before == NONE || code == NONE || neighbours(v, before, code)) continue;
+                if ((count = encode_part(v, scratch, part, at, out)) < 0) return -1;
+                out += count;
+                part = at;
+            }
+            if (at < end && class == SPACE && last > first) at = last; /* of blanks before a word, the last is its own */
+        }
+        if (part == at) continue;
+        if ((count = encode_part(v, scratch, part, at, out)) < 0) return -1;
+        out += count;
+    }
+    return out - start;
 }
 
 /* texts: their offsets in their bytes; writes ids and how many each text has; how many there are of all */
@@ -300,16 +350,10 @@ PyObject *encode(PyObject *module, PyObject *args) {
             PyErr_SetString(PyExc_ValueError, "texts lie beside their bytes, or there is no room for their ids");
             goto done;
         }
-        Py_ssize_t before = written;
-        const uint8_t *end = bytes + offsets[text + 1];
-        for (const uint8_t *at = bytes + offsets[text], *next; at < end; at = next) {
-            next = word_end(v, at, end);
-            Py_ssize_t tokens = encode_word(v, &scratch, at, next - at, out + written);
-            if (tokens < 0) goto done;
-            for (Py_ssize_t token = 0; token < tokens; token++) out[written + token] = v->ids[out[written + token]];
-            written += tokens;
-        }
-        lengths[text] = written - before;
+        Py_ssize_t tokens = encode_text(v, &scratch, bytes + offsets[text], bytes + offsets[text + 1], out + written);
+        if (tokens < 0) goto done;
+        written += tokens;
+        lengths[text] = tokens;
     }
     total = written;
 done:
@@ -328,9 +372,9 @@ static void forget(Vocabulary *v) {
     PyMem_Free(v->seen);
     PyMem_Free(v->nodes);
     PyMem_Free(v->cells);
-    PyMem_Free(v->beginnings);
+    PyMem_Free(v->characters);
+    PyMem_Free(v->neighbours);
     PyMem_Free(v->steps);
-    PyMem_Free(v->stepped);
     PyMem_Free(v->classes);
     PyMem_Free(v);
 }
@@ -382,8 +426,38 @@ static uint32_t grow(Trie *trie, uint32_t parent, uint8_t byte) {
     return *link = trie->count++;
 }
 
+/* Whether so many bytes go on with a character. */
+static int go_on(const uint8_t *bytes, uint32_t count) {
+    for (uint32_t byte = 0; byte < count; byte++)
+        if ((bytes[byte] & 0xC0) != 0x80) return 0;
+    return 1;
+}
+
+/* Note which characters of three bytes stand side by side in a token; for one that it holds in part, all that it may be. */
+static void note_neighbours(Vocabulary *v, const uint8_t *token, uint32_t length) {
+    for (uint32_t at = 1; at < length; at++) {
+        const uint8_t *second = token + at;
+        uint32_t before = at < 3 ? at : 3, after = length - at < 3 ? length - at : 3;
+        const uint8_t *first = second - before;
+        if ((*second & 0xF0) != 0xE0 || !go_on(second + 1, after - 1)) continue;
+        int whole = before == 3 && (*first & 0xF0) == 0xE0;
+        if (!go_on(first + whole, before - whole) || (before == 3 && !whole)) continue;
+        uint32_t code = 0, next = 0; /* the first ones that they may be */
+        for (uint32_t byte = 0; byte < before; byte++) code = code << 6 | (first[byte] & 0x3F);
+        for (uint32_t byte = 0; byte < 3; byte++) next = next << 6 | (byte < after ? second[byte] & 0x3F : 0);
+        code %= BASIC_PLANE;
+        next %= BASIC_PLANE;
+        if (whole && after == 3) {
+            hold(v->neighbours, HASH(code, next));
+            continue;
+        }
+        for (uint32_t step = 1u << 6 * before; code < BASIC_PLANE; code += step) v->characters[code] |= LOOSE_FIRST;
+        for (uint32_t end = next + (1u << 6 * (3 - after)); next < end; next++) v->characters[next] |= LOOSE_SECOND;
+    }
+}
+
 /* Spell every token into the trie. */
-static int spell(const Vocabulary *v, Trie *trie) {
+static int spell(Vocabulary *v, Trie *trie) {
     size_t total = 0, *starts = zeros(v->count, sizeof(size_t));
     uint8_t *bytes = NULL;
     int result = -1;
@@ -411,6 +485,7 @@ static int spell(const Vocabulary *v, Trie *trie) {
             goto done;
         }
         trie->items[branch].token = token;
+        note_neighbours(v, spelled, LENGTH(made));
     }
     result = 0;
 done:
@@ -513,7 +588,7 @@ static int find_steps(Vocabulary *v, const Trie *trie) {
                     if (next)
                         queue[queued].step = STEP(STEP_KEY(queue[next].place, code), place);
                     else
-                        v->beginnings[code] = place;
+                        v->characters[code] |= place;
                     queue[queued].hash = (queue[next].hash + code) * FACTOR;
                     queue[queued].branch = third;
                     queue[queued++].place = place;
@@ -526,7 +601,6 @@ static int find_steps(Vocabulary *v, const Trie *trie) {
         uint64_t slot = queue[next].hash >> v->step_shift;
         while (v->steps[slot]) slot = (slot + 1) & mask;
         v->steps[slot] = queue[next].step;
-        hold(v->stepped, queue[next].hash);
     }
     result = 0;
 done:
@@ -599,14 +673,15 @@ PyObject *vocabulary(PyObject *module, PyObject *args) {
     v->prefixes = zeros(v->count, sizeof(uint32_t));
     v->pairs = zeros((size_t)1 << (64 - v->shift), sizeof(uint32_t));
     v->seen = zeros((size_t)1 << (SEEN_BITS - 6), sizeof(uint64_t));
-    v->beginnings = zeros(BASIC_PLANE, sizeof(Place));
-    v->stepped = zeros((size_t)1 << (SEEN_BITS - 6), sizeof(uint64_t));
+    v->characters = zeros(BASIC_PLANE, sizeof(Character));
+    v->neighbours = zeros((size_t)1 << (SEEN_BITS - 6), sizeof(uint64_t));
     v->classes = zeros(CODE_POINTS, 1);
-    if (!v->tokens || !v->ids || !v->prefixes || !v->pairs || !v->seen || !v->beginnings ||
-        !v->stepped || !v->classes)
+    if (!v->tokens || !v->ids || !v->prefixes || !v->pairs || !v->seen || !v->characters || !v->neighbours ||
+        !v->classes)
         goto done;
     memcpy(v->ids, buffers[2].buf, v->count * sizeof(uint32_t));
     memcpy(v->classes, buffers[3].buf, CODE_POINTS);
+    for (uint32_t code = 0; code < BASIC_PLANE; code++) v->characters[code] = (v->classes[code] & 3u) << CLASS_AT;
     trie.items[0].token = NONE;
     if (join(v, buffers[0].buf, buffers[1].buf) == 0 && spell(v, &trie) == 0 && check(v) == 0 && lay_out(v, &trie) == 0 &&
         find_steps(v, &trie) == 0)

@@ -84,6 +84,18 @@ def test_so_they_are_with_merges_of_any_text(learnt: list[str], texts: list[str]
     assert compiled(vocabulary.of(tokenizer.to_str()), array) == reference(tokenizer, array)
 
 
+ALIKE = st.text(st.sampled_from("一丁丂亀二乀砀。a"), max_size=12)
+"""Characters of few different bytes, so that merges are learnt that hold one of them and a part of the next."""
+
+
+@settings(deadline=None)
+@given(st.lists(ALIKE, min_size=1, max_size=6), st.integers(257, 290), st.lists(ALIKE, max_size=6))
+def test_so_they_are_with_merges_that_hold_parts_of_characters(learnt: list[str], size: int, texts: list[str]) -> None:
+    tokenizer = bpe.train(learnt * 3, size)
+    array = pa.array([*texts, *learnt, "".join(learnt)], pa.string())
+    assert compiled(vocabulary.of(tokenizer.to_str()), array) == reference(tokenizer, array)
+
+
 def test_words_as_long_as_a_text() -> None:
     tokenizer = model("all", 900)
     made = vocabulary.of(tokenizer.to_str())
