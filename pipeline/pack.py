@@ -45,6 +45,7 @@ from corpus.pipeline.workspace import (
     fingerprint,
     read_ledger,
     remove_leftovers,
+    settle,
     write_atomic,
     write_ledger,
 )
@@ -131,7 +132,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
             identity=identity, chosen=chosen,
         )  # fmt: skip
-        books, engines = _pack_all(name, units, kept, work, workers, progress)
+        books, engines = _pack_all(folder, units, kept, work, workers, progress)
     _check_books(workspace, name, books, chosen)
     _describe(folder, units, config.seq_length, layout.vocab_size, name, identity)
     ledger = Ledger(
@@ -236,24 +237,28 @@ def _keep_current(
 
 
 def _pack_all(
-    name: str,
+    folder: Path,
     units: Sequence[Unit],
     kept: Mapping[str, dict[str, int]],
     work: Callable[[Unit], Packed],
     workers: int,
     progress: Progress,
 ) -> tuple[dict[str, Counter[str]], list[str]]:
-    """The books of every split, and the engines that encoded what was not kept."""
+    """The books of every split, and the engines that encoded what was not kept.
+
+    Shards are settled here, so that workers do not wait for the disk.
+    """
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
-    progress.begin(f"{name}: rows", sum(unit.characters for unit in units), "characters")
+    made = pool.run_pieces(work, [unit for unit in units if unit.file not in kept], workers=workers)
+    progress.begin(f"{folder.name}: rows", sum(unit.characters for unit in units), "characters")
     try:
-        made = pool.run_pieces(work, [unit for unit in units if unit.file not in kept], workers=workers)
         for unit in units:
             if unit.file in kept:
                 counts = kept[unit.file]
             else:
                 packed = next(made)
+                settle(packed.aside, folder / unit.file)
                 counts = packed.counts
                 if packed.engine not in engines and packed.warning:
                     progress.say(packed.warning)
@@ -262,6 +267,8 @@ def _pack_all(
             progress.advance(unit.characters)
     finally:
         progress.end()
+        made.close()  # workers that are still at a shard end here
+        remove_leftovers(folder)
     return books, sorted(engines)
 
 

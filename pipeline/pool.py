@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -48,7 +48,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int) -> Iterator[Result]:
+def run_pieces(
+    function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int
+) -> Generator[Result, None, None]:
     """Apply `function` to every piece and yield the results in order.
 
     With one worker the work is done in this process. Closing the iterator, or an exception in its consumer, stops the

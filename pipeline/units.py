@@ -35,7 +35,7 @@ from corpus.pipeline.shards import (
     with_metadata,
     write_rows,
 )
-from corpus.pipeline.workspace import atomic
+from corpus.pipeline.workspace import aside
 
 _CHECK_DOCUMENTS = 256
 _CHECK_CHARACTERS = 200_000
@@ -138,6 +138,8 @@ def divide(folder: Path, unit_characters: int) -> list[Unit]:
 class Packed:
     """What became of a unit."""
 
+    aside: Path
+    """Where its shard is written, for whoever gives out the units to settle."""
     counts: dict[str, int]
     """The books of its shard."""
     engine: str
@@ -150,7 +152,7 @@ def pack_unit(
     unit: Unit, *, folder: Path, tokenizer_folder: Path, proof: encoder.Proof, layout: Layout, identity: str,
     chosen: selection.Selection,
 ) -> Packed:  # fmt: skip
-    """Encode and pack one unit and write its shard; runs in a worker.
+    """Encode and pack one unit and write its shard aside; runs in a worker.
 
     Raises:
         BooksError: the tokens in the segments are not the tokens encoded.
@@ -178,9 +180,9 @@ def pack_unit(
         rows, plan.row_starts, encoded.references[plan.documents], plan.starts, plan.lengths,
         vocab_size=layout.vocab_size,
     )  # fmt: skip
-    with atomic(folder / unit.file) as out:
+    with aside(folder / unit.file) as out:
         write_rows(out, with_metadata(table, identity, counts))
-    return Packed(counts, engine.engine, engine.warning)
+    return Packed(Path(out.name), counts, engine.engine, engine.warning)
 
 
 def check_sample(folder: Path) -> pa.Array:

@@ -358,20 +358,37 @@ def write_atomic(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends without an exception: aside, fsync, rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside(path) as file:
+        yield file
+    settle(Path(file.name), path)
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that `settle` puts under `path`: another process may, and the writer need not wait for the disk."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(aside, "wb", opener=_for_owner) as file:  # Path.open takes no opener
+            with open(beside, "wb", opener=_for_owner) as file:  # Path.open takes no opener
                 yield file
-                file.flush()
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def settle(beside: Path, path: Path) -> None:
+    """Put a file that is written to its end under its name, once it is on the disk."""
+    with disk_errors(path):
+        try:
+            with beside.open("r+b") as file:
                 os.fsync(file.fileno())
                 with contextlib.suppress(OSError):  # not every file system has modes
                     os.fchmod(file.fileno(), FINISHED_MODE)
-            aside.replace(path)
+            beside.replace(path)
             _fsync_folder(path.parent)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
             raise
 
 

@@ -269,6 +269,33 @@ def test_half_done_rows_are_continued(ready: Workspace) -> None:
     assert (folder / "train" / "data-00000.arrow").stat().st_mtime_ns == untouched
 
 
+class Stopping(Listener):
+    """Presses Ctrl-C when so many shards are there."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__()
+        self.left = shards
+
+    def advance(self, amount: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_shards_that_are_whole_and_nothing_beside_them(ready: Workspace, workers: int) -> None:
+    folder = make(ready, unit_characters=9000).folder
+    whole = tree(folder)
+    shutil.rmtree(folder)
+    config = PackConfig(dataset="baike2018qa", workers=workers, seq_length=128, unit_characters=9000)
+    with pytest.raises(KeyboardInterrupt):
+        pack.run(config, ready, progress=Stopping(2))
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert sorted(there) == ["train/data-00000.arrow", "train/data-00001.arrow"]
+    make(ready, unit_characters=9000, workers=workers)
+    assert tree(folder) == whole
+
+
 def test_a_damaged_documents_shard_is_named(ready: Workspace) -> None:
     path = sorted(ready.documents("baike2018qa").glob("part-*.parquet"))[1]
     data = bytearray(path.read_bytes())
