@@ -125,8 +125,9 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     if kept:
         progress.say(f"{name}: {len(kept)} finished shards are kept")
     with pool.kept():
-        workers = pool.sensible(config.workers, len(units) - len(kept))
-        pool.start(workers, partial(encoder.load, workspace.tokenizer))
+        missing = len(units) - len(kept)
+        workers = pool.sensible(config.workers, missing)
+        pool.start(workers, partial(encoder.load, workspace.tokenizer), pieces=missing)
         proof, check = encoder.prove(encoder.ReferenceEncoder(model), check_sample(workspace.documents(name)))
         work = partial(
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,

@@ -103,8 +103,8 @@ def kept() -> Iterator[None]:
                 crews.pop().stop()
 
 
-def start(workers: int, function: Callable[[], object]) -> None:
-    """Start workers before there are pieces for them, which within `kept()` the next `run_pieces` takes over.
+def start(workers: int, function: Callable[[], object], *, pieces: int) -> None:
+    """Start workers, no more than there will be pieces, which within `kept()` the next `run_pieces` takes over.
 
     Each calls `function` meanwhile; what that returns or raises is lost, so the pieces must do without it.
     """
@@ -114,7 +114,7 @@ def start(workers: int, function: Callable[[], object]) -> None:
         crew = _crew(workers)
         _spare[-1].append(crew)
         with contextlib.suppress(BrokenProcessPool):  # `run_pieces` then starts others
-            for _ in range(workers):
+            for _ in range(min(workers, pieces)):
                 crew.executor.submit(function)
 
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,17 +51,20 @@ def test_kept_workers_do_the_next_stage_too_and_end_with_the_command() -> None:
     assert not stage() & first
 
 
-def interrupted_between_stages(workers: set[int]) -> None:
+def interrupted_after(work: Callable[[], object], workers: set[int]) -> None:
     with kept():
-        stage()
+        work()
         workers |= there()
         signal.raise_signal(signal.SIGINT)
 
 
-def test_kept_workers_end_where_ctrl_c_comes_between_two_stages() -> None:
+@pytest.mark.parametrize(
+    "work", [stage, partial(start, 2, partial(fail_at_two, 0), pieces=2)], ids=["a stage", "a start"]
+)
+def test_kept_workers_end_where_ctrl_c_comes_between_two_stages(work: Callable[[], object]) -> None:
     workers: set[int] = set()
     with pytest.raises(KeyboardInterrupt):
-        interrupted_between_stages(workers)
+        interrupted_after(work, workers)
     assert gone(workers)
 
 
@@ -137,7 +140,7 @@ def sign(folder: Path) -> None:
 
 def test_started_workers_do_what_they_were_started_with_before_they_do_the_pieces(tmp_path: Path) -> None:
     with kept():
-        start(2, partial(sign, tmp_path))
+        start(2, partial(sign, tmp_path), pieces=2)
         first = there()
         assert stage() <= first
         assert there() == first == {int(path.name) for path in tmp_path.iterdir()}
@@ -146,7 +149,7 @@ def test_started_workers_do_what_they_were_started_with_before_they_do_the_piece
 
 def test_what_a_worker_is_started_with_may_fail() -> None:
     with kept():
-        start(2, partial(fail_at_two, 2))
+        start(2, partial(fail_at_two, 2), pieces=2)
         assert list(run_pieces(fail_at_two, [0, 1], workers=2)) == [0, 1]
 
 
@@ -156,7 +159,7 @@ def end(status: int) -> None:
 
 def test_started_workers_that_died_are_replaced() -> None:
     with kept():
-        start(2, partial(end, 1))
+        start(2, partial(end, 1), pieces=2)
         first = there()
         for child in multiprocessing.active_children():
             child.join(10)
@@ -164,22 +167,18 @@ def test_started_workers_that_died_are_replaced() -> None:
     assert gone(first)
 
 
-def interrupted_before_a_piece(workers: set[int]) -> None:
+def test_no_more_workers_are_started_than_there_will_be_pieces() -> None:
     with kept():
-        start(2, partial(fail_at_two, 0))
-        workers |= there()
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_started_workers_end_where_ctrl_c_comes_before_a_piece() -> None:
-    workers: set[int] = set()
-    with pytest.raises(KeyboardInterrupt):
-        interrupted_before_a_piece(workers)
-    assert gone(workers)
+        start(2, partial(fail_at_two, 0), pieces=0)
+        assert not there()
+        start(2, partial(fail_at_two, 0), pieces=1)
+        assert len(there()) == 1
+        stage()
+        assert len(there()) == 2
 
 
 def test_one_worker_is_this_process_and_nothing_is_started() -> None:
     with kept():
-        start(1, partial(end, 1))
+        start(1, partial(end, 1), pieces=2)
         assert not there()
         assert stage(workers=1) == {os.getpid()}
