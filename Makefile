@@ -16,7 +16,7 @@ help:
 	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
-$(READY): setup.cfg constraints.txt pyproject.toml setup.py $(wildcard pipeline/_*.[ch])
+$(READY): setup.cfg constraints.txt pyproject.toml setup.py $(wildcard pipeline/kernels/_*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast]'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from corpus.pipeline.cli import cli
+from corpus.pipeline.cli.main import cli
 
 TARGET = Path(__file__).with_name("cli.md")
 

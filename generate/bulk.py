@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus.generate.batch import Batch
 from corpus.generate.config import Finish, SampleConfig
-from corpus.generate.form import PLAIN, Form
-from corpus.generate.loading import Model
-from corpus.generate.part import Part
-from corpus.generate.prompts import Prompt, PromptFile
+from corpus.generate.engine.batch import Batch
+from corpus.generate.engine.model import Model
+from corpus.generate.few_shot import PLAIN, Form
+from corpus.generate.prompt_file import Prompt, PromptFile
+from corpus.generate.results_file import Part
 from corpus.pipeline.progress import SILENT, Progress
 
 WINDOW_BATCHES = 8
@@ -97,7 +97,7 @@ def run(
     config: SampleConfig, model: Model, prompts: PromptFile, output: Path, *, form: Form = PLAIN,
     new_seed: bool = False, progress: Progress = SILENT,
 ) -> Done:  # fmt: skip
-    """Continue all prompts into a file; see `corpus.generate.part` for what an interruption leaves.
+    """Continue all prompts into a file; see `corpus.generate.results_file` for what an interruption leaves.
 
     Args:
         config: its `prompts` play no part.

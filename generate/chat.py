@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from corpus.generate.batch import Batch
 from corpus.generate.config import Piece, SampleConfig
-from corpus.generate.form import without_blanks
-from corpus.generate.loading import Model
+from corpus.generate.engine.batch import Batch
+from corpus.generate.engine.model import Model
+from corpus.generate.few_shot import without_blanks
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tokenizer import ASSISTANT, USER
+from corpus.pipeline.tokenizer.stage import ASSISTANT, USER
 
 
 class Chat:

@@ -1,4 +1,4 @@
-"""Every failure a user can cause, as one tree with one boundary (`corpus.pipeline.cli.main`).
+"""Every failure a user can cause, as one tree with one boundary (`corpus.pipeline.cli.main.main`).
 
 CorpusError                  exit 1: what happened, where, and what to type next
 ├── ManifestError            a manifest has an unknown key, a wrong type or a missing one

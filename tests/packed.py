@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from corpus.pipeline import bpe, shards, tokenizer
-from corpus.pipeline.workspace import LEDGER, FileDigest, Ledger, Workspace, atomic, write_atomic, write_ledger
+from corpus.pipeline.storage import document_shards
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer import trainer
+from corpus.pipeline.workspace.layout import LEDGER, FileDigest, Ledger, Workspace, atomic, write_atomic, write_ledger
 
 SENTENCES = (
     "春天的雨下了一整夜，早上院子里的石板还是湿的。",
@@ -28,7 +30,7 @@ VOCAB_SIZE = 400
 @functools.cache
 def make_tokenizer(vocab_size: int = VOCAB_SIZE, copies: int = 4) -> Tokenizer:
     """A byte-level BPE trained on the sentences; another number of copies gives another tokenizer."""
-    return bpe.train(SENTENCES * copies + SENTENCES[: copies % 3], vocab_size)
+    return trainer.train(SENTENCES * copies + SENTENCES[: copies % 3], vocab_size)
 
 
 def lay_tokenizer(workspace: Workspace, vocab_size: int = VOCAB_SIZE) -> None:
@@ -88,7 +90,7 @@ def lay_packed(
             flat = [token for segment in row for token in segment]
             ids[index, : len(flat)] = flat
         lengths = np.array([len(segment) for row in rows for segment in row])
-        table = shards.rows_table(
+        table = document_shards.rows_table(
             ids,
             np.concatenate(([0], np.cumsum([len(row) for row in rows]))),
             np.arange(len(lengths)),
@@ -96,11 +98,13 @@ def lay_packed(
             lengths,
             vocab_size=vocab_size,
         )
-        state = shards.describe_state(["data-00000.arrow"], split=split, fingerprint="0" * 64)
-        write_atomic(folder / split / "dataset_info.json", shards.describe_rows(seq_length, vocab_size, name=dataset))
+        state = document_shards.describe_state(["data-00000.arrow"], split=split, fingerprint="0" * 64)
+        write_atomic(
+            folder / split / "dataset_info.json", document_shards.describe_rows(seq_length, vocab_size, name=dataset)
+        )
         write_atomic(folder / split / "state.json", state)
         with atomic(folder / split / "data-00000.arrow") as file:
-            shards.write_rows(file, table)
+            document_shards.write_rows(file, table)
     write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
     outputs = [workspace.file_digest(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     config = {"seq_length": seq_length, "strategy": "concat", "vocab_size": vocab_size}

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from corpus.generate.config import Finish, SampleConfig
-from corpus.generate.decode import Vocabulary
-from corpus.generate.loading import Model, load
-from corpus.generate.sample import stream, stream_ids
-from corpus.pipeline.tokenizer import ASSISTANT, PAD, SEPARATOR, USER
+from corpus.generate.engine.detokenizer import Vocabulary
+from corpus.generate.engine.model import Model, load
+from corpus.generate.stage import stream, stream_ids
+from corpus.pipeline.tokenizer.stage import ASSISTANT, PAD, SEPARATOR, USER
 
 torch.set_num_threads(1)  # for models this small a second thread is only something to wait for
 

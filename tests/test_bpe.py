@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from corpus.pipeline import bpe, ingest, tokenizer
-from corpus.pipeline.ingest import IngestConfig
-from corpus.pipeline.tokenizer import TokenizerConfig
-from corpus.pipeline.workspace import Workspace
-
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer import trainer as bpe
+from corpus.pipeline.tokenizer.stage import TokenizerConfig
+from corpus.pipeline.workspace.layout import Workspace
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN
 
 FAST = bpe.fast_available()
 needs_gigabpe = pytest.mark.skipif(not FAST, reason="the extra `fast` is not installed")

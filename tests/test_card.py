@@ -13,12 +13,13 @@ import yaml
 from click.testing import CliRunner, Result
 from huggingface_hub import DatasetCard
 
-from corpus.pipeline import datacard, manifest, verify
-from corpus.pipeline.cli import cli
+from corpus.pipeline import manifest
+from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.workspace import Workspace, read_ledger, sha256_file
-
-from .test_report import fill
+from corpus.pipeline.inspect import verify
+from corpus.pipeline.pack import dataset_card
+from corpus.pipeline.workspace.layout import Workspace, read_ledger, sha256_file
+from tests.test_report import fill
 
 NAME = "baike2018qa"
 
@@ -27,7 +28,7 @@ NAME = "baike2018qa"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = fill(tmp_path_factory.mktemp("card"), trained=False)
     with workspace.writing("card"):
-        assert len(datacard.run(workspace)) == 3
+        assert len(dataset_card.run(workspace)) == 3
     return workspace
 
 
@@ -151,7 +152,7 @@ def test_rows_made_from_other_documents_get_no_card(copy: Workspace) -> None:
     ("name", "licence"), [("demo", "mit"), ("wiki2019zh", "cc-by-sa"), ("baike2018qa", "unsettled")]
 )
 def test_the_licence_is_that_of_the_texts(name: str, licence: str) -> None:
-    values = datacard._licence(manifest.load(name))
+    values = dataset_card._licence(manifest.load(name))
     assert licence in values.values()
     assert ("license_name" in values) == (values["license"] == "other")
 

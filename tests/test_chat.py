@@ -15,19 +15,26 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline import chat, dedup, download, encoder, ingest, pack, selection, tokenizer, trace, units, verify
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
-from corpus.pipeline.pack import PackConfig
-from corpus.pipeline.shards import open_rows, split_ref
-from corpus.pipeline.workspace import Report, Workspace
-from corpus.train import train
-from corpus.train.collate import Collator, Rows
+from corpus.pipeline.inspect import lineage, verify
+from corpus.pipeline.pack import chat_turns, shard
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import open_rows, split_ref
+from corpus.pipeline.tokenizer import encoders
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Report, Workspace
 from corpus.train.config import TrainConfig
+from corpus.train.data.collate import Collator, Rows
 from corpus.train.presets import PRESETS
-
-from .conftest import LayRaw, baike, lines
-from .test_cli import corpus
-from .test_ingest import TRAIN, VALID, tree
+from corpus.train.run import stage as train
+from tests.conftest import LayRaw, baike, lines
+from tests.test_cli import corpus
+from tests.test_ingest import TRAIN, VALID, tree
 
 SPECIAL = "有人写<|assistant|>，有人写<|user|>，还有<|endoftext|>，都只是字。"
 LONG = "，".join(f"第{n}步先停一停再往下走" for n in range(60))
@@ -52,24 +59,24 @@ NAME = "baike2018qa"
     ],
 )
 def test_question_and_answer(text: str, prompt_length: int, expected: tuple[str, str] | None) -> None:
-    assert chat.turn(text, prompt_length) == expected
+    assert chat_turns.turn(text, prompt_length) == expected
 
 
 def test_the_three_tokens_stand_around_the_sides() -> None:
     flat, counts = np.array([10, 11, 20, 30, 40, 41, 42], np.uint16), np.array([2, 1, 1, 3])
-    ids, lengths = chat.join(flat, counts, user=2, assistant=3, separator=0)
+    ids, lengths = chat_turns.join(flat, counts, user=2, assistant=3, separator=0)
     assert ids.tolist() == [2, 10, 11, 3, 20, 0, 2, 30, 3, 40, 41, 42, 0]
     assert lengths.tolist() == [6, 7]
     assert ids.dtype == np.uint16
-    ids, lengths = chat.join(flat[:0], counts[:0], user=2, assistant=3, separator=0)
+    ids, lengths = chat_turns.join(flat[:0], counts[:0], user=2, assistant=3, separator=0)
     assert (len(ids), len(lengths)) == (0, 0)
 
 
 def test_tokens_that_are_learnt() -> None:
     # A whole document of 9, mark at 4; one in pieces of 8 and 4, mark at 5; one whose mark is a piece's last token.
     marks, starts, lengths = np.array([4, 5, 5, 7, 7]), np.array([0, 0, 8, 0, 8]), np.array([9, 8, 4, 8, 3])
-    assert chat.answer_tokens(marks, starts, lengths) == 4 + 2
-    assert chat.answer_tokens(marks[:0], starts[:0], lengths[:0]) == 0
+    assert chat_turns.answer_tokens(marks, starts, lengths) == 4 + 2
+    assert chat_turns.answer_tokens(marks[:0], starts[:0], lengths[:0]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +145,7 @@ def test_rows_hold_the_turns_of_every_document(ready: Workspace, strategy: str, 
     make(ready, dataset=dataset, strategy=strategy, unit_characters=5000)
     model = tokenizer.load(ready.tokenizer)
     turns = {
-        place: chat.turn(document["text"], document["prompt_length"])
+        place: chat_turns.turn(document["text"], document["prompt_length"])
         for place, document in documents(ready, dataset).items()
     }
     expected = {place: f"<|user|>{turn[0]}<|assistant|>{turn[1]}<|endoftext|>" for place, turn in turns.items() if turn}
@@ -158,7 +165,7 @@ def test_the_tokenizers_own_chat_template_gives_the_same(ready: Workspace) -> No
     hub = AutoTokenizer.from_pretrained(ready.tokenizer)
     found, compared = pieces(ready), 0
     for place, document in documents(ready).items():
-        turn = chat.turn(document["text"], document["prompt_length"])
+        turn = chat_turns.turn(document["text"], document["prompt_length"])
         if turn is None or len(found[place]) > 1 or "<|" in document["text"]:  # to the template a special string is one
             continue
         messages = [{"role": role, "content": side} for role, side in zip(("user", "assistant"), turn, strict=True)]
@@ -185,7 +192,7 @@ def test_the_books_balance(ready: Workspace) -> None:
 
 @pytest.mark.parametrize("lost", ["document", "character"])
 def test_books_that_do_not_balance_end_the_stage(ready: Workspace, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    documents_of = units._documents
+    documents_of = shard._documents
 
     def lossy(*arguments: Any) -> Any:
         for references, array, prompts in documents_of(*arguments):
@@ -195,7 +202,7 @@ def test_books_that_do_not_balance_end_the_stage(ready: Workspace, monkeypatch: 
             else:
                 yield references, pa.array([texts[0][:-1], *texts[1:]], pa.string()), prompts
 
-    monkeypatch.setattr(units, "_documents", lossy)
+    monkeypatch.setattr(shard, "_documents", lossy)
     with pytest.raises(BooksError, match="without a question"):
         make(ready, seq_length=64)
 
@@ -213,10 +220,10 @@ def test_the_answer_tokens_are_those_that_get_a_label(ready: Workspace, strategy
 
 
 def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees, there = [], encoder.faster()
-    for workers, engines in ((1, there), (3, there), (1, (encoder.FAST,)), (1, ())):
+    trees, there = [], encoders.faster()
+    for workers, engines in ((1, there), (3, there), (1, (encoders.FAST,)), (1, ())):
         shutil.rmtree(ready.packed(NAME, "chat"), ignore_errors=True)
-        monkeypatch.setattr(encoder, "faster", lambda engines=engines: engines)
+        monkeypatch.setattr(encoders, "faster", lambda engines=engines: engines)
         trees.append(tree(make(ready, workers=workers, unit_characters=5000).folder))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])
@@ -295,20 +302,20 @@ def test_every_row_leads_back_to_its_records(ready: Workspace) -> None:
     seen: set[str] = set()
     rows = report.ledger.counts["splits"]["train"]["rows"]
     for number in range(0, rows, 3):
-        segments, padding = trace.row(ready, NAME, "train", number, "chat")
+        segments, padding = lineage.row(ready, NAME, "train", number, "chat")
         assert sum(segment.length for segment in segments) + padding == 96
         assert all(segment.rebuilt and segment.origin.rebuilt for segment in segments)
         seen |= {segment.text for segment in segments}
     assert any(text.startswith("<|user|>") and text.endswith("<|endoftext|>") for text in seen)
     assert any(not text.startswith("<|user|>") for text in seen)  # later pieces
     with pytest.raises(WorkspaceError, match=f"chat/{NAME}/train has no row {rows}"):
-        trace.row(ready, NAME, "train", rows, "chat")
+        lineage.row(ready, NAME, "train", rows, "chat")
     path = next(ready.documents(NAME).glob("part-00000.parquet"))
     table = pq.read_table(path)
     shorter = pa.array([max(0, length - 4) for length in table["prompt_length"].to_pylist()], pa.int32())
     moved = table.set_column(2, table.schema.field(2), shorter)
     pq.write_table(moved, path)
-    origins = [segment for number in range(rows) for segment in trace.row(ready, NAME, "train", number, "chat")[0]]
+    origins = [segment for number in range(rows) for segment in lineage.row(ready, NAME, "train", number, "chat")[0]]
     assert not all(segment.rebuilt for segment in origins)
     assert not all(segment.origin.rebuilt for segment in origins)
 

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.clean import SEAM, clean, clean_all, compose_nfc, rules, strip_tags
-
-from .conftest import examples
+from corpus.pipeline.clean.rules import SEAM, clean, clean_all, compose_nfc, rules, strip_tags
+from tests.conftest import examples
 
 ALL = rules(simplify=True, brackets=True)
 PLAIN = rules(simplify=False, brackets=False)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline import cli as cli_module
-from corpus.pipeline.workspace import Workspace
-
-from .conftest import baike, lines
-from .test_ingest import TRAIN, VALID
+from corpus.pipeline.cli import main as cli_module
+from corpus.pipeline.workspace.layout import Workspace
+from tests.conftest import baike, lines
+from tests.test_ingest import TRAIN, VALID
 
 CORPUS = Path(sys.executable).with_name("corpus")
 

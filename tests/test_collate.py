@@ -8,11 +8,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import Workspace
-from corpus.train.collate import PADDING_TOKENS, Collator, Rows, row_tokens
-
-from .packed import lay_packed, lay_tokenizer, pad_id, random_segments
+from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.data.collate import PADDING_TOKENS, Collator, Rows, row_tokens
+from tests.packed import lay_packed, lay_tokenizer, pad_id, random_segments
 
 # Three rows of 8: two documents and padding, a full row, and segments of one token.
 TABLE = [[[5, 6, 7], [8, 9]], [[10, 11, 12, 13, 14, 15, 16, 17]], [[3], [4], [5, 6, 7, 8]]]

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from corpus.pipeline.manifest import DATASETS
-
-from .conftest import ROOT
-from .test_cli import CORPUS
+from tests.conftest import ROOT
+from tests.test_cli import CORPUS
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
@@ -73,7 +72,7 @@ def test_the_workspace_may_be_elsewhere(place: Path) -> None:
 def test_completing_loads_nothing_heavy(place: Path, line: str) -> None:
     code = (
         "import sys\n"
-        "from corpus.pipeline.cli import main\n"
+        "from corpus.pipeline.cli.main import main\n"
         "try: main([])\n"
         "except SystemExit as leave: assert leave.code == 0, leave.code\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'rich', 'numpy', 'httpx'}\n"

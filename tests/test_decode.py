@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.generate.decode import Decoder, token_bytes
+from corpus.generate.engine.detokenizer import Decoder, token_bytes
 from tests.sampling import SENTENCES, random_model
 
 LOST = "\N{REPLACEMENT CHARACTER}"

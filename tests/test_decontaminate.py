@@ -13,18 +13,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import contamination, decontaminate, ingest, selection
-from corpus.pipeline.contamination import GRAM, LONG, UNIT, Hit, Index, Owner, Phrases, build, search
-from corpus.pipeline.decontaminate import DecontaminateConfig
+from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.decontaminate.ngram_index import GRAM, LONG, UNIT, Hit, Index, Owner, Phrases, build, search
+from corpus.pipeline.decontaminate.stage import DecontaminateConfig
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
-from corpus.pipeline.fold import fold, fold_all
-from corpus.pipeline.ingest import IngestConfig
-from corpus.pipeline.shards import REMOVED_SCHEMA, document_ref
-from corpus.pipeline.workspace import LEDGER, Ledger, Workspace, fingerprint, write_ledger
-
-from .benchmarks import contamination as benchmark
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN, VALID, Listener, tree
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref
+from corpus.pipeline.text.normalize import fold, fold_all
+from corpus.pipeline.workspace.layout import LEDGER, Ledger, Workspace, fingerprint, write_ledger
+from tests.benchmarks import contamination as benchmark
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN, VALID, Listener, tree
 
 CONTEXT = (
     "江边的老船工说，从前渡口每天要过三百多人，如今石桥修好了，渡船只在赶集的日子开两趟，"
@@ -387,7 +389,7 @@ def index_of(*texts: str) -> Index:
     return build((Owner("set", number, "text"), text) for number, text in enumerate(texts, 1))
 
 
-def only(index: Index, *texts: str, min_share: float = contamination.MIN_SHARE) -> list[Hit]:
+def only(index: Index, *texts: str, min_share: float = ngram_index.MIN_SHARE) -> list[Hit]:
     return list(search(index, texts, min_share))
 
 
@@ -511,7 +513,7 @@ def test_documents_are_found_in_whatever_block_they_stand(monkeypatch: pytest.Mo
     index = index_of(CONTEXT, SHORT)
     texts = [prose(n) + (CONTEXT if n % 5 == 0 else "") + (f"\n{SHORT}" if n % 7 == 0 else "") for n in range(40)]
     whole = only(index, *texts)
-    monkeypatch.setattr(contamination, "_BLOCK_CHARACTERS", 700)
+    monkeypatch.setattr(ngram_index, "_BLOCK_CHARACTERS", 700)
     assert only(index, *texts) == whole
     assert [(hit.document, hit.passage) for hit in whole] == [
         (n, passage) for n in range(40) for passage, every in enumerate((5, 7)) if n % every == 0
@@ -523,7 +525,7 @@ def test_equal_hashes_are_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     index = index_of(CONTEXT)
     monkeypatch.setattr(
-        contamination, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0])
+        ngram_index, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0])
     )
     assert not only(index, prose(1), min_share=0.01)
 

@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import dedup, keys, likeness, selection
-from corpus.pipeline.dedup import EXACT, NEAR, DedupConfig
+from corpus.pipeline.dedup import search, signatures
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.dedup.stage import EXACT, NEAR, DedupConfig
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
-from corpus.pipeline.fold import fold
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.records import TRANSLATE
-from corpus.pipeline.shards import REMOVED_SCHEMA, document_ref, read_part, split_ref
-from corpus.pipeline.workspace import Workspace
-
-from .benchmarks.duplicates import KINDS, Row, lay_documents, plant, similarity
-from .test_ingest import Listener, tree
+from corpus.pipeline.read.parse import TRANSLATE
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, read_part, split_ref
+from corpus.pipeline.text.normalize import fold
+from corpus.pipeline.workspace.layout import Workspace
+from tests.benchmarks.duplicates import KINDS, Row, lay_documents, plant, similarity
+from tests.test_ingest import Listener, tree
 
 RAIN = (
     "春天的雨下了一整夜，早上院子里的石板还是湿的，台阶边上落下几片昨天开的花；"
@@ -213,14 +214,14 @@ def test_a_large_group_is_linear(workspace: Workspace, monkeypatch: pytest.Monke
     shutil.rmtree(workspace.dedup)
     asked = 0
 
-    def none(self: likeness.SetFile, first: np.ndarray, second: np.ndarray, **_: float) -> np.ndarray:
+    def none(self: search.SetFile, first: np.ndarray, second: np.ndarray, **_: float) -> np.ndarray:
         nonlocal asked
         asked += len(first)
         return np.zeros(len(first), dtype=np.bool_)
 
-    monkeypatch.setattr(likeness.SetFile, "alike", none)
+    monkeypatch.setattr(search.SetFile, "alike", none)
     make(workspace)
-    assert asked <= len(keys.BANDS) * 8 * count
+    assert asked <= len(signatures.BANDS) * 8 * count
 
 
 def test_workers_order_and_interruption_change_no_byte(tmp_path: Path) -> None:
@@ -297,7 +298,8 @@ def test_another_dataset_or_shard_costs_only_its_own_keys(workspace: Workspace) 
 def test_a_killed_run_goes_on(workspace: Workspace) -> None:
     lay_documents(workspace, "wiki2019zh", [rows(*random_texts(6000, 120, number)) for number in range(12)])
     command = (
-        "from pathlib import Path; from corpus.pipeline import dedup; from corpus.pipeline.workspace import Workspace\n"
+        "from pathlib import Path; from corpus.pipeline import dedup\n"
+        "from corpus.pipeline.workspace.layout import Workspace\n"
         f"dedup.run(dedup.DedupConfig(workers=1), Workspace(Path({str(workspace.root)!r})))"
     )
     child = subprocess.Popen([sys.executable, "-c", command])

@@ -22,16 +22,15 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.workspace import FINISHED_MODE, Workspace
-
-from .conftest import baike, lines
-from .packed import lay_all
-from .server import GOOD, Behaviour, Server
-from .test_cli import CORPUS
-from .test_ingest import TRAIN, VALID
-from .test_kill import outputs
-from .test_train_resume import start as train
-from .test_train_resume import write
+from corpus.pipeline.workspace.layout import FINISHED_MODE, Workspace
+from tests.conftest import baike, lines
+from tests.packed import lay_all
+from tests.server import GOOD, Behaviour, Server
+from tests.test_cli import CORPUS
+from tests.test_ingest import TRAIN, VALID
+from tests.test_kill import outputs
+from tests.test_train_resume import start as train
+from tests.test_train_resume import write
 
 pytestmark = pytest.mark.xdist_group("disk")
 BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.download import DownloadConfig, run
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.download.stage import DownloadConfig, run
+from corpus.pipeline.workspace.layout import Workspace
 from tests.server import Behaviour, Server
 from tests.test_download_network import FAST, NAME, A, archive, assert_unfinished, assert_whole
 

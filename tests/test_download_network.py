@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download import DownloadConfig, run
+from corpus.pipeline.download.retry import Patience
+from corpus.pipeline.download.stage import DownloadConfig, run
 from corpus.pipeline.errors import ChecksumError, CorpusError, DiskError, DownloadError
 from corpus.pipeline.manifest import Manifest, Mirror
-from corpus.pipeline.patience import Patience
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.workspace import Report, Workspace, sha256_file
+from corpus.pipeline.workspace.layout import Report, Workspace, sha256_file
 from tests.server import GOOD, Behaviour, Server, cut, page, redirect, status
 
 FAST = Patience(

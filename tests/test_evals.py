@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpus.pipeline import evals
-from corpus.pipeline.contamination import Owner
+from corpus.pipeline.decontaminate import eval_files
+from corpus.pipeline.decontaminate.ngram_index import Owner
 from corpus.pipeline.errors import SourceError
-
-from .conftest import lines
+from tests.conftest import lines
 
 ITEMS = [
     {"question": "渡口从前每天要过多少人？", "answer": "三百多人，赶集的日子更多。"},
@@ -68,7 +67,7 @@ def lay(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def texts(evaluation: evals.Evaluation) -> list[tuple[int, str, str]]:
+def texts(evaluation: eval_files.Evaluation) -> list[tuple[int, str, str]]:
     return [(owner.item, owner.field, text) for owner, text in evaluation.texts]
 
 
@@ -76,22 +75,22 @@ def texts(evaluation: evals.Evaluation) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_gives_the_same_items(tmp_path: Path, name: str, packed: str) -> None:
     path = lay(tmp_path, name + packed, PACKED[packed](FORMS[name]))
-    found = evals.read(path)
+    found = eval_files.read(path)
     assert (found.file, found.items, set(found.fields)) == (name + packed, 2, {"question", "answer"})
     assert texts(found) == TEXTS
     assert {owner.file for owner, _ in found.texts} == {name + packed}
     only = [text for text in TEXTS if text[1] == "answer"]
-    assert texts(evals.read(path, ["answer"])) == only
+    assert texts(eval_files.read(path, ["answer"])) == only
 
 
 def test_packed_files_of_several_frames_are_whole(tmp_path: Path) -> None:
     for ending in (".gz", ".xz", ".zst"):
         parts = [PACKED[ending](lines([item])) for item in ITEMS]
-        assert texts(evals.read(lay(tmp_path, f"set.jsonl{ending}", b"".join(parts)))) == TEXTS
+        assert texts(eval_files.read(lay(tmp_path, f"set.jsonl{ending}", b"".join(parts)))) == TEXTS
 
 
 def test_plain_text_is_an_item_a_line(tmp_path: Path) -> None:
-    found = evals.read(
+    found = eval_files.read(
         lay(tmp_path, "set.txt", "渡口从前每天要过多少人？\r\n\r\n  \n渡船如今拴在哪里晒太阳？".encode())
     )
     assert [owner for owner, _ in found.texts] == [Owner("set.txt", 1, "text"), Owner("set.txt", 4, "text")]
@@ -100,7 +99,7 @@ def test_plain_text_is_an_item_a_line(tmp_path: Path) -> None:
 
 def test_cells_between_tabs_keep_their_quotes(tmp_path: Path) -> None:
     rows = 'question\tanswer\n"渡口"从前每天要过多少人？\t他说"三百多人\n渡船如今拴在哪一棵树下？\n'
-    found = evals.read(lay(tmp_path, "set.tsv", rows.encode()))
+    found = eval_files.read(lay(tmp_path, "set.tsv", rows.encode()))
     assert texts(found) == [
         (1, "question", '"渡口"从前每天要过多少人？'),
         (1, "answer", '他说"三百多人'),
@@ -111,7 +110,7 @@ def test_cells_between_tabs_keep_their_quotes(tmp_path: Path) -> None:
 def test_a_large_cell_is_read(tmp_path: Path) -> None:
     item = {"question": "渡船" * 100_000, "answer": "好"}
     before = csv.field_size_limit()
-    assert texts(evals.read(lay(tmp_path, "set.csv", _cells([item]))))[0] == (1, "question", "渡船" * 100_000)
+    assert texts(eval_files.read(lay(tmp_path, "set.csv", _cells([item]))))[0] == (1, "question", "渡船" * 100_000)
     assert csv.field_size_limit() == before
 
 
@@ -129,7 +128,7 @@ NESTED = {
 @pytest.mark.parametrize(("name", "make"), [("set.jsonl", lines), ("set.parquet", _parquet)])
 def test_nested_fields_have_dotted_names(tmp_path: Path, name: str, make: Callable[[Any], bytes]) -> None:
     path = lay(tmp_path, name, make([NESTED, NESTED]))
-    found = evals.read(path, ["paragraphs.context"])
+    found = eval_files.read(path, ["paragraphs.context"])
     contexts = [part["context"] for part in NESTED["paragraphs"]]  # type: ignore[attr-defined]
     assert texts(found) == [(number, "paragraphs.context", context) for number in (1, 2) for context in contexts]
     assert set(found.fields) == {
@@ -138,23 +137,23 @@ def test_nested_fields_have_dotted_names(tmp_path: Path, name: str, make: Callab
         "paragraphs.qas.question",
         "paragraphs.qas.answers",
     }
-    inner = [(owner.item, owner.field) for owner, _ in evals.read(path, ["paragraphs.qas"]).texts]
+    inner = [(owner.item, owner.field) for owner, _ in eval_files.read(path, ["paragraphs.qas"]).texts]
     assert inner[:3] == [
         (1, "paragraphs.qas.question"),
         (1, "paragraphs.qas.answers"),
         (1, "paragraphs.qas.question"),
     ]
-    assert len(evals.read(path).texts) == 2 * 6
+    assert len(eval_files.read(path).texts) == 2 * 6
 
 
 def test_a_field_is_not_taken_for_one_that_begins_like_it(tmp_path: Path) -> None:
     path = lay(tmp_path, "set.jsonl", lines([{"question": ITEMS[0]["question"], "question_en": "How many a day?"}]))
-    assert [owner.field for owner, _ in evals.read(path, ["question"]).texts] == ["question"]
+    assert [owner.field for owner, _ in eval_files.read(path, ["question"]).texts] == ["question"]
 
 
 def test_deep_nesting_is_walked(tmp_path: Path) -> None:
     deep = "[" * 1000 + '"渡口从前每天要过多少人？"' + "]" * 1000
-    assert texts(evals.read(lay(tmp_path, "set.jsonl", f'{{"a": {deep}}}\n{{}}\n'.encode()))) == [
+    assert texts(eval_files.read(lay(tmp_path, "set.jsonl", f'{{"a": {deep}}}\n{{}}\n'.encode()))) == [
         (1, "a", "渡口从前每天要过多少人？")
     ]
 
@@ -198,7 +197,7 @@ GB = "渡口从前每天要过多少人？".encode("gb18030")
 def test_what_is_wrong_is_told(tmp_path: Path, name: str, data: bytes, says: str) -> None:
     path = lay(tmp_path, name, data)
     with pytest.raises(SourceError) as caught:
-        evals.read(path)
+        eval_files.read(path)
     assert says in caught.value.message
     assert str(path) in caught.value.message
 
@@ -206,20 +205,20 @@ def test_what_is_wrong_is_told(tmp_path: Path, name: str, data: bytes, says: str
 def test_missing_fields_are_told_with_those_there_are(tmp_path: Path) -> None:
     lay(tmp_path, "one.jsonl", lines(ITEMS))
     with pytest.raises(SourceError, match=r"field that was asked for; they have question, answer"):
-        evals.read(tmp_path / "one.jsonl", ["context"])
+        eval_files.read(tmp_path / "one.jsonl", ["context"])
     lay(tmp_path, "two.jsonl", lines([{"context": ITEMS[0]["answer"], "question": ITEMS[0]["question"]}]))
-    assert [len(found.texts) for found in evals.read_all(tmp_path, ["question"])] == [2, 1]
+    assert [len(found.texts) for found in eval_files.read_all(tmp_path, ["question"])] == [2, 1]
     with pytest.raises(SourceError, match="no evaluation file has the field contxt; they have answer, context, quest"):
-        evals.read_all(tmp_path, ["question", "contxt"])
+        eval_files.read_all(tmp_path, ["question", "contxt"])
 
 
 def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"set\.jsonl cannot be read: No such file"):
-        evals.read(tmp_path / "set.jsonl")
+        eval_files.read(tmp_path / "set.jsonl")
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evals, "LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr(eval_files, "LARGEST_BYTES", 1 << 20)
     bomb = "渡口".encode() * 200_000
     for name, data in (
         ("set.txt", bomb),
@@ -229,4 +228,4 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest
         ("set.parquet", _parquet([{"text": f"{n} 渡口从前每天要过多少人" * 20} for n in range(2000)])),
     ):
         with pytest.raises(SourceError, match="larger than"):
-            evals.read(lay(tmp_path, name, data))
+            eval_files.read(lay(tmp_path, name, data))

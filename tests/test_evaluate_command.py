@@ -30,25 +30,26 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
-from corpus.pipeline import cli, pack, tokenizer
+from corpus.pipeline.cli import main
 from corpus.pipeline.errors import BooksError, CorpusError, ModelError, TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.shards import open_rows, parts, read_part
-from corpus.pipeline.tokenizer import PAD, SEPARATOR
-from corpus.pipeline.workspace import Workspace, read_ledger, write_ledger
-from corpus.train import score
-from corpus.train.collate import Collator, Rows
-from corpus.train.evaluate import evaluate, token_sizes
-from corpus.train.evaluation import EvaluateConfig, Evaluation
-from corpus.train.model import make
+from corpus.pipeline.storage.document_shards import open_rows, parts, read_part
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer.stage import PAD, SEPARATOR
+from corpus.pipeline.workspace.layout import Workspace, read_ledger, write_ledger
+from corpus.train.data.collate import Collator, Rows
+from corpus.train.evaluation import stage as score
+from corpus.train.evaluation.config import EvaluateConfig, Evaluation
+from corpus.train.evaluation.documents import texts_of
+from corpus.train.evaluation.metrics import evaluate, token_sizes
+from corpus.train.evaluation.tokens import Wording, offset_sizes
+from corpus.train.evaluation.windows import cut
+from corpus.train.model.build import make
 from corpus.train.presets import PRESETS
-from corpus.train.texts import texts_of
-from corpus.train.windows import cut
-from corpus.train.wording import Wording, offset_sizes
-
-from .conftest import baike, lines
-from .test_cli import corpus
-from .test_ingest import TRAIN, VALID
+from tests.conftest import baike, lines
+from tests.test_cli import corpus
+from tests.test_ingest import TRAIN, VALID
 
 NAME = "baike2018qa"
 CONTEXT = 32
@@ -568,7 +569,7 @@ def test_the_command(ready: Workspace) -> None:
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """The command within this process: torch is loaded already. Exit code, standard output, standard error."""
     with pytest.raises(SystemExit) as leave:
-        cli.main(["evaluate", *map(str, arguments)])
+        main.main(["evaluate", *map(str, arguments)])
     out, err = capsys.readouterr()
     return int(str(leave.value.code)), out, err
 

@@ -8,13 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from corpus.pipeline import dedup, download, exclude, ingest, pack, selection, tokenizer, trace, verify
-from corpus.pipeline.cli import cli
+from corpus.pipeline.cli.main import cli
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import Ledger, Workspace, read_ledger
-
-from .conftest import baike, lines
+from corpus.pipeline.inspect import lineage, verify
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Ledger, Workspace, read_ledger
+from tests.conftest import baike, lines
 
 NAME = "baike2018qa"
 
@@ -72,8 +77,8 @@ def texts(workspace: Workspace) -> list[str]:
 def test_a_removed_document_is_in_no_row_and_all_others_are(ready: Workspace, tmp_path: Path) -> None:
     before, made, name = texts(ready), (ready.tokenizer / "tokenizer.json").read_bytes(), ids(ready)[7]
     documents = read_ledger(ready.documents(NAME))
-    assert list(trace.documents(ready, (NAME,), name=name))
-    assert list(trace.documents(ready, (NAME,), text="第7个问题"))
+    assert list(lineage.documents(ready, (NAME,), name=name))
+    assert list(lineage.documents(ready, (NAME,), text="第7个问题"))
     result = excluding(ready, tmp_path, f"{NAME}:{name}")
     assert result.exit_code == 0, result.output
     assert "exclude.txt keeps out 1 documents" in " ".join(result.output.split())
@@ -84,8 +89,8 @@ def test_a_removed_document_is_in_no_row_and_all_others_are(ready: Workspace, tm
     assert read_ledger(ready.documents(NAME)) == documents
     assert ledger(ready).counts["left_out"] == {"exact_duplicate": 1, "excluded": 1}
     with pytest.raises(WorkspaceError, match="was removed"):
-        list(trace.documents(ready, (NAME,), name=name))
-    assert not list(trace.documents(ready, (NAME,), text="第7个问题"))
+        list(lineage.documents(ready, (NAME,), name=name))
+    assert not list(lineage.documents(ready, (NAME,), text="第7个问题"))
     verify.run(ready)
     assert "--exclude FILE" in (ready.packed(NAME) / "README.md").read_text(encoding="utf-8")
     assert corpus(ready, "trace", "--document", name).exit_code == 1
@@ -100,8 +105,8 @@ def test_a_removal_stays_until_its_line_is_taken_out(ready: Workspace, tmp_path:
     again = corpus(ready, "pack", "--seq-length", "64")
     assert again.exit_code == 0
     assert ledger(ready) == removed
-    assert (ready.root / exclude.LIST).read_text().splitlines() == sorted([f"{NAME}:{ids(ready)[9]}", ids(ready)[7]])
-    (ready.root / exclude.LIST).unlink()
+    assert (ready.root / removals.LIST).read_text().splitlines() == sorted([f"{NAME}:{ids(ready)[9]}", ids(ready)[7]])
+    (ready.root / removals.LIST).unlink()
     result = corpus(ready, "pack", "--seq-length", "64")
     assert "excluded was" in " ".join(result.output.split())
     assert ledger(ready) == first
@@ -112,7 +117,7 @@ def test_the_order_and_number_of_removals_do_not_matter(ready: Workspace, tmp_pa
     excluding(ready, tmp_path, one)
     excluding(ready, tmp_path, two, two)
     slowly = ledger(ready)
-    (ready.root / exclude.LIST).unlink()
+    (ready.root / removals.LIST).unlink()
     excluding(ready, tmp_path, two, one)
     assert ledger(ready) == slowly
 
@@ -164,7 +169,7 @@ def test_a_list_that_cannot_be_read_is_named(ready: Workspace, tmp_path: Path, d
     result = corpus(ready, "pack", "--exclude", str(path))
     assert result.exit_code != 0
     assert words in str(result.exception)
-    assert not (ready.root / exclude.LIST).exists()
+    assert not (ready.root / removals.LIST).exists()
 
 
 def test_rows_of_the_other_form_that_still_hold_it_are_named(ready: Workspace, tmp_path: Path) -> None:
@@ -181,14 +186,14 @@ def test_wrong_usage_leaves_the_list_as_it_is(ready: Workspace, tmp_path: Path) 
     path = tmp_path / "takedown.txt"
     path.write_text(ids(ready)[7] + "\n", encoding="utf-8")
     assert corpus(ready, "pack", "--seq-length", "1", "--exclude", str(path)).exit_code == 2
-    assert not (ready.root / exclude.LIST).exists()
+    assert not (ready.root / removals.LIST).exists()
 
 
 def test_the_books_count_a_document_that_had_lost_a_span(ready: Workspace) -> None:
     name, before = ids(ready)[7], selection.load(ready, NAME)
     before.cuts[7] = [(0, 3)]
     before.characters["train"] += 3
-    (ready.root / exclude.LIST).write_text(f"{name}\n", encoding="utf-8")
+    (ready.root / removals.LIST).write_text(f"{name}\n", encoding="utf-8")
     selection._remove(ready, NAME, before)  # as after `corpus decontaminate --cut`
     table = pq.read_table(ready.documents(NAME) / "part-00000.parquet")
     assert before.removed == [name]

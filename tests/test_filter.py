@@ -14,15 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.clean import clean_all, rules
-from corpus.pipeline.documents import limits_of
-from corpus.pipeline.filter import QUALITY, RULES, Document, Limits, judge, judge_all, swapped
+from corpus.pipeline.clean.boilerplate import trim
+from corpus.pipeline.clean.pii import mask_all
+from corpus.pipeline.clean.quality import QUALITY, RULES, Document, Limits, judge, judge_all, swapped
+from corpus.pipeline.clean.rules import clean_all, rules
+from corpus.pipeline.documents.transform import limits_of
 from corpus.pipeline.manifest import CORPORA, Manifest
-from corpus.pipeline.mask import mask_all
-from corpus.pipeline.records import composer
-from corpus.pipeline.trim import trim
-
-from .conftest import examples
+from corpus.pipeline.read.parse import composer
+from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = tuple(rule.__name__ for rule in RULES)

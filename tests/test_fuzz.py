@@ -29,17 +29,16 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from corpus.pipeline import ingest
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline import read as reading
+from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.errors import ArchiveError, CorpusError, ManifestError, SourceError
 from corpus.pipeline.manifest import CORPORA, Manifest, Shape
-from corpus.pipeline.read import File, Span, cut, list_files, read
-from corpus.pipeline.records import SHAPE_REASONS, Parsed, composer, parser, parts_of
-from corpus.pipeline.workspace import Ledger, Workspace, write_ledger
-
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN
+from corpus.pipeline.read import records as reading
+from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, composer, parser, parts_of
+from corpus.pipeline.read.records import File, Span, cut, list_files, read
+from corpus.pipeline.workspace.layout import Ledger, Workspace, write_ledger
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 TITLE, TEXT = "怎样洗杯子？", "先用温水泡一会儿，再擦干。"

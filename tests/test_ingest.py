@@ -19,17 +19,16 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import ingest
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline import read as reading
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import ArchiveError, DamageError, ShapeError, SourceError, WorkspaceError
-from corpus.pipeline.ingest import IngestConfig
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.read import BLOCK_BYTES, File, Span, list_files, read, record_at
-from corpus.pipeline.records import RAW_BYTES, RECORD_BYTES
-from corpus.pipeline.workspace import Workspace
-
-from .conftest import LayRaw, baike, lines
+from corpus.pipeline.read import records as reading
+from corpus.pipeline.read.parse import RAW_BYTES, RECORD_BYTES
+from corpus.pipeline.read.records import BLOCK_BYTES, File, Span, list_files, read, record_at
+from corpus.pipeline.workspace.layout import Workspace
+from tests.conftest import LayRaw, baike, lines
 
 TRAIN, VALID = "baike_qa_train.json", "baike_qa_valid.json"
 

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.pipeline import console, dedup, ingest, inspect
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.ingest import IngestConfig
-from corpus.pipeline.workspace import Workspace
-
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN, VALID
+from corpus.pipeline.inspect import examples
+from corpus.pipeline.terminal import console
+from corpus.pipeline.workspace.layout import Workspace
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN, VALID
 
 NAME = "baike2018qa"
 
@@ -30,8 +32,8 @@ def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
     return workspace
 
 
-def shown(workspace: Workspace, **settings: object) -> list[inspect.Shown]:
-    return list(inspect.sample(workspace, (NAME,), **settings))  # type: ignore[arg-type]
+def shown(workspace: Workspace, **settings: object) -> list[examples.Shown]:
+    return list(examples.sample(workspace, (NAME,), **settings))  # type: ignore[arg-type]
 
 
 def test_all_states_are_shown_and_the_seed_decides(ready: Workspace) -> None:
@@ -93,7 +95,7 @@ TEXTS = st.text(st.sampled_from("春夏秋冬，<p>\n a1"), max_size=60)
 
 @given(TEXTS, TEXTS)
 def test_marks_hold_both_texts(before: str, after: str) -> None:
-    pieces = inspect.marked(before, after)
+    pieces = examples.marked(before, after)
     if not any(kind == "more" for kind, _ in pieces):
         assert "".join(text for kind, text in pieces if kind != "new") == before
         assert "".join(text for kind, text in pieces if kind != "gone") == after
@@ -101,7 +103,7 @@ def test_marks_hold_both_texts(before: str, after: str) -> None:
 
 def test_a_far_difference_is_in_sight() -> None:
     text = "很长的一段话，" * 400
-    pieces = inspect.marked(text + "旧", text + "新")
+    pieces = examples.marked(text + "旧", text + "新")
     assert ("gone", "旧") in pieces
     assert sum(len(piece) for _, piece in pieces) < 200
 

@@ -18,15 +18,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import characters, clean, kernels, mask, records
+from corpus.pipeline import kernels
+from corpus.pipeline.clean import pii, rules, statistics
 from corpus.pipeline.manifest import CORPORA, load
-
-from .conftest import examples
+from corpus.pipeline.read import parse as records
+from tests.conftest import examples
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
 PIPELINE = Path(kernels.__file__).parent
 GOLDEN = Path(__file__).parent / "golden"
-ALL = clean.rules(simplify=True, brackets=True)
+ALL = rules.rules(simplify=True, brackets=True)
 
 ANY = st.text(st.characters(), max_size=30)
 TAGS = st.lists(
@@ -99,7 +100,7 @@ def both_ways(work: Callable[[], Any]) -> tuple[Any, Any]:
 
 def pure(texts: list[str]) -> list[str]:
     """Texts as rules are given them."""
-    return [text.replace(clean.SEAM, "") for text in texts]
+    return [text.replace(rules.SEAM, "") for text in texts]
 
 
 @settings(max_examples=examples(20_000), deadline=None)
@@ -134,7 +135,7 @@ def test_normal_forms_are_the_same(parts: list[str]) -> None:
 @given(st.lists(st.one_of(BLANKS, TAGS, NUMBERS, ANY), max_size=4))
 @example(["a\x1eb", "", "\x1e", "\n\n", "\n\n\n", "（）", "( )"])
 def test_cleaning_is_the_same(texts: list[str]) -> None:
-    with_kernels, without = both_ways(lambda: clean.clean_all(texts, ALL))
+    with_kernels, without = both_ways(lambda: rules.clean_all(texts, ALL))
     assert with_kernels == without
 
 
@@ -142,18 +143,18 @@ def test_cleaning_is_the_same(texts: list[str]) -> None:
 @given(st.lists(st.one_of(NUMBERS, ANY), max_size=3))
 @example(["1234 5678", "1234 567", "IP 1.2.3.4.5.6", "a:b:c:d", "1234", "电话13900000001"])
 def test_masking_is_the_same(texts: list[str]) -> None:
-    with_kernels, without = both_ways(lambda: mask.mask_all(texts))
+    with_kernels, without = both_ways(lambda: pii.mask_all(texts))
     assert with_kernels == without
 
 
 def survey(texts: list[str]) -> dict[str, list[int]]:
-    asked = characters.Asked(
+    asked = statistics.Asked(
         span=6, spans_share=0.7, fewest_lines=8, lines_share=0.5, beginnings=BEGINNINGS, longest=20
     )
-    return {name: found.tolist() for name, found in vars_of(characters.survey(texts, asked)).items()}
+    return {name: found.tolist() for name, found in vars_of(statistics.survey(texts, asked)).items()}
 
 
-def vars_of(found: characters.Survey) -> dict[str, np.ndarray]:
+def vars_of(found: statistics.Survey) -> dict[str, np.ndarray]:
     return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
 
@@ -267,7 +268,7 @@ def test_golden_parts_give_the_same() -> None:
         if line
     ]
     texts = [part for case in cases for part in case["parts"]]
-    for work in (lambda: clean.clean_all(texts, ALL), lambda: mask.mask_all(texts), lambda: survey(texts)):
+    for work in (lambda: rules.clean_all(texts, ALL), lambda: pii.mask_all(texts), lambda: survey(texts)):
         with_kernels, without = both_ways(work)
         assert with_kernels == without
 
@@ -290,7 +291,7 @@ def test_documents_have_the_same_bytes_without_kernels(tmp_path: Path, workers: 
         workspace = tmp_path / switch
         command = ["ingest", "--dataset", "demo", "--workers", str(workers), "--workspace", str(workspace)]
         subprocess.run(
-            [sys.executable, "-m", "corpus.pipeline.cli", *command],
+            [sys.executable, "-m", "corpus.pipeline.cli.main", *command],
             check=True, env={**os.environ, kernels.SWITCH: switch}, capture_output=True,
         )  # fmt: skip
         folder = workspace / "documents" / "demo"

@@ -24,10 +24,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import baike, lines
-from .server import Behaviour, Server
-from .test_cli import CORPUS
-from .test_ingest import TRAIN, VALID, tree
+from tests.conftest import baike, lines
+from tests.server import Behaviour, Server
+from tests.test_cli import CORPUS
+from tests.test_ingest import TRAIN, VALID, tree
 
 WAY = Path(__file__).with_name("way.py")
 ARCHIVE = "/baike2018qa.zip"

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import ManifestError
-
-from .conftest import examples
+from tests.conftest import examples
 
 GOOD = (files("corpus.manifests") / "baike2018qa.toml").read_text(encoding="utf-8")
 

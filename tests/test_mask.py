@@ -12,11 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import mask as module
-from corpus.pipeline.clean import SEAM, clean, rules
-from corpus.pipeline.mask import KINDS, PLACEHOLDERS, mask, mask_all
-
-from .conftest import examples
+from corpus.pipeline.clean import pii as module
+from corpus.pipeline.clean.pii import KINDS, PLACEHOLDERS, mask, mask_all
+from corpus.pipeline.clean.rules import SEAM, clean, rules
+from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden" / "mask"
 CLEANING = rules(simplify=False, brackets=True)

@@ -11,10 +11,10 @@ import rensa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import clusters, minhash
-from corpus.pipeline.clusters import ROUNDS, STARS, Clusters
-from corpus.pipeline.fold import fold
-from corpus.pipeline.records import TRANSLATE
+from corpus.pipeline.dedup import clusters, minhash
+from corpus.pipeline.dedup.clusters import ROUNDS, STARS, Clusters
+from corpus.pipeline.read.parse import TRANSLATE
+from corpus.pipeline.text.normalize import fold
 
 GOLDEN_DIGEST = [13830634864197331201, 9173702848315816938]
 GOLDEN_BANDS = [102164885, 1242023213, 928021209]

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.filter import QUALITY
+from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.inspect.verify import run as verify
 from corpus.pipeline.manifest import CORPORA, load
-from corpus.pipeline.verify import run as verify
-from corpus.pipeline.workspace import Workspace, read_ledger
-
-from .server import Behaviour, Server
-from .test_cli import CORPUS, corpus
-from .test_ingest import tree
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from tests.server import Behaviour, Server
+from tests.test_cli import CORPUS, corpus
+from tests.test_ingest import tree
 
 pytestmark = [pytest.mark.mirror, pytest.mark.xdist_group("mirror")]
 
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.mirror, pytest.mark.xdist_group("mirror")]
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All five from a folder."""
-    from .conftest import MIRROR
+    from tests.conftest import MIRROR
 
     if not (MIRROR / "SHA256SUMS").is_file():
         pytest.skip("the shared sample of real text is not here")

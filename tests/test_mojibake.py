@@ -12,11 +12,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import mojibake as module
-from corpus.pipeline.clean import SEAM
-from corpus.pipeline.mojibake import repair, signs, strangers
-
-from .conftest import examples
+from corpus.pipeline.clean import mojibake as module
+from corpus.pipeline.clean.mojibake import repair, signs, strangers
+from corpus.pipeline.clean.rules import SEAM
+from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden" / "mojibake.jsonl"
 CASES = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").split("\n") if line]

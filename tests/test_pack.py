@@ -18,16 +18,19 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from corpus.pipeline import encoder, ingest, pack, tokenizer, units
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.ingest import IngestConfig
-from corpus.pipeline.pack import PackConfig
-from corpus.pipeline.shards import split_ref
-from corpus.pipeline.tokenizer import TokenizerConfig
-from corpus.pipeline.workspace import Workspace
-
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN, VALID, Listener, tree
+from corpus.pipeline.pack import shard
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.storage.document_shards import split_ref
+from corpus.pipeline.tokenizer import encoders
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer.stage import TokenizerConfig
+from corpus.pipeline.workspace.layout import Workspace
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN, VALID, Listener, tree
 
 SPECIAL = "正文里写着<|endoftext|>和<|pad|>，还有<|user|>，它们只是字。"
 
@@ -54,7 +57,7 @@ def make(workspace: Workspace, **settings: Any) -> Any:
 
 
 def encoded(workspace: Workspace, engine: str, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    return encoder.make(engine, workspace.tokenizer).encode(pa.array(texts, pa.string()))
+    return encoders.make(engine, workspace.tokenizer).encode(pa.array(texts, pa.string()))
 
 
 def texts(workspace: Workspace) -> dict[tuple[int, int], str]:
@@ -124,33 +127,34 @@ def test_shards_are_small_arrow_streams(ready: Workspace) -> None:
 def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
     model = tokenizer.load(ready.tokenizer)
     specials = {model.token_to_id(token) for token in tokenizer.SPECIAL_TOKENS}
-    for engine in (encoder.REFERENCE, *encoder.faster()):
+    for engine in (encoders.REFERENCE, *encoders.faster()):
         flat, lengths = encoded(ready, engine, [SPECIAL, "平常"])
         assert not specials & set(flat.tolist())
         assert model.decode(flat[: lengths[0]].tolist(), skip_special_tokens=False) == SPECIAL
     hub = AutoTokenizer.from_pretrained(ready.tokenizer)
     assert (
-        hub(SPECIAL, split_special_tokens=True)["input_ids"] == encoded(ready, encoder.REFERENCE, [SPECIAL])[0].tolist()
+        hub(SPECIAL, split_special_tokens=True)["input_ids"]
+        == encoded(ready, encoders.REFERENCE, [SPECIAL])[0].tolist()
     )
     assert (hub.eos_token, hub.pad_token) == ("<|endoftext|>", "<|pad|>")
 
 
 def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees, there = [], encoder.faster()
-    assert encoder.FAST in there
-    for workers, engines in ((1, there), (2, there), (4, there), (1, (encoder.FAST,)), (1, ())):
+    trees, there = [], encoders.faster()
+    assert encoders.FAST in there
+    for workers, engines in ((1, there), (2, there), (4, there), (1, (encoders.FAST,)), (1, ())):
         shutil.rmtree(ready.packed("baike2018qa"), ignore_errors=True)
-        monkeypatch.setattr(encoder, "faster", lambda engines=engines: engines)
+        monkeypatch.setattr(encoders, "faster", lambda engines=engines: engines)
         report = make(ready, workers=workers, unit_characters=9000)
         engine = json.loads((report.folder / "timings.json").read_text())["engine"]
-        assert engine == [*engines, encoder.REFERENCE][0]
+        assert engine == [*engines, encoders.REFERENCE][0]
         trees.append(tree(ready.packed("baike2018qa")))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])
 
 
 def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(right: encoder.Encode, batch: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    def wrong(right: encoders.Encode, batch: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         flat, lengths = right(batch)
         flat = flat.copy()
         flat[-1] += 1
@@ -159,11 +163,11 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
     def refuse(folder: Path) -> Any:
         raise ValueError("not this one")
 
-    first, there = tree(make(ready).folder), encoder.faster()
+    first, there = tree(make(ready).folder), encoders.faster()
     for engine in there:
-        encodes: Any = {encoder.KERNEL: encoder.KernelEncoder, encoder.FAST: encoder.FastEncoder}[engine]
+        encodes: Any = {encoders.KERNEL: encoders.KernelEncoder, encoders.FAST: encoders.FastEncoder}[engine]
         right = encodes.encode
-        monkeypatch.setattr(encoder, "faster", lambda engine=engine: (engine,))
+        monkeypatch.setattr(encoders, "faster", lambda engine=engine: (engine,))
         for name, fault, said in (
             ("encode", lambda self, batch, right=right: wrong(partial(right, self), batch), "gives other ids"),
             ("__init__", lambda self, folder: refuse(folder), "refuses this tokenizer (not this one)"),
@@ -175,46 +179,46 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
                 config = PackConfig(dataset="baike2018qa", workers=1, seq_length=128)
                 report = pack.run(config, ready, progress=listener)
             assert any(f"{engine} {said}" in line and "encoding with tokenizers" in line for line in listener.said)
-            assert json.loads((report.folder / "timings.json").read_text())["engine"] == encoder.REFERENCE
+            assert json.loads((report.folder / "timings.json").read_text())["engine"] == encoders.REFERENCE
             assert tree(report.folder) == first
 
 
 def test_strings_of_any_arrow_type_are_encoded_alike(ready: Workspace) -> None:
     texts = pa.array(["重来", "潮水涨落，春去秋来。", SPECIAL, "abc"], pa.string())
-    expected = encoder.make(encoder.REFERENCE, ready.tokenizer).encode(texts[1:])[0].tolist()
-    for engine in encoder.faster():
-        encode = encoder.make(engine, ready.tokenizer).encode
+    expected = encoders.make(encoders.REFERENCE, ready.tokenizer).encode(texts[1:])[0].tolist()
+    for engine in encoders.faster():
+        encode = encoders.make(engine, ready.tokenizer).encode
         for same in (texts, texts.cast(pa.large_string())):
             assert encode(same[1:])[0].tolist() == expected
 
 
 def test_where_one_engine_fails_the_next_is_tried(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "faster", lambda: ("nothing of that name", encoder.FAST))
-    right = encoder.make
+    monkeypatch.setattr(encoders, "faster", lambda: ("nothing of that name", encoders.FAST))
+    right = encoders.make
 
-    def make_known(engine: str, folder: Path) -> encoder.Encoder:
-        if engine not in (encoder.FAST, encoder.REFERENCE):
+    def make_known(engine: str, folder: Path) -> encoders.Encoder:
+        if engine not in (encoders.FAST, encoders.REFERENCE):
             raise ValueError("unknown")
         return right(engine, folder)
 
-    monkeypatch.setattr(encoder, "make", make_known)
-    proof, _ = encoder.prove(right(encoder.REFERENCE, ready.tokenizer), pa.array([SPECIAL]))
-    chosen = encoder.choose(ready.tokenizer, proof)
-    assert chosen.engine == encoder.FAST
+    monkeypatch.setattr(encoders, "make", make_known)
+    proof, _ = encoders.prove(right(encoders.REFERENCE, ready.tokenizer), pa.array([SPECIAL]))
+    chosen = encoders.choose(ready.tokenizer, proof)
+    assert chosen.engine == encoders.FAST
     assert chosen.warning.endswith("refuses this tokenizer (unknown): encoding with fastokens")
 
 
 def test_without_a_faster_engine_it_says_so(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "faster", tuple)
+    monkeypatch.setattr(encoders, "faster", tuple)
     listener = Listener()
     pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
     assert any("neither the kernels nor fastokens are there" in line for line in listener.said)
 
 
 def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
-    reference = encoder.make(encoder.REFERENCE, ready.tokenizer)
-    for engine in encoder.faster():
-        fast = encoder.make(engine, ready.tokenizer)
+    reference = encoders.make(encoders.REFERENCE, ready.tokenizer)
+    for engine in encoders.faster():
+        fast = encoders.make(engine, ready.tokenizer)
         for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
             for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
                 for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
@@ -226,14 +230,14 @@ def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
 
 def test_a_tokenizer_that_took_the_place_of_another_is_loaded_anew(ready: Workspace) -> None:
     path, texts = ready.tokenizer / "tokenizer.json", ["潮水涨落，春去秋来。"]
-    before = [encoded(ready, engine, texts)[0].tolist() for engine in encoder.faster()]
+    before = [encoded(ready, engine, texts)[0].tolist() for engine in encoders.faster()]
     description = json.loads(path.read_bytes())
     description["model"]["merges"] = []
     path.write_text(json.dumps(description), encoding="utf-8")
-    for engine, old in zip(encoder.faster(), before, strict=True):
+    for engine, old in zip(encoders.faster(), before, strict=True):
         after = encoded(ready, engine, texts)[0].tolist()
         assert len(after) > len(old)
-        assert after == encoded(ready, encoder.REFERENCE, texts)[0].tolist()
+        assert after == encoded(ready, encoders.REFERENCE, texts)[0].tolist()
 
 
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:
@@ -243,7 +247,7 @@ def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace
     folder = workspace.documents("baike2018qa")
     shards = sorted(folder.glob("part-*.parquet"))
     assert len(shards) > 3
-    sample = set(units.check_sample(folder).to_pylist())
+    sample = set(shard.check_sample(folder).to_pylist())
     assert all(sample & set(pq.read_table(path)["text"].to_pylist()) for path in shards[:8])
 
 

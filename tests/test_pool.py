@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from corpus.pipeline.pool import kept, run_pieces, start
+from corpus.pipeline.workers import kept, run_pieces, start
 
 
 def whose(_: int) -> int:

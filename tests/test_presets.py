@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from corpus.train.model import make
+from corpus.train.model.build import make
 from corpus.train.presets import PRESETS, Preset, list_models, token_memory
 
 

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.records import TRANSLATE, Parsed, composer, parser, translation_prompt
-
-from .conftest import baike, examples
+from corpus.pipeline.read.parse import TRANSLATE, Parsed, composer, parser, translation_prompt
+from tests.conftest import baike, examples
 
 SHAPE = manifests.load("baike2018qa").shapes["baike2018qa"]
 PARSE = parser(SHAPE)

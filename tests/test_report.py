@@ -20,15 +20,19 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
-from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.manifest import CORPORA
-from corpus.pipeline.report import build, facts, page, sample
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.report import build, examples, facts, page
 from corpus.pipeline.report.charts import bars, lines
-from corpus.pipeline.workspace import Workspace, read_ledger
-
-from .conftest import MIRROR, baike
-from .conftest import lines as json_lines
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from tests.conftest import MIRROR, baike
+from tests.conftest import lines as json_lines
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SCRIPT = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -89,9 +93,9 @@ def fill(folder: Path, *, trained: bool = True) -> Workspace:
 
 def train(workspace: Workspace) -> None:
     """A short run of a narrow model."""
-    from corpus.train import train as stage
     from corpus.train.config import TrainConfig
     from corpus.train.presets import PRESETS
+    from corpus.train.run import stage
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], layers=1, width=32, heads=2))
@@ -278,11 +282,11 @@ def test_a_curve_of_one_point_is_drawn() -> None:
 
 
 def test_classes_of_characters() -> None:
-    assert sample.class_of("㐀") == "Han"
-    assert sample.class_of("〇") == "Han"
-    assert sample.class_of("Ａ") == "Latin"
-    assert sample.class_of("か") == "other_letters"
-    assert sample.class_of("\u200b") == "other"
+    assert examples.class_of("㐀") == "Han"
+    assert examples.class_of("〇") == "Han"
+    assert examples.class_of("Ａ") == "Latin"
+    assert examples.class_of("か") == "other_letters"
+    assert examples.class_of("\u200b") == "other"
 
 
 # ---- in a browser ----

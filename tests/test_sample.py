@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from corpus.generate.config import Piece, SampleConfig
-from corpus.generate.loading import Model
-from corpus.generate.sample import in_order, run, stream
+from corpus.generate.engine.model import Model
+from corpus.generate.stage import in_order, run, stream
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.tokenizer import SEPARATOR, USER
+from corpus.pipeline.tokenizer.stage import SEPARATOR, USER
 from tests.sampling import in_numbers, random_model, save_model, script_model, texts, tokens
 
 PROMPTS = ("河边的柳树", "火车慢慢开动了，站台上的人", "奶奶", "图书馆九点开门。What time", "🙂")

@@ -14,10 +14,10 @@ import pytest
 from corpus.generate import bulk
 from corpus.generate.bulk import WINDOW_BATCHES, Done, results
 from corpus.generate.config import SampleConfig
-from corpus.generate.form import Form
-from corpus.generate.loading import load
-from corpus.generate.part import Part
-from corpus.generate.prompts import Prompt, PromptFile
+from corpus.generate.engine.model import load
+from corpus.generate.few_shot import Form
+from corpus.generate.prompt_file import Prompt, PromptFile
+from corpus.generate.results_file import Part
 from corpus.pipeline.errors import BusyError, DiskError, ModelError, PromptError
 from corpus.pipeline.progress import Progress
 from tests.sampling import SENTENCES, in_numbers, random_model, save_model, texts, tokens

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from corpus.generate import chat as module
-from corpus.generate.batch import Batch
 from corpus.generate.chat import Chat
 from corpus.generate.config import SampleConfig
-from corpus.generate.loading import Model, load
-from corpus.pipeline import chat as rows
+from corpus.generate.engine.batch import Batch
+from corpus.generate.engine.model import Model, load
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.tokenizer import _CHAT_TEMPLATE, ASSISTANT, SEPARATOR, USER
+from corpus.pipeline.pack import chat_turns as rows
+from corpus.pipeline.tokenizer.stage import _CHAT_TEMPLATE, ASSISTANT, SEPARATOR, USER
 from tests.sampling import in_numbers, random_model, save_model, script_model
 from tests.test_sample import Notes
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from corpus.generate.choose import Noise, choose, log_probabilities, processors, row_seed
 from corpus.generate.config import SampleConfig
+from corpus.generate.engine.sampler import Noise, choose, log_probabilities, processors, row_seed
 from tests.sampling import following_model, random_model, tokens
 
 NONE = -torch.inf

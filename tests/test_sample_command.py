@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 
 from corpus.generate import bulk
 from corpus.generate.config import SampleConfig
-from corpus.generate.loading import load
-from corpus.generate.prompts import PromptFile
-from corpus.pipeline import cli_sample
-from corpus.pipeline.cli import cli
+from corpus.generate.engine.model import load
+from corpus.generate.prompt_file import PromptFile
+from corpus.pipeline.cli import sample as cli_sample
+from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import CorpusError
 from tests.sampling import random_model, save_model
 

@@ -9,12 +9,13 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from corpus.generate.config import Finish, Piece, SampleConfig
-from corpus.generate.form import PLAIN, answered, without_blanks
-from corpus.generate.sample import stream
-from corpus.pipeline import bpe, manifest
+from corpus.generate.few_shot import PLAIN, answered, without_blanks
+from corpus.generate.stage import stream
+from corpus.pipeline import manifest
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.records import composer, question_prompt, translation_prompt
-from corpus.pipeline.tokenizer import SEPARATOR
+from corpus.pipeline.read.parse import composer, question_prompt, translation_prompt
+from corpus.pipeline.tokenizer import trainer
+from corpus.pipeline.tokenizer.stage import SEPARATOR
 from tests.sampling import random_model, script_model, texts
 
 QUESTIONS = ("蜡烛为什么会变短？", "Is it raining", "第3个问题", "换行\n的问题：")
@@ -45,7 +46,7 @@ def test_a_question_is_the_beginning_of_its_document() -> None:
 def test_an_english_text_is_the_beginning_of_its_document() -> None:
     """In a document the blank before the Chinese belongs to its first token, so the prompt must not hold it."""
     pairs = list(itertools.product(ENGLISH, CHINESE))
-    trained = bpe.train(documents("translation2019zh", pairs) * 5, 400)
+    trained = trainer.train(documents("translation2019zh", pairs) * 5, 400)
     model = dataclasses.replace(random_model(), tokenizer=PreTrainedTokenizerFast(tokenizer_object=trained))
     form = answered(pairs, translation_prompt)
     assert list(form.shots) == documents("translation2019zh", pairs)

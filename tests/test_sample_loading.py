@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.loading import load, memory_errors, pick_device, pick_precision
+from corpus.generate.engine.model import load, memory_errors, pick_device, pick_precision
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.tokenizer import SEPARATOR
+from corpus.pipeline.tokenizer.stage import SEPARATOR
 from tests.sampling import save_model, texts
 
 

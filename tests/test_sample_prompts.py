@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corpus.generate import prompts as module
-from corpus.generate.prompts import Prompt, PromptFile, questions, shots
+from corpus.generate import prompt_file as module
+from corpus.generate.prompt_file import Prompt, PromptFile, questions, shots
 from corpus.pipeline.errors import PromptError
 
 

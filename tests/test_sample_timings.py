@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from corpus.generate.benchmark import Timings, measure
+from corpus.generate.benchmark_picture import picture
 from corpus.generate.config import TimingsConfig
-from corpus.generate.loading import Model
-from corpus.generate.picture import picture
-from corpus.generate.timings import Timings, measure
+from corpus.generate.engine.model import Model
 from tests.sampling import random_model, script_model
 
 CONFIG = TimingsConfig(repeats=2, batch_size=5, tokens=6)

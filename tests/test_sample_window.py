@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.loading import Model
-from corpus.generate.window import RoomyLayer, Window
+from corpus.generate.engine.kv_cache import RoomyLayer, Window
+from corpus.generate.engine.model import Model
 from tests.sampling import random_model, script_model, texts, tokens
 
 PROMPTS = ("河边的柳树", "奶奶", "昨天夜里下了一场小雨，今天早晨的空气很清新。" * 4, "火车慢慢开动了，站台", "a")

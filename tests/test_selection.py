@@ -9,15 +9,20 @@ from typing import Any
 import datasets
 import pytest
 
-from corpus.pipeline import decontaminate, dedup, ingest, pack, selection, tokenizer, trace
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.ingest import IngestConfig
-from corpus.pipeline.pack import PackConfig
-from corpus.pipeline.tokenizer import TokenizerConfig
-from corpus.pipeline.workspace import Workspace, read_ledger
-
-from .conftest import LayRaw, baike, lines
-from .test_ingest import TRAIN, VALID
+from corpus.pipeline.inspect import lineage
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.storage import selection
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer.stage import TokenizerConfig
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from tests.conftest import LayRaw, baike, lines
+from tests.test_ingest import TRAIN, VALID
 
 NAME = "baike2018qa"
 
@@ -126,5 +131,5 @@ def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(
     assert span[:12] not in text
     assert answer(700)[:12] in text
     for number in range(rows.num_rows):
-        segments, _ = trace.row(workspace, "news2016zh", "train", number)
+        segments, _ = lineage.row(workspace, "news2016zh", "train", number)
         assert all(segment.rebuilt for segment in segments)

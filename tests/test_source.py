@@ -11,11 +11,11 @@ import fsspec
 import pytest
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline.download.http_client import connected, shown_url
+from corpus.pipeline.download.offers import Offer
+from corpus.pipeline.download.retry import Patience
+from corpus.pipeline.download.source import AbsentError, found_in, is_remote, names_one_file, resolve, tail_of
 from corpus.pipeline.errors import CorpusError, DownloadError, SourceError
-from corpus.pipeline.offer import Offer
-from corpus.pipeline.patience import Patience
-from corpus.pipeline.source import AbsentError, found_in, is_remote, names_one_file, resolve, tail_of
-from corpus.pipeline.web import connected, shown_url
 from tests.server import Behaviour, Server, page, status
 
 FAST = Patience(connect_s=2, silence_s=0.5, attempts=2, backoff_s=0.01, longest_wait_s=0.5, redirects=3)

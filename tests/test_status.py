@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
-from corpus.pipeline import dedup, download, ingest, pack, tokenizer
-from corpus.pipeline.status import survey
-from corpus.pipeline.workspace import Workspace
-
-from .test_cli import corpus
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
+from corpus.pipeline.inspect.status import survey
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace
+from tests.test_cli import corpus
 
 
 def states(workspace: Workspace) -> dict[str, tuple[str, str]]:

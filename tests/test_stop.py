@@ -6,9 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.generate.stop import StopFinder
-
-from .conftest import examples
+from corpus.generate.engine.stop_strings import StopFinder
+from tests.conftest import examples
 
 
 def feed(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, bool]:

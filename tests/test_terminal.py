@@ -20,15 +20,15 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console as Screen
 
-from corpus.pipeline import console, manifest
-from corpus.pipeline.bar import Bar
-from corpus.pipeline.pace import Pace
-from corpus.pipeline.sniff import size_text
-from corpus.pipeline.table import fold, lay_out
-
-from .conftest import ROOT, baike, lines
-from .test_cli import CORPUS, corpus
-from .test_ingest import TRAIN
+from corpus.pipeline import manifest
+from corpus.pipeline.download.validate import size_text
+from corpus.pipeline.terminal import console
+from corpus.pipeline.terminal.progress_bar import Bar
+from corpus.pipeline.terminal.progress_log import Pace
+from corpus.pipeline.terminal.table import fold, lay_out
+from tests.conftest import ROOT, baike, lines
+from tests.test_cli import CORPUS, corpus
+from tests.test_ingest import TRAIN
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -210,7 +210,7 @@ def test_no_color_and_dumb_terminals(tmp_path: Path) -> None:
 
 def test_results_go_to_their_file_while_a_bar_is_drawn(tmp_path: Path) -> None:
     code = (
-        "from corpus.pipeline.console import Console, write\n"
+        "from corpus.pipeline.terminal.console import Console, write\n"
         "bar = Console()\n"
         "bar.begin('sample', 2, 'samples')\n"
         "write('a result')\n"
@@ -290,7 +290,7 @@ def test_ingest_in_a_log(tmp_path: Path) -> None:
     code = (
         "from corpus.pipeline import pace\n"
         "pace.FIRST_S = 0.0\n"
-        "from corpus.pipeline.cli import main\n"
+        "from corpus.pipeline.cli.main import main\n"
         f"main(['ingest', '--source', {str(folder)!r}, '--no-dedup', '--workers', '1'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -16,8 +16,8 @@ import pytest
 from corpus.pipeline.progress import duration
 from corpus.train.__main__ import read_config
 from corpus.train.config import TrainConfig
+from corpus.train.data.schedule import Steps, rate, warmup_steps
 from corpus.train.presets import PRESETS
-from corpus.train.steps import Steps, rate, warmup_steps
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,13 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2LMHeadModel
 
 from corpus.pipeline.errors import TokenizerError
-from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import Workspace
-from corpus.train.collate import Collator, Rows
-from corpus.train.evaluate import Score, evaluate, spread, token_sizes
-from corpus.train.model import make
+from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.data.collate import Collator, Rows
+from corpus.train.evaluation.metrics import Score, evaluate, spread, token_sizes
+from corpus.train.model.build import make
 from corpus.train.presets import PRESETS
-
-from .packed import (
+from tests.packed import (
     SENTENCES,
     SEQ_LENGTH,
     lay_packed,

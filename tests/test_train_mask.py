@@ -8,12 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
-from corpus.train.train import run
-from corpus.train.trainer import CorpusTrainer
-
-from .packed import lay_all
+from corpus.train.run.stage import run
+from corpus.train.run.trainer import CorpusTrainer
+from tests.packed import lay_all
 
 Batch = dict[str, Any]
 

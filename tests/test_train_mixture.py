@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 from corpus.pipeline.errors import TrainError
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
-from corpus.train.mixture import Share, delivered, parts, shares
-from corpus.train.order import Order, Part
+from corpus.train.data.mixture import Share, delivered, parts, shares
+from corpus.train.data.sampler import Order, Part
+from corpus.train.data.schedule import Steps
 from corpus.train.presets import PRESETS
-from corpus.train.steps import Steps
-from corpus.train.train import run
-
-from .packed import lay_all, lay_packed, lay_tokenizer, random_segments
+from corpus.train.run.stage import run
+from tests.packed import lay_all, lay_packed, lay_tokenizer, random_segments
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from corpus.pipeline.shards import open_rows
-from corpus.pipeline.workspace import Workspace
-from corpus.train.collate import Collator, Rows
-from corpus.train.order import Order, Part
-from corpus.train.steps import Steps
-
-from .packed import SEQ_LENGTH, lay_all, pad_id
+from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.data.collate import Collator, Rows
+from corpus.train.data.sampler import Order, Part
+from corpus.train.data.schedule import Steps
+from tests.packed import SEQ_LENGTH, lay_all, pad_id
 
 
 def make(**changes: Any) -> Order:

@@ -19,11 +19,10 @@ from click.testing import CliRunner
 
 from corpus.pipeline.errors import DiskError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.workspace import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
 from corpus.train.__main__ import _Lines, main, read_config
-from corpus.train.train import run
-
-from .packed import lay_all
+from corpus.train.run.stage import run
+from tests.packed import lay_all
 
 SETTINGS: dict[str, Any] = {
     "model": "tiny", "epochs": 3, "batch_size": 7, "micro_batch_size": 4, "log_steps": 3, "save_steps": 4, "threads": 1,

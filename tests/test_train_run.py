@@ -14,7 +14,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline import workspace as workspaces
 from corpus.pipeline.errors import (
     CorpusError,
     DamageError,
@@ -24,14 +23,14 @@ from corpus.pipeline.errors import (
     WorkspaceError,
 )
 from corpus.pipeline.progress import Progress, duration
-from corpus.pipeline.workspace import Ledger, Report, Workspace, read_ledger
-from corpus.train import forecast
+from corpus.pipeline.workspace import layout as workspaces
+from corpus.pipeline.workspace.layout import Ledger, Report, Workspace, read_ledger
 from corpus.train.config import TrainConfig
-from corpus.train.curves import picture
 from corpus.train.presets import PRESETS
-from corpus.train.train import run
-
-from .packed import lay_all, lay_packed, lay_tokenizer, make_tokenizer, random_segments, separator_id
+from corpus.train.run import dry_run
+from corpus.train.run.curves import picture
+from corpus.train.run.stage import run
+from tests.packed import lay_all, lay_packed, lay_tokenizer, make_tokenizer, random_segments, separator_id
 
 SETTINGS: dict[str, Any] = {
     "model": "tiny", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "log_steps": 2,
@@ -387,7 +386,7 @@ def test_samples_at_evaluations_change_nothing_in_the_run(workspace: Workspace, 
 def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
     lay_all(workspace)
     config = TrainConfig(model="gpt3-175b", epochs=2, batch_size=8, datasets=("demo=3", "wiki2019zh=1"), threads=1)
-    lines = dict(forecast.run(config, workspace, rate=1e15))
+    lines = dict(dry_run.run(config, workspace, rate=1e15))
     preset = PRESETS["gpt3-175b"]
     parameters = preset.parameters(vocab_size=400, context=48)
     assert lines["parameters"] == f"{parameters:,}"

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline import trim as module
-from corpus.pipeline.clean import clean, rules
-from corpus.pipeline.documents import rebuild
+from corpus.pipeline.clean import boilerplate as module
+from corpus.pipeline.clean.boilerplate import LONGEST_LINE, is_frame, trim
+from corpus.pipeline.clean.rules import clean, rules
+from corpus.pipeline.documents.transform import rebuild
 from corpus.pipeline.manifest import load
-from corpus.pipeline.read import File
-from corpus.pipeline.trim import LONGEST_LINE, is_frame, trim
-
-from .conftest import examples
+from corpus.pipeline.read.records import File
+from tests.conftest import examples
 
 RULES = rules(simplify=True, brackets=True)
 GOLDEN = Path(__file__).parent / "golden" / "trim.jsonl"

@@ -10,13 +10,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer, trace, verify
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.workspace import Workspace, read_ledger, write_ledger
-
-from .conftest import LayRaw, baike, lines
-from .test_cli import corpus
-from .test_ingest import TRAIN, VALID, tree
+from corpus.pipeline.inspect import lineage, verify
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace, read_ledger, write_ledger
+from tests.conftest import LayRaw, baike, lines
+from tests.test_cli import corpus
+from tests.test_ingest import TRAIN, VALID, tree
 
 
 @pytest.fixture
@@ -135,7 +140,7 @@ def test_every_row_leads_back_to_its_records(finished: Workspace) -> None:
     rows = json.loads((finished.packed("baike2018qa") / "ledger.json").read_text())["counts"]["splits"]["train"]["rows"]
     seen: set[str] = set()
     for number in range(rows):
-        segments, padding = trace.row(finished, "baike2018qa", "train", number)
+        segments, padding = lineage.row(finished, "baike2018qa", "train", number)
         assert sum(segment.length for segment in segments) + padding == 128
         for segment in segments:
             assert segment.rebuilt
@@ -149,15 +154,15 @@ def test_every_row_leads_back_to_its_records(finished: Workspace) -> None:
     assert 0 < len(left_out) < 10
     assert seen == {f"qid_{n}" for n in [*range(300), 500]} - left_out
     with pytest.raises(WorkspaceError, match=f"it has {rows}"):
-        trace.row(finished, "baike2018qa", "train", rows)
+        lineage.row(finished, "baike2018qa", "train", rows)
 
 
 def test_trace_shows_what_cleaning_did(finished: Workspace) -> None:
-    (origin,) = trace.documents(finished, ("baike2018qa",), text="用温水")
+    (origin,) = lineage.documents(finished, ("baike2018qa",), text="用温水")
     assert origin.text == "怎样洗杯子？\n用温水。\n\n再擦干，放在12号架上。"
     assert {"strip_tags", "break_lines", "narrow_letters", "collapse_blanks", "collapse_lines"} <= set(origin.rules)
     assert "１２" in origin.raw.decode()
-    again = list(trace.documents(finished, ("baike2018qa",), name=origin.id))
+    again = list(lineage.documents(finished, ("baike2018qa",), name=origin.id))
     assert again == [origin]
 
 

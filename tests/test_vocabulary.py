@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from corpus.pipeline import bpe, encoder, kernels, vocabulary
-
-from .conftest import examples
+from corpus.pipeline import kernels
+from corpus.pipeline.tokenizer import encoders, trainer, vocabulary
+from tests.conftest import examples
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
 
@@ -45,11 +45,11 @@ TEXTS = st.lists(st.lists(PIECES, max_size=40).map("".join), max_size=6)
 @functools.cache
 def model(name: str, entries: int) -> Tokenizer:
     learnt = [text for texts in LEARNT.values() for text in texts] if name == "all" else LEARNT[name]
-    return bpe.train(learnt, entries)
+    return trainer.train(learnt, entries)
 
 
 def reference(tokenizer: Tokenizer, texts: pa.Array) -> tuple[list[int], list[int]]:
-    flat, lengths = encoder.ReferenceEncoder(tokenizer).encode(texts)
+    flat, lengths = encoders.ReferenceEncoder(tokenizer).encode(texts)
     return flat.tolist(), lengths.tolist()
 
 
@@ -79,7 +79,7 @@ def test_ids_are_those_of_the_reference(name: str, entries: int) -> None:
 @settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from("ab"), min_size=1, max_size=12), min_size=1, max_size=6), TEXTS)
 def test_so_they_are_with_merges_of_any_text(learnt: list[str], texts: list[str]) -> None:
-    tokenizer = bpe.train(learnt * 3, 300)
+    tokenizer = trainer.train(learnt * 3, 300)
     array = pa.array([*texts, *learnt, "".join(learnt)], pa.string())
     assert compiled(vocabulary.of(tokenizer.to_str()), array) == reference(tokenizer, array)
 
@@ -91,7 +91,7 @@ ALIKE = st.text(st.sampled_from("一丁丂亀二乀砀。a"), max_size=12)
 @settings(deadline=None)
 @given(st.lists(ALIKE, min_size=1, max_size=6), st.integers(257, 290), st.lists(ALIKE, max_size=6))
 def test_so_they_are_with_merges_that_hold_parts_of_characters(learnt: list[str], size: int, texts: list[str]) -> None:
-    tokenizer = bpe.train(learnt * 3, size)
+    tokenizer = trainer.train(learnt * 3, size)
     array = pa.array([*texts, *learnt, "".join(learnt)], pa.string())
     assert compiled(vocabulary.of(tokenizer.to_str()), array) == reference(tokenizer, array)
 
@@ -123,7 +123,7 @@ def with_model(**changes: Any) -> dict[str, Any]:
 
 
 def with_merges(*merges: tuple[str, str]) -> dict[str, Any]:
-    names = [*bpe.BYTE_NAMES.values(), *dict.fromkeys(map("".join, merges))]
+    names = [*trainer.BYTE_NAMES.values(), *dict.fromkeys(map("".join, merges))]
     return with_model(merges=merges, vocab={name: number for number, name in enumerate(names)})
 
 

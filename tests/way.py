@@ -10,8 +10,13 @@ import signal
 import sys
 from pathlib import Path
 
-from corpus.pipeline import decontaminate, dedup, download, ingest, pack, tokenizer
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace
 
 
 def interrupt(_number: int, _frame: object) -> None:
@@ -21,8 +26,8 @@ def interrupt(_number: int, _frame: object) -> None:
 
 def train(workspace: Workspace, model: Path) -> None:
     """A few steps with many checkpoints."""
-    from corpus.train import train as stage
     from corpus.train.config import TrainConfig
+    from corpus.train.run import stage
 
     config = TrainConfig(
         init=model, run="one", max_steps=120, batch_size=8, micro_batch_size=5, dropout=0.1, log_steps=3, eval_steps=40,

@@ -16,17 +16,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {
-    "corpus/pipeline/cli.py", "corpus/train/__init__.py", "corpus/generate/__init__.py", "corpus/pipeline/py.typed",
+    "corpus/pipeline/cli/main.py", "corpus/train/__init__.py", "corpus/generate/__init__.py",
+    "corpus/pipeline/py.typed",
     "corpus/manifests/demo.toml", "corpus/manifests/wiki2019zh.toml", "corpus/manifests/demo/wiki.json",
     "corpus/pipeline/report/page.html", "corpus/pipeline/report/page.css", "corpus/pipeline/report/page.js",
     "corpus/pipeline/report/words.toml",
 }  # fmt: skip
-KERNELS = "corpus/pipeline/_kernels.abi3.so"
+KERNELS = "corpus/pipeline/kernels/_kernels.abi3.so"
 
 
 def built() -> bool:
     """Whether the kernels were built in this environment, by the same compiler."""
-    return importlib.util.find_spec("corpus.pipeline._kernels") is not None
+    return importlib.util.find_spec("corpus.pipeline.kernels._kernels") is not None
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
             ["report"],
         ):
             subprocess.run([corpus, *arguments], check=True, cwd=place, env=clean, stdout=subprocess.DEVNULL)
-        imports = "import corpus.train.train, corpus.generate.sample"
+        imports = "import corpus.train.run.stage, corpus.generate.stage"
         subprocess.run([python, "-c", imports], check=True, cwd=place, env=clean)
         print(
             f"{wheel.name}: {len(names)} files, installs without extras, ingests, packs and shows the built-in dataset"

@@ -18,7 +18,7 @@ import click
 
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 
 
@@ -57,7 +57,7 @@ def main(path: Path, root: Path) -> None:
     config = read_config(path)
     first = os.environ.get("RANK", "0") == "0"
     workspace = Workspace(root)
-    from corpus.train.train import run  # noqa: PLC0415  # torch, after a wrong configuration is refused
+    from corpus.train.run.stage import run  # noqa: PLC0415  # torch, after a wrong configuration is refused
 
     try:
         with workspace.writing("train") if first else contextlib.nullcontext():

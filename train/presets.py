@@ -1,8 +1,8 @@
 """The models that have a name: the papers' sizes and two that fit a laptop, and what follows from a size.
 
 In: nothing. Out: frozen values; no torch, so `corpus train --list-models` is quick.
-Invariant: `parameters` is the exact count of the network that `corpus.train.model` makes; memory is an estimate by a
-stated formula.
+Invariant: `parameters` is the exact count of the network that `train.model.build` makes; memory is an estimate by
+a stated formula.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from corpus.pipeline import tokenizer as tokenizers
-from corpus.pipeline.dedup import EXACT, NEAR
-from corpus.pipeline.inspect import STATES, Shown
+from corpus.pipeline.dedup.stage import EXACT, NEAR
+from corpus.pipeline.inspect.examples import STATES, Shown
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.report import charts, facts, page, sample
+from corpus.pipeline.report import charts, examples, facts, page
 from corpus.pipeline.report.charts import Chart
-from corpus.pipeline.workspace import Workspace, write_atomic
+from corpus.pipeline.tokenizer import stage as tokenizers
+from corpus.pipeline.workspace.layout import Workspace, write_atomic
 
 _MOST_SHOWN = 3_000_000
 """Characters of all documents shown: the page stays below its ten megabytes."""
@@ -51,7 +51,7 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
     try:
         for dataset in found.datasets:
             datasets.append(_dataset(workspace, dataset, model, config.seed))
-            shown += list(sample.documents(workspace, dataset.name, config.seed))
+            shown += list(examples.documents(workspace, dataset.name, config.seed))
             progress.advance(1)
         text = page.render(
             facts=found,
@@ -78,7 +78,7 @@ _TOTALS = ("records", "documents", "used", "tokens")
 
 
 def _dataset(workspace: Workspace, dataset: facts.Dataset, model: Tokenizer | None, seed: int) -> dict[str, Any]:
-    measured, name = sample.measure(workspace, dataset.name, model, seed), dataset.name
+    measured, name = examples.measure(workspace, dataset.name, model, seed), dataset.name
     lost = {**dataset.dropped, **dataset.left_out}
     way = {"records": dataset.records, "documents": dataset.documents, "used": dataset.used}
     colours = [3] * len(dataset.dropped) + [1] * len(dataset.left_out)
@@ -165,7 +165,7 @@ def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
     ):
         values = {name: counts[key] for name, counts in own.items() if counts.get(key) is not None}
         shown += _bars(f"tokenizer-{key}", title, values, form=form)
-    lengths = sample.token_lengths(model)
+    lengths = examples.token_lengths(model)
     longest = 12
     grouped = {str(length): lengths[length] for length in range(longest) if lengths[length]}
     beyond = sum(count for length, count in lengths.items() if length >= longest)
@@ -174,7 +174,7 @@ def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
 
 def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
     """The tokenizer for the box of the page; empty when there is none or it is too large."""
-    found = sample.vocabulary(workspace.tokenizer) if model else None
+    found = examples.vocabulary(workspace.tokenizer) if model else None
     return page.data(found) if found else ""
 
 
@@ -193,7 +193,7 @@ def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, s
             "name": name,
             "counts": counts,
             "utilisation": counts["tokens"] / slots if slots else 0.0,
-            "strips": sample.strips(workspace, name, model, seed, form),
+            "strips": examples.strips(workspace, name, model, seed, form),
         }
 
 

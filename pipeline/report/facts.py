@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.exclude import REASON as EXCLUDED
-from corpus.pipeline.workspace import Ledger, Workspace, json_lines, read_ledger
+from corpus.pipeline.storage.removals import REASON as EXCLUDED
+from corpus.pipeline.workspace.layout import Ledger, Workspace, json_lines, read_ledger
 
 _DRAWABLE = 1e30
 """From here on a figure is no point of a curve."""

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import inputs, measure
-from .measure import Run
+from tests.benchmarks import inputs, measure
+from tests.benchmarks.measure import Run
 
 ONE = 1
 """Threads of the libraries in a process that is pinned to one core."""

@@ -23,17 +23,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline import clean, dedup, documents, download, ingest, selection, tokenizer
-from corpus.pipeline.documents import Counts
-from corpus.pipeline.filter import QUALITY
+from corpus.pipeline.clean import rules
+from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents import transform
+from corpus.pipeline.documents.transform import Counts
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.manifest import CORPORA, Manifest
-from corpus.pipeline.shards import DOCUMENT_SCHEMA, parts
-from corpus.pipeline.workspace import Ledger, Workspace, atomic, write_ledger
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, parts
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Ledger, Workspace, atomic, write_ledger
+from tests.benchmarks import small
+from tests.benchmarks.inputs import MIRROR
 
-from . import small
-from .inputs import MIRROR
-
-NOTHING = clean.Table(
+NOTHING = rules.Table(
     (), np.zeros(0x110000, np.uint16), np.zeros(64, np.uint16), {"strip_invisible": 0, "collapse_lines": 0}
 )
 """A table of no cleaning rules."""
@@ -76,7 +81,7 @@ def _as_it_came() -> Iterator[None]:
         quality = replace(manifest.quality, trim=False, adverts=False, mask=(), off=QUALITY)
         return replace(manifest, quality=quality, min_length=0)
 
-    with mock.patch.object(documents, "rules", return_value=NOTHING), mock.patch.object(ingest, "_switched", off):
+    with mock.patch.object(transform, "rules", return_value=NOTHING), mock.patch.object(ingest, "_switched", off):
         yield
 
 
@@ -123,7 +128,7 @@ def _write(workspace: Workspace, dataset: str, splits: dict[str, list[str]]) -> 
     folder = workspace.documents(dataset)
     with atomic(folder / "part-00000.parquet") as out, pq.ParquetWriter(out, DOCUMENT_SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA))
-        documents._sign(writer, "cleaning", counts.to_dict())
+        transform._sign(writer, "cleaning", counts.to_dict())
     outputs = [workspace.file_digest(folder / "part-00000.parquet", folder)]
     ledger = Ledger(
         stage="ingest", dataset=dataset, version=ingest.VERSION, config={}, inputs=[], outputs=outputs,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from . import measure, report
-from .bench import Bench, tell
-from .inputs import ROOT, source
-from .lines import Line, Side
-from .measure import Run
-from .rows import ROWS
+from tests.benchmarks import measure, report
+from tests.benchmarks.bench import Bench, tell
+from tests.benchmarks.inputs import ROOT, source
+from tests.benchmarks.lines import Line, Side
+from tests.benchmarks.measure import Run
+from tests.benchmarks.rows import ROWS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 

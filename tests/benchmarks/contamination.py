@@ -27,13 +27,12 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-from corpus.pipeline import contamination, evals
-from corpus.pipeline.contamination import GRAM, UNIT, Hit, Index, Owner
-from corpus.pipeline.fold import fold_all, ngram_hashes
-from corpus.pipeline.shards import parts
-from corpus.pipeline.workspace import Workspace
-
-from .inputs import ROOT
+from corpus.pipeline.decontaminate import eval_files, ngram_index
+from corpus.pipeline.decontaminate.ngram_index import GRAM, UNIT, Hit, Index, Owner
+from corpus.pipeline.storage.document_shards import parts
+from corpus.pipeline.text.normalize import fold_all, ngram_hashes
+from corpus.pipeline.workspace.layout import Workspace
+from tests.benchmarks.inputs import ROOT
 
 Change = Callable[[str, random.Random], str]
 _MARKS = "，。、；：！？“”《》（）…,.;:!?\"'()-· 　"
@@ -126,7 +125,7 @@ def found_share(
     chosen = chance.sample(range(len(texts)), min(count, len(texts)))
     made = [plant(change(texts[passage], chance), passage, chance.choice(hosts), chance) for passage in chosen]
     hits: dict[int, list[Hit]] = {}
-    for hit in contamination.search(index, [planted.document for planted in made]):
+    for hit in ngram_index.search(index, [planted.document for planted in made]):
         hits.setdefault(hit.document, []).append(hit)
     table = {"short": (0, 0), "long": (0, 0)}
     missed: list[Planted] = []
@@ -142,7 +141,7 @@ def found_share(
 
 def unrelated(index: Index, documents: Sequence[str]) -> list[str]:
     """The documents that nothing hits, not even a little."""
-    hit = {hit.document for hit in contamination.search(index, documents, min_share=0.05)}
+    hit = {hit.document for hit in ngram_index.search(index, documents, min_share=0.05)}
     return [document for number, document in enumerate(documents) if number not in hit]
 
 
@@ -191,10 +190,10 @@ def main(
     """Print the three tables."""
     items, documents = built_in()
     if against:
-        items = [text for path in against for text in evals.read(path, fields).texts]
+        items = [text for path in against for text in eval_files.read(path, fields).texts]
     if workspace is not None:
         documents = _documents(Workspace(workspace))
-    index = contamination.build(items)
+    index = ngram_index.build(items)
     print(f"{len(items):,} texts, {len(index.owners):,} passages, {len(index.grams):,} n-grams, ", end="")
     print(f"{index.phrases:,} too common, {sum(map(len, index.lines.values())):,} passages only as whole lines\n")
     _print_planted(index, items, [text for texts in documents.values() for text in texts], count, seed)
@@ -219,7 +218,7 @@ def _print_planted(
 def _print_false(index: Index, documents: dict[str, list[str]], *, show: bool) -> None:
     print("\ndocuments in which nothing was planted | hit | texts shared")
     for name, texts in documents.items():
-        hits = list(contamination.search(index, texts))
+        hits = list(ngram_index.search(index, texts))
         fields = Counter(index.owners[hit.passage][0].field for hit in hits)
         told = ", ".join(f"{field} {number}" for field, number in sorted(fields.items()))
         print(f"{name}: {len(texts):,} | {len({hit.document for hit in hits}):,} | {told}")
@@ -238,15 +237,15 @@ def _print_speed(index: Index, documents: dict[str, list[str]]) -> None:
 
 def _seconds(index: Index, texts: Sequence[str]) -> list[float]:
     """What the parts of a search take, and all of it."""
-    blocks = [block for _, block in contamination._blocks(texts)]
+    blocks = [block for _, block in ngram_index._blocks(texts)]
     folded = [fold_all(block) for block in blocks]
     hashes = [ngram_hashes(block.codes, GRAM) for block in folded]
     works = (
         lambda: [fold_all(block) for block in blocks],
         lambda: [ngram_hashes(block.codes, GRAM) for block in folded],
         lambda: [index.seeds(block) for block in hashes],
-        lambda: [contamination._lines(index, one, other) for one, other in zip(folded, blocks, strict=True)],
-        lambda: list(contamination.search(index, texts)),
+        lambda: [ngram_index._lines(index, one, other) for one, other in zip(folded, blocks, strict=True)],
+        lambda: list(ngram_index.search(index, texts)),
     )
     return [_best(work) for work in works]
 

@@ -38,17 +38,18 @@ import opencc
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline import dedup, ingest, minhash
-from corpus.pipeline.dedup import DedupConfig
-from corpus.pipeline.fold import fold
-from corpus.pipeline.ingest import IngestConfig
+from corpus.pipeline.dedup import minhash
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.dedup.stage import DedupConfig
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.records import TRANSLATE
-from corpus.pipeline.shards import DOCUMENT_SCHEMA, part_name, parts, with_metadata
-from corpus.pipeline.workspace import Ledger, Workspace, atomic, fingerprint, write_ledger
-
-from . import measure
+from corpus.pipeline.read.parse import TRANSLATE
+from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, part_name, parts, with_metadata
+from corpus.pipeline.text.normalize import fold
+from corpus.pipeline.workspace.layout import Ledger, Workspace, atomic, fingerprint, write_ledger
+from tests.benchmarks import measure
 
 Row = tuple[str, str, str]
 """Id, split and text of a document."""
@@ -235,8 +236,8 @@ def _sentences(text: str) -> list[str]:
 
 def built_in(folder: Path) -> Workspace:
     """A workspace with the built-in dataset's documents."""
-    from corpus.pipeline import download
-    from corpus.pipeline.download import DownloadConfig
+    from corpus.pipeline.download import stage as download
+    from corpus.pipeline.download.stage import DownloadConfig
 
     workspace = Workspace(folder)
     with workspace.writing("download"):

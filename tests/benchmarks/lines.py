@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .measure import Run
+from tests.benchmarks.measure import Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

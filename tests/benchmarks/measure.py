@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from .inputs import ROOT
+from tests.benchmarks.inputs import ROOT
 
 SAMPLE_S = 0.02
 _SLOW_SAMPLE_S = 0.1

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .job import Clock
+from tests.benchmarks.job import Clock
 
 EVERYTHING = 1 << 60
 """As `sample_characters`: train on all there is."""
@@ -21,8 +21,8 @@ EVERYTHING = 1 << 60
 
 def download(clock: Clock, *, workspace: str, dataset: str, source: str) -> None:
     """Bring a dataset's files from a folder."""
-    from corpus.pipeline import download as stage
-    from corpus.pipeline.workspace import Workspace
+    from corpus.pipeline.download import stage
+    from corpus.pipeline.workspace.layout import Workspace
 
     place = Workspace(Path(workspace))
     with place.writing("download"), clock:
@@ -37,17 +37,17 @@ def ingest(
     `simplify` off leaves OpenCC out, which no manifest does by itself. `rules` off, for one worker, leaves out all that
     is done to a text or asked of it, so that reading, JSON, the checks of a record and Parquet remain.
     """
-    from corpus.pipeline import documents, manifest
-    from corpus.pipeline import ingest as stage
-    from corpus.pipeline.clean import Cleaned
-    from corpus.pipeline.workspace import Workspace
+    from corpus.pipeline import manifest
+    from corpus.pipeline.clean.rules import Cleaned
+    from corpus.pipeline.documents import stage, transform
+    from corpus.pipeline.workspace.layout import Workspace
 
     shipped, changed = manifest.load, dict[str, Any]()
     if not simplify:
         changed["simplify"] = False
     if not rules:
         changed["quality"] = dataclasses.replace(shipped(dataset).quality, trim=False, mask=())
-        vars(documents).update(
+        vars(transform).update(
             clean_all=lambda texts, _: Cleaned(list(texts)), judge_all=lambda made, _: [None] * len(made)
         )
     manifest.load = lambda name: dataclasses.replace(shipped(name), **changed)
@@ -62,8 +62,8 @@ def tokenizer(
     clock: Clock, *, workspace: str, vocab_size: int = 32_000, sample_characters: int | None = None
 ) -> dict[str, Any]:
     """Train the tokenizer anew, on the stage's own share of the documents when `sample_characters` is None."""
-    from corpus.pipeline import tokenizer as stage
-    from corpus.pipeline.workspace import Workspace
+    from corpus.pipeline.tokenizer import stage
+    from corpus.pipeline.workspace.layout import Workspace
 
     place = Workspace(Path(workspace))
     shutil.rmtree(place.tokenizer, ignore_errors=True)
@@ -77,8 +77,8 @@ def tokenizer(
 
 def pack(clock: Clock, *, workspace: str, dataset: str, workers: int = 1, seq_length: int = 1024) -> dict[str, Any]:
     """Pack documents anew."""
-    from corpus.pipeline import pack as stage
-    from corpus.pipeline.workspace import Workspace
+    from corpus.pipeline.pack import stage
+    from corpus.pipeline.workspace.layout import Workspace
 
     place = Workspace(Path(workspace))
     shutil.rmtree(place.packed(dataset), ignore_errors=True)
@@ -132,9 +132,9 @@ def bytes_per_token(clock: Clock, *, tokenizer: str, documents: str) -> dict[str
 def train(clock: Clock, *, workspace: str, model: str, steps: int, warmup: int) -> dict[str, Any]:
     """The training stage; the steps after `warmup` of them count."""
     from corpus.pipeline.progress import Progress
-    from corpus.pipeline.workspace import Workspace
-    from corpus.train import train as stage
+    from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
+    from corpus.train.run import stage
 
     class Steps(Progress):
         """Notes when the training began and when each step was done."""
@@ -166,12 +166,12 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
     import torch
     from torch.utils.data import DataLoader
 
-    from corpus.pipeline.workspace import Workspace
-    from corpus.train import plan as plans
-    from corpus.train.collate import Collator
+    from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
-    from corpus.train.order import Order, Part
-    from corpus.train.steps import Steps
+    from corpus.train.data.collate import Collator
+    from corpus.train.data.sampler import Order, Part
+    from corpus.train.data.schedule import Steps
+    from corpus.train.run import plan as plans
 
     plan = plans.make(TrainConfig(model=model), Workspace(Path(workspace)))
     size = plan.steps.batch_size
@@ -191,9 +191,9 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
 
 def random_model(clock: Clock, *, workspace: str, model: str, folder: str) -> None:
     """A model of random weights with the workspace's tokenizer beside it."""
-    from corpus.pipeline import tokenizer as tokenizers
-    from corpus.pipeline.workspace import Workspace
-    from corpus.train import model as models
+    from corpus.pipeline.tokenizer import stage as tokenizers
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.train.model import build as models
     from corpus.train.presets import PRESETS
 
     place = Workspace(Path(workspace))
@@ -216,9 +216,9 @@ def sample(clock: Clock, *, model: str, prompt: str, tokens: int, top_k: int, se
     """Write one sample token by token; how long the tenth and the last token took, each as a median of five."""
     import statistics
 
-    from corpus.generate.batch import Batch
     from corpus.generate.config import SampleConfig
-    from corpus.generate.loading import load
+    from corpus.generate.engine.batch import Batch
+    from corpus.generate.engine.model import load
 
     opened = load(Path(model), device="cpu", precision="fp32")
     ids = [opened.encode(prompt)]
@@ -247,7 +247,7 @@ def help_imports(clock: Clock) -> dict[str, list[str]]:
     """Which of the heavy libraries `corpus --help` loads."""
     from click.testing import CliRunner
 
-    from corpus.pipeline.cli import cli
+    from corpus.pipeline.cli.main import cli
 
     CliRunner().invoke(cli, ["--help"])
     return {"heavy": sorted({"torch", "transformers", "datasets", "pyarrow"} & set(sys.modules))}

@@ -18,13 +18,17 @@ from pathlib import Path
 
 import click
 
-from corpus.pipeline import decontaminate, dedup, documents, download, ingest, read
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.filter import QUALITY
+from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents import transform
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.manifest import CORPORA, Manifest
-from corpus.pipeline.workspace import Workspace
-
-from .inputs import MIRROR
+from corpus.pipeline.read import records
+from corpus.pipeline.workspace.layout import Workspace
+from tests.benchmarks.inputs import MIRROR
 
 VARIANTS = ("cleaning only", "and masks", "and filter rules")
 
@@ -53,7 +57,7 @@ def main(work: Path, against: tuple[Path, ...], runs: int) -> None:
 
 def _dataset(workspace: Workspace, name: str, runs: int) -> float:
     raw, manifest = workspace.raw(name), manifests.load(name)
-    files = read.list_files(raw, manifest)
+    files = records.list_files(raw, manifest)
     size = sum(file.bytes or 0 for file in files) / 1e6
     bare = replace(manifest.quality, off=QUALITY, mask=(), adverts=False)
     masked = replace(bare, mask=manifest.quality.mask)
@@ -67,9 +71,9 @@ def _dataset(workspace: Workspace, name: str, runs: int) -> float:
     return size
 
 
-def _make(workspace: Workspace, raw: Path, files: list[read.File], manifest: Manifest) -> None:
-    for piece in read.cut(raw, files, ingest.PIECE_BYTES):
-        documents.make_part(
+def _make(workspace: Workspace, raw: Path, files: list[records.File], manifest: Manifest) -> None:
+    for piece in records.cut(raw, files, ingest.PIECE_BYTES):
+        transform.make_part(
             piece,
             raw=raw,
             folder=workspace.root / "parts",

@@ -18,12 +18,14 @@ from typing import Any
 import click
 from tokenizers import Regex, pre_tokenizers
 
-from corpus.pipeline import bpe, download, ingest, tokenizer
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.manifest import CORPORA
-from corpus.pipeline.workspace import Workspace
-
-from . import small
-from .inputs import MIRROR
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer import trainer
+from corpus.pipeline.workspace.layout import Workspace
+from tests.benchmarks import small
+from tests.benchmarks.inputs import MIRROR
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -97,12 +99,12 @@ def _tokenizer(workspace: Workspace, vocab_size: int) -> Any:
 
 def _with_split(name: str, work: Callable[[], Any]) -> Any:
     """Do some work while the tokenizer stage splits in another way, by the reference trainer in this process."""
-    split, aside = bpe._split, tokenizer._ASIDE_CHARACTERS
-    bpe._split, tokenizer._ASIDE_CHARACTERS = (lambda: splitter(name)), 1 << 60
+    split, aside = trainer._split, tokenizer._ASIDE_CHARACTERS
+    trainer._split, tokenizer._ASIDE_CHARACTERS = (lambda: splitter(name)), 1 << 60
     try:
         return work()
     finally:
-        bpe._split, tokenizer._ASIDE_CHARACTERS = split, aside
+        trainer._split, tokenizer._ASIDE_CHARACTERS = split, aside
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .job import Clock
-from .ours import _step_tokens
+from tests.benchmarks.job import Clock
+from tests.benchmarks.ours import _step_tokens
 
 SEPARATOR = "<|endoftext|>"
 _FIELDS = {
@@ -137,12 +137,12 @@ def raw_kernel(clock: Clock, *, documents: str, tokenizer: str) -> dict[str, int
     """Our own encoder alone, on texts in memory as Arrow has them."""
     import pyarrow as pa
 
-    from corpus.pipeline import encoder
+    from corpus.pipeline.tokenizer import encoders
 
     tokens = 0
     batches = [pa.array(batch, pa.string()) for batch in _batches(documents)]
     with clock:
-        encode = encoder.make(encoder.KERNEL, Path(tokenizer)).encode
+        encode = encoders.make(encoders.KERNEL, Path(tokenizer)).encode
     for batch in batches:
         with clock:
             flat, _ = encode(batch)
@@ -245,14 +245,14 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
     """A PyTorch loop on batches in memory: the same model, batches, optimiser, clipping and type of numbers as ours."""
     import torch
 
-    from corpus.pipeline.workspace import Workspace
-    from corpus.train import model as models
-    from corpus.train import plan as plans
-    from corpus.train.collate import Collator
+    from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
-    from corpus.train.mixture import parts
-    from corpus.train.order import Order
-    from corpus.train.steps import rate
+    from corpus.train.data.collate import Collator
+    from corpus.train.data.mixture import parts
+    from corpus.train.data.sampler import Order
+    from corpus.train.data.schedule import rate
+    from corpus.train.model import build as models
+    from corpus.train.run import plan as plans
 
     config = TrainConfig(model=model, max_steps=steps)
     plan = plans.make(config, Workspace(Path(workspace)))

@@ -20,8 +20,7 @@ from typing import Any
 import psutil
 
 from corpus.pipeline import kernels
-
-from .lines import Line
+from tests.benchmarks.lines import Line
 
 Figures = dict[str, Any]
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"

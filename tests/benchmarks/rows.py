@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.manifest import CORPORA
-
-from . import inputs, measure
-from .bench import ONE, Bench, Start, tell
-from .inputs import MEGABYTE
-from .lines import Line, Side, Target, alone, compare, side
-from .measure import Run
-from .ours import EVERYTHING
+from tests.benchmarks import inputs, measure
+from tests.benchmarks.bench import ONE, Bench, Start, tell
+from tests.benchmarks.inputs import MEGABYTE
+from tests.benchmarks.lines import Line, Side, Target, alone, compare, side
+from tests.benchmarks.measure import Run
+from tests.benchmarks.ours import EVERYTHING
 
 NEWS = "news2016zh"
 INGESTED = (NEWS, "baike2018qa", "webtext2019zh", "wiki2019zh")

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from corpus.pipeline import pack
 from corpus.pipeline.manifest import CORPORA
-from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.workspace.layout import Workspace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +34,7 @@ def options(command: F) -> F:
 def bits_per_character(workspace: Workspace, seed: int, settings: dict[str, Any]) -> dict[str, float]:
     """Pack the five corpora, train the model, and measure it on each; `settings` are the values of `options`."""
     from corpus.train.config import TrainConfig
-    from corpus.train.train import run
+    from corpus.train.run.stage import run
 
     for dataset in CORPORA:
         pack.run(pack.PackConfig(dataset=dataset, seq_length=settings["seq_length"]), workspace)

@@ -1,0 +1,177 @@
+"""The model's view of a batch: keys and values of the newest tokens of every row, at most `context` of them.
+
+In: the tokens of every row. Out: the scores of the next. Invariant: rows end in the same column and are padded on the
+left; padding is masked and positions count from a row's own first token, so its scores are those it would get alone.
+Cost: one token a row and step, the last as cheap as the tenth. A row that fills the context keeps its newest half, and
+that is read again in one go: `context / 2` tokens read for every `context / 2` written.
+"""
+
+# Shape suffixes: b rows of the batch, n new tokens, t tokens of history, w columns of the cache, v vocabulary; _b1 is a
+# column. States of the cache are [b, heads, w, width of a head].
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from corpus.generate.engine.model import Model
+
+_SPARE_COLUMNS = 64
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
+    """Keys and values of one layer, written into room set aside.
+
+    The layer of `transformers` copies everything it holds for each new token; this one only when its room is used up.
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_room: Tensor
+    value_room: Tensor
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append the states of new tokens and return all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._adopt(key_states[..., :0, :], value_states[..., :0, :])
+        old = self.keys.shape[-2]
+        new = old + key_states.shape[-2]
+        if new > self.key_room.shape[-2]:
+            self.key_room = _enlarged(self.keys, new + max(new // 2, _SPARE_COLUMNS))
+            self.value_room = _enlarged(self.values, new + max(new // 2, _SPARE_COLUMNS))
+        self.key_room[..., old:new, :] = key_states
+        self.value_room[..., old:new, :] = value_states
+        self.keys, self.values = self.key_room[..., :new, :], self.value_room[..., :new, :]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with these rows; a row may be named more than once."""
+        self._adopt(self.keys[indices], self.values[indices])
+
+    def forget(self, columns: int) -> None:
+        """Drop the oldest columns of all rows."""
+        self._adopt(self.keys[..., columns:, :], self.values[..., columns:, :])
+
+    def replace(self, rows: Sequence[int], fresh: RoomyLayer) -> None:
+        """Let these rows end with what `fresh` holds for them; what they held before that is padding now."""
+        if len(rows) == len(self.keys):
+            self._adopt(fresh.keys, fresh.values)
+            return
+        columns = fresh.keys.shape[-2]
+        self.keys[list(rows), :, -columns:] = fresh.keys
+        self.values[list(rows), :, -columns:] = fresh.values
+
+    def _adopt(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = self.key_room = keys
+        self.values = self.value_room = values
+
+
+def _enlarged(states: Tensor, columns: int) -> Tensor:
+    room = states.new_empty(*states.shape[:-2], columns, states.shape[-1])
+    room[..., : states.shape[-2], :] = states
+    return room
+
+
+class Window:
+    """Rows that grow by one token a step."""
+
+    logits_bv: Tensor
+    """Scores of the next token, float32."""
+    history_bt: Tensor
+    """The newest tokens, `context` at most; a row that has fewer repeats its first token on the left."""
+
+    @torch.inference_mode()
+    def __init__(self, model: Model, prompts: Sequence[Sequence[int]], source: Sequence[int]) -> None:
+        """Read the newest `context` tokens of each prompt, none of them empty; row b continues prompt `source[b]`."""
+        self._network = model.network
+        self._device = model.network.device
+        self._context = model.context
+        self._cache = _empty_cache()
+        self._width = 0
+        cut = [list(prompt[-self._context :]) for prompt in prompts]
+        width = max(map(len, cut))
+        self._set_pads([width - len(ids) for ids in cut])
+        # Padding repeats the row's own first token: it is masked, and the repetition penalty sees nothing new in it.
+        padded = [ids[:1] * (width - len(ids)) + ids for ids in cut]
+        self.history_bt = torch.tensor(padded, device=self._device)
+        self.logits_bv = self._append(self.history_bt)
+        if list(source) != list(range(len(prompts))):
+            self.keep(source)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the keys and values that are in use; room set aside for more is not counted."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
+
+    @torch.inference_mode()
+    def step(self, tokens_b: Tensor) -> None:
+        """Append one token to every row and compute the scores of the next."""
+        if self._width == self._context:
+            self._slide()
+        ids_b1 = tokens_b[:, None]
+        self.logits_bv = self._append(ids_b1)
+        self.history_bt = torch.cat([self.history_bt, ids_b1], dim=1)[:, -self._context :]
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows; a row may be named more than once."""
+        indices = torch.tensor(rows, device=self._device)
+        self._cache.batch_select_indices(indices)
+        self.history_bt = self.history_bt[indices]
+        self.logits_bv = self.logits_bv[indices]
+        pads = [self._pads[row] for row in rows]
+        self._forget(min(pads))
+        self._set_pads([pad - min(pads) for pad in pads])
+
+    def _slide(self) -> None:
+        """Give every row that fills the context room again: its newest half is read as if it began there."""
+        kept = self._context // 2
+        full = [row for row, pad in enumerate(self._pads) if pad == 0]
+        fresh = _empty_cache()
+        positions_1n = torch.arange(kept, device=self._device)[None]
+        self._forward(self.history_bt[full, -kept:], fresh, positions_1n, None)
+        lengths = [self._context - pad if pad else kept for pad in self._pads]
+        self._forget(self._context - max(lengths))
+        for layer, replacement in zip(self._cache.layers, fresh.layers, strict=True):
+            layer.replace(full, replacement)
+        self._set_pads([self._width - length for length in lengths])
+
+    def _forget(self, columns: int) -> None:
+        if columns:
+            for layer in self._cache.layers:
+                layer.forget(columns)
+            self._width -= columns
+
+    def _set_pads(self, pads: list[int]) -> None:
+        """How many columns of each row are padding; kept on the host too, so that asking never waits for the device."""
+        self._pads = pads
+        self._pads_b1 = torch.tensor(pads, device=self._device)[:, None]
+
+    def _append(self, ids_bn: Tensor) -> Tensor:
+        """Read new tokens of every row; the scores [b, v] after the last."""
+        columns_1w = torch.arange(self._width + ids_bn.shape[1], device=self._device)[None]
+        positions_bn = (columns_1w[:, self._width :] - self._pads_b1).clamp_(min=0)
+        mask_bw = columns_1w >= self._pads_b1 if any(self._pads) else None
+        self._width += ids_bn.shape[1]
+        return self._forward(ids_bn, self._cache, positions_bn, mask_bw)
+
+    def _forward(self, ids_bn: Tensor, cache: Any, positions_bn: Tensor, mask_bw: Tensor | None) -> Tensor:
+        output = self._network(
+            ids_bn,
+            past_key_values=cache,
+            position_ids=positions_bn,
+            attention_mask=mask_bw,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_bv: Tensor = output.logits[:, -1].float()
+        return logits_bv
+
+
+def _empty_cache() -> Any:
+    return Cache(layer_class_to_replicate=RoomyLayer)

@@ -1,0 +1,76 @@
+"""What the model reads before it writes: worked examples, then the prompt as the beginning of a document.
+
+In: examples and a prompt. Out: tokens. Invariants: an example is a document with the separator after it, as in the rows
+that the model was trained on; the prompt is the beginning of the next document, so the model ends its answer with the
+separator; special strings in any of them are text.
+Cost: examples are encoded once; the model reads them with every prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from corpus.generate.config import Piece
+from corpus.generate.engine.model import Model
+from corpus.pipeline.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """How a prompt is put to the model; as it is, unless told otherwise."""
+
+    begin: Callable[[str], str] | None = None
+    """From a question to the beginning of its document; what the model writes is then the answer."""
+    shots: tuple[str, ...] = ()
+    """Whole documents that come first, each with the separator after it."""
+
+    def encoder(self, model: Model) -> Callable[[str], list[int]]:
+        """A function from a prompt to the tokens that the model reads.
+
+        Raises:
+            ModelError: the examples alone fill the model's context.
+
+        """
+        before = [token for shot in self.shots for token in (*model.encode(shot), model.separator)]
+        if len(before) >= model.context:
+            raise ModelError(
+                f"the {len(self.shots)} examples have {len(before):,} tokens, all that the model can read is "
+                f"{model.context:,}",
+                hint="Give fewer or shorter ones with --shots.",
+            )
+        begin = self._begin
+        return lambda prompt: before + model.encode(begin(prompt))
+
+    def _begin(self, prompt: str) -> str:
+        """The document's text up to the answer.
+
+        A blank before the answer is left to the model: in its training texts that blank is the first character of the
+        answer's first token, never a token of its own.
+        """
+        return prompt if self.begin is None else self.begin(prompt).rstrip(" ")
+
+    def answers(self, pieces: Iterable[Piece]) -> Iterable[Piece]:
+        """The pieces; where the samples are answers, without the blanks they begin with."""
+        return pieces if self.begin is None else without_blanks(pieces)
+
+
+PLAIN = Form()
+"""The prompt as it is, and nothing before it."""
+
+
+def answered(shots: Sequence[tuple[str, str]], begin: Callable[[str], str]) -> Form:
+    """The form of questions with answers: `begin` turns a question into what stands before its answer."""
+    return Form(begin=begin, shots=tuple(begin(question) + answer for question, answer in shots))
+
+
+def without_blanks(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces without the blanks and line breaks at the beginning of each sample."""
+    begun: set[tuple[int, int]] = set()
+    for piece in pieces:
+        key = (piece.prompt, piece.sample)
+        text = piece.text if key in begun else piece.text.lstrip()
+        if text:
+            begun.add(key)
+        if text or piece.finish:
+            yield replace(piece, text=text)

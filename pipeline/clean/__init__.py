@@ -1,0 +1,1 @@
+"""From text to clean text: rules, boilerplate, personal data, quality. Pure."""

@@ -1,0 +1,114 @@
+"""What the commands share: options, the workspace, and a stage's configuration from flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.terminal import console
+
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def workspace_option(default: str = "workspace") -> Callable[[F], F]:
+    """`--workspace`, which every command takes."""
+    return click.option(
+        "--workspace",
+        "workspace_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="CORPUS_WORKSPACE" if default == "workspace" else None,
+        default=default,
+        show_default=True,
+        metavar="DIR",
+        help="The folder that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
+    )
+
+
+def dataset_option(left_out: str) -> Callable[[F], F]:
+    """`--dataset`, repeatable."""
+    return click.option(
+        "--dataset",
+        "datasets",
+        multiple=True,
+        type=click.Choice(DATASETS),
+        metavar="NAME",
+        help=f"Dataset, may be repeated; left out: {left_out}.",
+    )
+
+
+workers_option = click.option(
+    "--workers", type=int, default=0, show_default="one for each core", help="Worker processes; the result is the same."
+)
+source_option = click.option(
+    "--source",
+    metavar="DIR|URL",
+    help="Where the archives lie: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
+)
+min_length_option = click.option(
+    "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
+)
+no_rule_option = click.option(
+    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
+)
+mask_option = click.option(
+    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
+)
+against_option = click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def workspace_of(folder: Path) -> Workspace:
+    """The workspace that `--workspace` names."""
+    from corpus.pipeline.workspace.layout import Workspace
+
+    return Workspace(folder.expanduser())
+
+
+def tell_behind(workspace: Workspace) -> None:
+    """Say which rows still hold documents that the removal list names, or lack some that it no longer names."""
+    from corpus.pipeline.pack import stage as pack
+    from corpus.pipeline.storage import removals
+
+    if (workspace.root / removals.LIST).exists():
+        for command in pack.behind(workspace):
+            console.Console().say(f"rows do not follow {removals.LIST} yet: run `{command}`")
+
+
+def config_of(kind: Callable[..., T], **values: Any) -> T:
+    """A stage's configuration; what its check refuses is wrong usage."""
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def model_folder(workspace: Workspace, model: str | None) -> Path:
+    """The folder that `--model` names: a run of the workspace, any folder, or the newest finished run."""
+    from corpus.pipeline.errors import ModelError
+    from corpus.pipeline.workspace.layout import LEDGER
+
+    if model is not None:
+        named = workspace.models / model
+        return named if named.is_dir() else Path(model).expanduser()
+    finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
+    if not finished:
+        raise ModelError(
+            f"{workspace.models} holds no finished model",
+            hint="Run `corpus train` first, or name one with --model DIR.",
+        )
+    return finished[-1].parent

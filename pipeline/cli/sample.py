@@ -1,0 +1,359 @@
+"""`corpus sample`: prompts, files of prompts, a talk, or timings.
+
+In: options. Out: text as it is written, JSON Lines, or a table. Nothing heavy is imported at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from corpus.pipeline.cli import completion
+from corpus.pipeline.cli.options import config_of, model_folder, workspace_of, workspace_option
+from corpus.pipeline.terminal import console
+
+if TYPE_CHECKING:
+    from corpus.generate.prompt_file import PromptFile
+
+_EXIT, _RESET = "/exit", "/reset"
+
+
+@click.command()
+@click.option(
+    "--model", metavar="DIR", shell_complete=completion.models,
+    help="A run's name, or a model's folder.  [default: the newest run]",
+)  # fmt: skip
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Text to continue, may be repeated; left out: a new document.",
+)
+@click.option(
+    "--prompts", "prompts_file", metavar="FILE",
+    help="Prompts in a file, or - for a pipe: one a line, or JSON Lines with strings or objects with a prompt.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="PATH",
+    help="File of the results of --prompts, or folder of --timings.  [default: printed; timings-MODEL/]",
+)  # fmt: skip
+@click.option("--chat", is_flag=True, help="Talk with a model that was tuned on questions and answers.")
+@click.option(
+    "--shots", type=click.Path(path_type=Path), metavar="FILE",
+    help="Questions with answers to put first: JSON Lines with prompt and answer, or blocks of text.",
+)  # fmt: skip
+@click.option("--translate", is_flag=True, help="Prompts are English; the model writes the Chinese.")
+@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and draw it.")
+@click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
+@click.option(
+    "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
+)
+@click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
+@click.option("--top-p", type=float, default=1.0, show_default=True, help="... that together reach this probability.")
+@click.option(
+    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, repeating gets less likely."
+)
+@click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
+@click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples written at the same time.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@workspace_option()
+def sample(
+    model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, prompts_file: str | None,
+    output: Path | None, chat: bool, shots: Path | None, translate: bool, timings: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Continue prompts, token by token, until the model ends the document.
+
+    --model names a run, RUN/best, RUN/checkpoint-N, or any folder with a model. --prompts continues whole files:
+    one JSON line for each result, in the order of the prompts. With --output an interrupted command goes on where
+    it was. With --shots or --translate, prompts are put as the documents of training were, and the answer ends
+    where the model ends the document. docs/sampling.md tells more.
+
+    \b
+    Examples:
+      corpus sample --prompt 我感冒了怎么办？
+      corpus sample --prompt 秋天的山里 --num-samples 3 --temperature 0.8 --seed 7
+      corpus sample --prompts questions.txt --output answers.jsonl --batch-size 32
+      cat questions.jsonl | corpus sample --prompts - --model my-run/best > answers.jsonl
+      corpus sample --prompt 蜡烛为什么会越烧越短？ --shots examples.jsonl
+      corpus sample --prompt "The library opens at nine." --translate --temperature 0
+      corpus sample --chat --model my-tuned-run
+      corpus sample --timings --model my-run
+    """
+    from corpus.generate.config import SampleConfig, TimingsConfig
+    from corpus.generate.prompt_file import shots as read_shots
+
+    prompts = settings["prompts"]
+    _check_usage(
+        {"--prompt": prompts, "--prompts": prompts_file, "--chat": chat, "--timings": timings},
+        {"--output": output, "--shots": shots, "--translate": translate},
+    )
+    if (shots or translate) and not all(map(str.strip, prompts)):
+        raise click.UsageError(f"--prompt must not be empty with {'--shots' if shots else '--translate'}")
+    if chat and settings["num_samples"] > 1:
+        raise click.UsageError("--num-samples must be 1 with --chat")
+    workspace = workspace_of(workspace_dir)
+    timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
+    settings["prompts"] = prompts or ("",)
+    config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
+    folder = model_folder(workspace, model)
+    pairs = read_shots(shots) if shots else []
+    file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
+    console.Console().say(f"loading {folder} ...")
+    from corpus.generate import stage
+
+    opened = stage.load(folder, device=device, precision=precision)
+    if timings:
+        _time(timed, opened, output or Path(f"timings-{_name_of(folder)}"))
+    elif chat:
+        _tell_untuned(folder)
+        _talk(opened, config)
+    elif file is not None:
+        _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
+    else:
+        print_samples(stage, opened, config, _form(pairs, translate=translate))
+
+
+def print_samples(stage: Any, model: Any, config: Any, form: Any = None) -> None:
+    """Samples one after another as they are written: the prompt, its continuation, and how it ended."""
+    many = len(config.prompts) * config.num_samples > 1
+    opened: set[tuple[int, int]] = set()
+    progress = console.Console()
+    pieces = stage.stream(model, config, progress=progress, **({} if form is None else {"form": form}))
+    for piece in stage.in_order(pieces, config):
+        if (piece.prompt, piece.sample) not in opened:
+            opened.add((piece.prompt, piece.sample))
+            if many:
+                console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
+            answers = form is not None and form.begin
+            console.write(config.prompts[piece.prompt], end="\n" if answers else "")
+        console.write(console.harmless(piece.text), end="")
+        if piece.finish:
+            console.write()
+            progress.say(
+                f"({piece.finish.tokens} tokens, {piece.finish.tokens_per_second:.0f} a second, "
+                f"ended by {piece.finish.reason}, seed {config.seed})"
+            )
+
+
+def _check_usage(modes: dict[str, Any], extras: dict[str, Any]) -> None:
+    """What `corpus sample` is asked for is one thing, and the rest belongs to it."""
+    chosen = [flag for flag, given in modes.items() if given not in {None, False, ()}]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} exclude each other")
+    for flag, given in extras.items():
+        wanted = ("--prompts", "--timings") if flag == "--output" else ("--prompt", "--prompts")
+        if given and not set(chosen) & set(wanted):
+            raise click.UsageError(f"{flag} needs {' or '.join(wanted)}")
+
+
+def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
+    """The prompts of a file, all read once to see whether they are prompts; or of a pipe."""
+    from corpus.generate.prompt_file import PromptFile
+
+    if name == "-":
+        return PromptFile(sys.stdin.buffer, blank=blank)
+    prompts = PromptFile(Path(name).expanduser(), blank=blank)
+    if output is not None and output.exists() and prompts.is_file and output.samefile(Path(name).expanduser()):
+        raise click.UsageError("--output is the file of --prompts: it would be overwritten")
+    prompts.check()
+    return prompts
+
+
+def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
+    """How prompts are put to the model: as they are, as questions after examples, or as translations."""
+    from corpus.generate.few_shot import PLAIN, answered
+    from corpus.pipeline.read.parse import question_prompt, translation_prompt
+
+    if translate:
+        return answered([(english, " ".join(chinese.split())) for english, chinese in shots], translation_prompt)
+    return answered(shots, question_prompt) if shots else PLAIN
+
+
+def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, form: Any, *, new_seed: bool) -> None:
+    """Continue the prompts of a file into another, or into standard output as they come."""
+    from corpus.generate import bulk
+
+    progress = console.Console()
+    if output is not None:
+        done = bulk.run(config, model, prompts, output, form=form, new_seed=new_seed, progress=progress)
+        kept = f", {done.kept:,} of them from before" if done.kept else ""
+        speed = f"{done.tokens:,} tokens in {done.seconds:.1f} s, {done.tokens / max(done.seconds, 1e-3):,.0f} a second"
+        console.write(f"{done.results:,} results{kept}; {speed}")
+        console.write(f"results: {output}")
+        return
+    if not sys.stdout.isatty():  # a bar between the results would tear them
+        progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
+    try:
+        for result in bulk.results(model, config, prompts, form=form, progress=progress):
+            console.write(console.harmless(result.to_line()), end="")
+    finally:
+        progress.end()
+
+
+def _tell_untuned(folder: Path) -> None:
+    """Say so where the run's ledger knows that a model was not tuned on questions and answers."""
+    from corpus.pipeline.workspace.layout import read_ledger
+
+    ledger = read_ledger(folder) or read_ledger(folder.parent)
+    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") != "sft":
+        console.Console().say(
+            "this model was trained on text alone: it continues, it does not answer; "
+            "`corpus train --objective sft --init DIR` tunes one"
+        )
+
+
+class _Interrupts:
+    """Ctrl-C at a terminal, heard only while there is something to stop: an answer, or a line being typed."""
+
+    def __init__(self) -> None:
+        self.are_heard = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        """What the system calls."""
+        if self.are_heard:
+            self.are_heard = False  # pressed once more, it must not disturb the tidying up
+            raise KeyboardInterrupt
+
+
+def _talk(model: Any, config: Any) -> None:
+    """Questions and answers until the questions end."""
+    from corpus.generate.chat import Chat
+
+    progress = console.Console()
+    chat = Chat(model, config, progress=progress)
+    progress.say(f"seed {config.seed}; {_RESET} forgets what was said, {_EXIT} or Ctrl-D ends, Ctrl-C stops an answer")
+    interrupts = _Interrupts()
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    handlers: dict[int, Any] = {signal.SIGTERM: _leave} | ({signal.SIGINT: interrupts} if is_terminal else {})
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        for question in _typed(progress, interrupts) if is_terminal else _piped():
+            if question == _EXIT:
+                break
+            if question == _RESET:
+                chat.reset()
+                progress.say("(forgotten)")
+            elif question:
+                _heard_out(chat, question, progress, interrupts if is_terminal else None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heard_out(chat: Any, question: str, progress: console.Console, interrupts: _Interrupts | None) -> None:
+    """An answer; where it can be stopped, as much of it as is wanted."""
+    if interrupts is None:
+        _answer(chat, question, progress)
+        return
+    try:
+        interrupts.are_heard = True
+        _answer(chat, question, progress)
+        interrupts.are_heard = False
+    except KeyboardInterrupt:
+        progress.say(" (stopped)")
+
+
+def _answer(chat: Any, question: str, progress: console.Console) -> None:
+    """One answer as it comes; stopped, it stays in the conversation as far as it came."""
+    with contextlib.closing(chat.ask(question)) as pieces:
+        for piece in pieces:
+            console.write(console.harmless(piece.text), end="")
+            if piece.finish and piece.finish.reason == "length":
+                progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
+    console.write()
+
+
+def _typed(progress: console.Console, interrupts: _Interrupts) -> Iterator[str]:
+    """What is typed at a terminal, a line at a time."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # `input` then knows the arrow keys
+    while True:
+        try:
+            interrupts.are_heard = True
+            line = input("> ")
+            interrupts.are_heard = False
+            line.encode()
+        except EOFError:
+            console.write()
+            return
+        except KeyboardInterrupt:
+            console.write()
+            continue
+        except UnicodeError:
+            progress.say("that was not UTF-8")
+            continue
+        yield line.strip()
+
+
+def _piped() -> Iterator[str]:
+    """What a pipe or a file asks, one question a line, each shown before its answer."""
+    from corpus.generate.prompt_file import questions
+
+    for question in questions(sys.stdin.buffer):
+        if question not in {_EXIT, _RESET}:
+            console.write(f"> {console.harmless(question)}")
+        yield question
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM, which elsewhere is heard as Ctrl-C, ends a conversation."""
+    raise click.Abort
+
+
+def _time(config: Any, model: Any, folder: Path) -> None:
+    """Measure, print and draw what a token costs."""
+    from corpus.generate import benchmark as stage
+    from corpus.generate.benchmark_picture import picture
+    from corpus.pipeline.workspace.layout import write_atomic
+
+    measured = stage.measure(config, model, progress=console.Console())
+    rows = [
+        (
+            point.position,
+            f"{point.cached_s * 1e3:.1f} ms",
+            f"{point.recomputed_s * 1e3:.1f} ms",
+            f"{point.recomputed_s / point.cached_s:.1f} x",
+            console.size(point.kept_bytes),
+            *(
+                "?" if peak is None else console.size(peak)
+                for peak in (point.cached_peak_bytes, point.recomputed_peak_bytes)
+            ),
+        )
+        for point in measured.points
+    ]
+    headings = (
+        "position",
+        "with\ncache",
+        "without",
+        "without/\nwith",
+        "keys and\nvalues",
+        "peak\nwith",
+        "peak\nwithout",
+    )
+    console.table(headings, rows, left=0)
+    console.table(
+        ("batch", "tokens/s"),
+        [(row.batch_size, f"{row.tokens_per_second:,.0f}") for row in measured.throughput],
+        left=0,
+    )
+    write_atomic(folder / "timings.json", (json.dumps(measured.to_dict(), indent=2) + "\n").encode())
+    write_atomic(folder / "timings.png", picture(measured))
+    console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")
+
+
+def _name_of(folder: Path) -> str:
+    """What a model is called by its folder; one inside a run has the run's name too."""
+    whole = folder.resolve()
+    inside = whole.name == "best" or whole.name.startswith("checkpoint-")
+    return f"{whole.parent.name}-{whole.name}" if inside else whole.name

@@ -1,0 +1,246 @@
+"""What a command says when it is done: a short table and the path of each ledger, or the same as JSON. Called by
+`cli.py` only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corpus.pipeline.terminal import console
+
+if TYPE_CHECKING:
+    from corpus.pipeline.inspect.status import Row
+    from corpus.pipeline.manifest import Manifest
+    from corpus.pipeline.storage.selection import Selection
+    from corpus.pipeline.workspace.layout import Report
+
+
+def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *, as_json: bool) -> None:
+    """What there is, and which areas of the workspace hold it."""
+    if as_json:
+        fields = ("name", "title", "summary", "homepage", "licence", "records", "raw_bytes", "archive_bytes")
+        console.data(
+            [{name: getattr(each, name) for name in fields} | {"finished": here[each.name]} for each in manifests]
+        )
+        return
+    rows = [
+        (each.name, each.title.removesuffix(each.name).strip(), each.records, console.size(each.raw_bytes),
+         _furthest(here[each.name]))
+        for each in manifests
+    ]  # fmt: skip
+    console.table(("dataset", "what", "records", "size", "here"), rows, left=2)
+    for each in manifests:
+        console.line(f"{each.name}: {each.summary}")
+        console.line(f"  licence: {each.licence}")
+
+
+def _furthest(areas: Sequence[str]) -> str:
+    """How far a dataset has come: its rows of either form, else the last area before them."""
+    return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
+
+
+def status(rows: Sequence[Row]) -> None:
+    """Every stage, and why it is not finished."""
+    shown = [
+        (
+            f"{row.area}/{row.name}".rstrip("/"),
+            row.state,
+            row.files or "-",
+            console.size(row.bytes) if row.bytes else "-",
+        )
+        for row in rows
+    ]
+    console.table(("what", "state", "files", "size"), shown, left=2, spare=("files",))
+    for row in rows:
+        if row.why:
+            console.line(f"{row.area}/{row.name}: {row.state}: {row.why}")
+
+
+def as_json(reports: Sequence[Report], left_out: Sequence[Selection] = ()) -> None:
+    """Every stage as an object: what its ledger counts, and where that lies. docs/terminal.md states the fields."""
+    stages: list[dict[str, Any]] = [
+        {
+            "stage": report.ledger.stage,
+            "dataset": report.ledger.dataset,
+            "skipped": report.skipped,
+            "seconds": report.seconds,
+            "ledger": str(_ledger(report)),
+            "fingerprint": report.ledger.fingerprint,
+            "files": len(report.ledger.outputs),
+            "bytes": report.ledger.output_bytes,
+            "counts": report.ledger.counts,
+            "reasons": report.reasons,
+            "notes": report.notes,
+        }
+        for report in reports
+    ]
+    for stage, lists in zip(stages, left_out, strict=False):
+        documents, characters = lists.documents.total(), lists.characters.total()
+        stage["left_out"] = {"documents": documents, "characters": characters, "reasons": dict(lists.reasons)}
+    console.data(stages)
+
+
+def download(reports: Sequence[Report]) -> None:
+    """Archives and their size."""
+    rows = [
+        (report.ledger.dataset, len(report.ledger.outputs), console.size(report.ledger.output_bytes), state(report))
+        for report in reports
+    ]
+    console.table(("dataset", "files", "size", "state"), rows)
+    ledgers(reports)
+
+
+def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequence[Report] = ()) -> None:
+    """Records, documents, what was dropped, left out and masked, and why."""
+    rows: list[tuple[object, ...]] = []
+    for index, report in enumerate(reports):
+        counts = report.ledger.counts
+        out = left_out[index].documents.total() if left_out else 0
+        characters = sum(counts["characters"].values())
+        characters -= left_out[index].characters.total() if left_out else 0
+        dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
+        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, short(characters)))
+    console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
+    for index, report in enumerate(reports):
+        name, counts = report.ledger.dataset, report.ledger.counts
+        console.line(f"{name}: {state(report)}; dropped: {_listed(counts['dropped'])}")
+        if left_out and left_out[index].reasons:
+            console.line(f"{name}: left out: {_listed(left_out[index].reasons)}")
+        if counts["masked"]:
+            console.line(f"{name}: masked: {_listed(counts['masked'])}")
+    ledgers([*reports, *lists])
+
+
+def short(count: int) -> str:
+    """A number as people say it.
+
+    >>> short(1_234_567), short(950)
+    ('1.2 M', '950')
+    """
+    for size, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return str(count)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def dedup(report: Report) -> None:
+    """Documents of each dataset that repeat others, and between which datasets."""
+    counts = report.ledger.counts
+    rows: list[tuple[object, ...]] = []
+    for name, seen in counts["datasets"].items():
+        documents, exact, near = (sum(seen[key].values()) for key in ("documents", "exact_duplicate", "near_duplicate"))
+        rows.append((name, documents, exact, near, documents - exact - near))
+    title = f"dedup: {counts['clusters']:,} groups, {state(report)}"
+    console.table(("dataset", "documents", "exact", "nearly alike", "left"), rows, title=title)
+    for name, kept in counts["pairs"].items():
+        others = {other: count for other, count in kept.items() if other != name}
+        if others:
+            console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
+    if counts["largest_clusters"]:
+        console.line(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
+    ledgers([report])
+
+
+def decontaminate(report: Report) -> None:
+    """Documents of each dataset that hold evaluation items, and which sets were hit."""
+    counts = report.ledger.counts
+    rows: list[tuple[object, ...]] = []
+    for name, seen in counts["datasets"].items():
+        documents, contaminated = (sum(seen[key].values()) for key in ("documents", "contaminated"))
+        rows.append((name, documents, contaminated, seen["spans"], documents - seen["whole"]))
+    title = f"decontaminate: {counts['passages']:,} passages, {state(report)}"
+    console.table(("dataset", "documents", "contaminated", "spans cut", "left"), rows, title=title)
+    sets = [
+        (name, each["items"], each["items_hit"], each["hits"], each["items_too_short"])
+        for name, each in counts["evals"].items()
+    ]
+    console.table(("evaluation set", "items", "found", "hits", "too short"), sets)
+    ledgers([report])
+
+
+def tokenizer(report: Report) -> None:
+    """How the tokenizer does on its sample."""
+    rows = [
+        (
+            name,
+            f"{row['bytes_per_token']:.2f}",
+            f"{row['characters_per_token']:.2f}",
+            f"{row['han_with_own_token']:.2%}",
+        )
+        for name, row in report.ledger.counts["datasets"].items()
+    ]
+    title = f"tokenizer: {report.ledger.counts['entries']:,} entries, {state(report)}"
+    console.table(("sample of", "bytes/token", "characters/token", "Han with own token"), rows, title=title)
+    ledgers([report])
+
+
+def train(report: Report) -> None:
+    """Loss and bits per character on each dataset's validation split, and what to type next."""
+    rows: list[tuple[object, ...]] = []
+    for name, score in report.ledger.counts["validation"].items():
+        rows.append(
+            (name, *(f"{score[key]:.3f}" for key in ("loss", "perplexity", "bits_per_character", "bits_per_byte")))
+        )
+    if rows:
+        console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
+    console.line(f"model: {report.folder} ({state(report)})")
+    ledgers([report])
+
+
+def losses(folder: Path) -> None:
+    """How the training loss fell, from `metrics.jsonl`."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    points = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    shown = points[:: max(1, len(points) // 8)]
+    if points and shown[-1] != points[-1]:
+        shown.append(points[-1])
+    console.line("loss: " + "  ".join(f"{loss:.2f} (step {step})" for step, loss in shown))
+
+
+def pack(reports: Sequence[Report]) -> None:
+    """Rows of each split and how full they are; in the chat form also the tokens of answers, which alone are learnt."""
+    for report in reports:
+        if report.ledger.dataset is None:
+            tokenizer(report)  # which was trained first
+    packed = [report for report in reports if report.ledger.dataset is not None]
+    chat = any("form" in report.ledger.config for report in packed)
+    rows: list[tuple[object, ...]] = []
+    for report in packed:
+        seq_length = report.ledger.config["seq_length"]
+        for split, count in report.ledger.counts["splits"].items():
+            used = count["tokens"] / max(1, count["rows"] * seq_length)
+            name = report.ledger.dataset if split == "train" else f"  {split}"
+            tokens = (count["tokens"], count["answer_tokens"]) if chat else (count["tokens"],)
+            rows.append((name, count["documents"], *tokens, count["rows"], f"{used:.2%}", count["cut_documents"]))
+    columns = ("tokens", "answers") if chat else ("tokens",)
+    console.table(("dataset", "documents", *columns, "rows", "used", "cut"), rows)
+    for report in packed:
+        rest = sum(count.get("without_prompt", 0) for count in report.ledger.counts["splits"].values())
+        if rest:
+            console.line(f"{report.ledger.dataset}: not used: {rest:,} documents without question and answer")
+    ledgers(packed)
+
+
+def state(report: Report) -> str:
+    """Whether anything had to be done."""
+    return "was finished" if report.skipped else f"{report.seconds:.1f} s"
+
+
+def ledgers(reports: Sequence[Report]) -> None:
+    """Notes of the stages, then where their ledgers lie."""
+    for report in reports:
+        for note in report.notes:
+            console.line(f"note: {note}")
+    for report in reports:
+        console.line(f"ledger: {_ledger(report)}")
+
+
+def _ledger(report: Report) -> Path:
+    return report.folder / "ledger.json"

@@ -1,0 +1,310 @@
+"""`corpus train` and `corpus evaluate`: flags in, a run or figures, a closing table.
+
+Nothing heavy is imported at the top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from corpus.pipeline.cli import completion, summaries
+from corpus.pipeline.cli.options import (
+    config_of,
+    dataset_option,
+    json_option,
+    model_folder,
+    tell_behind,
+    workspace_of,
+    workspace_option,
+)
+from corpus.pipeline.manifest import BUILT_IN, DATASETS
+from corpus.pipeline.terminal import console
+
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.train.evaluation.config import Evaluation
+
+
+@click.command()
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME[=WEIGHT]",
+    shell_complete=completion.datasets,
+    help="Dataset, may be repeated; weights are shares of the tokens.  [default: all that are packed, by their size]",
+)
+@click.option(
+    "--max-repeats",
+    type=float,
+    metavar="X",
+    help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["text", "sft"]),
+    default="text",
+    show_default=True,
+    help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
+)
+@click.option(
+    "--model", default="gpt2-small", show_default=True, metavar="PRESET", shell_complete=completion.presets,
+    help="Size of the model; see --list-models.",
+)  # fmt: skip
+@click.option(
+    "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
+    help="Go on from this run or model.",
+)  # fmt: skip
+@click.option(
+    "--run", default="", metavar="NAME", shell_complete=completion.runs,
+    help="Folder below models/.  [default: PRESET and a fingerprint]",
+)  # fmt: skip
+@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
+@click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
+@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
+@click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
+@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
+@click.option(
+    "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
+)
+@click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
+@click.option(
+    "--decay-to", type=float, metavar="X", help="Share of the learning rate at the end.  [default: the preset's]"
+)
+@click.option("--ramp-from", type=int, metavar="N", help="Rows of the first step; the batch grows over --ramp-tokens.")
+@click.option("--ramp-tokens", type=int, metavar="N", help="Tokens in which the batch grows to --batch-size.")
+@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's, on matrices.")
+@click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0: none.")
+@click.option("--dropout", type=float, metavar="X", help="Share of units dropped.  [default: the preset's]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order and dropout.")
+@click.option(
+    "--document-mask/--no-document-mask", default=True, show_default=True, help="Attention stays inside a document."
+)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@click.option("--log-steps", type=int, default=10, show_default=True, help="Steps between two losses in metrics.jsonl.")
+@click.option(
+    "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
+)
+@click.option(
+    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
+)
+@click.option(
+    "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
+    help="Continue this at each evaluation, into samples.jsonl; may be repeated.",
+)  # fmt: skip
+@click.option("--early-stop", type=int, metavar="N", help="End after N evaluations without a better one.")
+@click.option(
+    "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
+)
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on from the last checkpoint of the same run."
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations twice to save memory.")
+@click.option("--compile", "compile_model", is_flag=True, help="Use torch.compile.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's choice]")
+@click.option("--tensorboard", is_flag=True, help="Also write event files to models/RUN/tensorboard/.")
+@click.option("--dry-run", is_flag=True, help="Print parameters, memory, FLOPs, steps and time, and leave.")
+@click.option("--device-rate", metavar="FLOPS", help="For --dry-run: FLOP/s of all devices together, such as 150T.")
+@click.option("--list-models", is_flag=True, help="Print the presets and leave.")
+@json_option
+@workspace_option()
+def train(
+    datasets: tuple[str, ...],
+    compile_model: bool,
+    list_models: bool,
+    dry_run: bool,
+    device_rate: str | None,
+    as_json: bool,
+    workspace_dir: Path,
+    **settings: Any,
+) -> None:
+    """Train a GPT on packed rows, or tune one on questions and answers.
+
+    Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
+    its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
+    validation split are in models/RUN/metrics.jsonl, as a picture in curves.png; the model of the best
+    evaluation is in models/RUN/best/.
+
+    \b
+    Examples:
+      corpus train --list-models
+      corpus train --model tiny --max-steps 200
+      corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
+      corpus train --model gpt3-xl --dry-run --device-rate 400T
+      corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
+    """
+    if as_json and (list_models or dry_run):
+        raise click.UsageError(f"--json does not go with {'--list-models' if list_models else '--dry-run'}")
+    if list_models:
+        _list_models()
+        return
+    from corpus.train.config import TrainConfig
+
+    workspace = workspace_of(workspace_dir)
+    init = settings["init"]
+    if init is not None and (workspace.models / init).is_dir():
+        settings["init"] = workspace.models / init
+    config = config_of(TrainConfig, datasets=datasets, compile=compile_model, **settings)
+    unknown = [name for name in config.mixture if name not in DATASETS]
+    if unknown:
+        raise click.UsageError(f"--dataset {unknown[0]}: none of {', '.join(DATASETS)}")
+    rate = _rate(device_rate)
+    console.Console().say("loading torch and transformers ...")
+    if dry_run:
+        from corpus.train.run import dry_run as forecast
+
+        console.table(("what", "how much"), forecast.run(config, workspace, rate=rate))
+        return
+    from corpus.train.run import stage
+
+    tell_behind(workspace)
+    with workspace.writing("train"):
+        report = stage.run(config, workspace, progress=console.Console())
+    if as_json:
+        summaries.as_json([report])
+    else:
+        summaries.train(report)
+
+
+@click.command()
+@click.option(
+    "--model", metavar="DIR", shell_complete=completion.models,
+    help="A run's name, or a model's folder.  [default: the newest run]",
+)  # fmt: skip
+@dataset_option("all that have documents of the split")
+@click.option(
+    "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
+    help="Which documents.",
+)  # fmt: skip
+@click.option(
+    "--documents", type=int, default=0, show_default="all", metavar="N",
+    help="Most documents of a dataset, spread evenly.",
+)  # fmt: skip
+@click.option("--context", type=int, metavar="N", help="Tokens of a window.  [default: the model's most]")
+@click.option(
+    "--stride", type=int, metavar="N",
+    help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
+)  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@json_option
+@workspace_option()
+def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+    """Measure a model on documents it was not trained on.
+
+    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
+    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
+    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
+    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
+    give models of different contexts the same --context.
+
+    \b
+    Examples:
+      corpus evaluate
+      corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
+      corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
+    """
+    from corpus.train.evaluation.config import EvaluateConfig
+
+    workspace = workspace_of(workspace_dir)
+    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
+    console.Console().say(f"loading {config.model} ...")
+    from corpus.train.evaluation import stage
+
+    evaluation = stage.run(config, workspace, progress=console.Console())
+    if as_json:
+        console.data(evaluation.to_dict())
+    else:
+        _evaluated(evaluation)
+
+
+def train_demo(workspace: Workspace, max_steps: int, prompts: tuple[str, ...]) -> Path:
+    """The tiny model of `corpus demo`; returns its folder."""
+    from corpus.train.config import TrainConfig
+
+    config = config_of(
+        TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
+        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps // 4), sample_prompts=prompts,
+    )  # fmt: skip
+    console.Console().say("loading torch and transformers ...")
+    from corpus.train.run import stage
+
+    report = stage.run(config, workspace, progress=console.Console())
+    summaries.losses(report.folder)
+    summaries.train(report)
+    return report.folder
+
+
+def _rate(text: str | None) -> float | None:
+    """FLOP/s as people write them: 150T is 150e12."""
+    if text is None:
+        return None
+    units = {"G": 1e9, "T": 1e12, "P": 1e15}
+    digits, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        rate = float(digits) * unit
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.UsageError(f"--device-rate must be a number such as 150T or 3.1e14, is {text}")
+    return rate
+
+
+def _list_models() -> None:
+    from corpus.train.presets import list_models
+
+    rows = [
+        (
+            row.name,
+            row.layers,
+            row.width,
+            row.heads,
+            row.context,
+            f"{row.parameters / 1e6:,.1f} M",
+            console.size(row.memory),
+        )
+        for row in list_models()
+    ]
+    headings = ("preset", "layers", "width", "heads", "context", "parameters", "memory")
+    console.table(headings, rows, spare=("heads", "layers", "width", "context"))
+
+
+def _evaluated(evaluation: Evaluation) -> None:
+    """What a model makes of each dataset, and of all together when there are several."""
+    results = [*evaluation.results]
+    if len(results) > 1:
+        results.append(evaluation.total())
+    rows = [
+        (
+            result.dataset,
+            result.documents,
+            summaries.short(result.score.tokens),
+            f"{result.score.loss:.3f}",
+            _perplexity(result.score.perplexity),
+            f"{result.score.bits_per_character:.3f}",
+            f"{result.score.bits_per_byte:.3f}",
+        )
+        for result in results
+    ]
+    console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
+    overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
+    console.line(
+        f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
+        f"{evaluation.seconds:.1f} s)"
+    )
+    for note in evaluation.notes:
+        console.line(f"note: {note}")
+
+
+def _perplexity(value: float) -> str:
+    """A perplexity in at most eight characters: that of a model that knows nothing can be any number.
+
+    >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
+    ('23.46', '31,234', '1.5e+09')
+    """
+    return f"{value:,.2f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"

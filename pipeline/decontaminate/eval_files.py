@@ -1,0 +1,238 @@
+"""Evaluation files: from what lies on disk to the texts of numbered items.
+
+In: JSON Lines, JSON, CSV, TSV, Parquet or plain text, each also packed as `.gz`, `.xz` or `.zst`. Out: every string of
+every item with the name of its field, at whatever depth it lies.
+Invariants: a file is read whole or refused with its name, the line and what was expected, and a file that holds nothing
+to look for is refused too; an item is named by its line where lines are items, else by its number, both from 1; a
+packed file is unpacked in memory and never beyond a limit.
+Cost: the unpacked file and its items in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
+from corpus.pipeline.errors import SourceError
+
+LARGEST_BYTES = 256 << 20
+"""More than this, unpacked, is a corpus and no evaluation set."""
+PLAIN = "text"
+"""What the field is called where items are bare strings."""
+_UTF8_HINT = "Convert it, for example with `iconv -f GB18030 -t UTF-8`."
+
+Items = Iterator[tuple[int, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation file holds."""
+
+    file: str
+    items: int
+    fields: tuple[str, ...]
+    """Names of all fields that hold text, as they come."""
+    texts: Sequence[tuple[Owner, str]]
+    """The texts of the fields that were asked for."""
+
+
+def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
+    """The items of an evaluation file.
+
+    Args:
+        path: the file; its ending says what it is.
+        fields: dotted names of the fields that count, with all that lies in them, such as `question` or
+            `paragraphs.context`; all when empty.
+
+    Raises:
+        SourceError: the file is missing, damaged, not what its ending says, or holds no text to look for.
+
+    """
+    packed = next((ending for ending in _PACKED if path.name.lower().endswith(ending)), "")
+    name = path.name.lower().removesuffix(packed)
+    reader = next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)
+    if reader is None:
+        raise SourceError(
+            f"{path}: what kind of file this is cannot be told from its name",
+            hint=f"It must end with {', '.join(_READERS)}, and may be packed as {', '.join(_PACKED)}.",
+        )
+    items = 0
+    found: dict[str, None] = {}
+    texts: list[tuple[Owner, str]] = []
+    for number, item in reader(path, _bytes(path, packed)):
+        items += 1
+        for field, text in strings(item):
+            found[field] = None
+            if not fields or any(field == wanted or field.startswith(f"{wanted}.") for wanted in fields):
+                texts.append((Owner(path.name, number, field), text))
+    _check_use(path, items, tuple(found), texts)
+    return Evaluation(path.name, items, tuple(found), texts)
+
+
+def read_all(folder: Path, fields: Sequence[str] = ()) -> list[Evaluation]:
+    """The evaluation files of a folder, by name.
+
+    Raises:
+        SourceError: as `read`, or none of them has one of the fields.
+
+    """
+    found = [read(path, fields) for path in list_files(folder)]
+    names = sorted({name for evaluation in found for name in evaluation.fields})
+    for wanted in fields:
+        if not any(name == wanted or name.startswith(f"{wanted}.") for name in names):
+            raise SourceError(f"no evaluation file has the field {wanted}; they have {', '.join(names)}")
+    return found
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The evaluation files of a folder, by name."""
+    return sorted(path for path in folder.glob("[!.]*") if path.is_file())
+
+
+def _check_use(path: Path, items: int, fields: Sequence[str], texts: Sequence[tuple[Owner, str]]) -> None:
+    why = ""
+    if not items:
+        why = "it holds no items"
+    elif not fields:
+        why = "its items hold no text"
+    elif not texts:
+        why = f"none of its items has a field that was asked for; they have {', '.join(fields)}"
+    elif not any(can_be_found(text) for _, text in texts):
+        why = "all texts of its items are shorter than 8 Chinese characters or 32 letters"
+    if why:
+        raise SourceError(f"{path} holds nothing to look for: {why}")
+
+
+def strings(item: Any) -> Iterator[tuple[str, str]]:
+    """All strings in a value with the names that lead to them; lists have no name.
+
+    >>> list(strings({"问": "甲", "答": [{"文": "乙"}, {"文": "丙"}]}))
+    [('问', '甲'), ('答.文', '乙'), ('答.文', '丙')]
+    """
+    rest: list[tuple[str, Any]] = [("", item)]
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, str):
+            yield name or PLAIN, value
+        elif isinstance(value, dict):
+            rest += [(f"{name}.{key}" if name else str(key), inner) for key, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            rest += [(name, inner) for inner in reversed(value)]
+
+
+def _bytes(path: Path, packed: str) -> bytes:
+    try:
+        with path.open("rb") as file, _PACKED[packed](file) if packed else file as stream:
+            data = bytes(stream.read(LARGEST_BYTES + 1))
+    except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
+        raise SourceError(f"{path} cannot be unpacked: {error or 'it ends too early'}") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(data) > LARGEST_BYTES:
+        raise SourceError(f"{path} is larger than {LARGEST_BYTES >> 20} MiB unpacked: no evaluation set, refused")
+    return data
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceError(f"{path}, line {line}: expected UTF-8, found {error.reason}", hint=_UTF8_HINT) from error
+
+
+def _lines(path: Path, data: bytes) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(_text(path, data).split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _json(path: Path, data: bytes) -> Items:
+    """A list, an object that holds one, or one value a line."""
+    text = _text(path, data)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if text.lstrip().startswith("["):
+            raise SourceError(f"{path}, line {error.lineno}: expected a JSON list, but {error.msg}") from error
+        yield from _json_lines(path, data)
+        return
+    if isinstance(value, dict):
+        lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
+        value = lists[0] if len(lists) == 1 else [value]
+    if not isinstance(value, list):
+        raise SourceError(f"{path}: expected a list of items or an object, found {type(value).__name__}")
+    yield from enumerate(value, 1)
+
+
+def _json_lines(path: Path, data: bytes) -> Items:
+    for number, line in _lines(path, data):
+        try:
+            yield number, orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise SourceError(f"{path}, line {number}: expected a JSON value, but {error.msg}") from error
+
+
+def _table(path: Path, data: bytes, **dialect: Any) -> Items:
+    """Rows under a header."""
+    rows = csv.reader(io.StringIO(_text(path, data), newline=""), strict=True, **dialect)
+    before = csv.field_size_limit(LARGEST_BYTES)
+    try:
+        header = next(rows, [])
+        for number, row in enumerate(rows, 1):
+            if len(row) > len(header):
+                raise SourceError(
+                    f"{path}, line {rows.line_num}: expected at most {len(header)} cells as in the header, "
+                    f"found {len(row)}"
+                )
+            yield number, dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise SourceError(f"{path}, line {rows.line_num}: expected a row of cells, but {error}") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _tabs(path: Path, data: bytes) -> Items:
+    """Rows under a header, a tab between cells; a quote is a quote."""
+    return _table(path, data, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _parquet(path: Path, data: bytes) -> Items:
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+            if unpacked > LARGEST_BYTES:
+                raise SourceError(
+                    f"{path} is larger than {LARGEST_BYTES >> 20} MiB unpacked: no evaluation set, refused"
+                )
+            yield from enumerate(file.read().to_pylist(), 1)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: expected Parquet, but {error}") from error
+
+
+def _unzstd(packed: Any) -> Any:
+    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")  # it alone tells that a file was cut short
+
+
+_PACKED: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _unzstd}
+_READERS: dict[str, Callable[[Path, bytes], Items]] = {
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".json": _json,
+    ".csv": _table,
+    ".tsv": _tabs,
+    ".parquet": _parquet,
+    ".txt": _lines,
+}

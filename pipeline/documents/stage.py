@@ -1,0 +1,278 @@
+"""The stage that turns raw records into documents: read, clean, filter, write.
+
+In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and `rejected/part-
+NNNNN.parquet`, one pair a piece.
+Invariants: records = documents + dropped, by reason, in every piece and in the sum; a part depends on its piece
+alone, so workers, interruption and order
+change nothing; a part carries the fingerprint of its work, so a rerun keeps what is finished and current.
+Cost: a worker holds one mebibyte of records at a time and one row group of documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline import kernels
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.clean.pii import KINDS
+from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.documents.transform import Counts, make_part
+from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
+from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.read.records import File, Piece, cut, list_files
+from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
+from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workspace.layout import (
+    LEDGER,
+    FileDigest,
+    Ledger,
+    Report,
+    Stopwatch,
+    Workspace,
+    changes,
+    fingerprint,
+    read_ledger,
+    remove_leftovers,
+    write_ledger,
+)
+
+STAGE = "ingest"
+VERSION = 4
+PIECE_BYTES = 32 << 20
+_WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """How one dataset's records become documents."""
+
+    dataset: str
+    """Name of the dataset."""
+    min_length: int | None = None
+    """Shortest document kept, in characters; the manifest's own when None."""
+    workers: int = 0
+    """Worker processes; one for each core when 0. The result does not depend on it."""
+    off: tuple[str, ...] = ()
+    """Filter rules that are switched off, besides those of the manifest."""
+    mask: bool = True
+    """Whether personal data becomes placeholders, as the manifest says for each kind."""
+    piece_bytes: int = PIECE_BYTES
+    """Bytes of records that one documents shard is made of."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.min_length is not None and self.min_length < 0:
+            raise ValueError(f"--min-length must not be negative, is {self.min_length}")
+        for rule in self.off:
+            if rule not in QUALITY:
+                raise ValueError(f"--no-rule must be one of {', '.join(QUALITY)}, is {rule}")
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, is {self.workers}")
+        if self.piece_bytes < 1:
+            raise ValueError(f"piece_bytes must be at least 1, is {self.piece_bytes}")
+
+
+def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Make a dataset's documents; the caller holds `workspace.writing()`.
+
+    Raises:
+        WorkspaceError: the dataset has not been downloaded.
+        DamageError: a file in `raw/` is not what its ledger says.
+        ArchiveError, SourceError: what lies in `raw/` cannot be read.
+        ShapeError: nearly all records of a file are not what the manifest describes.
+        WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
+
+    """
+    watch = Stopwatch()
+    manifest = _switched(manifests.load(config.dataset), config)
+    raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
+    inputs = _inputs(workspace, raw)
+    settings = _settings(config, manifest)
+    identity = fingerprint(STAGE, VERSION, settings, inputs)
+    remove_leftovers(folder)
+    before = read_ledger(folder)
+    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
+    if before is not None and not reasons:
+        return Report(ledger=before, folder=folder, skipped=True)
+    for reason in reasons:
+        progress.say(f"{config.dataset}: documents are made again: {reason}")
+    kept = _keep_current(workspace, folder, identity, before)
+    if kept:
+        progress.say(f"{config.dataset}: {len(kept)} finished shards are kept")
+    (folder / LEDGER).unlink(missing_ok=True)
+    files = list_files(raw, manifest)
+    _say_layout(files, progress)
+    work = partial(
+        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"], identity=identity
+    )
+    counts, notes = Counts(), list[str]()
+    total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
+    progress.begin(f"{config.dataset}: documents", total, "B")
+    try:
+        numbers = 0
+        for number, made in _all(work, raw, files, config, kept, progress, total, notes):
+            made.check(f"{config.dataset}, {part_name(number)}")
+            counts.add(made)
+            numbers += 1
+    finally:
+        progress.end()
+    for stray in parts(folder)[numbers:]:
+        stray.unlink()
+    counts.check(config.dataset)
+    ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
+    write_ledger(
+        folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None), "engine": kernels.NAME}
+    )
+    return Report(
+        ledger=ledger, folder=folder, reasons=tuple(reasons), notes=(*notes, *kernels.notes()), seconds=watch.seconds
+    )
+
+
+def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
+    ledger = read_ledger(raw)
+    if ledger is None:
+        raise WorkspaceError(
+            f"{raw.name} is not downloaded",
+            hint=f"Run `corpus download --dataset {raw.name}` (or `corpus ingest`) first.",
+        )
+    for output in ledger.outputs:
+        path = raw / output.path
+        if not path.is_file() or workspace.digest(path) != output.sha256:
+            raise DamageError(
+                f"{path} is not what came with the download",
+                hint=f"Run `corpus download --dataset {raw.name}` again, with --source if it came from there.",
+            )
+    return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
+
+
+def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
+    """The manifest with what the configuration switches off."""
+    quality = manifest.quality
+    for known, named, what in ((QUALITY, quality.off, "off"), (KINDS, quality.mask, "mask")):
+        odd = [name for name in named if name not in known]
+        if odd:
+            raise ManifestError(f"{manifest.name}.toml: quality.{what}: {odd[0]!r} is not one of {', '.join(known)}")
+    off = tuple(sorted({*quality.off, *config.off}))
+    return replace(manifest, quality=replace(quality, off=off, mask=quality.mask if config.mask else ()))
+
+
+def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
+    """Everything that decides the result, as the ledger shows it."""
+    quality = asdict(manifest.quality)
+    shapes = repr((manifest.members, sorted(manifest.shapes.items())))
+    return {
+        "min_length": manifest.min_length if config.min_length is None else config.min_length,
+        "simplify": manifest.simplify,
+        "drop_empty_brackets": manifest.drop_empty_brackets,
+        "validation_share": manifest.validation_share,
+        "quality": {name: list(value) if type(value) is tuple else value for name, value in quality.items()},
+        "piece_bytes": config.piece_bytes,
+        "manifest": hashlib.sha256(shapes.encode()).hexdigest()[:16],
+        "opencc": version("OpenCC") if manifest.simplify else "",
+        "unicode": unicodedata.unidata_version,
+    }
+
+
+def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Ledger | None) -> dict[int, Counts]:
+    """Finished shards of this very work, with the bytes that the ledger says if there was one; all others go."""
+    kept: dict[int, Counts] = {}
+    if not folder.is_dir():
+        return kept
+    for path in parts(folder):
+        metadata = part_metadata(path)
+        rejected = folder / "rejected" / path.name
+        if metadata is not None and metadata[0] == identity and workspace.is_as_written(path, folder, before):
+            counts = Counts.from_dict(metadata[1])
+            beside = not counts.dropped or (
+                (part_metadata(rejected) or ("",))[0] == identity and workspace.is_as_written(rejected, folder, before)
+            )
+            if beside:
+                kept[part_number(path)] = counts
+                continue
+        path.unlink()
+    for path in parts(folder / "rejected"):
+        number = part_number(path)
+        if number not in kept or not kept[number].dropped:
+            path.unlink()
+    return kept
+
+
+def _all(
+    work: Callable[[Piece], tuple[int, Counts]],
+    raw: Path,
+    files: Sequence[File],
+    config: IngestConfig,
+    kept: Mapping[int, Counts],
+    progress: Progress,
+    total: int | None,
+    notes: list[str],
+) -> Iterator[tuple[int, Counts]]:
+    """The books of every piece in order: of those already finished as they stand, of the others by making them."""
+    order: list[tuple[int, int]] = []
+
+    def missing() -> Iterator[Piece]:
+        for piece in cut(raw, files, config.piece_bytes, notes):
+            order.append((piece.number, _size(piece)))
+            if piece.number not in kept:
+                yield piece
+
+    done = 0
+    pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
+    for number, made in run_pieces(work, missing(), workers=sensible(config.workers, pieces)):
+        while order[done][0] != number:
+            progress.drop(kept[order[done][0]].dropped)
+            progress.advance(order[done][1])
+            yield order[done][0], kept[order[done][0]]
+            done += 1
+        progress.drop(made.dropped)
+        progress.advance(order[done][1])
+        yield number, made
+        done += 1
+    for number, size in order[done:]:
+        progress.drop(kept[number].dropped)
+        progress.advance(size)
+        yield number, kept[number]
+
+
+def _size(piece: Piece) -> int:
+    """Bytes of records in a piece, for the progress bar."""
+    size = 0
+    for span in piece.spans:
+        if span.chunks is not None:
+            size += sum(chunk.size or len(chunk.data) for chunk in span.chunks)
+        else:
+            end = span.file.bytes or 0
+            size += (end if span.end is None else min(span.end, end)) - span.start
+    return size
+
+
+def _say_layout(files: Sequence[File], progress: Progress) -> None:
+    odd = sorted({file.layout for file in files} - {"lines"})
+    for layout in odd:
+        names = [file.path for file in files if file.layout == layout]
+        meaning = "plain text, a blank line between documents" if layout == "text" else "Parquet"
+        progress.say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {meaning}; read as that")
+
+
+def _finish(
+    workspace: Workspace,
+    folder: Path,
+    dataset: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[FileDigest],
+    identity: str,
+    counts: Counts,
+) -> Ledger:
+    outputs = workspace.file_digests((*parts(folder), *parts(folder / "rejected")), folder)
+    return Ledger(
+        stage=STAGE, dataset=dataset, version=VERSION, config=settings, inputs=inputs, outputs=outputs,
+        counts=counts.to_dict(), fingerprint=identity,
+    )  # fmt: skip

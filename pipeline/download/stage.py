@@ -1,0 +1,286 @@
+"""The first stage: a dataset's files, from its mirrors or from --source, whole into `raw/<dataset>/`.
+
+In: a manifest, or the place that --source names. Out: the archives or files as they came, `origin.json` (where from,
+for people) and the ledger.
+Invariants: a file appears under its own name only when it is whole and is what it should be; the ledger names bytes,
+never places, so the same bytes from elsewhere give the same ledger; what an interrupted run has brought is not
+brought again.
+Cost: each file passes through once, local files are hard-linked where the disk allows and read once for their digest.
+
+A finished stage is skipped without asking a URL again; a local --source is compared by digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.download.http_client import Web, connected, shown_url
+from corpus.pipeline.download.offers import OFFICIAL, Offer, Origin, Plan, estimate, own_offers, package_files
+from corpus.pipeline.download.remote_file import GIVEN, PART, Arrival, File
+from corpus.pipeline.download.retry import PATIENCE, Patience
+from corpus.pipeline.download.source import is_remote, resolve
+from corpus.pipeline.download.transfer import check_room, fetch, link
+from corpus.pipeline.errors import DownloadError, WorkspaceError
+from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workspace.layout import (
+    LEDGER,
+    Ledger,
+    Report,
+    Stopwatch,
+    Workspace,
+    changes,
+    differences,
+    disk_errors,
+    fingerprint,
+    read_ledger,
+    remove_leftovers,
+    write_ledger,
+)
+
+STAGE = "download"
+VERSION = 1
+_SAVE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadConfig:
+    """Which dataset, and where from."""
+
+    dataset: str
+    """Name of the dataset."""
+    source: str | None = None
+    """A folder, an archive, unpacked files or a URL; None: what the workspace holds, else the manifest's mirrors."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.dataset not in DATASETS:
+            raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, is {self.dataset!r}")
+        if self.source is not None and not self.source.strip():
+            raise ValueError("--source must name a folder, an archive or a URL, is empty")
+
+
+def run(
+    config: DownloadConfig,
+    workspace: Workspace,
+    *,
+    progress: Progress = SILENT,
+    manifest: Manifest | None = None,
+    patience: Patience = PATIENCE,
+) -> Report:
+    """Bring a dataset's files into the workspace; the caller holds `workspace.writing()`.
+
+    `manifest` is the dataset's own when left out.
+
+    Raises:
+        DownloadError: no mirror, or not the given URL, gave the files whole.
+        ChecksumError: they came, but are not the expected ones.
+        SourceError: --source does not hold the dataset.
+        DiskError: there is not enough room, or the disk refused.
+        WorkspaceError: files that once came from a --source are gone, and none was given.
+
+    """
+    watch = Stopwatch()
+    with connected(patience) as web:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
+        before = read_ledger(job.folder)
+        reasons = job.reasons(before)
+        if before is not None and not reasons:
+            return Report(ledger=before, folder=job.folder, skipped=True)
+        for reason in reasons:
+            progress.say(f"{config.dataset}: brought again: {reason}")
+        offer, arrivals = job.bring()
+    ledger = job.finish(offer, arrivals, before)
+    write_ledger(job.folder, ledger, {"seconds": watch.seconds})
+    return Report(
+        ledger=ledger, folder=job.folder, reasons=tuple(reasons), notes=offer.notes, seconds=watch.seconds,
+        details={"place": offer.name},
+    )  # fmt: skip
+
+
+def plan(
+    config: DownloadConfig,
+    workspace: Workspace,
+    *,
+    manifest: Manifest | None = None,
+    patience: Patience = PATIENCE,
+    progress: Progress = SILENT,
+) -> Plan | None:
+    """What `run` would do, or None when it would do nothing. Asks the network only about a --source that is a URL.
+
+    Raises:
+        SourceError, DownloadError, WorkspaceError: as `run` does.
+
+    """
+    with connected(patience) as web:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
+        before = read_ledger(job.folder)
+        is_current = before is not None and not job.reasons(before)
+        return None if is_current else job.plan(job.offers()[0])
+
+
+class _Job:
+    """One dataset on its way into one workspace."""
+
+    def __init__(
+        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, web: Web, progress: Progress
+    ) -> None:
+        self.config = config
+        self.manifest = manifest
+        self.workspace = workspace
+        self.web = web
+        self.progress = progress
+        self.folder = workspace.raw(manifest.name)
+        self.origin = Origin(self.folder)
+        self._offers: list[Offer] = []
+        self._unsaved_bytes = 0
+
+    def offers(self) -> list[Offer]:
+        """The places to ask, in order."""
+        if not self._offers and self.config.source is None:
+            self._offers = list(own_offers(self.manifest, self.web))
+        elif not self._offers and self.config.source is not None:
+            exclude = self.workspace.root / "raw"
+            self._offers = [
+                resolve(self.config.source, self.manifest, self.web, exclude=exclude, progress=self.progress)
+            ]
+        return self._offers
+
+    def reasons(self, before: Ledger | None) -> list[str]:
+        """Why finished work must be done again, in words; empty when it is current or was never finished."""
+        if before is None:
+            return []
+        source = self.config.source
+        was = before.config.get("source")
+        found = changes(before, self.folder, VERSION, {"source": was if source is None else GIVEN}, [])
+        if source is None and found and was == GIVEN:
+            raise WorkspaceError(
+                f"{self.folder}: {found[0]}, and it came from a --source",
+                hint=f"Give the same --source again, or delete {self.folder} to fetch it from the mirrors.",
+            )
+        if source is None and was == OFFICIAL and self.manifest.name == BUILT_IN:
+            found += _differences(before, {file.path: file.tag for file in package_files(self.manifest)})
+        elif source is not None and is_remote(source):
+            old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
+            found += [f"the source was {old} and is {new}"] if old != new else []
+        elif source is not None and not found:
+            found += _differences(before, {file.path: self._local_digest(file) for file in self.offers()[0].files})
+        return found
+
+    def plan(self, offer: Offer) -> Plan:
+        """What taking an offer would cost."""
+        return estimate(offer, self.manifest, self.origin, self.workspace)
+
+    def bring(self) -> tuple[Offer, list[Arrival]]:
+        """Take the first offer that comes whole."""
+        failures: list[str] = []
+        offers = self.offers()
+        for offer, following in zip(offers, [*offers[1:], None], strict=True):
+            try:
+                return offer, self._take(offer)
+            except DownloadError as error:
+                if offer.origin != OFFICIAL:
+                    error.hint = error.hint or "Check the --source, or fetch the file by hand and give its folder."
+                    raise
+                failures.append(f"{offer.name}: {error.message.partition(': ')[2]}")
+                then = f"next: {following.name}" if following else "that was the last mirror"
+                self.progress.say(f"{self.manifest.name}: {offer.name}: {error.message}; {then}")
+        raise _no_mirror(self.manifest, failures)
+
+    def finish(self, offer: Offer, arrivals: list[Arrival], before: Ledger | None) -> Ledger:
+        """Take away what is not part of the dataset any more, and draw up the ledger."""
+        outputs = sorted(self.workspace.file_digest(self.folder / arrival.path, self.folder) for arrival in arrivals)
+        came = {(arrival.path, arrival.bytes, arrival.sha256) for arrival in arrivals}
+        if came != {(output.path, output.bytes, output.sha256) for output in outputs}:
+            raise DownloadError(f"{self.folder}: a file was changed while it was taken", hint="Run the command again.")
+        paths = {output.path for output in outputs}
+        known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
+        _sweep(self.folder, known - paths)
+        self.origin.finish(offer, paths)
+        config = {"source": OFFICIAL if offer.origin == OFFICIAL else GIVEN}
+        return Ledger(
+            stage=STAGE,
+            dataset=self.manifest.name,
+            version=VERSION,
+            config=config,
+            inputs=[],
+            outputs=outputs,
+            counts={"files": len(outputs), "bytes": sum(output.bytes for output in outputs)},
+            fingerprint=fingerprint(STAGE, VERSION, config, []),
+        )
+
+    def _take(self, offer: Offer) -> list[Arrival]:
+        plan = self.plan(offer)
+        self.progress.say(str(plan))
+        check_room(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+        self.origin.expect(offer)
+        try:
+            return [self._bring_file(file) for file in offer.files]
+        finally:
+            self.origin.save()
+
+    def _bring_file(self, file: File) -> Arrival:
+        arrival = self.origin.kept(file, self.workspace)
+        if arrival is not None:
+            if file.local is None:
+                self.progress.say(f"{file.path}: has come before, kept")
+            return arrival
+        label = f"{self.manifest.name}: {file.path}"
+        arrival = link(file, self.folder, label=label, settle=self._settle, progress=self.progress) or fetch(
+            file, self.folder, label=label, settle=self._settle, patience=self.web.patience, progress=self.progress
+        )
+        self.workspace.remember_digest(self.folder / file.path, arrival.sha256)
+        return arrival
+
+    def _settle(self, arrival: Arrival) -> None:
+        """Just before a file appears: what was finished is so no longer, and the file's entry is written down."""
+        with disk_errors(self.folder):
+            (self.folder / LEDGER).unlink(missing_ok=True)
+        self.origin.note(arrival)
+        self._unsaved_bytes += arrival.bytes
+        if arrival.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
+            self.origin.save()
+            self._unsaved_bytes = 0
+
+    def _local_digest(self, file: File) -> str:
+        target = self.folder / file.path
+        if file.local is None:
+            return ""
+        is_linked = target.is_file() and target.samefile(file.local)
+        return self.workspace.digest(target if is_linked else file.local)
+
+
+def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
+    """In what the files at the source differ from the finished ones, in words."""
+    said = {"gone": "is gone from the source", "new": "is new at the source", "changed": "at the source has changed"}
+    return [f"{path} {said[what]}" for path, what in differences(before.outputs, digests)]
+
+
+def _sweep(folder: Path, paths: set[str]) -> None:
+    """Delete files that this stage once put there, parts of files, and folders that are empty then."""
+    inside = [folder / path for path in sorted(paths) if ".." not in PurePosixPath(path).parts]
+    for path in (*inside, *folder.rglob(f"*{PART}"), *folder.rglob(f".*{PART}.json")):
+        if path.is_relative_to(folder):
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
+    for top, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # not empty
+            Path(top).rmdir()
+
+
+def _no_mirror(manifest: Manifest, failures: Sequence[str]) -> DownloadError:
+    drive = [url for mirror in manifest.mirrors for url in mirror.files if "drive" in url]
+    places = " or ".join([manifest.homepage, *drive])
+    return DownloadError(
+        f"none of the {len(failures)} mirrors gave {manifest.archive} whole ({'; '.join(failures)})",
+        hint=f"Fetch {manifest.archive} by hand ({places}), then type: "
+        f"corpus ingest --dataset {manifest.name} --source FOLDER_WITH_{manifest.archive}",
+    )

@@ -1,0 +1,299 @@
+"""Random documents as they are: kept, dropped or changed, before and after.
+
+In: a workspace. Out: a seeded sample of documents and records with what was done to each, and where a text differs from
+what came.
+Invariants: the same seed shows the same documents of the same workspace; nothing is written.
+Cost: a few shards, and for each the records between the first and the last shown; never the whole dataset.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus.pipeline.clean.pii import PLACEHOLDERS
+from corpus.pipeline.dedup.stage import CLUSTERS, EXACT, NEAR
+from corpus.pipeline.documents.transform import ingested, rebuild
+from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.read.records import File, list_files, records_at
+from corpus.pipeline.storage import removals
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_at, parts, reading_part
+from corpus.pipeline.storage.selection import LISTS
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
+
+STATES = ("kept", "changed", "dropped", "left-out")
+_SHARDS = 4
+_LOOKED_AT = 40
+_LOOKED_AT_FOR_ONE = 10_000
+"""Documents looked at for each that is to be shown, and in all for those that a certain rule changed."""
+_CHARACTERS = 600
+_AROUND = 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One document or record, and what was done to it."""
+
+    dataset: str
+    id: str
+    state: str
+    """One of STATES."""
+    why: str
+    """The rules that changed it, or the reason it is not used, with its detail."""
+    before: str
+    """The record's fields put together as they came; for a duplicate the document that is used in its place."""
+    after: str
+    """The document; empty when there is none."""
+    source_file: str
+    source_offset: int
+    """Where its record lies."""
+    pieces: Sequence[tuple[str, str]] = field(default=())
+    """The text as ("same" | "gone" | "new" | "more", piece): what differs is marked."""
+
+
+def sample(
+    workspace: Workspace,
+    datasets: Sequence[str],
+    *,
+    state: str = "",
+    reason: str = "",
+    limit: int = 20,
+    seed: int = 1,
+    thorough: bool = True,
+) -> Iterator[Shown]:
+    """Random documents in a state, or for a reason (a filter rule, a cleaning rule, a kind of mask, a list's reason).
+
+    For a reason all shards are looked through; when not `thorough` a few, and the first ones for what cleaning changed,
+    so that no compressed file has to be unpacked to its end.
+
+    Raises:
+        WorkspaceError: there are none, or the reason is unknown; it says which there are.
+
+    """
+    random_ = random.Random(seed)  # noqa: S311  # a choice of examples
+    known = {name: reasons(workspace, name) for name in datasets}
+    if reason and not any(reason in states for names in known.values() for states in names.values()):
+        there = sorted({name for names in known.values() for states in names.values() for name in states})
+        raise WorkspaceError(
+            f"no document was dropped, changed or left out for {reason!r}", hint=f"There are: {', '.join(there)}."
+        )
+    jobs: list[tuple[str, str]] = []
+    for name in datasets:
+        wanted = [each for each in ([state] if state else STATES) if not reason or reason in known[name].get(each, ())]
+        jobs += [(name, each) for each in wanted if each == "kept" or known[name].get(each)]
+    names = removals.listed(workspace)
+    removed = {name: removals.of_dataset(names, name) for name in datasets}
+    found = 0
+    for left, (name, each) in zip(range(len(jobs), 0, -1), jobs, strict=True):
+        share = -(-(limit - found) // left)
+        if share <= 0:
+            return
+        for shown in _FINDERS[each](workspace, name, reason, share, random_, None if thorough else _SHARDS):
+            if shown.id.strip() in removed[name]:
+                continue
+            found += 1
+            yield shown
+    if not found:
+        raise WorkspaceError("there is nothing to show", hint="`corpus status` says what the workspace holds.")
+
+
+def reasons(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
+    """For each state the reasons for which a dataset has documents in it."""
+    ledger = read_ledger(workspace.documents(dataset))
+    if ledger is None:
+        raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
+    out = {str(value) for _, table in _lists(workspace, dataset) for value in table["reason"].unique().to_pylist()}
+    return {
+        "changed": [*ledger.counts["cleaned"], *ledger.counts["masked"]],
+        "dropped": list(ledger.counts["dropped"]),
+        "left-out": sorted(out),
+    }
+
+
+def marked(before: str, after: str) -> list[tuple[str, str]]:
+    """Where two texts differ, character by character, without long stretches that do not."""
+    pieces: list[tuple[str, str]] = []
+    pairs = enumerate(zip(before, after, strict=False))
+    same = next((index for index, (old, new) in pairs if old != new), min(len(before), len(after)))
+    if same > _CHARACTERS // 2 and before != after:
+        skipped = same - 2 * _AROUND
+        pieces, before, after = [("more", "... ")], before[skipped:], after[skipped:]
+    clipped = len(before) > _CHARACTERS or len(after) > _CHARACTERS
+    before, after = before[:_CHARACTERS], after[:_CHARACTERS]
+    for tag, first, last, begin, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            pieces += _shortened(after[begin:end], first=first == 0, last=last == len(before))
+            continue
+        pieces += [(kind, text) for kind, text in (("gone", before[first:last]), ("new", after[begin:end])) if text]
+    while clipped and len(pieces) > 1 and pieces[-1][0] != "same":
+        pieces.pop()  # one of the two was cut off there
+    return [*pieces, ("more", " ...")] if clipped else pieces
+
+
+def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
+    head, tail = (0 if first else _AROUND), (0 if last else _AROUND)
+    if len(text) <= 4 * _AROUND:
+        return [("same", text)]
+    if first and last:
+        return [("same", text)]
+    return [("same", text[:head]), ("more", " ... "), ("same", text[len(text) - tail :] if tail else "")]
+
+
+def _kept(
+    workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random, _most: int | None
+) -> Iterator[Shown]:
+    out = {name for _, table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
+    rows = _rows(parts(workspace.documents(dataset)), limit + min(len(out), limit * _LOOKED_AT), random_)
+    for row in itertools.islice((row for row in rows if row["id"] not in out), limit):
+        yield Shown(
+            dataset=dataset, id=row["id"], state="kept", why=row["split"], before=row["text"], after=row["text"],
+            source_file=row["source_file"], source_offset=row["source_offset"],
+            pieces=marked(row["text"], row["text"]),
+        )  # fmt: skip
+
+
+def _changed(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
+) -> Iterator[Shown]:
+    raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
+    files = {file.path: file for file in list_files(raw, manifest)}
+    paths = parts(workspace.documents(dataset))[:most]
+    if reason:
+        rows = list(_rows(paths, _LOOKED_AT_FOR_ONE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, "")))
+    else:
+        rows = list(_rows(paths, limit * _LOOKED_AT, random_))
+    for row, record in _with_records(workspace, dataset, files, rows, random_):
+        rebuilt = rebuild(manifest, files[row["source_file"]], record)
+        if not rebuilt.rules or (reason and reason not in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
+            continue
+        yield Shown(
+            dataset=dataset, id=row["id"], state="changed", why=", ".join(rebuilt.rules), before=rebuilt.before,
+            after=row["text"], source_file=row["source_file"], source_offset=row["source_offset"],
+            pieces=marked(rebuilt.before, row["text"]),
+        )  # fmt: skip
+        limit -= 1
+        if not limit:
+            return
+
+
+def _dropped(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
+) -> Iterator[Shown]:
+    raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
+    files = {file.path: file for file in list_files(raw, manifest)}
+    paths = parts(workspace.documents(dataset) / "rejected")
+    paths = random_.sample(paths, min(len(paths), most or len(paths)))
+    for row in _rows(paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
+        rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"])
+        before = rebuilt.before or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
+        yield Shown(
+            dataset=dataset, id=row["id"] or f"{row['source_file']}:{row['source_offset']}", state="dropped",
+            why=f"{row['reason']}: {row['detail']}", before=before, after="",
+            source_file=row["source_file"], source_offset=row["source_offset"],
+            pieces=marked(before, rebuilt.text or before),
+        )  # fmt: skip
+
+
+def _left_out(
+    workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, _most: int | None
+) -> Iterator[Shown]:
+    tables = [table for _, table in _lists(workspace, dataset)]
+    table = pa.concat_tables(tables) if tables else REMOVED_SCHEMA.empty_table()
+    if reason:
+        table = table.filter(pc.equal(table["reason"], reason))
+    lines = random_.sample(range(table.num_rows), min(limit, table.num_rows))
+    for row in table.take(pa.array(lines, pa.int64())).to_pylist():
+        document = document_at(workspace.documents(dataset), row["document"])
+        text = document["text"]
+        duplicate = row["reason"] in {EXACT, NEAR}
+        instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
+        if instead is None:
+            continue  # that one is not to be shown
+        yield Shown(
+            dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
+            after=text, source_file=document["source_file"], source_offset=document["source_offset"],
+            pieces=marked(instead, text),
+        )  # fmt: skip
+
+
+_FINDERS = {"kept": _kept, "changed": _changed, "dropped": _dropped, "left-out": _left_out}
+
+
+def _lists(workspace: Workspace, dataset: str) -> Iterator[tuple[str, Any]]:
+    for area in LISTS:
+        path = workspace.root / area / f"{dataset}.parquet"
+        if path.is_file() and read_ledger(path.parent) is not None:
+            with reading_part(path):
+                yield area, pq.read_table(path)
+
+
+def _rows(
+    paths: Sequence[Path],
+    limit: int,
+    random_: random.Random,
+    *,
+    shards: int = _SHARDS,
+    reason: str = "",
+    holding: str = "",
+) -> Iterator[dict[str, Any]]:
+    """Random rows of a few random shards, only those dropped for a reason or that hold a string."""
+    picky = bool(reason or holding) or shards > _SHARDS
+    chosen = random_.sample(list(paths), min(len(paths), shards))
+    for left, path in zip(range(len(chosen), 0, -1), chosen, strict=True):
+        if limit <= 0:
+            return
+        with reading_part(path), pq.ParquetFile(path) as file:
+            groups = list(range(file.num_row_groups))
+            table = file.read_row_groups(groups if picky else groups and [random_.choice(groups)])
+        if holding:
+            table = table.filter(pc.match_substring(table["text"], holding))
+        if reason:
+            table = table.filter(table["reason"].to_numpy(zero_copy_only=False) == reason)
+        lines = sorted(random_.sample(range(table.num_rows), min(table.num_rows, -(-limit // left))))
+        limit -= len(lines)
+        yield from table.take(pa.array(lines, pa.int64())).to_pylist()
+
+
+def _with_records(
+    workspace: Workspace,
+    dataset: str,
+    files: dict[str, File],
+    rows: Sequence[dict[str, Any]],
+    random_: random.Random,
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Documents with the records they were made of, file by file, in random order."""
+    for name in dict.fromkeys(row["source_file"] for row in rows):
+        own = [row for row in rows if row["source_file"] == name]
+        if name not in files:
+            raise WorkspaceError(
+                f"{name} is no longer in {workspace.raw(dataset)}", hint=f"Run `corpus download --dataset {dataset}`."
+            )
+        records = records_at(workspace.raw(dataset), files[name], [row["source_offset"] for row in own])
+        random_.shuffle(own)
+        yield from ((row, records[row["source_offset"]]) for row in own)
+
+
+def _text(workspace: Workspace, dataset: str, document: int) -> str:
+    return str(document_at(workspace.documents(dataset), document, ["text"])["text"])
+
+
+def _used_instead(workspace: Workspace, dataset: str, document: int) -> str | None:
+    """The text of the document that is used in place of a duplicate, as the table of clusters knows it; None where the
+    removal list names it.
+    """
+    path = workspace.dedup / CLUSTERS
+    with reading_part(path):
+        (own,) = pq.read_table(path, filters=[("dataset", "=", dataset), ("document", "=", document)]).to_pylist()
+        (kept,) = pq.read_table(path, filters=[("cluster", "=", own["cluster"]), ("kept", "=", True)]).to_pylist()
+    if kept["id"].strip() in removals.of_dataset(removals.listed(workspace), kept["dataset"]):
+        return None
+    return _text(workspace, kept["dataset"], kept["document"])

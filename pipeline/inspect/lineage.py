@@ -1,0 +1,220 @@
+"""From a row back to the records it was made of.
+
+In: a place in the rows, a document's id, words of a text, or a reason. Out: what stands there, and the chain behind
+it: document, file, byte offset, the record
+as it came, the rules that changed it; the chain is walked forward again to see whether it gives the same tokens.
+Cost: one row group of documents and one record are read; a record in a compressed file is reached by unpacking up to
+it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.documents.transform import ingested, rebuild
+from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.pack import chat_turns
+from corpus.pipeline.read.records import File, list_files, record_at
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import document_at, document_ref, parts, read_part
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace, read_ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """A document and where it came from."""
+
+    dataset: str
+    id: str
+    split: str
+    text: str
+    prompt_length: int
+    container: str
+    """The file in `raw/` that holds the record."""
+    source_file: str
+    source_offset: int
+    raw: bytes
+    """The record as it came."""
+    rules: tuple[str, ...]
+    """The cleaning rules that changed it."""
+    rebuilt: bool
+    """Whether the record gives this very text again, and the same question in it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A segment of a row, decoded."""
+
+    text: str
+    start: int
+    length: int
+    origin: Origin
+    rebuilt: bool
+    """Whether the document's text gives these very tokens again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A record that was dropped."""
+
+    dataset: str
+    source_file: str
+    source_offset: int
+    reason: str
+    detail: str
+    raw: bytes
+
+
+def row(workspace: Workspace, dataset: str, split: str, number: int, form: str = "text") -> tuple[list[Segment], int]:
+    """The segments of a packed row of a form, and how many slots are padding.
+
+    Raises:
+        WorkspaceError: there is no such row.
+
+    """
+    found = _row(workspace, dataset, split, number, form)
+    chosen = selection.load(workspace, dataset)
+    model = tokenizer.load(workspace.tokenizer)
+    ids = found["input_ids"][0].as_py()
+    segments: list[Segment] = []
+    position = 0
+    for entry in found["segments"][0].as_py():
+        length, start = entry["length"], entry["start"]
+        origin = _origin(workspace, dataset, entry["document"])
+        part = ids[position : position + length]
+        used = chosen.cut(entry["document"], origin.text)
+        whole = _tokens(model, used, origin.prompt_length, form)
+        segments.append(
+            Segment(
+                text=model.decode(part, skip_special_tokens=False),
+                start=start,
+                length=length,
+                origin=origin,
+                rebuilt=whole[start : start + length] == part,
+            )
+        )
+        position += length
+    return segments, len(ids) - position
+
+
+def documents(
+    workspace: Workspace, datasets: tuple[str, ...], *, name: str = "", text: str = "", limit: int = 3
+) -> Iterator[Origin]:
+    """Documents whose id is `name`, or whose text holds these words, in order; none that the removal list names.
+
+    Raises:
+        WorkspaceError: the removal list names this very id.
+
+    """
+    column, wanted = ("id", name) if name else ("text", text)
+    names = removals.listed(workspace)
+    for dataset in datasets:
+        removed = removals.of_dataset(names, dataset)
+        for path in parts(workspace.documents(dataset)):
+            for shard, line, batch in read_part(path, [column]):
+                values = batch[column]
+                hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
+                for hit in pc.indices_nonzero(hits).to_pylist():
+                    origin = _origin(workspace, dataset, document_ref(shard, line + hit))
+                    if origin.id.strip() in removed:
+                        if name:
+                            raise WorkspaceError(
+                                f"{dataset}:{name} was removed", hint=f"{workspace.root / removals.LIST} names it."
+                            )
+                        continue
+                    yield origin
+                    limit -= 1
+                    if limit == 0:
+                        return
+
+
+def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
+    """Records dropped for a reason, in order."""
+    for dataset in datasets:
+        for path in parts(workspace.documents(dataset) / "rejected"):
+            for _, _, batch in read_part(path):
+                for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist():
+                    entry.pop("id")
+                    yield Dropped(dataset=dataset, **entry)
+                    limit -= 1
+                    if limit == 0:
+                        return
+
+
+def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
+    """A document's tokens as its form sets them; none where the form cannot use it."""
+    if form == "text":
+        return [*_encoded(model, text), model.token_to_id(tokenizer.SEPARATOR)]
+    turn = chat_turns.turn(text, prompt_length)
+    if turn is None:
+        return []
+    question, answer = (_encoded(model, side) for side in turn)
+    names = (tokenizer.USER, tokenizer.ASSISTANT, tokenizer.SEPARATOR)
+    user, assistant, separator = map(model.token_to_id, names)
+    return [user, *question, assistant, *answer, separator]
+
+
+def _encoded(model: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = model.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str) -> pa.Table:
+    folder = workspace.packed(dataset, form)
+    ledger = read_ledger(folder)
+    rows = ledger.counts["splits"].get(split, {}).get("rows", 0) if ledger else 0
+    if not 0 <= number < rows:
+        raise WorkspaceError(
+            f"{workspace.relative(folder / split)} has no row {number}: it has {rows:,}",
+            hint="`corpus status` lists what is packed; rows are counted from 0.",
+        )
+    left = number
+    for path in sorted((folder / split).glob("data-*.arrow")):
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                if left < batch.num_rows:
+                    return pa.Table.from_batches([batch.slice(left, 1)])
+                left -= batch.num_rows
+    raise WorkspaceError(f"{folder} has fewer rows than its ledger says", hint="Run `corpus verify`.")
+
+
+def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
+    """A document's record, read again and walked forward."""
+    document = document_at(workspace.documents(dataset), reference)
+    raw_folder = workspace.raw(dataset)
+    manifest = ingested(workspace, dataset)
+    file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
+    if file is None:
+        raise WorkspaceError(
+            f"{document['source_file']} is no longer in {raw_folder}",
+            hint=f"Run `corpus download --dataset {dataset}`.",
+        )
+    raw = record_at(raw_folder, file, document["source_offset"])
+    rebuilt = rebuild(manifest, file, raw)
+    return Origin(
+        dataset=dataset,
+        id=document["id"],
+        split=document["split"],
+        text=document["text"],
+        prompt_length=document["prompt_length"],
+        container=file.container,
+        source_file=file.path,
+        source_offset=document["source_offset"],
+        raw=raw,
+        rules=rebuilt.rules,
+        rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
+    )
+
+
+@functools.cache
+def _files(raw: Path, dataset: str) -> list[File]:
+    return list_files(raw, manifests.load(dataset))

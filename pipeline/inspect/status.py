@@ -1,0 +1,117 @@
+"""What a workspace holds: each stage of each dataset, finished, stale, partial or missing.
+
+In: a workspace. Out: one row a stage. Nothing is read but ledgers and the digests of inputs, which are remembered by
+size, times and inode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.download import stage as download
+from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, read_ledger
+
+AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
+SINGLE = {"dedup", "decontaminate", "tokenizer"}
+"""Areas that are one stage over all datasets."""
+OPTIONAL = {"chat"}
+"""Areas that no other needs: not said to be missing."""
+_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One stage of one dataset, or a run."""
+
+    area: str
+    name: str
+    """Dataset or run; empty for a stage over all datasets."""
+    state: str
+    """`finished`, `stale`, `partial` or `missing`."""
+    why: str = ""
+    """What makes it stale, or how far it is."""
+    files: int = 0
+    bytes: int = 0
+    counts: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def survey(workspace: Workspace) -> list[Row]:
+    """Every stage that was begun, and those of the same datasets that were not."""
+    rows = [_row(workspace, area, name) for area, name in _places(workspace)]
+    begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
+    expected = {"dedup", "tokenizer"} if begun else set()
+    due = [row for row in rows if row.area in expected or (row.name in begun - {""} and row.area not in OPTIONAL)]
+    return [row for row in rows if row.state != "missing" or row in due]
+
+
+def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    for area in AREAS:
+        if area in SINGLE:
+            yield area, ""
+        elif area == "models":
+            yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())
+        else:
+            yield from ((area, name) for name in DATASETS)
+
+
+def _row(workspace: Workspace, area: str, name: str) -> Row:
+    folder = workspace.root / area / name
+    try:
+        ledger = read_ledger(folder)
+    except WorkspaceError as error:
+        return Row(area=area, name=name, state="stale", why=error.message)
+    if ledger is None:
+        return _unfinished(area, name, folder)
+    why = "; ".join(_stale(workspace, folder, ledger))
+    return Row(
+        area=area,
+        name=name,
+        state="stale" if why else "finished",
+        why=why,
+        files=len(ledger.outputs),
+        bytes=ledger.output_bytes,
+        counts=dict(ledger.counts),
+    )
+
+
+def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
+    """What has changed since, by the digests of the inputs as they are now."""
+    inputs = [
+        entry
+        if entry.path.startswith(OUTSIDE)
+        else FileDigest(entry.path, entry.bytes, workspace.digest(workspace.root / entry.path))
+        for entry in ledger.inputs
+        if entry.path.startswith(OUTSIDE) or (workspace.root / entry.path).is_file()
+    ]
+    return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
+
+
+def _unfinished(area: str, name: str, folder: Path) -> Row:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER] if folder.is_dir() else []
+    whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
+    if not files:
+        return Row(area=area, name=name, state="missing")
+    steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    far = f"checkpoint of step {max(steps):,}" if steps else f"{len(whole):,} files are whole"
+    return Row(
+        area=area,
+        name=name,
+        state="partial",
+        why=far,
+        files=len(whole),
+        bytes=sum(path.stat().st_size for path in files),
+    )

@@ -1,0 +1,162 @@
+"""Is every byte what its ledger says, and do the books of the stages agree?
+
+In: a workspace. Out: what was checked, or DamageError for the first file that is not right, with the command that
+makes it again.
+Invariants: nothing is trusted but the ledgers, and these are checked against themselves: their form, their
+fingerprint, their digest in
+`timings.json`, the counts in their shards, the digests their followers took of them.
+Cost: every output is read once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline.errors import DamageError
+from corpus.pipeline.inspect.status import AREAS, SINGLE
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.storage.document_shards import part_metadata, rows_metadata
+from corpus.pipeline.workspace.layout import (
+    LEDGER,
+    OUTSIDE,
+    ROWS,
+    Ledger,
+    Workspace,
+    fingerprint,
+    read_ledger,
+    sha256_file,
+)
+
+_COMMANDS = {
+    "raw": "corpus download --dataset {name}",
+    "documents": "corpus ingest --dataset {name}",
+    "dedup": "corpus dedup",
+    "decontaminate": "corpus decontaminate",
+    "packed": "corpus pack --dataset {name}",
+    "chat": "corpus pack --form chat --dataset {name}",
+    "tokenizer": "corpus tokenizer",
+    "models": "corpus train",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found right."""
+
+    stages: int
+    files: int
+    bytes: int
+
+
+def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
+    """Read everything that is finished again.
+
+    Raises:
+        DamageError: a file is missing, altered or does not agree with another.
+
+    """
+    found = list(_finished(workspace))
+    progress.begin("verify", sum(ledger.output_bytes for _, _, ledger in found), "B")
+    files = 0
+    try:
+        for area, folder, ledger in found:
+            _check_ledger(area, folder, ledger)
+            for output in ledger.outputs:
+                _check_file(area, folder, output.path, output.bytes, output.sha256)
+                progress.advance(output.bytes)
+                files += 1
+            _check_counts(area, folder, ledger)
+            _check_inputs(workspace, area, folder, ledger)
+    finally:
+        progress.end()
+    return Verified(len(found), files, sum(ledger.output_bytes for _, _, ledger in found))
+
+
+def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
+    for area in AREAS:
+        root = workspace.root / area
+        for folder in [root] if area in SINGLE else sorted(root.glob("*")):
+            ledger = read_ledger(folder)
+            if ledger is not None:
+                yield area, folder, ledger
+
+
+def _check_ledger(area: str, folder: Path, ledger: Ledger) -> None:
+    """A ledger is in its own form, and its digest is the one that was noted when it was written."""
+    path = folder / LEDGER
+    identity = fingerprint(ledger.stage, ledger.version, ledger.config, ledger.inputs)
+    try:
+        noted = json.loads((folder / "timings.json").read_bytes()).get("ledger_sha256")
+    except (OSError, ValueError, AttributeError) as error:
+        raise _damage(area, folder, folder / "timings.json", f"cannot be read ({error})") from error
+    if path.read_bytes() != ledger.to_json() or identity != ledger.fingerprint or noted != sha256_file(path):
+        raise _damage(area, folder, path, "is not as it was written")
+
+
+def _check_file(area: str, folder: Path, name: str, size: int, sha256: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise _damage(area, folder, path, "is missing")
+    if path.stat().st_size != size:
+        raise _damage(area, folder, path, f"has {path.stat().st_size:,} bytes, its ledger says {size:,}")
+    if sha256_file(path) != sha256:
+        raise _damage(area, folder, path, "has other bytes than its ledger says")
+
+
+def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
+    """The counts of a stage are the sum of the counts in its shards."""
+    if area == "documents":
+        total: Counter[str] = Counter()
+        for path in folder.glob("part-*.parquet"):
+            metadata = part_metadata(path)
+            total.update(_flat(metadata[1]) if metadata else {})
+        if +total != +Counter(_flat(ledger.counts)):
+            raise _damage(area, folder, folder / LEDGER, "does not agree with the counts in its shards")
+    if area in ROWS.values():
+        for split, counts in ledger.counts["splits"].items():
+            rows: Counter[str] = Counter()
+            for path in (folder / split).glob("data-*.arrow"):
+                metadata = rows_metadata(path)
+                rows.update(metadata[1] if metadata else {})
+            if +rows != +Counter(counts):
+                raise _damage(area, folder, folder / LEDGER, f"does not agree with the counts in the shards of {split}")
+            slots = counts["rows"] * ledger.config["seq_length"]
+            if counts["tokens"] + counts["padding"] != slots:
+                raise _damage(area, folder, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")
+
+
+def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger) -> None:
+    for entry in ledger.inputs:
+        if entry.path.startswith(OUTSIDE):
+            continue
+        path = workspace.root / entry.path
+        if not path.is_file() or sha256_file(path) != entry.sha256:
+            raise _damage(
+                area,
+                folder,
+                folder / LEDGER,
+                f"was made from another {entry.path} than the one there now",
+                delete=False,
+            )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, int]:
+    if isinstance(values, dict):
+        return {name: count for key, value in values.items() for name, count in _flat(value, f"{prefix}/{key}").items()}
+    return {prefix: int(values)}
+
+
+def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
+    command = _COMMANDS[area].format(name=folder.name)
+    missing = not path.exists()
+    hint = (
+        f"Run `{command}` to make it again."
+        if missing or not delete
+        else f"Delete it and run `{command}`: only what is missing is made again."
+    )
+    return DamageError(f"{path} {what}", hint=hint)

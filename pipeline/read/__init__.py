@@ -1,0 +1,1 @@
+"""From the files in `raw/` to numbered pieces of parsed records."""

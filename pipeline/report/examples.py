@@ -1,0 +1,225 @@
+"""What the report shows of texts: a seeded sample, never everything.
+
+In: a workspace. Out: lengths and characters of random documents, random documents with what was done to them, random
+rows with their segments, and the tokenizer's vocabulary.
+Invariant: the same seed shows the same of the same workspace. Cost: a few row groups a dataset, whatever its size.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from corpus.pipeline.clean.pii import PLACEHOLDERS
+from corpus.pipeline.errors import SourceError, WorkspaceError
+from corpus.pipeline.inspect import examples
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
+from corpus.pipeline.workspace.layout import Workspace
+
+_GROUPS = 4
+_MEASURED, _MEASURED_CHARACTERS = 2_000, 400_000
+"""Most documents, and characters of them, that are tokenized and counted."""
+_FREQUENT = 30
+_SHOWN_OF_EACH = 6
+_CHANGED = 60
+_ROWS = 4
+_SEGMENT_CHARACTERS = 60
+_LARGEST_VOCABULARY = 100_000
+"""Entries up to which a vocabulary travels in the page: some 3 MB."""
+CLASSES = ("Han", "Latin", "other_letters", "digits", "punctuation", "symbols", "blanks", "other")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """Figures of random documents of a dataset."""
+
+    documents: int
+    """Whose lengths in characters were taken."""
+    counted: int
+    """Of these, whose characters and tokens were counted."""
+    characters: np.ndarray
+    """[documents] int64: lengths in characters."""
+    tokens: np.ndarray
+    """[counted] int64: lengths in tokens; empty without a tokenizer."""
+    classes: dict[str, int]
+    """Characters by class, of those whose tokens were counted."""
+    frequent: list[tuple[str, int]]
+    """The most frequent Han characters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Strip:
+    """A packed row, to be drawn."""
+
+    split: str
+    number: int
+    segments: list[tuple[int, int, int, str]]
+    """Of each: its first slot, slots, the document's token it starts with, and how it reads."""
+    padding: int
+    slots: int
+
+
+def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> Measured:
+    """Lengths and characters of random documents that are used.
+
+    Raises:
+        DamageError: a documents shard cannot be read.
+
+    """
+    random_ = random.Random(f"{seed} {dataset}")  # noqa: S311  # a choice of examples
+    texts = list(_texts(workspace, dataset, random_))
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    random_.shuffle(texts)
+    within = np.cumsum([len(text) for text in texts[:_MEASURED]]) <= _MEASURED_CHARACTERS
+    chosen = texts[: max(int(np.count_nonzero(within)), 1)]
+    chosen = [text[:_MEASURED_CHARACTERS] for text in chosen]
+    encoded = tokenizer.encode_batch_fast(chosen, add_special_tokens=False) if tokenizer and chosen else []
+    counts = Counter("".join(chosen))
+    classes: Counter[str] = Counter()
+    for character, count in counts.items():
+        classes[class_of(character)] += count
+    letters = [(character, count) for character, count in counts.most_common() if class_of(character) == "Han"]
+    return Measured(
+        documents=len(texts), counted=len(chosen), characters=lengths,
+        tokens=np.array([len(each) for each in encoded], dtype=np.int64),
+        classes={name: classes[name] for name in CLASSES if classes[name]}, frequent=letters[:_FREQUENT],
+    )  # fmt: skip
+
+
+def class_of(character: str) -> str:
+    """The class of a character, by Unicode's name and category.
+
+    >>> [class_of(character) for character in "水aé7。+ "]
+    ['Han', 'Latin', 'Latin', 'digits', 'punctuation', 'symbols', 'blanks']
+    """
+    if character.isspace():
+        return "blanks"
+    name, category = unicodedata.name(character, ""), unicodedata.category(character)
+    if name.startswith(("CJK UNIFIED", "CJK COMPATIBILITY IDEOGRAPH")) or character == "〇":
+        return "Han"
+    if category[0] == "L":
+        return "Latin" if name.startswith(("LATIN", "FULLWIDTH LATIN")) else "other_letters"
+    return {"N": "digits", "P": "punctuation", "S": "symbols"}.get(category[0], "other")
+
+
+def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[examples.Shown]:
+    """A few kept documents, and a few for each reason for which one was changed, dropped or left out.
+
+    Where the archives are gone there are no records to show, and nothing is shown that was dropped or changed.
+    """
+    yield from _shown(workspace, dataset, "kept", "", _SHOWN_OF_EACH, seed)
+    reasons = examples.reasons(workspace, dataset)
+    shown = Counter[str]()
+    for document in _shown(workspace, dataset, "changed", "", _CHANGED, seed):
+        rules = document.why.split(", ")
+        if any(shown[rule] < _SHOWN_OF_EACH for rule in rules):
+            shown.update(rules)
+            yield document
+    for kind in sorted(PLACEHOLDERS.keys() & reasons["changed"]):  # rare, but found by its placeholder
+        yield from _shown(workspace, dataset, "changed", kind, _SHOWN_OF_EACH, seed)
+    for state in ("dropped", "left-out"):
+        for reason in reasons[state]:
+            yield from _shown(workspace, dataset, state, reason, _SHOWN_OF_EACH, seed)
+
+
+def _shown(workspace: Workspace, dataset: str, state: str, reason: str, limit: int, seed: int) -> list[examples.Shown]:
+    try:
+        return list(
+            examples.sample(workspace, [dataset], state=state, reason=reason, limit=limit, seed=seed, thorough=False)
+        )
+    except (SourceError, WorkspaceError):
+        return []
+
+
+def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterator[str]:
+    """The texts of a few random row groups, without what the lists leave out."""
+    chosen = selection.load(workspace, dataset, removals=True)
+    paths = parts(workspace.documents(dataset))
+    for path in sorted(random_.sample(paths, min(len(paths), _GROUPS))):
+        with reading_part(path), pq.ParquetFile(path) as file:
+            groups = file.num_row_groups
+            if not groups:
+                continue
+            group = random_.randrange(groups)
+            line = sum(file.metadata.row_group(before).num_rows for before in range(group))
+            texts = file.read_row_group(group, columns=["text"])["text"]
+        kept = chosen.kept(part_number(path), line, len(texts))
+        yield from texts.take(pa.array(kept)).to_pylist()
+
+
+def strips(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str = "text") -> list[Strip]:
+    """Random rows of a dataset's train split, or of the first that has any."""
+    folder = workspace.packed(dataset, form)
+    files = next((found for split in ("train", "validation", "test") if (found := _shards(folder / split))), [])
+    if not files:
+        return []
+    random_ = random.Random(f"{seed} {dataset} {form}")  # noqa: S311  # a choice of examples
+    number = random_.randrange(len(files))
+    with reading_part(files[number]), pa.memory_map(str(files[number])) as file, pa.ipc.open_stream(file) as reader:
+        table = reader.read_all()  # mapped: only the rows taken are read
+        lines = sorted(random_.sample(range(table.num_rows), min(_ROWS, table.num_rows)))
+        rows = table.take(pa.array(lines, pa.int64())).to_pylist()
+    before = 0
+    for path in files[:number]:
+        with reading_part(path), pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+            before += sum(batch.num_rows for batch in reader)
+    split = files[number].parent.name
+    return [_strip(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("data-*.arrow"))
+
+
+def _strip(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -> Strip:
+    ids, begin = row["input_ids"], 0
+    segments = []
+    for segment in row["segments"]:
+        length = segment["length"]
+        opening = tokenizer.decode(ids[begin : begin + min(length, _SEGMENT_CHARACTERS)], skip_special_tokens=False)
+        segments.append((begin, length, segment["start"], opening[:_SEGMENT_CHARACTERS]))
+        begin += length
+    return Strip(split=split, number=number, segments=segments, padding=len(ids) - begin, slots=len(ids))
+
+
+def vocabulary(folder: Path) -> dict[str, Any] | None:
+    """What a page needs to segment text as the tokenizer does; None where it would be too much for a page.
+
+    `tokens` are the entries by id, in the alphabet of GPT-2 in which each character is a byte; `merges` are pairs of
+    ids, best first, in one flat list; `special` are ids that no text gives.
+    """
+    model = json.loads((folder / "tokenizer.json").read_bytes())
+    entries: dict[str, int] = model["model"]["vocab"]
+    special = {entry["id"]: entry["content"] for entry in model["added_tokens"]}
+    if len(entries) > _LARGEST_VOCABULARY:
+        return None
+    tokens = [""] * (max([*entries.values(), *special]) + 1)
+    for token, number in entries.items():
+        tokens[number] = token
+    merges = [entries[part] for pair in model["model"]["merges"] for part in _pair(pair)]
+    return {"tokens": tokens, "merges": merges, "special": sorted(special)}
+
+
+def _pair(merge: str | Sequence[str]) -> Sequence[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def token_lengths(tokenizer: Tokenizer) -> Counter[int]:
+    """How many entries stand for how many characters; 0 for bytes that are only a part of one."""
+    found: Counter[int] = Counter()
+    for number in range(tokenizer.get_vocab_size()):
+        text = tokenizer.decode([number], skip_special_tokens=False)
+        found[0 if "\ufffd" in text else len(text)] += 1
+    return found

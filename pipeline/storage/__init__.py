@@ -1,0 +1,1 @@
+"""What is on disk, by schema: document shards, row shards, and which documents are used."""

@@ -1,0 +1,70 @@
+"""The removal list: documents that are no longer to be used, whatever the rules say.
+
+In: files of document ids, one a line. Out: `exclude.txt` of the workspace, which every later `corpus pack` honours, so
+that a removal once made is not undone by a run that forgets it. A line taken out of that file undoes it.
+Invariant: the file is sorted and each id is in it once, so the order of removals does not matter.
+Cost: the ids are held in memory; finding them reads the ids of a dataset once, and only when there is a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from corpus.pipeline.errors import SourceError
+from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.workspace.layout import Workspace, write_atomic
+
+LIST = "exclude.txt"
+REASON = "excluded"
+
+
+def read(path: Path) -> list[str]:
+    """The ids of a file: one a line, `DATASET:ID` or `ID` (the first is right for every id); blank lines and those that
+    begin with `#` say nothing.
+
+    Raises:
+        SourceError: the file cannot be read.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise SourceError(f"{path} is not there", hint="Give a file of document ids with --exclude.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read: {error}", hint="It must be text in UTF-8, one id a line.") from error
+    lines = [line.strip() for line in text.split("\n")]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def listed(workspace: Workspace) -> list[str]:
+    """The ids on the workspace's list; none when there is no list."""
+    path = workspace.root / LIST
+    return read(path) if path.exists() else []
+
+
+def add(workspace: Workspace, files: Iterable[Path]) -> list[str]:
+    """Put the ids of files on the workspace's list; returns the ids, as given. The caller holds the workspace."""
+    new = [name for path in files for name in read(path)]
+    before = listed(workspace)
+    if set(new) - set(before):
+        lines = "".join(f"{name}\n" for name in sorted({*before, *new}))
+        write_atomic(workspace.root / LIST, lines.encode())
+    return new
+
+
+def of_dataset(names: Iterable[str], dataset: str) -> set[str]:
+    """The ids among names that may be of a dataset, without its name.
+
+    >>> sorted(of_dataset(["baike2018qa:q1", "news2016zh:n1", "7@AA/wiki_00:9"], "baike2018qa"))
+    ['7@AA/wiki_00:9', 'q1']
+    """
+    found = set()
+    for name in names:
+        owner, colon, rest = name.partition(":")
+        if colon and owner in DATASETS:
+            if owner == dataset:
+                found.add(rest.strip())
+        else:
+            found.add(name)
+    return found

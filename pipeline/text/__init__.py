@@ -1,0 +1,1 @@
+"""Unicode code points, normalization and n-grams of many texts at once: pure, numpy alone."""

@@ -1,0 +1,140 @@
+"""Rows become a batch: labels, positions and the document mask follow from the segments.
+
+In: a table of packed rows as `corpus.pipeline.pack` writes them. Out: the tensors a causal model takes.
+Invariants: the first token of a segment has no label, since nothing in its document predicts it, and neither has
+padding; where only answers are learnt, neither has a token of the question, so no prompt carries loss; positions begin
+again with each segment, and padding is a segment of its own. There is no attention mask and `use_cache` is off: only
+then does `transformers` keep attention inside the documents of a row; with either of the two it lets documents see each
+other without a word.
+Cost: a few passes over the batch in numpy, about 0.1 ms a row; nothing is done a token at a time.
+"""
+
+# Shape suffixes: r rows of the batch, t tokens of a row, s segments of the batch.
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import Dataset
+
+PADDING_TOKENS = 8
+"""Length of the row that stands for a pass without rows: it costs next to nothing."""
+IGNORED = -100
+"""The label that the loss passes over."""
+
+
+class Rows(Dataset[pa.Table]):
+    """Packed rows of one or more datasets end to end, read in batches as Arrow tables, memory-mapped.
+
+    Args:
+        parts: splits as `datasets` opens them.
+
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        import datasets  # noqa: PLC0415  # 1 s
+
+        self.table = datasets.concatenate_datasets(list(parts)).with_format("arrow")
+
+    def __len__(self) -> int:
+        """Rows over all parts."""
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> pa.Table:
+        """One row."""
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> pa.Table:
+        """Rows by number, in the order asked for."""
+        table: pa.Table = self.table[rows]
+        return table
+
+
+def row_tokens(table: pa.Table) -> np.ndarray:
+    """[r] tokens of each row without its padding."""
+    counts_r, lengths_s = _segments(table)
+    ends_s = np.concatenate(([0], np.cumsum(lengths_s)))
+    last_r = np.cumsum(counts_r)
+    tokens: np.ndarray = ends_s[last_r] - ends_s[last_r - counts_r]
+    return tokens
+
+
+class Collator:
+    """Makes a batch of a table of rows.
+
+    Args:
+        seq_length: tokens of a row.
+        pad_id: what fills the one row of a batch that has none.
+        document_mask: whether attention stays inside a document; off, positions run through the row and only its first
+            token and padding have no label.
+        answer_after: id of the token that stands before an answer. When given, only what comes after the first one of a
+            segment has a label, its separator included; a segment without one (a later piece of a document that is
+            longer than a row) has none.
+
+    """
+
+    def __init__(
+        self, *, seq_length: int, pad_id: int, document_mask: bool = True, answer_after: int | None = None
+    ) -> None:
+        self.seq_length = seq_length
+        self.pad_id = pad_id
+        self.document_mask = document_mask
+        self.answer_after = answer_after
+
+    def __call__(self, table: pa.Table) -> dict[str, Any]:
+        """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; padding when no row comes."""
+        if table.num_rows == 0:
+            return self._padding()
+        ids_rt = _ids(table, self.seq_length)
+        counts_r, lengths_s = _segments(table)
+        row_s = np.repeat(np.arange(len(counts_r)), counts_r)
+        used_r = row_tokens(table)
+        offset_s = np.cumsum(lengths_s) - lengths_s - (np.cumsum(used_r) - used_r)[row_s]
+        column_t = np.arange(self.seq_length)
+        labels_rt = np.where(column_t < used_r[:, None], ids_rt, IGNORED)
+        labels_rt[:, 0] = IGNORED
+        if self.answer_after is not None:
+            labels_rt[~_answers(ids_rt == self.answer_after, row_s, offset_s)] = IGNORED
+        starts_rt = np.zeros_like(ids_rt)
+        if self.document_mask:
+            labels_rt[row_s, offset_s] = IGNORED
+            starts_rt[row_s, offset_s] = offset_s
+            padded_r = np.flatnonzero(used_r < self.seq_length)
+            starts_rt[padded_r, used_r[padded_r]] = used_r[padded_r]
+            starts_rt = np.maximum.accumulate(starts_rt, axis=1)
+        return _batch(ids_rt, labels_rt, column_t - starts_rt)
+
+    def _padding(self) -> dict[str, Any]:
+        ids_rt = np.full((1, PADDING_TOKENS), self.pad_id, dtype=np.int64)
+        return _batch(ids_rt, np.full_like(ids_rt, IGNORED), np.arange(PADDING_TOKENS)[None, :].copy())
+
+
+def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
+    """[r, t] whether a mark stands before the token in its segment; segments begin in row `row_s` at `offset_s`."""
+    before_rt = np.cumsum(marks_rt, axis=1) - marks_rt
+    outside_rt = np.zeros_like(before_rt)
+    outside_rt[row_s, offset_s] = before_rt[row_s, offset_s]
+    answers: np.ndarray = before_rt > np.maximum.accumulate(outside_rt, axis=1)
+    return answers
+
+
+def _batch(ids_rt: np.ndarray, labels_rt: np.ndarray, positions_rt: np.ndarray) -> dict[str, Any]:
+    arrays = {"input_ids": ids_rt, "labels": labels_rt, "position_ids": positions_rt}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}
+
+
+def _ids(table: pa.Table, seq_length: int) -> np.ndarray:
+    flat = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
+    return np.concatenate(flat).reshape(-1, seq_length).astype(np.int64)
+
+
+def _segments(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """[r] segments of each row and [s] their lengths."""
+    counts, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for chunk in table["segments"].chunks:
+        counts.append(np.diff(chunk.offsets.to_numpy()))
+        lengths.append(chunk.flatten().field("length").to_numpy())
+    return np.concatenate(counts), np.concatenate(lengths).astype(np.int64)

@@ -1,0 +1,1 @@
+"""How well a model predicts documents: loss, perplexity, bits per character."""

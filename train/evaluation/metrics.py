@@ -1,0 +1,171 @@
+"""How well a model predicts text it was not trained on: loss, perplexity, bits per character and bits per byte.
+
+In: a model, packed rows of one split, the tokenizer. Out: sums over all predicted tokens, and the four figures that
+follow from them. `corpus.train.evaluation.stage` gives the same sums for documents and any model.
+Invariants: sums, not means of means, so neither the rows of a pass nor the number of processes changes a figure (but
+for the rounding of the model's own arithmetic); a character counts where its first byte does; the separator's nats
+count and its bytes are none, so documents are priced with their ends.
+Cost: one forward pass a row, and the logits of one pass, widened a row at a time.
+"""
+
+# Shape suffixes: r rows of a pass, t tokens of a row, v entries of the vocabulary.
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from corpus.pipeline.errors import TokenizerError
+from corpus.train.data.collate import IGNORED, Collator, Rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Sums over predicted tokens. Each of the four figures is infinite when there is nothing to divide by."""
+
+    nats: float
+    """Minus the logarithm of the probability of all predicted tokens together."""
+    tokens: int
+    characters: int
+    bytes: int
+
+    def __add__(self, other: Score) -> Score:
+        """The score of both together."""
+        return Score(
+            nats=self.nats + other.nats,
+            tokens=self.tokens + other.tokens,
+            characters=self.characters + other.characters,
+            bytes=self.bytes + other.bytes,
+        )
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return _over(self.nats, self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss."""
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits a Unicode character, which models with different tokenizers can be compared by."""
+        return _over(self.nats / math.log(2), self.characters)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits a byte of UTF-8."""
+        return _over(self.nats / math.log(2), self.bytes)
+
+    def figures(self) -> dict[str, float]:
+        """The four figures by name, as `metrics.jsonl` and the ledger carry them."""
+        names = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate(
+    model: Any,
+    rows: Rows,
+    numbers: Sequence[int] | np.ndarray,
+    *,
+    collator: Collator,
+    sizes: np.ndarray,
+    rows_per_pass: int,
+    precision: str = "fp32",
+) -> Score:
+    """Score the rows with these numbers. The model is left in the mode it came in.
+
+    Args:
+        model: a causal model of `transformers`.
+        rows: packed rows.
+        numbers: which of them.
+        collator: makes the batches; its document mask decides what a token sees.
+        sizes: [v, 2] what `token_sizes` gives.
+        rows_per_pass: rows of a forward pass.
+        precision: "fp32" or "bf16".
+
+    """
+    device = next(model.parameters()).device
+    nats = 0.0
+    totals = np.zeros(3, dtype=np.int64)
+    training = model.training
+    model.eval()
+    try:
+        for first in range(0, len(numbers), rows_per_pass):
+            batch = collator(rows.__getitems__(numbers[first : first + rows_per_pass]))
+            targets = batch["labels"][:, 1:].numpy()
+            predicted = targets[targets != IGNORED]
+            totals += (len(predicted), *sizes[predicted].sum(axis=0))
+            nats += batch_nats(model, batch, device, precision)
+    finally:
+        model.train(training)
+    return Score(nats=nats, tokens=int(totals[0]), characters=int(totals[1]), bytes=int(totals[2]))
+
+
+@torch.no_grad()
+def batch_nats(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> float:
+    """Nats of all tokens of a batch that have a label, each predicted from those before it in its row."""
+    labels_rt = batch.pop("labels").to(device)
+    inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits_rtv = model(**inputs).logits
+    return sum(
+        torch.nn.functional.cross_entropy(
+            logits_tv[:-1].float(), labels_t[1:], ignore_index=IGNORED, reduction="sum"
+        ).item()
+        for logits_tv, labels_t in zip(logits_rtv, labels_rt, strict=True)
+    )
+
+
+def spread(rows: int, limit: int) -> np.ndarray:
+    """At most `limit` row numbers (all when 0) spread evenly, since packing puts long documents first.
+
+    >>> spread(10, 4).tolist()
+    [0, 2, 5, 7]
+    """
+    wanted = min(rows, limit) if limit else rows
+    return np.arange(wanted) * rows // max(wanted, 1)
+
+
+def token_sizes(path: Path) -> np.ndarray:
+    """[v, 2] characters that begin in each token, and its bytes; none for special tokens and numbers without a token.
+
+    Args:
+        path: `tokenizer.json` of a byte-level tokenizer.
+
+    Raises:
+        TokenizerError: it is another kind of tokenizer.
+
+    """
+    return vocabulary_sizes(Tokenizer.from_file(str(path)), str(path))
+
+
+def vocabulary_sizes(tokenizer: Tokenizer, name: str) -> np.ndarray:
+    """`token_sizes` of a tokenizer in memory; `name` is what an error calls it."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode  # noqa: PLC0415  # 1 s
+
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    added = tokenizer.get_added_tokens_decoder()
+    vocabulary = tokenizer.get_vocab()
+    sizes = np.zeros((max(vocabulary.values(), default=-1) + 1, 2), dtype=np.int64)
+    for token, number in vocabulary.items():
+        if number in added:  # written as it is, or special
+            sizes[number] = (0, 0) if added[number].special else (len(token), len(token.encode()))
+            continue
+        try:
+            begins = sum(byte_of[character] & 0xC0 != 0x80 for character in token)
+        except KeyError as error:
+            raise TokenizerError(f"{name} is not a byte-level tokenizer: it has the token {token!r}") from error
+        sizes[number] = begins, len(token)
+    return sizes
+
+
+def _over(amount: float, count: int) -> float:
+    return amount / count if count else math.inf

@@ -1,0 +1,102 @@
+"""Documents as a model of limited context sees them: windows, and batches of windows.
+
+In: the tokens of documents. Out: windows, each with the tokens it predicts, and the tensors of one pass.
+Invariants: each token of a document but the first of a window without overlap is predicted exactly once; with overlap
+each but the document's first; which windows share a pass, and in what order, changes nothing that is counted.
+Cost: a view of the document's arrays for each window; padding fills a pass to its longest window, and windows are
+sorted by length before.
+"""
+
+# Shape suffixes: w windows of a pass, t tokens of a window or a document.
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from corpus.train.data.collate import IGNORED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """A stretch of a document."""
+
+    ids_t: np.ndarray
+    """[t] tokens, at most the context."""
+    first: int
+    """The first token that is predicted; those before it are only read."""
+    sizes: tuple[int, int]
+    """Characters and bytes of the predicted tokens."""
+    last: bool
+    """Whether it is the last one of its document, for whoever counts documents."""
+
+
+def cut(length: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Begin, end and first predicted token of each window of a document.
+
+    Without overlap the first token of a window is not predicted; with overlap a window predicts what none before it
+    did. A window that would predict nothing is left out.
+
+    >>> list(cut(9, 4, 4)), list(cut(9, 4, 2))
+    ([(0, 4, 1), (4, 8, 5)], [(0, 4, 1), (2, 6, 4), (4, 8, 6), (6, 9, 8)])
+    """
+    done = 0
+    for begin in range(0, length, stride):
+        end = min(begin + context, length)
+        first = max(begin + 1, done)
+        if first < end:
+            yield begin, end, first
+        done = end
+        if end == length:
+            return
+
+
+def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) -> list[Window]:
+    """A document's windows.
+
+    Args:
+        ids_t: [t] its tokens, with what is put before and after it.
+        sizes: [t, 2] characters and bytes of each token.
+        context: most tokens of a window.
+        stride: tokens from one beginning to the next.
+
+    """
+    places = list(cut(len(ids_t), context, stride))
+    totals = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(sizes, axis=0)))
+    return [
+        Window(
+            ids_t=ids_t[begin:end],
+            first=first - begin,
+            sizes=tuple((totals[end] - totals[first]).tolist()),
+            last=number == len(places),
+        )
+        for number, (begin, end, first) in enumerate(places, 1)
+    ]
+
+
+def passes(windows: Sequence[Window], *, tokens: int, rows: int | None) -> Iterator[list[Window]]:
+    """Windows of like length together, longest first: `rows` a pass, or as many as `tokens` allow, padding included."""
+    ordered = sorted(windows, key=lambda window: -len(window.ids_t))
+    at = 0
+    while at < len(ordered):
+        many = rows or max(1, tokens // len(ordered[at].ids_t))
+        yield ordered[at : at + many]
+        at += many
+
+
+def batch(windows: Sequence[Window], filler: int) -> dict[str, Any]:
+    """`input_ids`, `attention_mask`, `labels`: [w, t] int64, padded on the right, and `use_cache` off."""
+    longest = max(len(window.ids_t) for window in windows)
+    ids_wt = np.full((len(windows), longest), filler, dtype=np.int64)
+    labels_wt = np.full_like(ids_wt, IGNORED)
+    mask_wt = np.zeros_like(ids_wt)
+    for row, window in enumerate(windows):
+        length = len(window.ids_t)
+        ids_wt[row, :length] = window.ids_t
+        labels_wt[row, window.first : length] = window.ids_t[window.first :]
+        mask_wt[row, :length] = 1
+    arrays = {"input_ids": ids_wt, "attention_mask": mask_wt, "labels": labels_wt}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}

@@ -1,0 +1,1 @@
+"""A network on its device: built, loaded, and how much memory it takes."""

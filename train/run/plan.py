@@ -1,0 +1,282 @@
+"""What a run will do, decided before anything is written: the rows, the steps, the run's identity and its folder.
+
+In: the configuration and the ledgers of the packed datasets. Out: a `Plan`, the same for equal configuration and equal
+rows on any machine.
+Invariant: how a run is carried out (device, workers, rows of a pass, where checkpoints fall) is no part of its
+identity; what shapes the weights or is measured on the way is.
+Cost: ledgers and sizes of files, and a look at the segments of all rows, about a second a million.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from corpus.pipeline.errors import DamageError, TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import (
+    LEDGER,
+    OUTSIDE,
+    ROWS,
+    FileDigest,
+    Ledger,
+    Workspace,
+    changes,
+    fingerprint,
+    read_ledger,
+)
+from corpus.train.config import TrainConfig
+from corpus.train.data.collate import Rows
+from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
+from corpus.train.data.schedule import Steps, warmup_steps
+
+STAGE = "train"
+VERSION = 2
+_EVALUATIONS = 10
+_EVALUATION_SHARE = 1 / 20
+_FORWARD_SHARE = 1 / 3
+_SAVE_STEPS = 500
+AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
+"""Where the rows of each objective lie."""
+_PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
+_AS_GIVEN = (
+    "objective", "warmup", "warmup_tokens", "ramp_from", "ramp_tokens", "early_stop", "weight_decay", "beta1", "beta2",
+    "clip", "seed", "document_mask", "precision", "log_steps", "eval_rows",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything about a run that does not depend on the machine."""
+
+    folder: Path
+    """The run's folder."""
+    settings: Mapping[str, Any]
+    """The ledger's `config`."""
+    inputs: Sequence[FileDigest]
+    identity: str
+    """Fingerprint of version, settings and inputs."""
+    train: Rows
+    validation: Mapping[str, Rows]
+    """The validation rows of each dataset that has some."""
+    seq_length: int
+    vocab_size: int
+    separator: int
+    """Id of the separator."""
+    pad: int
+    """Id of the padding."""
+    shares: Sequence[Share]
+    """What the run takes of each dataset, in the order of the rows."""
+    tokens: np.ndarray
+    """[rows] tokens of each training row without its padding."""
+    steps: Steps
+    warmup_steps: int
+    answer_after: int | None
+    """Id of the token after which labels begin, when only answers are learnt."""
+    learning_rate: float
+    decay_to: float
+    eval_steps: int
+    save_steps: int
+
+    @property
+    def epochs(self) -> float:
+        """How often each row is seen, in the mean."""
+        return self.steps.total / len(self.train)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether datasets were given weights."""
+        return any("=" in name for name in self.settings["datasets"])
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+
+def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = ()) -> Plan:
+    """Decide what a run does.
+
+    Args:
+        config: what the user set.
+        workspace: where the packed datasets lie.
+        model_files: configuration and weights that the run starts from, with `init`.
+
+    Raises:
+        WorkspaceError: nothing is packed, or a dataset asked for is not.
+        TokenizerError: rows were packed with another tokenizer than the workspace's.
+        DamageError: a file of packed rows is missing or has another size.
+        TrainError: the datasets' rows differ in length, or there are none.
+
+    """
+    area = AREAS[config.objective]
+    ledgers = _ledgers(config, workspace, area)
+    _check_tokenizers(ledgers, workspace, area)
+    seq_length, names = _seq_length(ledgers), list(ledgers)
+    vocabulary = tokenizer.load(workspace.tokenizer)
+    splits = {name: open_rows(workspace.root / area / name) for name in names}
+    train = _training_rows(splits)
+    validation = {name: Rows([rows["validation"]]) for name, rows in splits.items() if len(rows.get("validation", ()))}
+    if config.early_stop and not validation:
+        raise TrainError("--early-stop needs validation rows, and no dataset has any", hint="Leave --early-stop out.")
+    tokens = sizes(train)
+    shares, steps = _mixture(config, splits, tokens, seq_length)
+    eval_steps = config.eval_steps or _eval_steps(steps, config.eval_rows, validation)
+    inputs = _inputs(workspace, area, names, model_files)
+    settings = _settings(config, names, seq_length, vocabulary.get_vocab_size()) | {"eval_steps": eval_steps}
+    identity = fingerprint(STAGE, VERSION, settings, inputs)
+    return Plan(
+        folder=workspace.models / (config.run or f"{settings['model']}-{identity[:6]}"),
+        settings=settings,
+        inputs=inputs,
+        identity=identity,
+        train=train,
+        validation=validation,
+        seq_length=seq_length,
+        vocab_size=vocabulary.get_vocab_size(),
+        separator=_special(vocabulary, tokenizer.SEPARATOR),
+        pad=_special(vocabulary, tokenizer.PAD),
+        shares=shares,
+        tokens=tokens,
+        steps=steps,
+        warmup_steps=warmup_steps(config, steps, seq_length),
+        answer_after=_special(vocabulary, tokenizer.ASSISTANT) if config.objective == "sft" else None,
+        learning_rate=settings["learning_rate"],
+        decay_to=settings["decay_to"],
+        eval_steps=eval_steps,
+        save_steps=config.save_steps or min(_SAVE_STEPS, math.ceil(steps.count / 10)),
+    )
+
+
+def _mixture(
+    config: TrainConfig, splits: Mapping[str, Any], tokens: np.ndarray, seq_length: int
+) -> tuple[list[Share], Steps]:
+    """What the run takes of each dataset, and its steps."""
+    rows = {name: len(parts["train"]) for name, parts in splits.items() if len(parts.get("train", ()))}
+    edges = np.cumsum([0, *rows.values()])
+    sums = [int(tokens[begin:end].sum()) for begin, end in itertools.pairwise(edges.tolist())]
+    ramp = {"ramp_from": config.ramp_from or 1, "ramp_rows": -(-(config.ramp_tokens or 0) // seq_length)}
+    batch_size = config.batch_size or config.preset.batch_size
+    wanted = max(1, round(config.epochs * len(tokens)))
+    if config.max_steps:
+        wanted = Steps(batch_size=batch_size, count=config.max_steps, **ramp).total
+    if _weighted(config) and (lacking := sorted(config.mixture.keys() - rows.keys())):
+        raise TrainError(
+            f"{lacking[0]} has a weight and no training rows",
+            hint=f"Leave --dataset {lacking[0]} out, or pack it again.",
+        )
+    weights = [weight for name in rows if (weight := config.mixture.get(name)) is not None] or None
+    found = shares(list(rows), list(rows.values()), sums, weights, total=wanted, max_repeats=_max_repeats(config))
+    return found, Steps(batch_size=batch_size, total=sum(share.taken for share in found), **ramp)
+
+
+def _weighted(config: TrainConfig) -> bool:
+    return None not in config.mixture.values() and bool(config.mixture)
+
+
+def _max_repeats(config: TrainConfig) -> float | None:
+    return config.max_repeats or (MAX_REPEATS if _weighted(config) else None)
+
+
+def _special(vocabulary: Tokenizer, token: str) -> int:
+    number = vocabulary.token_to_id(token)
+    if number is None:
+        raise TokenizerError(f"the tokenizer has no {token}", hint="Run `corpus tokenizer` again.")
+    return number
+
+
+def _ledgers(config: TrainConfig, workspace: Workspace, area: str) -> dict[str, Ledger]:
+    pack = _PACK[area]
+    names = sorted(config.mixture) or workspace.finished(area)
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no {area} rows", hint=f"Run `{pack}` first.")
+    ledgers = {}
+    for name in names:
+        folder = workspace.root / area / name
+        ledger = read_ledger(folder)
+        if ledger is None:
+            raise WorkspaceError(f"{name} is not packed", hint=f"Run `{pack} --dataset {name}` first.")
+        damage = changes(ledger, folder, ledger.version, ledger.config, ledger.inputs)
+        if damage:
+            raise DamageError(f"{folder}: {damage[0]}", hint=f"Run `{pack} --dataset {name}` again.")
+        ledgers[name] = ledger
+    return ledgers
+
+
+def _check_tokenizers(ledgers: Mapping[str, Ledger], workspace: Workspace, area: str) -> None:
+    tokenizer.load(workspace.tokenizer)
+    path = workspace.tokenizer / "tokenizer.json"
+    ours = workspace.digest(path)
+    for name, ledger in ledgers.items():
+        theirs = {entry.path: entry.sha256 for entry in ledger.inputs}.get(workspace.relative(path), "none")
+        if theirs != ours:
+            raise TokenizerError(
+                f"{name} was packed with the tokenizer {theirs[:12]}, the workspace holds {ours[:12]}",
+                hint=f"Run `{_PACK[area]} --dataset {name}` again.",
+            )
+
+
+def _seq_length(ledgers: Mapping[str, Ledger]) -> int:
+    lengths = {name: int(ledger.config["seq_length"]) for name, ledger in ledgers.items()}
+    if len(set(lengths.values())) > 1:
+        raise TrainError(
+            "the datasets were packed to rows of different length: "
+            + ", ".join(f"{name} to {length:,}" for name, length in lengths.items()),
+            hint="Run `corpus pack` with one --seq-length for all, or name with --dataset those that agree.",
+        )
+    return next(iter(lengths.values()))
+
+
+def _training_rows(splits: Mapping[str, Any]) -> Rows:
+    parts = [rows["train"] for rows in splits.values() if len(rows.get("train", ()))]
+    if not parts:
+        raise TrainError(
+            f"{', '.join(splits)}: there is no row to train on",
+            hint="`corpus trace --rejected too_short` shows what was dropped.",
+        )
+    return Rows(parts)
+
+
+def _eval_steps(steps: Steps, eval_rows: int, validation: Mapping[str, Rows]) -> int:
+    """About ten evaluations in a run, and at most a twentieth of its time; a row costs a third of one in training."""
+    rows = sum(min(len(split), eval_rows) if eval_rows else len(split) for split in validation.values())
+    affordable = rows * _FORWARD_SHARE / _EVALUATION_SHARE / steps.batch_size
+    return max(1, math.ceil(steps.count / _EVALUATIONS), math.ceil(affordable))
+
+
+def _inputs(workspace: Workspace, area: str, names: Sequence[str], model_files: Sequence[Path]) -> list[FileDigest]:
+    ours = [workspace.root / area / name / LEDGER for name in names] + [workspace.tokenizer / "tokenizer.json"]
+    inputs = [workspace.file_digest(path) for path in ours]
+    return inputs + [
+        FileDigest(f"{OUTSIDE}{path.name}", path.stat().st_size, workspace.digest(path)) for path in model_files
+    ]
+
+
+def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_size: int) -> dict[str, Any]:
+    """What shapes the weights or is measured on the way, with the values that stand for None."""
+    preset = config.preset
+    size = {} if config.init else {"layers": preset.layers, "width": preset.width, "heads": preset.heads}
+    dropout = config.dropout if config.dropout is not None or config.init else preset.dropout
+    length = {"max_steps": config.max_steps} if config.max_steps else {"epochs": config.epochs}
+    return {
+        **size,
+        **length,
+        **{name: getattr(config, name) for name in _AS_GIVEN},
+        "model": "init" if config.init else config.model,
+        "datasets": sorted(config.datasets) or list(names),
+        "max_repeats": _max_repeats(config),
+        "decay_to": config.decay_to if config.decay_to is not None else preset.decay_to,
+        "batch_size": config.batch_size or preset.batch_size,
+        "learning_rate": config.learning_rate or preset.learning_rate,
+        "dropout": dropout,
+        "seq_length": seq_length,
+        "vocab_size": vocab_size,
+    }
