@@ -18,7 +18,7 @@ from corpus.generate.engine.model import Model
 from corpus.generate.few_shot import without_blanks
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tokenizer.stage import ASSISTANT, USER
+from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
 
 
 class Chat:

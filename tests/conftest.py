@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from corpus.pipeline.workspace.layout import Ledger, Workspace, fingerprint, write_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other

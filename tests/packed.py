@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from corpus.pipeline.storage import document_shards
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.tokenizer import trainer
-from corpus.pipeline.workspace.layout import LEDGER, FileDigest, Ledger, Workspace, atomic, write_atomic, write_ledger
+from corpus.pipeline.storage import row_shards
+from corpus.pipeline.tokenizer import special_tokens, trainer
+from corpus.pipeline.workspace.files import atomic, write_atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, write_ledger
 
 SENTENCES = (
     "春天的雨下了一整夜，早上院子里的石板还是湿的。",
@@ -36,7 +37,11 @@ def make_tokenizer(vocab_size: int = VOCAB_SIZE, copies: int = 4) -> Tokenizer:
 def lay_tokenizer(workspace: Workspace, vocab_size: int = VOCAB_SIZE) -> None:
     """Write `tokenizer/` as the tokenizer stage leaves it."""
     folder = workspace.tokenizer
-    names = {"eos_token": tokenizer.SEPARATOR, "bos_token": tokenizer.SEPARATOR, "pad_token": tokenizer.PAD}
+    names = {
+        "eos_token": special_tokens.SEPARATOR,
+        "bos_token": special_tokens.SEPARATOR,
+        "pad_token": special_tokens.PAD,
+    }
     write_atomic(folder / "tokenizer.json", make_tokenizer(vocab_size).to_str(pretty=True).encode())
     write_atomic(
         folder / "tokenizer_config.json", json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **names}).encode()
@@ -66,12 +71,12 @@ def random_segments(rows: int, *, seed: int, seq_length: int = SEQ_LENGTH) -> li
 
 def separator_id() -> int:
     """Id of the separator."""
-    return int(make_tokenizer().token_to_id(tokenizer.SEPARATOR) or 0)
+    return int(make_tokenizer().token_to_id(special_tokens.SEPARATOR) or 0)
 
 
 def pad_id() -> int:
     """Id of the padding."""
-    return int(make_tokenizer().token_to_id(tokenizer.PAD) or 0)
+    return int(make_tokenizer().token_to_id(special_tokens.PAD) or 0)
 
 
 def lay_packed(
@@ -90,7 +95,7 @@ def lay_packed(
             flat = [token for segment in row for token in segment]
             ids[index, : len(flat)] = flat
         lengths = np.array([len(segment) for row in rows for segment in row])
-        table = document_shards.rows_table(
+        table = row_shards.rows_table(
             ids,
             np.concatenate(([0], np.cumsum([len(row) for row in rows]))),
             np.arange(len(lengths)),
@@ -98,13 +103,13 @@ def lay_packed(
             lengths,
             vocab_size=vocab_size,
         )
-        state = document_shards.describe_state(["data-00000.arrow"], split=split, fingerprint="0" * 64)
+        state = row_shards.describe_state(["data-00000.arrow"], split=split, fingerprint="0" * 64)
         write_atomic(
-            folder / split / "dataset_info.json", document_shards.describe_rows(seq_length, vocab_size, name=dataset)
+            folder / split / "dataset_info.json", row_shards.describe_rows(seq_length, vocab_size, name=dataset)
         )
         write_atomic(folder / split / "state.json", state)
         with atomic(folder / split / "data-00000.arrow") as file:
-            document_shards.write_rows(file, table)
+            row_shards.write_rows(file, table)
     write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
     outputs = [workspace.file_digest(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     config = {"seq_length": seq_length, "strategy": "concat", "vocab_size": vocab_size}

@@ -18,7 +18,7 @@ from corpus.generate.config import Finish, SampleConfig
 from corpus.generate.engine.detokenizer import Vocabulary
 from corpus.generate.engine.model import Model, load
 from corpus.generate.stage import stream, stream_ids
-from corpus.pipeline.tokenizer.stage import ASSISTANT, PAD, SEPARATOR, USER
+from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, PAD, SEPARATOR, USER
 
 torch.set_num_threads(1)  # for models this small a second thread is only something to wait for
 

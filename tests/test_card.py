@@ -18,7 +18,9 @@ from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect import verify
 from corpus.pipeline.pack import dataset_card
-from corpus.pipeline.workspace.layout import Workspace, read_ledger, sha256_file
+from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from tests.test_report import fill
 
 NAME = "baike2018qa"

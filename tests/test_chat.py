@@ -24,10 +24,12 @@ from corpus.pipeline.pack import chat_turns, shard
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import open_rows, split_ref
-from corpus.pipeline.tokenizer import encoders
+from corpus.pipeline.storage.document_shards import split_ref
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import encoders, files, special_tokens
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Report, Workspace
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Report
 from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.presets import PRESETS
@@ -143,7 +145,7 @@ def documents(workspace: Workspace, dataset: str = NAME) -> dict[tuple[int, int]
 @pytest.mark.parametrize("dataset", [NAME, "demo"])
 def test_rows_hold_the_turns_of_every_document(ready: Workspace, strategy: str, dataset: str) -> None:
     make(ready, dataset=dataset, strategy=strategy, unit_characters=5000)
-    model = tokenizer.load(ready.tokenizer)
+    model = files.load(ready.tokenizer)
     turns = {
         place: chat_turns.turn(document["text"], document["prompt_length"])
         for place, document in documents(ready, dataset).items()
@@ -152,7 +154,7 @@ def test_rows_hold_the_turns_of_every_document(ready: Workspace, strategy: str, 
     assert 0 < len(expected) < len(turns)
     found = pieces(ready, dataset)
     assert found.keys() == expected.keys()
-    special = [token for token in map(model.token_to_id, tokenizer.SPECIAL_TOKENS) if token is not None]
+    special = [token for token in map(model.token_to_id, special_tokens.SPECIAL_TOKENS) if token is not None]
     for place, segments in found.items():
         whole = [token for start in sorted(segments) for token in segments[start]]
         assert model.decode(whole, skip_special_tokens=False) == expected[place]
@@ -211,7 +213,7 @@ def test_books_that_do_not_balance_end_the_stage(ready: Workspace, monkeypatch: 
 def test_the_answer_tokens_are_those_that_get_a_label(ready: Workspace, strategy: str) -> None:
     ledger = make(ready, strategy=strategy, seq_length=64, unit_characters=5000).ledger
     assert ledger.counts["splits"]["train"]["cut_documents"] > 2
-    after = tokenizer.load(ready.tokenizer).token_to_id(tokenizer.ASSISTANT)
+    after = files.load(ready.tokenizer).token_to_id(special_tokens.ASSISTANT)
     for split, rows in open_rows(ready.packed(NAME, "chat")).items():
         labels = Collator(seq_length=64, pad_id=1, answer_after=after)(Rows([rows]).__getitems__(range(len(rows))))[
             "labels"
@@ -349,7 +351,7 @@ def test_a_model_is_tuned_on_answers_alone(ready: Workspace, monkeypatch: pytest
     )
     assert tuned.ledger.inputs[0].path == f"chat/{NAME}/ledger.json"
     assert '"prompt": "第2个问题"' in (tuned.folder / "samples.jsonl").read_text()
-    after = tokenizer.load(ready.tokenizer).token_to_id(tokenizer.ASSISTANT)
+    after = files.load(ready.tokenizer).token_to_id(special_tokens.ASSISTANT)
     assert after is not None
     model = AutoModelForCausalLM.from_pretrained(tuned.folder)
     nats, answers = 0.0, 0

@@ -12,7 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.clean.rules import SEAM, clean, clean_all, compose_nfc, rules, strip_tags
+from corpus.pipeline.clean.html import strip_tags
+from corpus.pipeline.clean.rules import clean, clean_all, rules
+from corpus.pipeline.clean.unicode import compose_nfc
+from corpus.pipeline.text.codepoints import SEAM
 from tests.conftest import examples
 
 ALL = rules(simplify=True, brackets=True)

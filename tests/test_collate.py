@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import PADDING_TOKENS, Collator, Rows, row_tokens
 from tests.packed import lay_packed, lay_tokenizer, pad_id, random_segments

@@ -14,16 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate import search as search_module
 from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.ngram_index import GRAM, LONG, UNIT, Hit, Index, Owner, Phrases, build, search
-from corpus.pipeline.decontaminate.stage import DecontaminateConfig
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref
 from corpus.pipeline.text.normalize import fold, fold_all
-from corpus.pipeline.workspace.layout import LEDGER, Ledger, Workspace, fingerprint, write_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, write_ledger
 from tests.benchmarks import contamination as benchmark
 from tests.conftest import LayRaw, baike, lines
 from tests.test_ingest import TRAIN, VALID, Listener, tree
@@ -358,7 +360,7 @@ def test_documents_must_be_there_and_whole(workspace: Workspace, ready: Workspac
 def test_books_that_do_not_balance_are_told(
     ready: Workspace, sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = decontaminate.search_shard
+    right = search_module.search_shard
 
     def wrong(*arguments: Any, **named: Any) -> Any:
         found = right(*arguments, **named)

@@ -23,9 +23,9 @@ from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.dedup.stage import EXACT, NEAR, DedupConfig
 from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.read.parse import TRANSLATE
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, read_part, split_ref
+from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text.normalize import fold
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.duplicates import KINDS, Row, lay_documents, plant, similarity

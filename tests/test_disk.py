@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.workspace.layout import FINISHED_MODE, Workspace
+from corpus.pipeline.workspace.files import FINISHED_MODE
+from corpus.pipeline.workspace.layout import Workspace
 from tests.conftest import baike, lines
 from tests.packed import lay_all
 from tests.server import GOOD, Behaviour, Server

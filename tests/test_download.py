@@ -14,7 +14,9 @@ import pytest
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download.stage import DownloadConfig, plan, run
 from corpus.pipeline.errors import ChecksumError, CorpusError, DownloadError, SourceError, WorkspaceError
-from corpus.pipeline.workspace.layout import Report, Workspace, read_ledger, sha256_file
+from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Report, read_ledger
 from tests.server import Server, cut, status
 from tests.test_download_network import (
     DATA,

@@ -23,7 +23,9 @@ from corpus.pipeline.download.stage import DownloadConfig, run
 from corpus.pipeline.errors import ChecksumError, CorpusError, DiskError, DownloadError
 from corpus.pipeline.manifest import Manifest, Mirror
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.workspace.layout import Report, Workspace, sha256_file
+from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Report
 from tests.server import GOOD, Behaviour, Server, cut, page, redirect, status
 
 FAST = Patience(

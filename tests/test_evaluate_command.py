@@ -34,10 +34,13 @@ from corpus.pipeline.cli import main
 from corpus.pipeline.errors import BooksError, CorpusError, ModelError, TokenizerError, TrainError, WorkspaceError
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.storage.document_shards import open_rows, parts, read_part
+from corpus.pipeline.storage.document_shards import parts, read_part
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.tokenizer.stage import PAD, SEPARATOR
-from corpus.pipeline.workspace.layout import Workspace, read_ledger, write_ledger
+from corpus.pipeline.tokenizer.special_tokens import PAD, SEPARATOR
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger, write_ledger
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.evaluation import stage as score
 from corpus.train.evaluation.config import EvaluateConfig, Evaluation
@@ -85,7 +88,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def _save_ours(workspace: Workspace, folder: Path) -> None:
-    ids = tokenizer.load(workspace.tokenizer)
+    ids = files.load(workspace.tokenizer)
     network = make(
         dataclasses.replace(PRESETS["tiny"], layers=2, width=32, heads=2),
         vocab_size=ids.get_vocab_size(), seq_length=CONTEXT, separator=ids.token_to_id(SEPARATOR) or 0,
@@ -128,7 +131,7 @@ def counts(evaluation: Evaluation) -> tuple[int, int, int]:
 def test_documents_give_what_packed_rows_give(ready: Workspace) -> None:
     """Training's own evaluation over all rows of validation: equal counts, equal nats to rounding."""
     rows = Rows([open_rows(ready.packed(NAME))["validation"]])
-    ids = tokenizer.load(ready.tokenizer)
+    ids = files.load(ready.tokenizer)
     on_rows = evaluate(
         AutoModelForCausalLM.from_pretrained(ready.models / "ours"), rows, range(len(rows)),
         collator=Collator(seq_length=CONTEXT, pad_id=ids.token_to_id(PAD) or 0),
@@ -152,7 +155,7 @@ def test_documents_give_what_packed_rows_give(ready: Workspace) -> None:
 def test_against_a_loop_over_tokens(ready: Workspace, stride: int | None) -> None:
     """Each predicted token looked up in the scores of its window alone, in double precision."""
     model = AutoModelForCausalLM.from_pretrained(ready.models / "ours").double().eval()
-    ids = tokenizer.load(ready.tokenizer)
+    ids = files.load(ready.tokenizer)
     sizes = token_sizes(ready.tokenizer / "tokenizer.json")
     nats, sums = 0.0, np.zeros(3, np.int64)
     for text in spread_over(validation(ready), 7):
@@ -190,7 +193,7 @@ def test_batches_and_the_buffer_change_nothing(ready: Workspace, monkeypatch: py
 
 def test_overlap_predicts_all_but_the_first_token(ready: Workspace) -> None:
     apart, overlapped = measure(ready), measure(ready, stride=CONTEXT // 2)
-    ids = tokenizer.load(ready.tokenizer)
+    ids = files.load(ready.tokenizer)
     lengths = [len(ids.encode(text, add_special_tokens=False).ids) + 1 for text in validation(ready)]
     assert counts(overlapped)[0] == sum(length - 1 for length in lengths)
     assert counts(apart)[0] == sum(length - -(-length // CONTEXT) for length in lengths)

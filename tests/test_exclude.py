@@ -16,9 +16,11 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect import lineage, verify
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Ledger, Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 from tests.conftest import baike, lines
 
 NAME = "baike2018qa"
@@ -62,7 +64,7 @@ def ids(workspace: Workspace) -> list[str]:
 
 def texts(workspace: Workspace) -> list[str]:
     """The documents in the rows, decoded and put together again."""
-    model = tokenizer.load(workspace.tokenizer)
+    model = files.load(workspace.tokenizer)
     pieces: dict[int, dict[int, list[int]]] = {}
     for row in open_rows(workspace.packed(NAME))["train"]:
         begin = 0

@@ -20,7 +20,7 @@ from corpus.pipeline.clean.quality import QUALITY, RULES, Document, Limits, judg
 from corpus.pipeline.clean.rules import clean_all, rules
 from corpus.pipeline.documents.transform import limits_of
 from corpus.pipeline.manifest import CORPORA, Manifest
-from corpus.pipeline.read.parse import composer
+from corpus.pipeline.templates import composer
 from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -33,10 +33,15 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.errors import ArchiveError, CorpusError, ManifestError, SourceError
 from corpus.pipeline.manifest import CORPORA, Manifest, Shape
-from corpus.pipeline.read import records as reading
-from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, composer, parser, parts_of
-from corpus.pipeline.read.records import File, Span, cut, list_files, read
-from corpus.pipeline.workspace.layout import Ledger, Workspace, write_ledger
+from corpus.pipeline.read import archives
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
+from corpus.pipeline.read.pieces import cut
+from corpus.pipeline.read.records import read
+from corpus.pipeline.read.spans import File, ReadSizes, Span
+from corpus.pipeline.templates import composer, parts_of
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, write_ledger
 from tests.conftest import LayRaw, baike, lines
 from tests.test_ingest import TRAIN
 
@@ -265,7 +270,7 @@ def mutated_file(chance: random.Random) -> bytes:
     return data
 
 
-def check_cuts(chance: random.Random, path: Path, data: bytes, longest: int) -> int:
+def check_cuts(chance: random.Random, path: Path, data: bytes, sizes: ReadSizes) -> int:
     """Wherever a file is cut, and however small the buffers are, its records come out once, whole and in order."""
     layout, codec = chance.choice(("lines", "text")), chance.choice(("plain", "gz"))
     path.write_bytes(gzip.compress(data, 1) if codec == "gz" else data)
@@ -276,14 +281,14 @@ def check_cuts(chance: random.Random, path: Path, data: bytes, longest: int) -> 
     spans = [Span(file, 0, None)]
     step = chance.randrange(1, len(data) + 2) if chance.random() < 0.1 else len(data) // chance.randrange(1, 6) + 1
     if codec == "gz":
-        pieces = list(cut(path.parent, [file], step))
+        pieces = list(cut(path.parent, [file], step, sizes=sizes))
         assert [piece.number for piece in pieces] == list(range(-(-max(1, len(data)) // step)))
         spans = [span for piece in pieces for span in piece.spans]
     elif layout == "lines" and data:
         spans = [Span(file, start, start + step) for start in range(0, len(data), step)]
     got: list[tuple[int, bytes, bool]] = []
     for span in spans:
-        for records, rejects in read(path.parent, span):
+        for records, rejects in read(path.parent, span, sizes=sizes):
             assert records or rejects
             begins = [offset for offset, _ in records] + [reject.offset for reject in rejects]
             assert span.start <= min(begins)
@@ -293,33 +298,33 @@ def check_cuts(chance: random.Random, path: Path, data: bytes, longest: int) -> 
                 assert reject.reason == "too_large"
                 got.append((reject.offset, reject.raw, False))
     expected = naive(data, layout)
-    sizes = {}
+    lengths = {}
     for offset, record in expected:
         at_start = offset == 0 and data.startswith(b"\xef\xbb\xbf")
-        sizes[offset] = len(record) + (3 if at_start else 0)
+        lengths[offset] = len(record) + (3 if at_start else 0)
     assert [offset for offset, _, _ in sorted(got)] == [offset for offset, _ in expected]
     for (offset, record, whole), (_, wanted) in zip(sorted(got), expected, strict=True):
-        assert whole == (sizes[offset] <= longest)
+        assert whole == (lengths[offset] <= sizes.record)
         assert record == wanted if whole else wanted.startswith(record)
     return len(expected)
 
 
-def run_files(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcomes:
+def run_files(count: int, seed: int, folder: Path) -> Outcomes:
     chance = random.Random(seed)
     outcomes = Outcomes(seed)
     records = 0
-    with monkeypatch.context() as patch:
-        for _ in range(count):
-            longest = chance.choice((40, 200, 100_000))
-            patch.setattr(reading, "RECORD_BYTES", longest)
-            patch.setattr(reading, "RAW_BYTES", chance.choice((longest, longest // 4)))
-            patch.setattr(reading, "_READ_BYTES", chance.choice((1, 7, 64, 100_000)))
-            patch.setattr(reading, "_SNIFF_BYTES", 1 << 16)
-            patch.setattr(reading, "BLOCK_BYTES", chance.choice((50, 100_000)))
-            data = mutated_file(chance)
-            with outcomes.trying((data, longest)):
-                records += check_cuts(chance, folder / "records.json", data, longest)
-                outcomes["read"] += 1
+    for _ in range(count):
+        longest = chance.choice((40, 200, 100_000))
+        sizes = ReadSizes(
+            record=longest,
+            rejected=chance.choice((longest, longest // 4)),
+            read=chance.choice((1, 7, 64, 100_000)),
+            block=chance.choice((50, 100_000)),
+        )
+        data = mutated_file(chance)
+        with outcomes.trying((data, longest)):
+            records += check_cuts(chance, folder / "records.json", data, sizes)
+            outcomes["read"] += 1
     assert records > count
     return outcomes
 
@@ -366,7 +371,7 @@ def run_containers(count: int, seed: int, folder: Path) -> Outcomes:
             for _ in range(chance.choice((1, 1, 2, 5))):
                 bad = byte_change(chance, bad, good)
             (raw / name).write_bytes(bad)
-            reading._zip.cache_clear()  # it is known by its time, which is too coarse here
+            archives._zip.cache_clear()  # it is known by its time, which is too coarse here
             with outcomes.trying((name, bad)):
                 outcomes[check_container(chance, raw, manifest)] += 1
     return outcomes
@@ -526,7 +531,7 @@ def fuzz(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """As many inputs or a few more."""
     found = {
         "records": run_records(count * 80 // 100, seed),
-        "files": run_files(count * 10 // 100, seed, folder, monkeypatch),
+        "files": run_files(count * 10 // 100, seed, folder),
         "containers": run_containers(count * 2 // 100, seed, folder / "containers"),
         "manifests": run_manifests(count * 8 // 100, seed),
     }

@@ -24,9 +24,9 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import ArchiveError, DamageError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.read import records as reading
-from corpus.pipeline.read.parse import RAW_BYTES, RECORD_BYTES
-from corpus.pipeline.read.records import BLOCK_BYTES, File, Span, list_files, read, record_at
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.records import read, record_at
+from corpus.pipeline.read.spans import SIZES, File, ReadSizes, Span
 from corpus.pipeline.workspace.layout import Workspace
 from tests.conftest import LayRaw, baike, lines
 
@@ -327,8 +327,8 @@ def test_another_shape_stops_early(workspace: Workspace, lay_raw: LayRaw, data: 
 
 
 def test_bom_nul_and_a_very_long_line(workspace: Workspace, lay_raw: LayRaw) -> None:
-    long = json.dumps(baike(5, answer="长" * RECORD_BYTES)).encode()
-    assert len(long) > RECORD_BYTES
+    long = json.dumps(baike(5, answer="长" * SIZES.record)).encode()
+    assert len(long) > SIZES.record
     data = (
         b"\xef\xbb\xbf"
         + lines([baike(n) for n in range(40)])
@@ -342,7 +342,7 @@ def test_bom_nul_and_a_very_long_line(workspace: Workspace, lay_raw: LayRaw) -> 
     assert counts["documents"] == 41
     assert counts["dropped"] == {"malformed_json": 1, "too_large": 1}
     rows = rejected(workspace)
-    assert rows[0]["raw"] == long[:RAW_BYTES]
+    assert rows[0]["raw"] == long[: SIZES.rejected]
     assert f"{len(long):,} bytes" in rows[0]["detail"]
 
 
@@ -451,24 +451,19 @@ def test_any_cut_reads_every_line_once(tmp_path: Path, texts: list[str], piece_b
     ]
     assert [record for _, record in got] == [text.encode() for text in texts if text.strip()]
     assert all(data[offset:].startswith(record) for offset, record in got)
-    assert len(data) < BLOCK_BYTES
+    assert len(data) < SIZES.block
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_the_longest_record_of_plain_text_is_whole_wherever_a_read_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
-) -> None:
-    monkeypatch.setattr(reading, "RECORD_BYTES", 40)
-    monkeypatch.setattr(reading, "RAW_BYTES", 10)
-    monkeypatch.setattr(reading, "_SNIFF_BYTES", 4)
+def test_the_longest_record_of_plain_text_is_whole_wherever_a_read_ends(tmp_path: Path, end: bytes) -> None:
     file = File(
         container="a.txt", codec="plain", path="a.txt", tail="a.txt", split="train", shape="baike2018qa", layout="text",
         bytes=None,
     )  # fmt: skip
     (tmp_path / "a.txt").write_bytes(end + b"x" * 40 + end + b"y" * 41 + end + b"z")
     for size in range(1, 60):
-        monkeypatch.setattr(reading, "_READ_BYTES", size)
-        blocks = list(read(tmp_path, Span(file, 0, None)))
+        sizes = ReadSizes(record=40, rejected=10, read=size, sniff=4)
+        blocks = list(read(tmp_path, Span(file, 0, None), sizes=sizes))
         assert [record for records, _ in blocks for _, record in records] == [b"x" * 40, b"z"]
         assert [reject.raw for _, rejects in blocks for reject in rejects] == [b"y" * 10]
 

@@ -337,8 +337,8 @@ import os, signal, sys, threading, time
 from multiprocessing.context import SpawnProcess
 import psutil
 from corpus.pipeline.errors import WorkerError
-from corpus.pipeline import pool
-from corpus.pipeline.pool import run_pieces
+from corpus.pipeline import workers
+from corpus.pipeline.workers import run_pieces
 
 def short(number):
     return number
@@ -371,13 +371,13 @@ def interrupted_starts(which):
 
 def interrupted_with_a_lock():
     """Ctrl-C comes when the executor holds the lock of a future, as waiting for several takes them, not by `with`."""
-    whole = pool.wait_for
+    whole = workers.wait_for
     def wait_for(futures, timeout):
         futures[0]._condition.acquire()
         signal.raise_signal(signal.SIGINT)
         futures[0]._condition.release()
         return whole(futures, timeout)
-    pool.wait_for = wait_for
+    workers.wait_for = wait_for
 
 def pieces(how):
     if how == "blocked":  # larger than a pipe, so there is always one half written

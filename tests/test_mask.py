@@ -12,9 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.clean import pii as module
-from corpus.pipeline.clean.pii import KINDS, PLACEHOLDERS, mask, mask_all
-from corpus.pipeline.clean.rules import SEAM, clean, rules
+from corpus.pipeline.clean import pii
+from corpus.pipeline.clean.pii import mask, mask_all
+from corpus.pipeline.clean.pii_recognizers import KINDS, PLACEHOLDERS
+from corpus.pipeline.clean.rules import clean, rules
+from corpus.pipeline.text.codepoints import SEAM
 from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden" / "mask"
@@ -78,7 +80,7 @@ def test_placeholders_stay_as_they_are() -> None:
 
 
 def test_the_examples_in_the_module_hold() -> None:
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(pii).failed == 0
 
 
 def resident_id(region: str, birth: str, serial: int) -> str:

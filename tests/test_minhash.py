@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from corpus.pipeline.dedup import clusters, minhash
 from corpus.pipeline.dedup.clusters import ROUNDS, STARS, Clusters
-from corpus.pipeline.read.parse import TRANSLATE
+from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text.normalize import fold
 
 GOLDEN_DIGEST = [13830634864197331201, 9173702848315816938]

@@ -12,7 +12,8 @@ import pytest
 from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.inspect.verify import run as verify
 from corpus.pipeline.manifest import CORPORA, load
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from tests.server import Behaviour, Server
 from tests.test_cli import CORPUS, corpus
 from tests.test_ingest import tree

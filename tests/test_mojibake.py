@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from corpus.pipeline.clean import mojibake as module
 from corpus.pipeline.clean.mojibake import repair, signs, strangers
-from corpus.pipeline.clean.rules import SEAM
+from corpus.pipeline.text.codepoints import SEAM
 from tests.conftest import examples
 
 GOLDEN = Path(__file__).parent / "golden" / "mojibake.jsonl"

@@ -25,7 +25,7 @@ from corpus.pipeline.pack import shard
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage.document_shards import split_ref
-from corpus.pipeline.tokenizer import encoders
+from corpus.pipeline.tokenizer import encoders, files, special_tokens
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
 from corpus.pipeline.workspace.layout import Workspace
@@ -71,7 +71,7 @@ def texts(workspace: Workspace) -> dict[tuple[int, int], str]:
 @pytest.mark.parametrize("strategy", ["best-fit", "concat"])
 def test_decoding_the_segments_gives_back_every_text(ready: Workspace, strategy: str) -> None:
     report = make(ready, strategy=strategy, unit_characters=9000)
-    model = tokenizer.load(ready.tokenizer)
+    model = files.load(ready.tokenizer)
     separator, pad = model.token_to_id("<|endoftext|>"), model.token_to_id("<|pad|>")
     found: dict[tuple[int, int], dict[int, list[int]]] = {}
     rows = datasets.load_from_disk(str(ready.packed("baike2018qa")))
@@ -125,8 +125,8 @@ def test_shards_are_small_arrow_streams(ready: Workspace) -> None:
 
 
 def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
-    model = tokenizer.load(ready.tokenizer)
-    specials = {model.token_to_id(token) for token in tokenizer.SPECIAL_TOKENS}
+    model = files.load(ready.tokenizer)
+    specials = {model.token_to_id(token) for token in special_tokens.SPECIAL_TOKENS}
     for engine in (encoders.REFERENCE, *encoders.faster()):
         flat, lengths = encoded(ready, engine, [SPECIAL, "平常"])
         assert not specials & set(flat.tolist())
@@ -352,7 +352,7 @@ def test_tokenizer_learns_from_training_documents_only(workspace: Workspace, lay
     )
     ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)
     tokenizer.run(TokenizerConfig(vocab_size=2000), workspace)
-    assert len(tokenizer.load(workspace.tokenizer).encode("魑魅魍魉").ids) == 12
+    assert len(files.load(workspace.tokenizer).encode("魑魅魍魉").ids) == 12
 
 
 def test_small_sample_is_told_and_sampling_is_balanced(ready: Workspace, lay_raw: LayRaw) -> None:

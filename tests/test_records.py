@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.read.parse import TRANSLATE, Parsed, composer, parser, translation_prompt
+from corpus.pipeline.read.parse import Parsed, parser
+from corpus.pipeline.templates import TRANSLATE, composer, translation_prompt
 from tests.conftest import baike, examples
 
 SHAPE = manifests.load("baike2018qa").shapes["baike2018qa"]
@@ -201,7 +202,7 @@ def test_a_cut_or_flipped_record_never_hurts_its_neighbours(data: st.DataObject)
 STARVED = """
 import resource, psutil
 from corpus.pipeline import manifest
-from corpus.pipeline.records import parser
+from corpus.pipeline.read.parse import parser
 from tests.conftest import baike
 import json
 raw = json.dumps(baike(1, answer="话" * 4_500_000), ensure_ascii=False).encode()

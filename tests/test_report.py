@@ -21,6 +21,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
@@ -29,8 +30,10 @@ from corpus.pipeline.manifest import CORPORA
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.report import build, examples, facts, page
 from corpus.pipeline.report.charts import bars, lines
+from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from tests.conftest import MIRROR, baike
 from tests.conftest import lines as json_lines
 
@@ -81,7 +84,7 @@ def fill(folder: Path, *, trained: bool = True) -> Workspace:
             download.run(download.DownloadConfig(dataset=name, source=str(source)), workspace)
             ingest.run(ingest.IngestConfig(dataset=name, workers=1), workspace)
         dedup.run(dedup.DedupConfig(workers=1), workspace)
-        decontaminate.run(decontaminate.DecontaminateConfig(against=(exam,), workers=1), workspace)
+        decontaminate.run(DecontaminateConfig(against=(exam,), workers=1), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=600), workspace)
         for name in ("baike2018qa", "translation2019zh"):
             pack.run(pack.PackConfig(dataset=name, seq_length=128, workers=1), workspace)
@@ -343,7 +346,7 @@ def test_every_part_is_reached_by_its_link(opened: Page) -> None:
 
 
 def test_the_box_segments_as_the_tokenizer_does(opened: Page, filled: Workspace) -> None:
-    model = tokenizer.load(filled.tokenizer)
+    model = files.load(filled.tokenizer)
     texts = [
         "先想清楚第7个问题问的是什么，再用自己的话慢慢说。",
         "The 3rd bridge isn't  42 meters\u3000long!\n\n  好的 \t。",
@@ -489,7 +492,7 @@ def test_the_report_of_the_whole_sample(browser: Browser, whole: Workspace) -> N
     for link in tab.locator("nav a").all():
         link.click()
         expect(tab.locator(link.get_attribute("href") or "")).to_be_in_viewport()
-    model = tokenizer.load(whole.tokenizer)
+    model = files.load(whole.tokenizer)
     texts = [text[:400] for name in CORPORA for text in _some_texts(whole, name)]
     for text in texts:
         tab.locator("#try").fill(text)

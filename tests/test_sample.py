@@ -15,7 +15,7 @@ from corpus.generate.engine.model import Model
 from corpus.generate.stage import in_order, run, stream
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.tokenizer.stage import SEPARATOR, USER
+from corpus.pipeline.tokenizer.special_tokens import SEPARATOR, USER
 from tests.sampling import in_numbers, random_model, save_model, script_model, texts, tokens
 
 PROMPTS = ("河边的柳树", "火车慢慢开动了，站台上的人", "奶奶", "图书馆九点开门。What time", "🙂")

@@ -20,7 +20,8 @@ from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model, load
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.pack import chat_turns as rows
-from corpus.pipeline.tokenizer.stage import _CHAT_TEMPLATE, ASSISTANT, SEPARATOR, USER
+from corpus.pipeline.tokenizer.files import _CHAT_TEMPLATE
+from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR, USER
 from tests.sampling import in_numbers, random_model, save_model, script_model
 from tests.test_sample import Notes
 

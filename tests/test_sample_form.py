@@ -13,9 +13,9 @@ from corpus.generate.few_shot import PLAIN, answered, without_blanks
 from corpus.generate.stage import stream
 from corpus.pipeline import manifest
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.read.parse import composer, question_prompt, translation_prompt
+from corpus.pipeline.templates import composer, question_prompt, translation_prompt
 from corpus.pipeline.tokenizer import trainer
-from corpus.pipeline.tokenizer.stage import SEPARATOR
+from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from tests.sampling import random_model, script_model, texts
 
 QUESTIONS = ("蜡烛为什么会变短？", "Is it raining", "第3个问题", "换行\n的问题：")

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import load, memory_errors, pick_device, pick_precision
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.tokenizer.stage import SEPARATOR
+from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from tests.sampling import save_model, texts
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import pytest
 
+from corpus.pipeline.decontaminate import config
 from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
@@ -18,9 +19,11 @@ from corpus.pipeline.inspect import lineage
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import selection
+from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from tests.conftest import LayRaw, baike, lines
 from tests.test_ingest import TRAIN, VALID
 
@@ -121,12 +124,12 @@ def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(
     ingest.run(IngestConfig(dataset="news2016zh", workers=1), workspace)
     exam = tmp_path / "exam.jsonl"
     exam.write_text(json.dumps({"question": span}, ensure_ascii=False) + "\n", encoding="utf-8")
-    decontaminate.run(decontaminate.DecontaminateConfig(against=(exam,), cut=True, workers=1), workspace)
+    decontaminate.run(config.DecontaminateConfig(against=(exam,), cut=True, workers=1), workspace)
     chosen = selection.load(workspace, "news2016zh")
     assert list(chosen.reasons.items()) == [("contaminated", 1)]
     packed(workspace, dataset="news2016zh", unit_characters=1 << 20)
     rows = datasets.load_from_disk(str(workspace.packed("news2016zh")))["train"]
-    model = tokenizer.load(workspace.tokenizer)
+    model = files.load(workspace.tokenizer)
     text = "".join(model.decode(row, skip_special_tokens=False) for row in rows["input_ids"])
     assert span[:12] not in text
     assert answer(700)[:12] in text

@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console as Screen
 
 from corpus.pipeline import manifest
-from corpus.pipeline.download.validate import size_text
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 from corpus.pipeline.terminal.progress_bar import Bar
 from corpus.pipeline.terminal.progress_log import Pace
@@ -201,7 +201,8 @@ def test_no_color_and_dumb_terminals(tmp_path: Path) -> None:
     assert "━" in plain
     assert not COLOUR.search(plain)
     code = (
-        "from corpus.pipeline import cli, pace; pace.FIRST_S = 0.0; cli.main(['verify'])"  # no ten seconds for a line
+        "from corpus.pipeline.cli import main; from corpus.pipeline.terminal import progress_log\n"
+        "progress_log.FIRST_S = 0.0; main.main(['verify'])"  # no ten seconds for a line
     )
     dumb = on_terminal(80, [sys.executable, "-c", code], tmp_path, TERM="dumb")
     assert "\x1b" not in dumb
@@ -288,8 +289,8 @@ def test_ingest_in_a_log(tmp_path: Path) -> None:
     records = [baike(n, answer="" if n % 4 == 0 else f"第{n}个回答，写得足够长，也足够清楚。") for n in range(400)]
     (folder / TRAIN).write_bytes(lines(records))
     code = (
-        "from corpus.pipeline import pace\n"
-        "pace.FIRST_S = 0.0\n"
+        "from corpus.pipeline.terminal import progress_log\n"
+        "progress_log.FIRST_S = 0.0\n"
         "from corpus.pipeline.cli.main import main\n"
         f"main(['ingest', '--source', {str(folder)!r}, '--no-dedup', '--workers', '1'])\n"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from corpus.pipeline.progress import duration
+from corpus.pipeline.humanize import duration
 from corpus.train.__main__ import read_config
 from corpus.train.config import TrainConfig
 from corpus.train.data.schedule import Steps, rate, warmup_steps

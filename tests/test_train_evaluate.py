@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2LMHeadModel
 
 from corpus.pipeline.errors import TokenizerError
-from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.evaluation.metrics import Score, evaluate, spread, token_sizes

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from corpus.pipeline.storage.document_shards import open_rows
+from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.sampler import Order, Part

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from corpus.pipeline.errors import DiskError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from corpus.train.__main__ import _Lines, main, read_config
 from corpus.train.run.stage import run
 from tests.packed import lay_all

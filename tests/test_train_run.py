@@ -22,9 +22,11 @@ from corpus.pipeline.errors import (
     TrainError,
     WorkspaceError,
 )
-from corpus.pipeline.progress import Progress, duration
-from corpus.pipeline.workspace import layout as workspaces
-from corpus.pipeline.workspace.layout import Ledger, Report, Workspace, read_ledger
+from corpus.pipeline.humanize import duration
+from corpus.pipeline.progress import Progress
+from corpus.pipeline.workspace import files
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
 from corpus.train.config import TrainConfig
 from corpus.train.presets import PRESETS
 from corpus.train.run import dry_run
@@ -114,7 +116,7 @@ def test_the_ledger_holds_the_books(trained: tuple[Workspace, Report, Recorder])
         "best/tokenizer_config.json", "config.json", "curves.png", "generation_config.json", "metrics.jsonl",
         "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
-    assert all(workspaces.sha256_file(report.folder / entry.path) == entry.sha256 for entry in ledger.outputs)
+    assert all(files.sha256_file(report.folder / entry.path) == entry.sha256 for entry in ledger.outputs)
     rows = [row for seed in (0, 1) for row in random_segments(20, seed=seed)]
     assert ledger.counts["steps"] == 10
     assert ledger.counts["rows"] == 80

@@ -16,7 +16,7 @@ from corpus.pipeline.clean.boilerplate import LONGEST_LINE, is_frame, trim
 from corpus.pipeline.clean.rules import clean, rules
 from corpus.pipeline.documents.transform import rebuild
 from corpus.pipeline.manifest import load
-from corpus.pipeline.read.records import File
+from corpus.pipeline.read.spans import File
 from tests.conftest import examples
 
 RULES = rules(simplify=True, brackets=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from corpus.pipeline.decontaminate import config
 from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
@@ -18,7 +19,8 @@ from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.inspect import lineage, verify
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Workspace, read_ledger, write_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger, write_ledger
 from tests.conftest import LayRaw, baike, lines
 from tests.test_cli import corpus
 from tests.test_ingest import TRAIN, VALID, tree
@@ -39,7 +41,7 @@ def finished(workspace: Workspace, tmp_path: Path) -> Workspace:
         ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=20_000), workspace)
         dedup.run(dedup.DedupConfig(workers=1), workspace)
         (tmp_path / "exam.jsonl").write_bytes(lines([{"question": "这里没有一道题和上面的文档有关，一道也没有。"}]))
-        decontaminate.run(decontaminate.DecontaminateConfig(against=(tmp_path / "exam.jsonl",), workers=1), workspace)
+        decontaminate.run(config.DecontaminateConfig(against=(tmp_path / "exam.jsonl",), workers=1), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=320), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", workers=1, seq_length=128), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", form="chat", workers=1, seq_length=128), workspace)

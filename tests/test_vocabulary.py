@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from corpus.pipeline import kernels
-from corpus.pipeline.tokenizer import encoders, trainer, vocabulary
+from corpus.pipeline.tokenizer import encoders, special_tokens, trainer, vocabulary
 from tests.conftest import examples
 
 pytestmark = pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
@@ -123,7 +123,7 @@ def with_model(**changes: Any) -> dict[str, Any]:
 
 
 def with_merges(*merges: tuple[str, str]) -> dict[str, Any]:
-    names = [*trainer.BYTE_NAMES.values(), *dict.fromkeys(map("".join, merges))]
+    names = [*special_tokens.BYTE_NAMES.values(), *dict.fromkeys(map("".join, merges))]
     return with_model(merges=merges, vocab={name: number for number, name in enumerate(names)})
 
 

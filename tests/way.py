@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
@@ -44,7 +45,7 @@ if __name__ == "__main__":
         download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
         ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
         dedup.run(dedup.DedupConfig(workers=2), workspace)
-        decontaminate.run(decontaminate.DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
+        decontaminate.run(DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
         for form in pack.FORMS:
             rows = pack.PackConfig(dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=200_000)

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from corpus.generate.config import DEVICES, PRECISIONS
 from corpus.generate.engine.detokenizer import Vocabulary
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.tokenizer.stage import SEPARATOR
+from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 
 _MODEL_HINT = (
     "Give --model a folder that `corpus train` wrote, or one with config.json, *.safetensors and tokenizer.json."

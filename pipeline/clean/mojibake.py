@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from corpus.pipeline.text.normalize import codes_of
+from corpus.pipeline.text.codepoints import codes_of
 
 _LEADS = range(0xE4, 0xEA)
 """First bytes of the Han in common use in UTF-8, U+4000 to U+9FFF."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus.pipeline.clean import mojibake, statistics
-from corpus.pipeline.text.normalize import codes_of
+from corpus.pipeline.text.codepoints import codes_of
 
 MAX_SIGNS = 0.75
 """Largest share of digits, punctuation and symbols, from MIN_REPEATED characters on; worked algebra has up to 0.72."""

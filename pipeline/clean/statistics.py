@@ -17,7 +17,8 @@ import numpy as np
 
 from corpus.pipeline import kernels
 from corpus.pipeline.clean import mojibake
-from corpus.pipeline.text.normalize import codes_of, ngram_hashes
+from corpus.pipeline.text.codepoints import codes_of
+from corpus.pipeline.text.ngrams import ngram_hashes
 
 _OTHER, _HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST = range(7)
 SAMPLED_CHARACTERS = 192

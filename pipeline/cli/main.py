@@ -38,7 +38,8 @@ from corpus.pipeline.manifest import BUILT_IN, CORPORA, DATASETS
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.workspace.layout import Report, Workspace
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.pipeline.workspace.ledger import Report
 
 _DEMO_WORKSPACE = "demo-workspace"
 _DEMO_STEPS = 400
@@ -254,10 +255,11 @@ def decontaminate(
       corpus decontaminate --against gaokao.jsonl --field question --cut
     """
     from corpus.pipeline.decontaminate import stage
+    from corpus.pipeline.decontaminate.config import DecontaminateConfig
 
     workspace = workspace_of(workspace_dir)
     settings |= {} if min_share is None else {"min_share": min_share}
-    config = config_of(stage.DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    config = config_of(DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
     with workspace.writing("decontaminate"):
         report = stage.run(config, workspace, progress=console.Console())
     if as_json:
@@ -581,15 +583,16 @@ def _ingest(workspace: Workspace, datasets: Sequence[str], **settings: Any) -> l
 def _leave_out(workspace: Workspace, *, dedup: bool, against: tuple[Path, ...], workers: int) -> list[Report]:
     """Find duplicates, and contamination when there are evaluation sets, in all documents of the workspace."""
     from corpus.pipeline.decontaminate import stage as contamination_stage
+    from corpus.pipeline.decontaminate.config import DecontaminateConfig
     from corpus.pipeline.dedup import stage
-    from corpus.pipeline.workspace.layout import read_ledger
+    from corpus.pipeline.workspace.ledger import read_ledger
 
     progress = console.Console()
     reports = []
     if dedup:
         reports.append(stage.run(config_of(stage.DedupConfig, workers=workers), workspace, progress=progress))
     if against or read_ledger(workspace.decontaminate) is not None:
-        config = config_of(contamination_stage.DecontaminateConfig, against=against, workers=workers)
+        config = config_of(DecontaminateConfig, against=against, workers=workers)
         reports.append(contamination_stage.run(config, workspace, progress=progress))
     return reports
 
@@ -632,7 +635,7 @@ def _pack(
     from corpus.pipeline.pack import dataset_card, stage
     from corpus.pipeline.tokenizer import stage as tokenizer_stage
     from corpus.pipeline.workers import kept
-    from corpus.pipeline.workspace.layout import read_ledger
+    from corpus.pipeline.workspace.ledger import read_ledger
 
     config_of(stage.PackConfig, dataset=BUILT_IN, **settings)  # wrong usage is told before what is missing
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))

@@ -100,7 +100,7 @@ def config_of(kind: Callable[..., T], **values: Any) -> T:
 def model_folder(workspace: Workspace, model: str | None) -> Path:
     """The folder that `--model` names: a run of the workspace, any folder, or the newest finished run."""
     from corpus.pipeline.errors import ModelError
-    from corpus.pipeline.workspace.layout import LEDGER
+    from corpus.pipeline.workspace.ledger import LEDGER
 
     if model is not None:
         named = workspace.models / model

@@ -173,7 +173,7 @@ def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
 def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
     """How prompts are put to the model: as they are, as questions after examples, or as translations."""
     from corpus.generate.few_shot import PLAIN, answered
-    from corpus.pipeline.read.parse import question_prompt, translation_prompt
+    from corpus.pipeline.templates import question_prompt, translation_prompt
 
     if translate:
         return answered([(english, " ".join(chinese.split())) for english, chinese in shots], translation_prompt)
@@ -203,7 +203,7 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
 
 def _tell_untuned(folder: Path) -> None:
     """Say so where the run's ledger knows that a model was not tuned on questions and answers."""
-    from corpus.pipeline.workspace.layout import read_ledger
+    from corpus.pipeline.workspace.ledger import read_ledger
 
     ledger = read_ledger(folder) or read_ledger(folder.parent)
     if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") != "sft":
@@ -315,7 +315,7 @@ def _time(config: Any, model: Any, folder: Path) -> None:
     """Measure, print and draw what a token costs."""
     from corpus.generate import benchmark as stage
     from corpus.generate.benchmark_picture import picture
-    from corpus.pipeline.workspace.layout import write_atomic
+    from corpus.pipeline.workspace.files import write_atomic
 
     measured = stage.measure(config, model, progress=console.Console())
     rows = [

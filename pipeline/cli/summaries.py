@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corpus.pipeline.inspect.status import Row
     from corpus.pipeline.manifest import Manifest
     from corpus.pipeline.storage.selection import Selection
-    from corpus.pipeline.workspace.layout import Report
+    from corpus.pipeline.workspace.ledger import Report
 
 
 def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Documents that hold evaluation items, listed in `decontaminate/`."""
 
-from corpus.pipeline.decontaminate.stage import DecontaminateConfig, run
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
+from corpus.pipeline.decontaminate.stage import run
 
 __all__ = ["DecontaminateConfig", "run"]

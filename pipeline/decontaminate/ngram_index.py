@@ -21,7 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus.pipeline.text.normalize import Folded, codes_of, fold_all, inner, ngram_hashes
+from corpus.pipeline.text.codepoints import codes_of
+from corpus.pipeline.text.ngrams import inner, ngram_hashes
+from corpus.pipeline.text.normalize import Folded, fold_all
 
 GRAM = 13
 """Characters of an n-gram."""

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.pipeline.text.normalize import Folded, fold_all, ngram_hashes
+from corpus.pipeline.text.ngrams import ngram_hashes
+from corpus.pipeline.text.normalize import Folded, fold_all
 
 SHINGLE = 5
 """Folded characters of a shingle."""

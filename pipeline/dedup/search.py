@@ -23,9 +23,9 @@ from corpus.pipeline.dedup import clusters, minhash
 from corpus.pipeline.dedup.clusters import Clusters
 from corpus.pipeline.dedup.signatures import BANDS, DIGESTS, Keys, between, slices
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.read.parse import TRANSLATE
+from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workers import run_pieces, sensible
-from corpus.pipeline.workspace.layout import disk_errors, scratch
+from corpus.pipeline.workspace.files import disk_errors, scratch
 
 _SHINGLES_AT_ONCE = 1 << 21
 

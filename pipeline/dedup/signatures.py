@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.dedup import clusters, minhash
-from corpus.pipeline.read.parse import TRANSLATE
-from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part, with_metadata
-from corpus.pipeline.workspace.layout import atomic
+from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part
+from corpus.pipeline.storage.row_shards import with_metadata
+from corpus.pipeline.templates import TRANSLATE
+from corpus.pipeline.workspace.files import atomic
 
 KEEP_FIRST = ("test", "validation", "train")
 """Splits in the order in which their copy of a document stays."""

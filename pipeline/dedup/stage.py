@@ -34,18 +34,17 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, sensible
-from corpus.pipeline.workspace.layout import (
+from corpus.pipeline.workspace.files import atomic, remove_leftovers
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import (
     LEDGER,
     FileDigest,
     Ledger,
     Report,
     Stopwatch,
-    Workspace,
-    atomic,
     changes,
     fingerprint,
     read_ledger,
-    remove_leftovers,
     write_ledger,
 )
 

@@ -21,26 +21,29 @@ from typing import Any
 
 from corpus.pipeline import kernels
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.clean.pii import KINDS
+from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
-from corpus.pipeline.documents.transform import Counts, make_part
+from corpus.pipeline.documents.counts import Counts
+from corpus.pipeline.documents.transform import make_part
 from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.read.records import File, Piece, cut, list_files
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.pieces import cut
+from corpus.pipeline.read.spans import File, Piece
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, sensible
-from corpus.pipeline.workspace.layout import (
+from corpus.pipeline.workspace.files import remove_leftovers
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import (
     LEDGER,
     FileDigest,
     Ledger,
     Report,
     Stopwatch,
-    Workspace,
     changes,
     fingerprint,
     read_ledger,
-    remove_leftovers,
     write_ledger,
 )
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from corpus.pipeline.clean.boilerplate import trim
 from corpus.pipeline.clean.pii import mask_all
 from corpus.pipeline.clean.quality import Document, Limits, as_document, judge_all, swapped
 from corpus.pipeline.clean.rules import clean_all, rules
-from corpus.pipeline.errors import BooksError, ShapeError
+from corpus.pipeline.documents.counts import Counts
+from corpus.pipeline.errors import ShapeError
 from corpus.pipeline.manifest import Manifest, Quality
-from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, Reject, composer, parser, parts_of
-from corpus.pipeline.read.records import Block, File, Piece, read
+from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
+from corpus.pipeline.read.records import read
+from corpus.pipeline.read.spans import Block, File, Piece, Reject
 from corpus.pipeline.storage.document_shards import (
     COUNTS_KEY,
     DOCUMENT_SCHEMA,
@@ -37,60 +39,15 @@ from corpus.pipeline.storage.document_shards import (
     REJECTED_SCHEMA,
     part_name,
 )
-from corpus.pipeline.workspace.layout import Workspace, atomic, read_ledger
+from corpus.pipeline.templates import composer, parts_of
+from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 
 _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
 _FEW_RECORDS = 3  # that many without a single good one are enough
 _SHAPE_SHARE = 0.95
-
-
-@dataclass(slots=True)
-class Counts:
-    """The books of a piece, or of all pieces."""
-
-    records: int = 0
-    documents: Counter[str] = field(default_factory=Counter)
-    characters: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    cleaned: Counter[str] = field(default_factory=Counter)
-    masked: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Counts) -> None:
-        """Sum two books."""
-        self.records += other.records
-        for name in ("documents", "characters", "dropped", "cleaned", "masked"):
-            getattr(self, name).update(getattr(other, name))
-
-    def check(self, where: str) -> None:
-        """Raise BooksError unless every record was kept or dropped for a reason."""
-        kept, dropped = self.documents.total(), self.dropped.total()
-        if self.records != kept + dropped:
-            raise BooksError(f"{where}: {self.records:,} records are not {kept:,} documents + {dropped:,} dropped")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the ledger holds it."""
-        return {
-            "records": self.records,
-            "documents": self.documents.total(),
-            "splits": dict(sorted(self.documents.items())),
-            "dropped": dict(sorted(self.dropped.items())),
-            "cleaned": dict(sorted(self.cleaned.items())),
-            "masked": dict(sorted(self.masked.items())),
-            "characters": dict(sorted(self.characters.items())),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Counts:
-        """Back from `to_dict`."""
-        return cls(
-            records=values["records"],
-            documents=Counter(values["splits"]),
-            characters=Counter(values["characters"]),
-            dropped=Counter(values["dropped"]),
-            cleaned=Counter(values["cleaned"]),
-            masked=Counter(values["masked"]),
-        )
 
 
 def make_part(

@@ -23,8 +23,8 @@ import httpx
 
 from corpus.pipeline.download.remote_file import Opener, Stamp, Stream
 from corpus.pipeline.download.retry import Patience, TransientError, paced
-from corpus.pipeline.download.validate import plain_text
 from corpus.pipeline.errors import DownloadError
+from corpus.pipeline.humanize import plain_text
 
 _HUB = "https://huggingface.co"
 _PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})

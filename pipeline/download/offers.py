@@ -23,9 +23,10 @@ from urllib.parse import unquote, urlsplit
 from corpus.pipeline.download.http_client import Web, hub, shown_url
 from corpus.pipeline.download.remote_file import Arrival, File, Stamp, seeking_opener
 from corpus.pipeline.download.transfer import Part, can_link, check_room
-from corpus.pipeline.download.validate import size_text
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.manifest import BUILT_IN, Manifest
-from corpus.pipeline.workspace.layout import Workspace, write_atomic
+from corpus.pipeline.workspace.files import write_atomic
+from corpus.pipeline.workspace.layout import Workspace
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 PACKED_ENDINGS = (".gz", ".xz", ".zst")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.download.retry import TransientError
-from corpus.pipeline.download.validate import plain_text
 from corpus.pipeline.errors import DownloadError
+from corpus.pipeline.humanize import plain_text
 
 PART = ".part"
 """Ending of a file that is not whole yet."""

@@ -26,8 +26,8 @@ from corpus.pipeline.download.locations import Bucket, Folder, Place, Site, look
 from corpus.pipeline.download.offers import ARCHIVE_ENDINGS, PACKED_ENDINGS, Offer
 from corpus.pipeline.download.remote_file import PART, File, local_file
 from corpus.pipeline.download.retry import PATIENCE, Patience
-from corpus.pipeline.download.validate import plain_text
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.humanize import plain_text
 from corpus.pipeline.manifest import CORPORA, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 

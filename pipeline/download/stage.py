@@ -28,18 +28,17 @@ from corpus.pipeline.download.transfer import check_room, fetch, link
 from corpus.pipeline.errors import DownloadError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace.layout import (
+from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import (
     LEDGER,
     Ledger,
     Report,
     Stopwatch,
-    Workspace,
     changes,
     differences,
-    disk_errors,
     fingerprint,
     read_ledger,
-    remove_leftovers,
     write_ledger,
 )
 

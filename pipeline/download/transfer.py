@@ -24,10 +24,11 @@ from pathlib import Path
 
 from corpus.pipeline.download.remote_file import PART, Arrival, File, Stamp, Stream
 from corpus.pipeline.download.retry import PATIENCE, Patience, TransientError, Tries, paced
-from corpus.pipeline.download.validate import HEAD_BYTES, TAIL_BYTES, size_text, wrong_head, wrong_tail
+from corpus.pipeline.download.validate import HEAD_BYTES, TAIL_BYTES, wrong_head, wrong_tail
 from corpus.pipeline.errors import ChecksumError, DiskError, DownloadError
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace.layout import FINISHED_MODE, UNFINISHED_MODE, disk_errors, write_atomic
+from corpus.pipeline.workspace.files import FINISHED_MODE, UNFINISHED_MODE, disk_errors, write_atomic
 
 _COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})

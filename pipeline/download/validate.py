@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from corpus.pipeline.humanize import plain_text
+
 HEAD_BYTES = 512
 """First bytes that tell a format."""
 TAIL_BYTES = 22 + (1 << 16)
@@ -60,27 +62,3 @@ def wrong_tail(name: str, tail: bytes) -> str:
         name.endswith(".parquet") and not tail.endswith(b"PAR1")
     )
     return "its end is missing" if is_cut else ""
-
-
-def plain_text(text: str) -> str:
-    """A stranger's words, fit for a terminal: one line, printable, short.
-
-    >>> plain_text("Sorry!" + chr(27) + "[2J")
-    'Sorry! [2J'
-    """
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= 80 else line[:77] + "..."
-
-
-def size_text(count: int) -> str:
-    """A size for people, in decimal units.
-
-    >>> size_text(519_000_000), size_text(1_640_000_000), size_text(999)
-    ('519 MB', '1.6 GB', '999 B')
-    """
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -20,15 +20,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.clean.pii import PLACEHOLDERS
+from corpus.pipeline.clean.pii_recognizers import PLACEHOLDERS
 from corpus.pipeline.dedup.stage import CLUSTERS, EXACT, NEAR
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.read.records import File, list_files, records_at
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.records import records_at
+from corpus.pipeline.read.spans import File
 from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_at, parts, reading_part
 from corpus.pipeline.storage.selection import LISTS
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 
 STATES = ("kept", "changed", "dropped", "left-out")
 _SHARDS = 4

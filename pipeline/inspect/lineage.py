@@ -22,11 +22,14 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.pack import chat_turns
-from corpus.pipeline.read.records import File, list_files, record_at
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.records import record_at
+from corpus.pipeline.read.spans import File
 from corpus.pipeline.storage import removals, selection
 from corpus.pipeline.storage.document_shards import document_at, document_ref, parts, read_part
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Workspace, read_ledger
+from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +86,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
     """
     found = _row(workspace, dataset, split, number, form)
     chosen = selection.load(workspace, dataset)
-    model = tokenizer.load(workspace.tokenizer)
+    model = files.load(workspace.tokenizer)
     ids = found["input_ids"][0].as_py()
     segments: list[Segment] = []
     position = 0
@@ -153,12 +156,12 @@ def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, li
 def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
     """A document's tokens as its form sets them; none where the form cannot use it."""
     if form == "text":
-        return [*_encoded(model, text), model.token_to_id(tokenizer.SEPARATOR)]
+        return [*_encoded(model, text), model.token_to_id(special_tokens.SEPARATOR)]
     turn = chat_turns.turn(text, prompt_length)
     if turn is None:
         return []
     question, answer = (_encoded(model, side) for side in turn)
-    names = (tokenizer.USER, tokenizer.ASSISTANT, tokenizer.SEPARATOR)
+    names = (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.SEPARATOR)
     user, assistant, separator = map(model.token_to_id, names)
     return [user, *question, assistant, *answer, separator]
 

@@ -19,7 +19,8 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import LEDGER, OUTSIDE, FileDigest, Ledger, Workspace, changes, read_ledger
+from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
 SINGLE = {"dedup", "decontaminate", "tokenizer"}

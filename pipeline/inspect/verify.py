@@ -20,17 +20,11 @@ from typing import Any
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.inspect.status import AREAS, SINGLE
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.storage.document_shards import part_metadata, rows_metadata
-from corpus.pipeline.workspace.layout import (
-    LEDGER,
-    OUTSIDE,
-    ROWS,
-    Ledger,
-    Workspace,
-    fingerprint,
-    read_ledger,
-    sha256_file,
-)
+from corpus.pipeline.storage.document_shards import part_metadata
+from corpus.pipeline.storage.row_shards import rows_metadata
+from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
 
 _COMMANDS = {
     "raw": "corpus download --dataset {name}",

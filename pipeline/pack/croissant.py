@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpus.pipeline.manifest import Manifest
-from corpus.pipeline.workspace.layout import Ledger
+from corpus.pipeline.workspace.ledger import Ledger
 
 _ARROW = "application/vnd.apache.arrow.stream"
 _CONTEXT: Mapping[str, Any] = {

@@ -17,7 +17,9 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.pack import croissant
 from corpus.pipeline.storage.removals import LIST, REASON
-from corpus.pipeline.workspace.layout import LEDGER, ROWS, Ledger, Workspace, read_ledger, write_atomic
+from corpus.pipeline.workspace.files import write_atomic
+from corpus.pipeline.workspace.layout import ROWS, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
 
 CARD, CROISSANT = "README.md", "croissant.json"
 _SIZES = (

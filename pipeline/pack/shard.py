@@ -26,19 +26,10 @@ from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.pack import bin_packing, chat_turns
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import (
-    document_ref,
-    first_texts,
-    part_metadata,
-    parts,
-    read_part,
-    rows_table,
-    with_metadata,
-    write_rows,
-)
-from corpus.pipeline.tokenizer import encoders
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import aside
+from corpus.pipeline.storage.document_shards import document_ref, first_texts, part_metadata, parts, read_part
+from corpus.pipeline.storage.row_shards import rows_table, with_metadata, write_rows
+from corpus.pipeline.tokenizer import encoders, special_tokens
+from corpus.pipeline.workspace.files import aside
 
 _CHECK_DOCUMENTS = 256
 _CHECK_CHARACTERS = 200_000
@@ -112,7 +103,7 @@ def layout_of(model: Tokenizer, *, form: str, strategy: str, seq_length: int) ->
         WorkspaceError: the tokenizer lacks a special token.
 
     """
-    names = (tokenizer.SEPARATOR, tokenizer.PAD, tokenizer.USER, tokenizer.ASSISTANT)
+    names = (special_tokens.SEPARATOR, special_tokens.PAD, special_tokens.USER, special_tokens.ASSISTANT)
     ids = [token for token in map(model.token_to_id, names) if token is not None]
     if len(ids) < len(names):
         raise WorkspaceError(f"the tokenizer lacks one of {', '.join(names)}", hint="Run `corpus tokenizer` again.")

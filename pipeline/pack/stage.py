@@ -24,23 +24,20 @@ from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.pack.shard import Layout, Packed, Unit, check_sample, divide, has_questions, layout_of, pack_unit
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import describe_rows, describe_state, rows_metadata
+from corpus.pipeline.storage.row_shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.tokenizer import encoders
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import (
+from corpus.pipeline.tokenizer.files import load as load_tokenizer
+from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
+from corpus.pipeline.workspace.layout import ROWS, Workspace
+from corpus.pipeline.workspace.ledger import (
     LEDGER,
-    ROWS,
     FileDigest,
     Ledger,
     Report,
     Stopwatch,
-    Workspace,
     changes,
     fingerprint,
     read_ledger,
-    remove_leftovers,
-    settle,
-    write_atomic,
     write_ledger,
 )
 
@@ -99,7 +96,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
     chosen = selection.load(workspace, name, removals=True)
     inputs = _inputs(workspace, name, chosen)
-    model = tokenizer.load(workspace.tokenizer)
+    model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
     settings = _settings(config, layout, chosen)
     identity = fingerprint(STAGE, VERSION, settings, inputs)

@@ -20,26 +20,12 @@ import orjson
 
 from corpus.pipeline import kernels
 from corpus.pipeline.manifest import Shape
+from corpus.pipeline.read.spans import Reject
+from corpus.pipeline.templates import parts_of
 
-RECORD_BYTES = 16 << 20
-"""Longest record read, in bytes; the longest of the real corpora has about a megabyte."""
-RAW_BYTES = 1 << 20
-"""How much of a longer one is kept in `rejected/`."""
 SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_field", "duplicate_key", "too_large"})
 """Reasons that say a record is not what the manifest describes, whatever its text."""
-TRANSLATE = "translate english to chinese, "
 _BLANK_BEFORE_COLON = re.compile(rb'"[ \t\r\n]+:')
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record that is kept out."""
-
-    offset: int
-    reason: str
-    detail: str
-    raw: bytes
-    id: str | None = None
 
 
 @dataclass(slots=True)
@@ -54,16 +40,6 @@ class Parsed:
     metas: list[str] = field(default_factory=list)
     raws: list[bytes] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-
-
-def parts_of(shape: Shape) -> tuple[str, ...]:
-    """The fields that form the text, in a fixed order."""
-    order = {
-        "article": ("title", "body"),
-        "question": ("title", "detail", "answer"),
-        "translation": ("source", "target"),
-    }
-    return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
 
 
 def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
@@ -124,76 +100,6 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
         return parsed
 
     return parse
-
-
-def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
-    """A function that joins the cleaned parts of one record to (text, prompt_length)."""
-    if shape.form == "translation":
-        return _translation
-    if shape.form == "question":
-        return _question if "detail" in shape.roles else lambda parts: _question((parts[0], "", parts[1]))
-    return _article if "title" in shape.roles else lambda parts: _article(("", parts[0]))
-
-
-def question_prompt(question: str) -> str:
-    r"""How a document of a question begins; the answer is the rest.
-
-    >>> question_prompt("天为什么蓝？")
-    '天为什么蓝？\n'
-    """
-    return f"{question}\n"
-
-
-def translation_prompt(english: str) -> str:
-    """How a document of a translation begins; the Chinese is the rest.
-
-    The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line.
-
-    >>> translation_prompt("It rains.")
-    'translate english to chinese, It rains., '
-    """
-    return _translation_prompt(_on_one_line(english))
-
-
-def _translation_prompt(source: str) -> str:
-    return f"{TRANSLATE}{source}, "
-
-
-def _article(parts: Sequence[str]) -> tuple[str, int]:
-    """The text with the title once at the top."""
-    title, body = parts
-    if not title or body == title or body.startswith(title + "\n"):
-        return body, 0
-    return (f"{title}\n\n{body}" if body else ""), 0
-
-
-def _question(parts: Sequence[str]) -> tuple[str, int]:
-    """Title, then the detail where it says more, then the answer."""
-    title, detail, answer = parts
-    if detail.startswith(title):
-        question = detail
-    elif not detail or detail in title:
-        question = title
-    else:
-        question = f"{title}\n{detail}"
-    if not question:
-        return answer, 0
-    if not answer:
-        return question, len(question)
-    prompt = question_prompt(question)
-    return prompt + answer, len(prompt)
-
-
-def _translation(parts: Sequence[str]) -> tuple[str, int]:
-    source, target = map(_on_one_line, parts)
-    prompt = _translation_prompt(source)
-    return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
-
-
-def _on_one_line(text: str) -> str:
-    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:  # no blank but spaces is printable
-        return text
-    return " ".join(text.split())
 
 
 def is_memory_error(error: orjson.JSONDecodeError) -> bool:

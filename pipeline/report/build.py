@@ -20,8 +20,9 @@ from corpus.pipeline.inspect.examples import STATES, Shown
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.report import charts, examples, facts, page
 from corpus.pipeline.report.charts import Chart
-from corpus.pipeline.tokenizer import stage as tokenizers
-from corpus.pipeline.workspace.layout import Workspace, write_atomic
+from corpus.pipeline.tokenizer import files
+from corpus.pipeline.workspace.files import write_atomic
+from corpus.pipeline.workspace.layout import Workspace
 
 _MOST_SHOWN = 3_000_000
 """Characters of all documents shown: the page stays below its ten megabytes."""
@@ -45,7 +46,7 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
 
     """
     found = facts.gather(workspace)
-    model = tokenizers.load(workspace.tokenizer) if found.tokenizer else None
+    model = files.load(workspace.tokenizer) if found.tokenizer else None
     progress.begin("report", len(found.datasets) + 1, "datasets")
     datasets, shown = [], []
     try:

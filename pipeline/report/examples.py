@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from corpus.pipeline.clean.pii import PLACEHOLDERS
+from corpus.pipeline.clean.pii_recognizers import PLACEHOLDERS
 from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.inspect import examples
 from corpus.pipeline.storage import selection

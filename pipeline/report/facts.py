@@ -15,7 +15,9 @@ from typing import Any
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.storage.removals import REASON as EXCLUDED
-from corpus.pipeline.workspace.layout import Ledger, Workspace, json_lines, read_ledger
+from corpus.pipeline.workspace.files import json_lines
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 
 _DRAWABLE = 1e30
 """From here on a figure is no point of a curve."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,8 +56,6 @@ REMOVED_SCHEMA = pa.schema(
 )
 """What is kept out of the rows once all documents were seen, in order of (document, start): characters `start` to
 `end` of a document, all of it when `whole`."""
-SEGMENT_TYPE = pa.struct([("document", pa.int64()), ("start", pa.int32()), ("length", pa.int32())])
-ROWS_PER_BATCH = 256
 COUNTS_KEY = b"corpus.counts"
 FINGERPRINT_KEY = b"corpus.fingerprint"
 
@@ -90,95 +88,6 @@ def split_ref(document: int) -> tuple[int, int]:
     return document >> 32, document & 0xFFFFFFFF
 
 
-def token_type(vocab_size: int) -> pa.DataType:
-    """The narrowest type that holds every id of a vocabulary."""
-    return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
-
-
-def row_schema(seq_length: int, vocab_size: int) -> pa.Schema:
-    """Schema of packed rows."""
-    return pa.schema(
-        [
-            pa.field("input_ids", pa.list_(token_type(vocab_size), seq_length)),
-            pa.field("segments", pa.list_(SEGMENT_TYPE)),
-        ]
-    )
-
-
-def rows_table(
-    ids: np.ndarray,
-    row_starts: np.ndarray,
-    documents: np.ndarray,
-    starts: np.ndarray,
-    lengths: np.ndarray,
-    *,
-    vocab_size: int,
-) -> pa.Table:
-    """Rows from flat arrays, without a Python object per row.
-
-    Args:
-        ids: [rows, seq_length] token ids, padding included.
-        row_starts: [rows + 1] index of each row's first segment.
-        documents: [segments] document references.
-        starts: [segments] first token of the document in the segment.
-        lengths: [segments] tokens of the segment, separator included.
-        vocab_size: entries of the tokenizer.
-
-    """
-    seq_length = ids.shape[1]
-    schema = row_schema(seq_length, vocab_size)
-    flat = pa.array(np.ascontiguousarray(ids).reshape(-1), type=token_type(vocab_size))
-    segments = pa.StructArray.from_arrays(
-        [pa.array(documents, pa.int64()), pa.array(starts, pa.int32()), pa.array(lengths, pa.int32())],
-        fields=list(SEGMENT_TYPE),
-    )
-    columns = [
-        pa.FixedSizeListArray.from_arrays(flat, seq_length),
-        pa.ListArray.from_arrays(pa.array(row_starts, pa.int32()), segments),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def write_rows(file: IO[bytes], table: pa.Table) -> None:
-    """Write rows as an Arrow stream of batches of `ROWS_PER_BATCH` rows, with metadata as the table carries it."""
-    with pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=ROWS_PER_BATCH)
-
-
-def describe_rows(seq_length: int, vocab_size: int, *, name: str) -> bytes:
-    """`dataset_info.json`, which lets `datasets` open the shards without guessing."""
-    kind = "uint16" if vocab_size <= 1 << 16 else "uint32"
-    scalar = {"document": "int64", "start": "int32", "length": "int32"}
-    info = {
-        "citation": "",
-        "description": f"Packed rows of {seq_length} tokens: {name}.",
-        "features": {
-            "input_ids": {"feature": {"dtype": kind, "_type": "Value"}, "length": seq_length, "_type": "List"},
-            "segments": {
-                "feature": {key: {"dtype": dtype, "_type": "Value"} for key, dtype in scalar.items()},
-                "_type": "List",
-            },
-        },
-        "homepage": "",
-        "license": "",
-    }
-    return (json.dumps(info, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
-
-
-def describe_state(file_names: Sequence[str], *, split: str, fingerprint: str) -> bytes:
-    """`state.json` of one split: which files it is made of."""
-    state: dict[str, Any] = {
-        "_data_files": [{"filename": name} for name in file_names],
-        "_fingerprint": fingerprint[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": split,
-    }
-    return (json.dumps(state, sort_keys=True, indent=2) + "\n").encode()
-
-
 def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     """Fingerprint and counts that a Parquet shard carries, or None when it is unreadable or not ours."""
     try:
@@ -186,29 +95,6 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
         return metadata[FINGERPRINT_KEY].decode(), json.loads(metadata[COUNTS_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
-
-
-def rows_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
-    """Fingerprint and counts that a shard of rows carries, or None when it is unreadable or not ours."""
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-            metadata = reader.schema.metadata or {}
-            counts = json.loads(metadata[COUNTS_KEY])
-            if sum(batch.num_rows for batch in reader) != counts["rows"]:
-                return None
-            return metadata[FINGERPRINT_KEY].decode(), counts
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return None
-
-
-def with_metadata(table: pa.Table, fingerprint: str, counts: Mapping[str, Any]) -> pa.Table:
-    """The table with what a rerun needs to take the shard as finished: whose work it is, and what was counted."""
-    return table.replace_schema_metadata(
-        {
-            FINGERPRINT_KEY: fingerprint.encode(),
-            COUNTS_KEY: json.dumps(counts, sort_keys=True, ensure_ascii=False).encode(),
-        }
-    )
 
 
 def parts(folder: Path) -> list[Path]:
@@ -262,18 +148,3 @@ def reading_part(path: Path) -> Iterator[None]:
         raise DamageError(
             f"{path} cannot be read: {error}", hint="`corpus verify` names every damaged file and how to rebuild it."
         ) from error
-
-
-def open_rows(folder: Path) -> Any:
-    """The packed rows of a dataset as a `datasets.DatasetDict`, memory-mapped.
-
-    Raises:
-        WorkspaceError: there are none.
-
-    """
-    if not (folder / "dataset_dict.json").is_file():
-        form = " --form chat" if folder.parent.name == "chat" else ""
-        raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack{form} --dataset {folder.name}` first.")
-    import datasets  # noqa: PLC0415  # 1 s that only those who open rows should pay
-
-    return datasets.load_from_disk(str(folder))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.manifest import DATASETS
-from corpus.pipeline.workspace.layout import Workspace, write_atomic
+from corpus.pipeline.workspace.files import write_atomic
+from corpus.pipeline.workspace.layout import Workspace
 
 LIST = "exclude.txt"
 REASON = "excluded"

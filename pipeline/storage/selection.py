@@ -23,7 +23,8 @@ from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.storage import removals as exclude
 from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
-from corpus.pipeline.workspace.layout import LEDGER, FileDigest, Ledger, Workspace, read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
 
 LISTS = ("dedup", "decontaminate")
 

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from corpus.pipeline.progress import duration
+from corpus.pipeline.humanize import duration
 from corpus.pipeline.terminal import progress_log
 from corpus.pipeline.terminal.table import flow
 

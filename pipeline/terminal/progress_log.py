@@ -11,8 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
-from corpus.pipeline.download.validate import size_text
-from corpus.pipeline.progress import duration
+from corpus.pipeline.humanize import duration, size_text
 
 FIRST_S = 10.0
 """Work is long from here on."""

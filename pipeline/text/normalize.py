@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
+from corpus.pipeline.text.codepoints import codes_of
+
 _UNSEEN = frozenset("PZC")  # punctuation, separators and controls do not count
 _ORNAMENTS = frozenset("~`^¨¯´¸|")
 _AS_THEY_ARE = ((0x3400, 0x9FFF), (0xAC00, 0xD7A3), (0x20000, 0x2F7FF), (0x2FA20, 0x3FFFF))
@@ -37,11 +38,6 @@ class Folded:
     def owners(self) -> np.ndarray:
         """[characters] int64: which text each code belongs to."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-
-
-def codes_of(text: str) -> np.ndarray:
-    """[characters] uint32: code points."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 @functools.cache
@@ -95,59 +91,3 @@ def fold_all(texts: Sequence[str]) -> Folded:
     starts = np.searchsorted(kept, bounds)
     positions = kept - np.repeat(bounds[:-1], np.diff(starts))
     return Folded(codes[kept], positions, starts)
-
-
-@functools.cache
-def _values() -> np.ndarray:
-    """[0x110000] uint64: a fixed random number for every code."""
-    with np.errstate(over="ignore"):
-        mixed = (np.arange(0x110000, dtype=np.uint64) + np.uint64(1)) * _BASE  # splitmix64 (Steele et al., 2014)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
-
-
-def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
-    """[len(codes) - n + 1] uint64: a hash of every n neighbours, none when there are fewer.
-
-    Polynomial over random values of the codes (Karp and Rabin, 1987), modulo 2**64, built by doubling. The same n-gram
-    has the same hash in every run and on every machine.
-    """
-    return rolling(_values().take(codes), n)
-
-
-def rolling(values: np.ndarray, n: int) -> np.ndarray:
-    """[len(values) - n + 1] uint64: the polynomial hash of every n neighbours among values of 64 bits."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, is {n}")
-    if len(values) < n:
-        return np.zeros(0, dtype=np.uint64)
-    power = values  # hashes of the 2**k-grams
-    length, base = 1, int(_BASE)
-    whole: np.ndarray | None = None
-    covered = 0
-    while True:
-        if n & length:
-            whole = power if whole is None else whole[: len(power) - covered] * np.uint64(base) + power[covered:]
-            covered += length
-        if covered == n:
-            return np.asarray(whole[: len(values) - n + 1]) if whole is not None else power
-        power = power[: len(power) - length] * np.uint64(base) + power[length:]
-        base = base * base % 2**64
-        length *= 2
-
-
-def inner(starts: np.ndarray, n: int, count: int) -> np.ndarray:
-    """[count - n + 1] bool: which n-grams of texts that stand one after another lie within one text.
-
-    Args:
-        starts: [texts + 1] where each text begins, `count` at the end.
-        n: neighbours of an n-gram.
-        count: codes in all.
-
-    """
-    whole = np.ones(max(0, count - n + 1), dtype=np.bool_)
-    for back in range(1, n):  # an n-gram that begins fewer than n before a seam crosses it
-        crossing = starts[1:-1] - back
-        whole[crossing[(crossing >= 0) & (crossing < len(whole))]] = False
-    return whole

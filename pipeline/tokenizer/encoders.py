@@ -26,8 +26,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from corpus.pipeline import kernels
-from corpus.pipeline.tokenizer import stage as tokenizers_stage
-from corpus.pipeline.tokenizer import trainer, vocabulary
+from corpus.pipeline.tokenizer import files, trainer, vocabulary
 
 REFERENCE = trainer.REFERENCE
 FAST = "fastokens"
@@ -104,7 +103,7 @@ def make(engine: str, folder: Path) -> Encoder:
     """The encoder of an engine for the tokenizer in `folder`."""
     if engine == KERNEL:
         return KernelEncoder(folder)
-    return FastEncoder(folder) if engine == FAST else ReferenceEncoder(tokenizers_stage.load(folder))
+    return FastEncoder(folder) if engine == FAST else ReferenceEncoder(files.load(folder))
 
 
 def faster() -> tuple[str, ...]:

@@ -20,11 +20,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SEPARATOR = "<|endoftext|>"
-PAD = "<|pad|>"
-USER = "<|user|>"
-ASSISTANT = "<|assistant|>"
-SPECIAL_TOKENS = (SEPARATOR, PAD, USER, ASSISTANT)
+from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES, SPECIAL_TOKENS
+
 REFERENCE = "tokenizers"
 FAST = "gigabpe"
 
@@ -180,13 +177,3 @@ def _slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mixed = (codes[:-1] * np.uint32(0x9E3779B1)) ^ (codes[1:] * np.uint32(0x85EBCA6B) + np.uint32(0x9E3779B9))
     mixed *= np.uint32(0xC2B2AE35)
     return mixed >> np.uint32(32 - _SLOTS_BITS), han[:-1] & han[1:]
-
-
-def _byte_names() -> dict[int, str]:
-    """The characters by which byte-level BPE writes the 256 bytes (Radford et al., 2019)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
-
-
-BYTE_NAMES = _byte_names()

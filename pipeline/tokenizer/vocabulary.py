@@ -16,7 +16,7 @@ import orjson
 from tokenizers import Regex, pre_tokenizers
 
 from corpus.pipeline import kernels
-from corpus.pipeline.tokenizer import trainer
+from corpus.pipeline.tokenizer import special_tokens
 
 _MUST_LACK = ("normalizer", "truncation", "padding")
 _MODEL_MUST_LACK = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
@@ -63,10 +63,10 @@ def of(description: str) -> object:
     ):
         raise ValueError("it is no plain byte-level BPE with GPT-2's split pattern")
     entries: dict[str, int] = model["vocab"]
-    ranks = {name: byte for byte, name in trainer.BYTE_NAMES.items()}
+    ranks = {name: byte for byte, name in special_tokens.BYTE_NAMES.items()}
     sides: list[tuple[int, int]] = []
     try:
-        ids = [entries[trainer.BYTE_NAMES[byte]] for byte in range(len(ranks))]
+        ids = [entries[special_tokens.BYTE_NAMES[byte]] for byte in range(len(ranks))]
         for merge in model["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             sides.append((ranks[left], ranks[right]))

@@ -28,13 +28,15 @@ from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents import transform
-from corpus.pipeline.documents.transform import Counts
+from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.manifest import CORPORA, Manifest
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, parts
 from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import Ledger, Workspace, atomic, write_ledger
+from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, write_ledger
 from tests.benchmarks import small
 from tests.benchmarks.inputs import MIRROR
 

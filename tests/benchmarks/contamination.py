@@ -30,7 +30,8 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate import eval_files, ngram_index
 from corpus.pipeline.decontaminate.ngram_index import GRAM, UNIT, Hit, Index, Owner
 from corpus.pipeline.storage.document_shards import parts
-from corpus.pipeline.text.normalize import fold_all, ngram_hashes
+from corpus.pipeline.text.ngrams import ngram_hashes
+from corpus.pipeline.text.normalize import fold_all
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.inputs import ROOT
 

@@ -45,10 +45,13 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.read.parse import TRANSLATE
-from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, part_name, parts, with_metadata
+from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, part_name, parts
+from corpus.pipeline.storage.row_shards import with_metadata
+from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text.normalize import fold
-from corpus.pipeline.workspace.layout import Ledger, Workspace, atomic, fingerprint, write_ledger
+from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
 from tests.benchmarks import measure
 
 Row = tuple[str, str, str]

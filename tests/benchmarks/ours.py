@@ -191,19 +191,19 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
 
 def random_model(clock: Clock, *, workspace: str, model: str, folder: str) -> None:
     """A model of random weights with the workspace's tokenizer beside it."""
-    from corpus.pipeline.tokenizer import stage as tokenizers
+    from corpus.pipeline.tokenizer import files, special_tokens
     from corpus.pipeline.workspace.layout import Workspace
-    from corpus.train.model import build as models
+    from corpus.train.model import build
     from corpus.train.presets import PRESETS
 
     place = Workspace(Path(workspace))
-    vocabulary = tokenizers.load(place.tokenizer)
-    made = models.make(
+    vocabulary = files.load(place.tokenizer)
+    made = build.make(
         PRESETS[model],
         vocab_size=vocabulary.get_vocab_size(),
         seq_length=1024,
-        separator=vocabulary.token_to_id(tokenizers.SEPARATOR) or 0,
-        pad=vocabulary.token_to_id(tokenizers.PAD) or 0,
+        separator=vocabulary.token_to_id(special_tokens.SEPARATOR) or 0,
+        pad=vocabulary.token_to_id(special_tokens.PAD) or 0,
         dropout=0.0,
         seed=1,
     )

@@ -20,13 +20,14 @@ import click
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.decontaminate import config
 from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents import transform
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.manifest import CORPORA, Manifest
-from corpus.pipeline.read import records
+from corpus.pipeline.read import discover, pieces, spans
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.inputs import MIRROR
 
@@ -57,7 +58,7 @@ def main(work: Path, against: tuple[Path, ...], runs: int) -> None:
 
 def _dataset(workspace: Workspace, name: str, runs: int) -> float:
     raw, manifest = workspace.raw(name), manifests.load(name)
-    files = records.list_files(raw, manifest)
+    files = discover.list_files(raw, manifest)
     size = sum(file.bytes or 0 for file in files) / 1e6
     bare = replace(manifest.quality, off=QUALITY, mask=(), adverts=False)
     masked = replace(bare, mask=manifest.quality.mask)
@@ -71,8 +72,8 @@ def _dataset(workspace: Workspace, name: str, runs: int) -> float:
     return size
 
 
-def _make(workspace: Workspace, raw: Path, files: list[records.File], manifest: Manifest) -> None:
-    for piece in records.cut(raw, files, ingest.PIECE_BYTES):
+def _make(workspace: Workspace, raw: Path, files: list[spans.File], manifest: Manifest) -> None:
+    for piece in pieces.cut(raw, files, ingest.PIECE_BYTES):
         transform.make_part(
             piece,
             raw=raw,
@@ -90,7 +91,7 @@ def _stages(workspace: Workspace, against: tuple[Path, ...]) -> list[tuple[str, 
 
     def evaluation() -> None:
         shutil.rmtree(workspace.decontaminate, ignore_errors=True)
-        decontaminate.run(decontaminate.DecontaminateConfig(against=against, workers=1), workspace)
+        decontaminate.run(config.DecontaminateConfig(against=against, workers=1), workspace)
 
     stages: list[tuple[str, Callable[[], object]]] = [("duplicates", duplicates)]
     return [*stages, ("evaluation items", evaluation)] if against else stages

@@ -251,7 +251,7 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
     from corpus.train.data.mixture import parts
     from corpus.train.data.sampler import Order
     from corpus.train.data.schedule import rate
-    from corpus.train.model import build as models
+    from corpus.train.model import build
     from corpus.train.run import plan as plans
 
     config = TrainConfig(model=model, max_steps=steps)
@@ -264,7 +264,7 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
     )
     collate = Collator(seq_length=plan.seq_length, pad_id=plan.pad)
     batches = [collate(plan.train.__getitems__(rows)) for rows in order]
-    network = models.make(
+    network = build.make(
         config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,
         dropout=plan.settings["dropout"], seed=config.seed,
     )  # fmt: skip

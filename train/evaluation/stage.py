@@ -21,15 +21,16 @@ import torch
 
 from corpus.pipeline.errors import ModelError, TrainError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace.layout import Stopwatch, Workspace
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.config import TrainConfig
 from corpus.train.evaluation.config import EvaluateConfig, Evaluation, Measured
 from corpus.train.evaluation.documents import Texts, texts_of
 from corpus.train.evaluation.metrics import Score, batch_nats
 from corpus.train.evaluation.tokens import Worded, Wording
 from corpus.train.evaluation.windows import Window, batch, passes, windows_of
-from corpus.train.model import build as models
 from corpus.train.model import device as devices
+from corpus.train.model import load
 from corpus.train.model.device import Device
 
 _BUFFER_PASSES = 64
@@ -55,11 +56,11 @@ def run(config: EvaluateConfig, workspace: Workspace, *, progress: Progress = SI
 
     """
     watch = Stopwatch()
-    models.files(config.model, "--model")  # what is no model is told before documents are read
+    load.files(config.model, "--model")  # what is no model is told before documents are read
     chosen = texts_of(config, workspace, progress)
     device = devices.choose(TrainConfig(device=config.device, precision=config.precision))
     with _memory_errors(config):
-        model = models.load_any(config.model, precision=device.precision)
+        model = load.load_any(config.model, precision=device.precision)
         wording = Wording(config.model, rows=model.get_input_embeddings().num_embeddings)
         context, stride = _window(config, model)
         scorer = _Scorer(config, model.to(device.kind), device, wording, context, stride)

@@ -22,9 +22,9 @@ from tokenizers import decoders
 from transformers import AutoTokenizer
 
 from corpus.pipeline.errors import TokenizerError
-from corpus.pipeline.tokenizer.stage import SEPARATOR
+from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from corpus.train.evaluation.metrics import vocabulary_sizes
-from corpus.train.model.build import first_line, quiet
+from corpus.train.model.load import first_line, quiet
 
 _HINT = "Give --model a folder with the tokenizer that the model was trained with, as `save_pretrained` writes it."
 _PROBE = "a"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from corpus.pipeline.progress import duration
+from corpus.pipeline.humanize import duration
 from corpus.train.model.memory import FORWARD_SHARE, pass_seconds, step_memory
 from corpus.train.run.context import Course
 from corpus.train.run.trainer import CorpusTrainer

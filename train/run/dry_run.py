@@ -13,12 +13,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.progress import duration
+from corpus.pipeline.humanize import duration
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
-from corpus.train.model import build as models
+from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.memory import step_memory
 from corpus.train.run import plan as plans
@@ -37,7 +37,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError: as `corpus.train.run.stage.run`.
 
     """
-    plan = plans.make(config, workspace, model_files=models.files(config.init) if config.init else ())
+    plan = plans.make(config, workspace, model_files=load.files(config.init) if config.init else ())
     device = devices.choose(config)
     model = _network(config, plan)
     order = Order(
@@ -78,7 +78,7 @@ def _network(config: TrainConfig, plan: Plan) -> Any:
     with torch.device("meta"):
         if config.init:
             return AutoModelForCausalLM.from_config(_config(config.init))
-        return models.make(
+        return build.make(
             config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator,
             pad=plan.pad, dropout=0.0, seed=config.seed,
         )  # fmt: skip

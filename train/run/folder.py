@@ -30,18 +30,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from corpus.pipeline.errors import DiskError, TrainError
-from corpus.pipeline.workspace.layout import (
-    FINISHED_MODE,
-    LEDGER,
-    FileDigest,
-    Ledger,
-    changes,
-    disk_errors,
-    json_lines,
-    read_ledger,
-    remove_leftovers,
-    write_atomic,
-)
+from corpus.pipeline.workspace.files import FINISHED_MODE, disk_errors, json_lines, remove_leftovers, write_atomic
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 from corpus.train.run.plan import STAGE, VERSION, Plan
 
 BEST = "best"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from corpus.pipeline.workspace.layout import FileDigest
+from corpus.pipeline.workspace.ledger import FileDigest
 
 _FIGURES = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
 

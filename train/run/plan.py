@@ -20,19 +20,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from corpus.pipeline.errors import DamageError, TokenizerError, TrainError, WorkspaceError
-from corpus.pipeline.storage.document_shards import open_rows
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workspace.layout import (
-    LEDGER,
-    OUTSIDE,
-    ROWS,
-    FileDigest,
-    Ledger,
-    Workspace,
-    changes,
-    fingerprint,
-    read_ledger,
-)
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, fingerprint, read_ledger
 from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Rows
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
@@ -121,7 +112,7 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
     ledgers = _ledgers(config, workspace, area)
     _check_tokenizers(ledgers, workspace, area)
     seq_length, names = _seq_length(ledgers), list(ledgers)
-    vocabulary = tokenizer.load(workspace.tokenizer)
+    vocabulary = files.load(workspace.tokenizer)
     splits = {name: open_rows(workspace.root / area / name) for name in names}
     train = _training_rows(splits)
     validation = {name: Rows([rows["validation"]]) for name, rows in splits.items() if len(rows.get("validation", ()))}
@@ -142,13 +133,13 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
         validation=validation,
         seq_length=seq_length,
         vocab_size=vocabulary.get_vocab_size(),
-        separator=_special(vocabulary, tokenizer.SEPARATOR),
-        pad=_special(vocabulary, tokenizer.PAD),
+        separator=_special(vocabulary, special_tokens.SEPARATOR),
+        pad=_special(vocabulary, special_tokens.PAD),
         shares=shares,
         tokens=tokens,
         steps=steps,
         warmup_steps=warmup_steps(config, steps, seq_length),
-        answer_after=_special(vocabulary, tokenizer.ASSISTANT) if config.objective == "sft" else None,
+        answer_after=_special(vocabulary, special_tokens.ASSISTANT) if config.objective == "sft" else None,
         learning_rate=settings["learning_rate"],
         decay_to=settings["decay_to"],
         eval_steps=eval_steps,
@@ -212,7 +203,7 @@ def _ledgers(config: TrainConfig, workspace: Workspace, area: str) -> dict[str, 
 
 
 def _check_tokenizers(ledgers: Mapping[str, Ledger], workspace: Workspace, area: str) -> None:
-    tokenizer.load(workspace.tokenizer)
+    files.load(workspace.tokenizer)
     path = workspace.tokenizer / "tokenizer.json"
     ours = workspace.digest(path)
     for name, ledger in ledgers.items():

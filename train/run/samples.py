@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from corpus.pipeline.tokenizer.stage import ASSISTANT, SEPARATOR, USER, load
+from corpus.pipeline.tokenizer.files import load
+from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR, USER
 
 TOKENS = 64
 """Most tokens of a sample."""

@@ -18,21 +18,14 @@ from transformers import TrainingArguments
 
 from corpus.pipeline.errors import TrainError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace.layout import (
-    Ledger,
-    Report,
-    Stopwatch,
-    Workspace,
-    disk_errors,
-    read_ledger,
-    write_atomic,
-    write_ledger,
-)
+from corpus.pipeline.workspace.files import disk_errors, write_atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, read_ledger, write_ledger
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.evaluation.metrics import token_sizes
-from corpus.train.model import build as models
+from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
@@ -66,7 +59,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     watch = Stopwatch()
     if config.tensorboard:
         board.check()
-    plan = plans.make(config, workspace, model_files=models.files(config.init) if config.init else ())
+    plan = plans.make(config, workspace, model_files=load.files(config.init) if config.init else ())
     folder = RunFolder(plan)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
@@ -117,11 +110,11 @@ def _train(
 
 def _model(config: TrainConfig, plan: Plan, workspace: Workspace) -> Any:
     if config.init:
-        return models.load(
+        return load.load(
             config.init, vocab_size=plan.vocab_size, seq_length=plan.seq_length, dropout=config.dropout,
             tokenizer=workspace.tokenizer / "tokenizer.json",
         )  # fmt: skip
-    return models.make(
+    return build.make(
         config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,
         dropout=plan.settings["dropout"], seed=config.seed,
     )  # fmt: skip

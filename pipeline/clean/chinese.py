@@ -1,0 +1,76 @@
+"""Chinese script and punctuation: Traditional to Simplified, and brackets that an extraction left empty."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+from corpus.pipeline.text.codepoints import SEAM
+
+OPENERS = {"（": "）", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】", "〔": "〕"}
+CLOSERS = {closer: opener for opener, closer in OPENERS.items()}
+FILLERS = "，、；：。,;: \u3000\u00a0"
+EMPTY_BRACKET = re.compile(
+    f"（[{FILLERS}]*）|「[{FILLERS}]*」|『[{FILLERS}]*』|《[{FILLERS}]*》|〈[{FILLERS}]*〉|【[{FILLERS}]*】|〔[{FILLERS}]*〕"
+)
+_LINE_END = re.compile(f"[\n{SEAM}]")
+
+
+def simplify_script(text: str) -> str:
+    """Traditional lines become Simplified through OpenCC.
+
+    Only lines that hold a character which is nothing but Traditional are touched: OpenCC's phrases would else
+    turn the Simplified 打坏 into 打坯, and repeat themselves on 毕昇.
+    """
+    simplify, traditional, _ = converters()
+    between: list[str] = []
+    lines: list[str] = []
+    last = 0
+    while found := traditional(text, last):
+        hit = found.start()
+        begin = max(last, text.rfind("\n", last, hit) + 1, text.rfind(SEAM, last, hit) + 1)
+        line_end = _LINE_END.search(text, hit)
+        end = line_end.start() if line_end else len(text)
+        between.append(text[last:begin])
+        lines.append(text[begin:end])
+        last = end
+    if not lines:
+        return text
+    simplified = simplify("\n".join(lines)).split("\n")
+    return "".join([part for pair in zip(between, simplified, strict=True) for part in pair]) + text[last:]
+
+
+def drop_empty_brackets(text: str) -> str:
+    """Brackets that hold nothing, or nothing but punctuation, since an extraction took their content."""
+    kept: list[str] = []
+    open_at: list[int] = []
+    for character in text:
+        if character in OPENERS:
+            open_at.append(len(kept))
+            kept.append(character)
+        elif open_at and kept[open_at[-1]] == CLOSERS.get(character):
+            del kept[open_at.pop() :]
+        else:
+            if character not in FILLERS:
+                open_at.clear()
+            kept.append(character)
+    return "".join(kept)
+
+
+@functools.cache
+def converters() -> tuple[Callable[[str], str], Callable[..., re.Match[str] | None], list[str]]:
+    """OpenCC's converter, a search for a character that is Traditional and nothing else, and all such characters."""
+    import opencc  # noqa: PLC0415  # loads its dictionaries; only the datasets that want it pay
+
+    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
+    characters = [chr(code) for first, end in ((0x3400, 0x4DC0), (0x4E00, 0xA000)) for code in range(first, end)]
+    simplified = convert("\n".join(characters)).split("\n")
+    traditional = {before for before, after in zip(characters, simplified, strict=True) if before != after}
+    # In names and set phrases OpenCC leaves some as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹,
+    # 联陞): alone they prove nothing. Beyond the basic plane a set would be searched one by one; such a character
+    # comes with others that prove the script.
+    ambiguous = set("乾昇麽祕徵蒐釐氾薹陞噁") | set("".join(simplified))
+    ambiguous |= {before for before, after in zip(characters, simplified, strict=True) if ord(after[0]) > 0xFFFF}
+    certain = sorted(traditional - ambiguous)
+    return convert, re.compile("[" + "".join(certain) + "]").search, certain

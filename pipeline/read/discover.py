@@ -1,0 +1,183 @@
+"""Which files of `raw/<dataset>/` hold records, and how each is laid out."""
+
+from __future__ import annotations
+
+import re
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from corpus.pipeline.errors import ArchiveError, SourceError
+from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.read.archives import UNREADABLE, check_ratio, open_file, open_tar
+from corpus.pipeline.read.spans import SIZES, File
+from corpus.pipeline.workspace.ledger import read_ledger
+
+_SUFFIXES = (".gz", ".xz", ".zst")
+
+
+def list_files(raw: Path, manifest: Manifest) -> list[File]:
+    """The files of records among those that the download's ledger names, in the order in which they are read.
+
+    Raises:
+        ArchiveError: an archive is damaged, encrypted, unsafe or far too large unpacked.
+        SourceError: nothing in there is what the manifest names.
+
+    """
+    ledger = read_ledger(raw)
+    names = sorted(output.path for output in ledger.outputs) if ledger else []
+    found = [entry for name in names if (raw / name).is_file() for entry in _entries(raw / name, name)]
+    files = _match(found, manifest, official=ledger is not None and ledger.config.get("source") == "official")
+    if not files:
+        wanted = ", ".join(member.pattern for member in manifest.members)
+        there = ", ".join(path for _, _, path, _ in found[:5]) or "nothing"
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise SourceError(
+            f"{raw} holds none of the files of {manifest.name}: looked for {wanted}; found {there}{more}",
+            hint="Unpack or rename what was fetched and give its folder with --source.",
+        )
+    return list(_with_layouts(raw, files))
+
+
+def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    """What a file in `raw` holds, as (container, codec, path inside, bytes unpacked)."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    try:
+        if magic[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
+            return _zip_entries(path, name)
+        if magic[:4] == b"PAR1":
+            return [(name, "parquet", name, path.stat().st_size)]
+        codec = {b"\x1f\x8b": "gz", b"\xfd7": "xz", b"\x28\xb5": "zst"}.get(magic[:2], "plain")
+        if re.search(r"\.(tar|tgz|txz|tzst)(\.|$)", path.name):
+            return _tar_entries(path, name)
+    except UNREADABLE as error:
+        raise ArchiveError(
+            f"{path} cannot be opened: {error or 'it ends too early'}",
+            hint="The archive is damaged or not whole: delete it and fetch it again.",
+        ) from error
+    if codec == "plain":
+        return [(name, "plain", name, path.stat().st_size)]
+    plain = name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else name
+    return [(name, codec, plain, None)]
+
+
+def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    entries: list[tuple[str, str, str, int | None]] = []
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    for info in infos:
+        _check_name(path, info.filename)
+        if info.flag_bits & 1:
+            raise ArchiveError(
+                f"{path}: {info.filename} is encrypted", hint="Unpack it and give the folder with --source."
+            )
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ArchiveError(f"{path}: {info.filename} is a symbolic link; links are not followed")
+        entries.append((name, "zip", info.filename, info.file_size))
+    check_ratio(path, sum(info.file_size for info in infos), path.stat().st_size)
+    return entries
+
+
+def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
+    entries: list[tuple[str, str, str, int | None]] = []
+    with open_tar(path) as tape:
+        unpacked = 0
+        for entry in tape:
+            _check_name(path, entry.name)
+            if entry.issym() or entry.islnk():
+                raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
+            unpacked += entry.size
+            check_ratio(path, unpacked, path.stat().st_size)
+            if entry.isfile():
+                entries.append((name, "tar", entry.name, entry.size))
+    return entries
+
+
+def _check_name(path: Path, member: str) -> None:
+    if member.startswith(("/", "\\")) or ".." in PurePosixPath(member.replace("\\", "/")).parts or "\0" in member:
+        raise ArchiveError(
+            f"{path}: the member name {member!r} leads out of its folder", hint="Do not use this archive."
+        )
+
+
+def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool) -> list[File]:
+    """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
+    ranked: list[tuple[tuple[int, str], File]] = []
+    for container, codec, path, size in found:
+        hit = manifest.member_of(path)
+        if hit is not None:
+            member, tail = hit
+            rank = (manifest.members.index(member), path)
+            file = File(
+                container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
+                layout="rows" if codec == "parquet" else "lines", bytes=size,
+                sha256=member.sha256 if official else None,
+            )  # fmt: skip
+            ranked.append((rank, file))
+    if not ranked:
+        for container, codec, path, size in found:
+            if path.endswith((".txt", ".jsonl", ".json")):
+                file = File(
+                    container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
+                    shape=manifest.members[0].shape, layout="lines", bytes=size,
+                )  # fmt: skip
+                ranked.append(((0, path), file))
+    ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
+    seen: dict[str, File] = {}
+    for file in ordered:
+        if file.tail in seen:
+            raise SourceError(
+                f"{file.tail} is there twice: {seen[file.tail].container} and {file.container}",
+                hint="Keep one form of each file in the source.",
+            )
+        seen[file.tail] = file
+    return ordered
+
+
+def _split_by_name(path: str) -> str:
+    """The split that a file's name tells; `latest` is no test."""
+    words = set(re.split(r"[^a-z]+", PurePosixPath(path).name.lower()))
+    for split, names in (
+        ("test", {"test", "testa"}),
+        ("validation", {"valid", "validation", "dev"}),
+        ("train", {"train"}),
+    ):
+        if words & names:
+            return split
+    return "hash"
+
+
+def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
+    """Look into the first bytes of the first file of each kind: JSON lines, or text with blank lines in between."""
+    layouts: dict[tuple[str, str], str] = {}
+    for file in files:
+        kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)
+        if kind not in layouts:
+            layouts[kind] = "rows" if file.layout == "rows" else _layout(raw, file)
+        yield replace(file, layout=layouts[kind])
+
+
+def _layout(raw: Path, file: File) -> str:
+    with open_file(raw, file) as stream:
+        head = stream.read(SIZES.sniff)
+    if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html)", head):
+        raise SourceError(
+            f"{raw / file.container}: {file.path} is an HTML page, not records",
+            hint="A server sent a page instead of the file: fetch it again, or give another --source.",
+        )
+    named_json = PurePosixPath(file.path).suffix in {".json", ".jsonl"}
+    return "text" if not named_json and _is_text(head) else "lines"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:
+            return False
+        text = head[: error.start].decode("utf-8-sig")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return bool(lines) and "\0" not in text and not any(line.startswith(("{", "[", '"')) for line in lines)

@@ -1,0 +1,68 @@
+"""Parquet sources: row groups as pieces, rows as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.pipeline.errors import ArchiveError
+from corpus.pipeline.read.spans import Block, File, Reject, Span
+
+
+def parquet_spans(path: Path, file: File, piece_bytes: int) -> Iterator[Span]:
+    """Row groups taken together up to about a piece; offsets are row numbers."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"{path} cannot be opened: {error}", hint="Delete it and fetch it again.") from error
+    start = row = size = 0
+    for group in range(metadata.num_row_groups):
+        row += metadata.row_group(group).num_rows
+        size += metadata.row_group(group).total_byte_size
+        if size >= piece_bytes or group == metadata.num_row_groups - 1:
+            yield Span(file, start, row)
+            start, size = row, 0
+
+
+def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
+    """The rows of a span as JSON records, block by block."""
+    row = 0
+    try:
+        with pq.ParquetFile(path) as parquet:
+            for group in range(parquet.num_row_groups):
+                rows = parquet.metadata.row_group(group).num_rows
+                if span.start < row + rows and (span.end is None or row < span.end):
+                    for batch in parquet.iter_batches(2048, row_groups=[group]):
+                        yield _parquet_block(batch, row, span)
+                        row += batch.num_rows
+                else:
+                    row += rows
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"{path} cannot be read: {error}", hint="Delete it and fetch it again.") from error
+
+
+def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:
+    """Rows as records; one whose strings are not UTF-8 is rejected alone."""
+    first = max(span.start - row, 0)
+    last = batch.num_rows if span.end is None else min(span.end - row, batch.num_rows)
+    batch = batch.slice(first, max(0, last - first))
+    try:
+        return [
+            (row + first + at, orjson.dumps(record, default=str)) for at, record in enumerate(batch.to_pylist())
+        ], []
+    except (UnicodeDecodeError, TypeError):
+        pass
+    records: list[tuple[int, bytes]] = []
+    rejects: list[Reject] = []
+    for at in range(batch.num_rows):
+        try:
+            records.append((row + first + at, orjson.dumps(batch.slice(at, 1).to_pylist()[0], default=str)))
+        except (UnicodeDecodeError, TypeError) as error:
+            strings = [column.cast(pa.binary())[at].as_py() for column in batch if column.type == pa.string()]
+            raw = b"\n".join(string or b"" for string in strings)
+            rejects.append(Reject(row + first + at, "not_utf8", str(error), raw))
+    return records, rejects

@@ -1,0 +1,92 @@
+"""How parts become a document: article, question, translation; and the prompts of each form.
+
+In: cleaned parts of one record. Out: one text, with the length of its question or source side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from corpus.pipeline.manifest import Shape
+
+TRANSLATE = "translate english to chinese, "
+
+
+def parts_of(shape: Shape) -> tuple[str, ...]:
+    """The fields that form the text, in a fixed order."""
+    order = {
+        "article": ("title", "body"),
+        "question": ("title", "detail", "answer"),
+        "translation": ("source", "target"),
+    }
+    return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
+
+
+def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
+    """A function that joins the cleaned parts of one record to (text, prompt_length)."""
+    if shape.form == "translation":
+        return _translation
+    if shape.form == "question":
+        return _question if "detail" in shape.roles else lambda parts: _question((parts[0], "", parts[1]))
+    return _article if "title" in shape.roles else lambda parts: _article(("", parts[0]))
+
+
+def question_prompt(question: str) -> str:
+    r"""How a document of a question begins; the answer is the rest.
+
+    >>> question_prompt("天为什么蓝？")
+    '天为什么蓝？\n'
+    """
+    return f"{question}\n"
+
+
+def translation_prompt(english: str) -> str:
+    """How a document of a translation begins; the Chinese is the rest.
+
+    The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line.
+
+    >>> translation_prompt("It rains.")
+    'translate english to chinese, It rains., '
+    """
+    return _translation_prompt(_on_one_line(english))
+
+
+def _translation_prompt(source: str) -> str:
+    return f"{TRANSLATE}{source}, "
+
+
+def _article(parts: Sequence[str]) -> tuple[str, int]:
+    """The text with the title once at the top."""
+    title, body = parts
+    if not title or body == title or body.startswith(title + "\n"):
+        return body, 0
+    return (f"{title}\n\n{body}" if body else ""), 0
+
+
+def _question(parts: Sequence[str]) -> tuple[str, int]:
+    """Title, then the detail where it says more, then the answer."""
+    title, detail, answer = parts
+    if detail.startswith(title):
+        question = detail
+    elif not detail or detail in title:
+        question = title
+    else:
+        question = f"{title}\n{detail}"
+    if not question:
+        return answer, 0
+    if not answer:
+        return question, len(question)
+    prompt = question_prompt(question)
+    return prompt + answer, len(prompt)
+
+
+def _translation(parts: Sequence[str]) -> tuple[str, int]:
+    source, target = map(_on_one_line, parts)
+    prompt = _translation_prompt(source)
+    return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
+
+
+def _on_one_line(text: str) -> str:
+    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:  # no blank but spaces is printable
+        return text
+    return " ".join(text.split())

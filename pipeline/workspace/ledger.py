@@ -1,0 +1,197 @@
+"""The ledger: the receipt of a finished stage, and what makes it stale.
+
+Invariants: equal work gives equal bytes, so a ledger holds no clock time and no machine path; its presence means finished.
+"""
+
+from __future__ import annotations
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+import filelock
+from corpus.pipeline.errors import BusyError, DiskError, WorkspaceError
+from corpus.pipeline.workspace.files import write_atomic
+
+LEDGER_SCHEMA = 1
+LEDGER = "ledger.json"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileDigest:
+    """A file as a ledger names it: `path` is relative to the workspace, or to the stage folder for outputs."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ledger:
+    """The receipt of a finished stage. `counts` is what the stage counted; the other fields say what made it so."""
+
+    stage: str
+    dataset: str | None
+    version: int
+    config: Mapping[str, Any]
+    inputs: Sequence[FileDigest]
+    outputs: Sequence[FileDigest]
+    counts: Mapping[str, Any]
+    fingerprint: str
+
+    def to_json(self) -> bytes:
+        """Sorted keys, two blanks, a newline at the end: equal ledgers are equal bytes."""
+        values = {"schema": LEDGER_SCHEMA, **asdict(self)}
+        return (json.dumps(values, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of all outputs."""
+        return sum(output.bytes for output in self.outputs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a stage's `run` returns: the ledger, where it lies, and whether anything had to be done."""
+
+    ledger: Ledger
+    folder: Path
+    skipped: bool = False
+    reasons: tuple[str, ...] = ()
+    """Why finished work was redone: the changed inputs, configuration keys or version."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about the result."""
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Figures for the closing table that do not belong into the ledger."""
+
+
+def fingerprint(stage: str, version: int, config: Mapping[str, Any], inputs: Sequence[FileDigest]) -> str:
+    """SHA-256 over stage, version, configuration and the inputs' digests: the identity of the work, not of its
+    outputs.
+    """
+    identity = [stage, version, config, [[entry.path, entry.sha256] for entry in inputs]]
+    return hashlib.sha256(json.dumps(identity, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def read_ledger(folder: Path) -> Ledger | None:
+    """The ledger of a stage folder, or None when the stage is not finished.
+
+    Raises:
+        WorkspaceError: a ledger is there but cannot be understood.
+
+    """
+    path = folder / LEDGER
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise WorkspaceError(
+            f"{path} cannot be read: {error}", hint=f"Delete {folder} and run the stage again."
+        ) from error
+    try:
+        if values.pop("schema") != LEDGER_SCHEMA:
+            raise KeyError("schema")
+        values["inputs"] = [_file_digest(entry) for entry in values["inputs"]]
+        values["outputs"] = [_file_digest(entry) for entry in values["outputs"]]
+        if not isinstance(values["counts"], dict) or not isinstance(values["config"], dict):
+            raise TypeError("counts and config must be objects")
+        return Ledger(**values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise WorkspaceError(
+            f"{path} is not a ledger of this version: {error}", hint=f"Delete {folder} and run the stage again."
+        ) from error
+
+
+def _file_digest(entry: Mapping[str, Any]) -> FileDigest:
+    digest = FileDigest(**entry)
+    if not (type(digest.path) is str and type(digest.bytes) is int and type(digest.sha256) is str):
+        raise TypeError(f"{digest} is not a file's digest")
+    return digest
+
+
+def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> None:
+    """Finish a stage: timings first, with the ledger's digest for `verify`, then the ledger, both atomically."""
+    data = ledger.to_json()
+    noted = {**timings, "ledger_sha256": hashlib.sha256(data).hexdigest()}
+    write_atomic(folder / "timings.json", (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
+    write_atomic(folder / LEDGER, data)
+
+
+def changes(
+    ledger: Ledger | None,
+    folder: Path,
+    version: int,
+    config: Mapping[str, Any],
+    inputs: Sequence[FileDigest],
+    digest: Callable[[Path], str] | None = None,
+) -> list[str]:
+    """What makes a finished stage stale, in words; empty when it is current.
+
+    Inputs are compared by digest, so a touched file changes nothing and an edit of the same size is seen; outputs by
+    `digest` where it is given, else by size.
+    """
+    if ledger is None:
+        return []
+    found: list[str] = []
+    if ledger.version != version:
+        found.append(f"the stage's version was {ledger.version} and is {version}")
+    for key in sorted({*ledger.config, *config}):
+        old, new = ledger.config.get(key), config.get(key)
+        if old != new:
+            found.append(f"{key.replace('_', '-')} was {_short(old)} and is {_short(new)}")
+    said = {"gone": "is gone", "new": "is new", "changed": "has changed"}
+    for path, what in differences(ledger.inputs, {entry.path: entry.sha256 for entry in inputs}):
+        found.append(f"input {path} {said[what]}")
+    return found + _output_changes(ledger, folder, digest)
+
+
+def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Which files are `gone`, `new` or `changed`, as (path, what); `after` maps paths to SHA-256."""
+    had = {entry.path: entry.sha256 for entry in before}
+    for path in sorted({*had, *after}):
+        if path not in after:
+            yield path, "gone"
+        elif path not in had:
+            yield path, "new"
+        elif had[path] != after[path]:
+            yield path, "changed"
+
+
+def _output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> list[str]:
+    """What of a stage's outputs is not as its ledger says."""
+    found: list[str] = []
+    for output in ledger.outputs:
+        path_out = folder / output.path
+        if not path_out.is_file():
+            found.append(f"output {output.path} is missing")
+        elif path_out.stat().st_size != output.bytes:
+            found.append(f"output {output.path} has another size than its ledger says")
+        elif digest is not None and digest(path_out) != output.sha256:
+            found.append(f"output {output.path} has other bytes than its ledger says")
+    return found
+
+
+class Stopwatch:
+    """Seconds since it was made, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, rounded to milliseconds."""
+        return round(time.monotonic() - self._start, 3)
+
+
+def _short(value: object) -> str:
+    text = "unset" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+    return text if len(text) <= 60 else text[:57] + "..."
