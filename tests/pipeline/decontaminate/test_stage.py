@@ -1,0 +1,620 @@
+"""Evaluation items in documents: what is found, what is not, what is left out of a document, and the reruns."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate import search as search_module
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
+from corpus.pipeline.decontaminate.ngram_index import GRAM, LONG, UNIT, Hit, Index, Owner, Phrases, build, search
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
+from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
+from corpus.pipeline.storage import selection
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref
+from corpus.pipeline.text.normalize import fold, fold_all
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, write_ledger
+from tests.benchmarks import contamination as benchmark
+from tests.support.documents import TRAIN, VALID, Listener, tree
+from tests.support.records import LayRaw, baike, lines
+
+CONTEXT = (
+    "江边的老船工说，从前渡口每天要过三百多人，如今石桥修好了，渡船只在赶集的日子开两趟，"
+    "其余时候就拴在河湾的老柳树下晒太阳，船篷里常有野猫来睡觉。"
+)
+QUESTION = "石桥修好以后，渡船为什么只在赶集的日子才开？"
+SHORT = "渡口从前归谁管理呢"
+ENGLISH = (
+    "The old ferryman said that before the stone bridge was built more than three hundred people crossed the river here"
+)
+SOME = (
+    "茶馆的门板还没有卸完，跑堂的已经把第一壶水烧开了。",
+    "山里的柿子要等霜降以后才肯变甜，心急的孩子总被涩得直吐舌头。",
+    "修钟表的师傅戴着放大镜，半天才抬头问一句有什么事。",
+    "雨停以后，巷子里的青石板亮得能照见对面的屋檐。",
+    "她把旧毛衣拆了重新织，织到袖口才发现线不够。",
+    "学校后面的小路通向一片废弃的果园，春天仍旧开满了花。",
+    "邻居家的鸽子每天傍晚绕着水塔飞三圈，然后才肯回笼。",
+    "爷爷的收音机只能收到两个台，一个唱戏，一个报天气。",
+    "码头上的起重机整夜不停，灯光把半条江都照黄了。",
+    "裁缝铺的剪刀挂在墙上，谁也不许拿去剪纸。",
+    "冬天的第一场雪落在晾衣绳上，像多出来的一排白毛巾。",
+    "图书馆的管理员记得每个人借过的书，却总忘记自己的伞。",
+)
+
+
+def prose(number: int) -> str:
+    """A text of its own for each number."""
+    chance = random.Random(number)
+    sentences = chance.sample(SOME, 8)
+    return f"第{number}篇随笔\n\n" + "".join(
+        f"{sentence}那是第{number * 7 + k}天的事。" for k, sentence in enumerate(sentences)
+    )
+
+
+def wiki(number: int, text: str) -> dict[str, str]:
+    return {"id": str(number), "url": f"https://example.org/{number}", "title": f"第{number}篇随笔", "text": text}
+
+
+PLANTED = prose(3) + f"\n\n他又写道：“{CONTEXT}”😀末了还画了一只猫。" + prose(103)
+
+
+@pytest.fixture
+def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
+    """Questions and prose, some of which hold what the evaluation sets ask."""
+    answers = {
+        5: f"书上是这样讲的:{benchmark.repunctuated(CONTEXT, random.Random(1))}",
+        17: benchmark.traditional(CONTEXT, random.Random()),
+    }
+    records = [
+        baike(n, title=f"第{n}个问题该怎样回答？", answer=answers.get(n, SOME[n % 12] + f"这是第{n * 3}次说起。"))
+        for n in range(60)
+    ]
+    records.append(baike(60, title=QUESTION, answer="因为平日里没有多少人要过河，开船反而亏本。"))
+    valid = [baike(n, answer=f"{SOME[n % 12]}{CONTEXT if n == 63 else ''}") for n in range(61, 66)]
+    lay_raw("baike2018qa", {TRAIN: lines(records), VALID: lines(valid)})
+    articles = {3: PLANTED, 8: CONTEXT + "如此而已。", 11: prose(11) + "\n" + SHORT + "？\n" + prose(111)}
+    articles[12] = prose(12) + "有人问渡口从前归谁管理呢，没有人答得上来。" + prose(112)
+    articles[13] = f"{SHORT}\n没有人答得上来，问了也是白问，大家都笑。"  # less than a document would be left
+    lay_raw("wiki2019zh", {"AA/wiki_00": lines([wiki(n, articles.get(n, prose(n))) for n in range(40)])})
+    for name in ("baike2018qa", "wiki2019zh"):
+        ingest.run(IngestConfig(dataset=name, workers=1, piece_bytes=9_000), workspace)
+    return workspace
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> tuple[Path, Path]:
+    """Two evaluation files."""
+    reading, short = tmp_path / "reading.jsonl", tmp_path / "short.txt"
+    items = [
+        {"context": CONTEXT, "question": QUESTION, "answers": ["平日里过河的人少"]},
+        {"context": CONTEXT, "question": "船篷里常有什么动物来睡觉？", "answers": ["野猫"]},
+        {"context": "这一段话在哪里都没有人写过，只是为了凑数才放在这里的。", "question": "", "answers": []},
+    ]
+    reading.write_bytes(lines(items))
+    short.write_text(f"{SHORT}？\n短\n", encoding="utf-8")
+    return reading, short
+
+
+def make(workspace: Workspace, *against: Path, **values: Any) -> Any:
+    return decontaminate.run(DecontaminateConfig(against=against, **({"workers": 1} | values)), workspace)
+
+
+def rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    return pq.read_table(workspace.decontaminate / f"{name}.parquet").to_pylist()  # type: ignore[no-any-return]
+
+
+def documents(workspace: Workspace, dataset: str) -> dict[int, dict[str, Any]]:
+    """All documents by their reference."""
+    return {
+        document_ref(number, line): row
+        for number, path in enumerate(sorted(workspace.documents(dataset).glob("part-*.parquet")))
+        for line, row in enumerate(pq.read_table(path).to_pylist())
+    }
+
+
+def selected(workspace: Workspace, dataset: str) -> dict[int, str]:
+    """The documents that are used, as they are used."""
+    chosen = selection.load(workspace, dataset)
+    return {
+        document_ref(shard, line): text
+        for path in sorted(workspace.documents(dataset).glob("part-*.parquet"))
+        for shard, numbers, batch in selection.read_selected(path, ["text"], chosen)
+        for line, text in zip(numbers.tolist(), batch["text"].to_pylist(), strict=True)
+    }
+
+
+def test_documents_that_hold_items_go_whole(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    report = make(ready, *sets)
+    every = {name: documents(ready, name) for name in ("baike2018qa", "wiki2019zh")}
+    found = {name: {row["id"].split("@")[0] for row in rows(ready, name)} for name in every}
+    assert found == {"baike2018qa": {"qid_5", "qid_17", "qid_60", "qid_63"}, "wiki2019zh": {"3", "8", "11", "13"}}
+    for name, known in every.items():
+        table = pq.read_table(ready.decontaminate / f"{name}.parquet")
+        assert table.schema.equals(REMOVED_SCHEMA)
+        for row in table.to_pylist():
+            document = known[row["document"]]
+            assert (row["id"], row["split"]) == (document["id"], document["split"])
+            assert (row["start"], row["end"], row["whole"]) == (0, len(document["text"]), True)
+            assert row["reason"] == "contaminated"
+            span = row["detail"].partition(": ")[2]
+            assert span in document["text"].replace("\n", " ")
+            assert len(span) <= 80
+        kept = {reference for reference in known if reference not in {row["document"] for row in table.to_pylist()}}
+        assert selected(ready, name) == {reference: known[reference]["text"] for reference in kept}
+    details = [row["detail"] for row in rows(ready, "wiki2019zh")]
+    assert details == [*[f"reading.jsonl:1: {CONTEXT[:-1]}"] * 2, *[f"short.txt:1: {SHORT}"] * 2]
+    counts = report.ledger.counts
+    assert counts["datasets"]["baike2018qa"]["contaminated"] == {"train": 3, "validation": 1}
+    assert counts["datasets"]["baike2018qa"]["documents"] == {"train": 61, "validation": 5}
+    assert counts["datasets"]["wiki2019zh"]["whole"] == 4
+    assert counts["evals"] == {
+        "reading.jsonl": {"items": 3, "items_hit": 2, "items_too_short": 0, "hits": 6},
+        "short.txt": {"items": 2, "items_hit": 1, "items_too_short": 1, "hits": 2},
+    }
+    assert report.notes == ("short.txt: 1 of 2 items are too short to look for",)
+
+
+def test_every_hit_is_listed_with_its_place(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    make(ready, *sets)
+    every = documents(ready, "baike2018qa"), documents(ready, "wiki2019zh")
+    hits = rows(ready, "hits")
+    assert [(hit["dataset"], hit["id"].split("@")[0], hit["file"], hit["item"], hit["field"]) for hit in hits] == [
+        ("wiki2019zh", "3", "reading.jsonl", 1, "context"),
+        ("wiki2019zh", "8", "reading.jsonl", 1, "context"),
+        ("wiki2019zh", "11", "short.txt", 1, "text"),
+        ("wiki2019zh", "13", "short.txt", 1, "text"),
+        ("baike2018qa", "qid_5", "reading.jsonl", 1, "context"),
+        ("baike2018qa", "qid_17", "reading.jsonl", 1, "context"),
+        ("baike2018qa", "qid_60", "reading.jsonl", 1, "question"),
+        ("baike2018qa", "qid_63", "reading.jsonl", 1, "context"),
+    ]
+    for hit in hits:
+        text = every[hit["dataset"] == "wiki2019zh"][hit["document"]]["text"]
+        assert hit["share"] == 1
+        assert hit["items"] == (2 if hit["field"] == "context" else 1)
+        assert text[hit["span_start"] : hit["span_end"]][:200] == hit["span"]
+        assert fold(hit["span"]) == fold({"context": CONTEXT, "question": QUESTION, "text": SHORT}[hit["field"]])
+
+
+def test_cut_takes_just_the_shared_span_out_of_prose(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    report = make(ready, *sets, cut=True)
+    every = {name: documents(ready, name) for name in ("baike2018qa", "wiki2019zh")}
+    assert [(row["id"].split("@")[0], row["whole"]) for row in rows(ready, "wiki2019zh")] == [
+        ("3", False),
+        ("8", True),  # hardly more than the item
+        ("11", False),
+        ("13", True),
+    ]
+    assert all(row["whole"] for row in rows(ready, "baike2018qa"))  # or their prompt would end elsewhere
+    used = selected(ready, "wiki2019zh")
+    by_id = {row["id"].split("@")[0]: (reference, row["text"]) for reference, row in every["wiki2019zh"].items()}
+    reference, text = by_id["3"]
+    assert used[reference] == text.replace(CONTEXT[:-1], "")  # the last mark is not part of what is shared
+    assert "他又写道：“。”😀末了" in used[reference]
+    reference, text = by_id["11"]
+    assert used[reference] == text.replace(SHORT, "")
+    assert by_id["8"][0] not in used
+    assert len(by_id["13"][1]) - len(SHORT) > len(by_id["13"][1]) / 2
+    assert report.ledger.counts["datasets"]["wiki2019zh"] | {"documents": 0} == {
+        "documents": 0, "contaminated": report.ledger.counts["datasets"]["wiki2019zh"]["contaminated"], "whole": 2,
+        "spans": 2, "left_out_by_dedup": 0,
+    }  # fmt: skip
+    lists = selection.load(ready, "wiki2019zh")
+    assert lists.reasons == {"contaminated": 4}
+    assert lists.documents.total() == 2
+
+
+def test_workers_change_no_byte(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    trees = []
+    for workers in (1, 2):
+        shutil.rmtree(ready.decontaminate, ignore_errors=True)
+        make(ready, *sets, workers=workers, cut=True)
+        trees.append(tree(ready.decontaminate))
+    assert trees[0] == trees[1]
+    assert set(trees[0]) == {
+        "baike2018qa.parquet", "wiki2019zh.parquet", "hits.parquet", "evals/reading.jsonl", "evals/short.txt", LEDGER,
+    }  # fmt: skip
+
+
+def test_a_rerun_needs_no_files_and_does_nothing(ready: Workspace, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    first = make(ready, *sets)
+    for path in sets:
+        path.unlink()
+    assert make(ready).skipped
+    for path in ready.decontaminate.rglob("*"):
+        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes()
+    assert [entry.path for entry in first.ledger.inputs] == [
+        "documents/wiki2019zh/ledger.json", "documents/baike2018qa/ledger.json", "decontaminate/evals/reading.jsonl",
+        "decontaminate/evals/short.txt",
+    ]  # fmt: skip
+
+
+def test_what_changed_is_done_again_and_told(ready: Workspace, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    listener = Listener()
+    make(ready, sets[0])
+    config = DecontaminateConfig(against=(sets[1],), workers=1)
+    report = decontaminate.run(config, ready, progress=listener)
+    assert report.reasons == ("input decontaminate/evals/short.txt is new",)
+    assert listener.said[0] == "short.txt joins the evaluation files of the workspace, 2 now"
+    assert make(ready, cut=True).reasons == ("cut was false and is true",)
+    assert 'fields was [] and is ["context", "text"]' in make(ready, fields=("text", "context")).reasons
+    assert {row["id"].split("@")[0] for row in rows(ready, "baike2018qa")} == {"qid_5", "qid_17", "qid_63"}
+    (ready.decontaminate / "evals" / "short.txt").unlink()
+    assert "input decontaminate/evals/short.txt is gone" in make(ready, fields=("context",)).reasons
+    assert {row["id"].split("@")[0] for row in rows(ready, "wiki2019zh")} == {"3", "8"}
+    (ready.decontaminate / "baike2018qa.parquet").write_bytes(b"PAR1")
+    assert make(ready, fields=("context",)).reasons == (
+        "output baike2018qa.parquet has another size than its ledger says",
+    )
+    report = make(ready, fields=("context",), datasets=("wiki2019zh",))
+    assert "input documents/baike2018qa/ledger.json is gone" in report.reasons
+    assert not (ready.decontaminate / "baike2018qa.parquet").exists()
+    assert selection.load(ready, "baike2018qa").whole.size == 0
+
+
+def leave_out(workspace: Workspace, dataset: str, references: list[int]) -> None:
+    """A finished dedup that left out these documents."""
+    import pyarrow as pa
+
+    folder, known = workspace.dedup, documents(workspace, dataset)
+    folder.mkdir(exist_ok=True)
+    table = [
+        {
+            "document": reference, "id": known[reference]["id"], "split": known[reference]["split"],
+            "reason": "exact_duplicate", "detail": "", "start": 0, "end": len(known[reference]["text"]), "whole": True,
+        }
+        for reference in references
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(table, REMOVED_SCHEMA), folder / f"{dataset}.parquet")
+    inputs = [workspace.file_digest(workspace.documents(dataset) / LEDGER)]
+    ledger = Ledger(
+        stage="dedup", dataset=None, version=1, config={}, inputs=inputs,
+        outputs=[workspace.file_digest(folder / f"{dataset}.parquet", folder)], counts={},
+        fingerprint=fingerprint("dedup", 1, {}, inputs),
+    )  # fmt: skip
+    write_ledger(folder, ledger, {})
+
+
+def test_what_dedup_left_out_is_not_looked_at(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    make(ready, *sets)
+    by_id = {row["id"].split("@")[0]: reference for reference, row in documents(ready, "baike2018qa").items()}
+    leave_out(ready, "baike2018qa", sorted([by_id["qid_5"], by_id["qid_6"], by_id["qid_63"]]))
+    report = make(ready)
+    assert report.reasons == ("input dedup/baike2018qa.parquet is new",)
+    assert {row["id"].split("@")[0] for row in rows(ready, "baike2018qa")} == {"qid_17", "qid_60"}
+    counts = report.ledger.counts["datasets"]
+    assert counts["baike2018qa"]["left_out_by_dedup"] == 3
+    assert counts["baike2018qa"]["documents"] == {"train": 59, "validation": 4}
+    assert counts["wiki2019zh"]["left_out_by_dedup"] == 0
+    assert by_id["qid_6"] not in selected(ready, "baike2018qa")
+    assert by_id["qid_17"] not in selected(ready, "baike2018qa")
+
+
+def test_a_list_of_dedup_must_be_of_these_documents_and_whole(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    leave_out(ready, "baike2018qa", [])
+    ledger = ready.dedup / LEDGER
+    whole = ledger.read_bytes()
+    values = json.loads(whole)
+    values["inputs"][0]["sha256"] = "0" * 64
+    ledger.write_text(json.dumps(values))
+    with pytest.raises(WorkspaceError, match="made from other documents"):
+        make(ready, *sets)
+    ledger.write_bytes(whole)
+    (ready.dedup / "baike2018qa.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DamageError, match=r"dedup/baike2018qa\.parquet"):
+        make(ready, *sets)
+
+
+def test_evaluation_files_of_one_name(ready: Workspace, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other" / "reading.jsonl"
+    other.parent.mkdir()
+    other.write_bytes(sets[0].read_bytes())
+    make(ready, sets[0], other)  # the same bytes
+    other.write_bytes(lines([{"question": QUESTION}]))
+    for against in ((sets[0], other), (other,)):
+        with pytest.raises(SourceError, match="other bytes than another evaluation file of that name"):
+            make(ready, *against)
+    (ready.decontaminate / "evals" / "reading.jsonl").unlink()
+    with pytest.raises(SourceError, match="other bytes"):
+        make(ready, sets[0], other)
+
+
+def test_a_file_that_is_no_use_is_not_taken(ready: Workspace, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(b"{")
+    for path, says in ((bad, "line 1"), (tmp_path / "gone.jsonl", "No such file"), (tmp_path, "directory")):
+        with pytest.raises(SourceError, match=says):
+            make(ready, path)
+    with pytest.raises(WorkspaceError, match="no evaluation files"):
+        make(ready)
+    assert not (ready.decontaminate / "evals" / "bad.jsonl").exists()
+    assert not (ready.decontaminate / LEDGER).exists()
+
+
+def test_documents_must_be_there_and_whole(workspace: Workspace, ready: Workspace, sets: tuple[Path, Path]) -> None:
+    with pytest.raises(WorkspaceError, match="news2016zh has no documents"):
+        make(ready, *sets, datasets=("news2016zh",))
+    with pytest.raises(WorkspaceError, match="no documents to look through"):
+        make(Workspace(ready.root / "other"), *sets)
+    path = min(ready.documents("baike2018qa").glob("part-*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamageError, match="part-00000"):
+        make(ready, *sets)
+
+
+def test_books_that_do_not_balance_are_told(
+    ready: Workspace, sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = search_module.search_shard
+
+    def wrong(*arguments: Any, **named: Any) -> Any:
+        found = right(*arguments, **named)
+        found.documents["train"] -= 1
+        return found
+
+    monkeypatch.setattr(decontaminate, "search_shard", wrong)
+    with pytest.raises(BooksError, match="40 documents"):
+        make(ready, *sets, datasets=("wiki2019zh",))
+    assert not (ready.decontaminate / LEDGER).exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"min_share": 0.0}, "--min-share"),
+        ({"min_share": 1.5}, "--min-share"),
+        ({"workers": -1}, "--workers"),
+        ({"fields": ("",)}, "--field"),
+    ],
+)
+def test_settings_are_checked(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        DecontaminateConfig(**values)
+
+
+def index_of(*texts: str) -> Index:
+    return build((Owner("set", number, "text"), text) for number, text in enumerate(texts, 1))
+
+
+def only(index: Index, *texts: str, min_share: float = ngram_index.MIN_SHARE) -> list[Hit]:
+    return list(search(index, texts, min_share))
+
+
+def test_spans_are_exact_around_marks_and_astral_characters() -> None:
+    index = index_of(CONTEXT)
+    text = f"😀😀——「{CONTEXT[:30]}」😀{CONTEXT[30:]}𠮷"
+    (hit,) = only(index, prose(1), text)
+    assert (hit.document, hit.share) == (1, 1)
+    longest = CONTEXT[30:-1]
+    assert text[slice(*hit.span)] == longest
+    assert [text[start:end] for start, end in hit.spans] == [f"{CONTEXT[:30].strip('，')}」😀{longest}"]
+
+
+def test_a_typo_parts_a_span_and_a_gap_is_not_left_in_between() -> None:
+    index = index_of(CONTEXT)
+    text = CONTEXT.replace("赶集", "赶计")
+    (hit,) = only(index, text)
+    assert 0.9 < hit.share < 1
+    assert len(hit.shared) == 2
+    assert [text[start:end] for start, end in hit.spans] == [text[:-1]]
+
+
+def test_a_short_text_counts_only_as_a_whole_line() -> None:
+    index = index_of(SHORT, "渡口归谁管理")
+    assert len(index.owners) == 1  # fewer than 8 characters are not looked for
+    for text in (SHORT, f"好。\n {SHORT}？\n好。", f"{SHORT}\n", "从前\n渡口从前，\n归誰管理呢？"):
+        (hit,) = only(index, text)
+        assert fold(text[slice(*hit.span)]) == fold(SHORT)
+    for text in (f"是{SHORT}", f"{SHORT}吗\n", "渡口从前归\n谁管理", f"\n好{SHORT}", "渡口从前归", ""):
+        assert not only(index, text)
+    assert not only(index, SHORT[:4], SHORT[4:])  # not across documents
+    assert [hit.document for hit in only(index, "", SHORT, "", SHORT)] == [1, 3]
+
+
+def test_letters_weigh_less_than_characters() -> None:
+    formula = r"$\overrightarrow{\mathrm{AB}}=\frac{1}{2}\mathrm{CD}$"
+    index = index_of(f"已知向量满足{formula}求夹角", ENGLISH)
+    assert only(index, f"已知向量满足{formula}")
+    assert not only(index, f"解得{formula}故选甲", ENGLISH[:45])
+    (hit,) = only(index, f"{prose(1)} {ENGLISH.upper()}!")
+    assert hit.share == 1
+    assert hit.longest == len(fold(ENGLISH))
+    asked = "Who built the stone bridge across the river?"
+    (hit,) = only(index_of(asked), f"Well.\n{asked.upper()}\nWell.")
+    assert not only(index_of(asked), f"I asked: {asked}")
+
+
+def test_instructions_of_the_set_decide_nothing_but_belong_to_an_item() -> None:
+    task = "阅读下面的文字，然后从四个说法里选出不正确的那一项来"
+    items = [f"{task}：{SOME[number]}" for number in range(12)]
+    index = index_of(*items, CONTEXT)
+    assert index.phrases == len(fold(task)) - GRAM + 1
+    assert not only(index, f"{task}。", min_share=0.01)
+    (hit,) = only(index, f"老师说：{items[4]}")
+    assert (hit.passage, hit.share) == (4, 1)
+    few = index_of(*items[:10])
+    assert few.phrases == 0
+    assert len(only(few, task, min_share=0.1)) == 10
+
+
+def test_equal_texts_are_one_passage_and_no_instruction() -> None:
+    index = build((Owner("set", number, "context"), CONTEXT + "！" * (number % 2)) for number in range(30))
+    assert (len(index.owners), index.phrases) == (1, 0)
+    assert [owner.item for owner in index.owners[0]] == list(range(30))
+    assert len(only(index, CONTEXT)) == 1
+
+
+def test_what_repeats_itself_is_not_looked_for() -> None:
+    index = index_of("哈" * 500, "啦啦呀" * 100 + CONTEXT)
+    assert not only(index, "哈" * 100_000, "啦啦呀" * 100)
+    assert len(only(index, CONTEXT, min_share=0.1)) == 1
+
+
+def test_phrases_of_the_language_are_no_hits() -> None:
+    phrase = "各位乡亲父老兄弟姐妹们大家新年好呀"
+    index = index_of(f"{phrase}，这话是谁说的", CONTEXT)
+    texts = [f"{prose(number)}{phrase}。" for number in range(11)]
+    hits = only(index, *texts, f"{phrase}，这话是谁说的", *[CONTEXT] * 20)
+    assert len(hits) == 32
+    phrases = Phrases(index)
+    first = [phrases.add(hit) for hit in hits]
+    assert first == [True] * 10 + [False] * 2 + [True] * 20
+    assert [phrases.holds(hit) for hit in hits] == [False] * 12 + [True] * 20
+    few = Phrases(index)
+    assert all(few.add(hit) for hit in hits[:10])
+
+
+def test_a_long_quotation_that_everyone_quotes_is_a_phrase() -> None:
+    poem = "山静云初起，溪寒石半斜。一灯归夜渡，数犬吠人家。旧约迟春信，新醅对晚霞。不知桥外路，开尽几重花。"
+    assert UNIT * len(fold(poem)) == LONG
+    index = index_of(f"{poem}{CONTEXT}")
+    hits = only(index, *[f"{prose(number)}\n{poem}" for number in range(11)])
+    assert all(hit.share < 0.5 and hit.longest >= LONG for hit in hits)
+    phrases = Phrases(index)
+    assert [phrases.add(hit) for hit in hits[:10]] == [True] * 10
+    assert not phrases.add(hits[10])
+
+
+def test_phrases_are_counted_over_all_datasets(workspace: Workspace, lay_raw: LayRaw, tmp_path: Path) -> None:
+    phrase = "各位乡亲父老兄弟姐妹们大家新年好呀"
+    asked = tmp_path / "asked.txt"
+    asked.write_text(f"{phrase}，这话是谁说的\n", encoding="utf-8")
+    answers = [f"{SOME[n % 12]}{phrase if n % 2 else ''}，第{n * 3}次。" for n in range(20)]
+    lay_raw("baike2018qa", {TRAIN: lines([baike(n, answer=answer) for n, answer in enumerate(answers)])})
+    ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)
+    assert len(rows_after(workspace, asked)) == 10
+    lay_raw("wiki2019zh", {"AA/wiki_00": lines([wiki(n, prose(n) + (phrase if n == 4 else "")) for n in range(9)])})
+    ingest.run(IngestConfig(dataset="wiki2019zh", workers=1), workspace)
+    assert rows_after(workspace, asked) == []
+    assert make(workspace).ledger.counts["hits_too_common"] == 11
+    shutil.rmtree(workspace.decontaminate)
+    assert "11 hits do not count" in make(workspace, asked).notes[0]
+
+
+def rows_after(workspace: Workspace, *against: Path) -> list[dict[str, Any]]:
+    make(workspace, *against)
+    return rows(workspace, "hits")
+
+
+def test_documents_are_found_in_whatever_block_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_of(CONTEXT, SHORT)
+    texts = [prose(n) + (CONTEXT if n % 5 == 0 else "") + (f"\n{SHORT}" if n % 7 == 0 else "") for n in range(40)]
+    whole = only(index, *texts)
+    monkeypatch.setattr(ngram_index, "_BLOCK_CHARACTERS", 700)
+    assert only(index, *texts) == whole
+    assert [(hit.document, hit.passage) for hit in whole] == [
+        (n, passage) for n in range(40) for passage, every in enumerate((5, 7)) if n % every == 0
+    ]
+
+
+def test_equal_hashes_are_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    index = index_of(CONTEXT)
+    monkeypatch.setattr(
+        ngram_index, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0])
+    )
+    assert not only(index, prose(1), min_share=0.01)
+
+
+def test_nothing_to_look_for_finds_nothing() -> None:
+    assert not only(index_of("短"), CONTEXT)
+    assert not only(index_of(CONTEXT))
+    assert not only(index_of(CONTEXT), "", "\n", "。")
+
+
+def runs_by_hand(text: str, passage: str) -> list[tuple[int, int, int]]:
+    """Maximal equal spans of at least an n-gram, the slow way."""
+    found = []
+    for at in range(len(text)):
+        for place in range(len(passage)):
+            if at and place and text[at - 1] == passage[place - 1]:
+                continue
+            length = 0
+            while (
+                at + length < len(text)
+                and place + length < len(passage)
+                and text[at + length] == passage[place + length]
+            ):
+                length += 1
+            if length >= GRAM:
+                found.append((at, place, length))
+    return found
+
+
+FEW = st.text("甲乙", min_size=GRAM, max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(passages=st.lists(FEW, min_size=1, max_size=3, unique=True), texts=st.lists(FEW, max_size=4))
+def test_the_same_is_found_as_by_hand(passages: list[str], texts: list[str]) -> None:
+    index = index_of(*passages)
+    hits = {(hit.document, hit.passage): hit for hit in only(index, *texts, min_share=0.001)}
+    for number, text in enumerate(texts):
+        for passage, asked in enumerate(passages):
+            runs = runs_by_hand(text, asked)
+            hit = hits.pop((number, passage), None)
+            assert (hit is not None) == bool(runs)
+            if hit is not None:
+                shared = {place + step for _, place, length in runs for step in range(length)}
+                assert hit.share == pytest.approx(len(shared) / len(asked))
+                assert hit.longest == UNIT * max(length for *_, length in runs)
+                start = int(index.starts[passage])
+                assert {place for first, last in hit.shared for place in range(first - start, last - start)} == shared
+                covered = {at + step for at, _, length in runs for step in range(length)}
+                assert covered <= {at for first, last in hit.spans for at in range(first, last)}
+    assert not hits
+
+
+HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=GRAM, max_size=120)
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=120)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(passage=HAN, before=ANY, after=ANY, seed=st.integers(0, 2**32))
+def test_a_planted_passage_is_always_found(passage: str, before: str, after: str, seed: int) -> None:
+    chance = random.Random(seed)
+    (hit,) = only(index_of(passage), before + benchmark.repunctuated(passage, chance) + after)
+    assert hit.share == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(passage=ANY, text=ANY)
+def test_texts_that_share_no_ngram_are_no_hit(passage: str, text: str) -> None:
+    asked, codes = fold(passage), fold(text)
+    grams = {codes[at : at + GRAM] for at in range(len(codes) - GRAM + 1)}
+    shared = any(asked[at : at + GRAM] in grams for at in range(len(asked) - GRAM + 1))
+    line = any(asked and asked in fold("".join(text.split("\n")[first:])) for first in range(text.count("\n") + 1))
+    if not shared and not line:
+        assert not only(index_of(passage), text, min_share=0.01)
+
+
+def test_what_is_planted_into_the_built_in_texts_is_found() -> None:
+    items, hosts = benchmark.built_in()
+    index = build(items)
+    texts = benchmark.passages(items, index)
+    unrelated = benchmark.unrelated(index, [text for texts in hosts.values() for text in texts])
+    assert len(unrelated) > 80
+    for name in benchmark.FOLDED:
+        change = benchmark.CHANGES[name]
+        table, missed = benchmark.found_share(index, texts, unrelated, change, 1000, random.Random(1))
+        assert not missed, name
+        assert all(made > 50 for _, made in table.values())
+    table, _ = benchmark.found_share(index, texts, unrelated, benchmark.typos(1), 1000, random.Random(1))
+    assert table["long"][0] == table["long"][1]
+    assert fold_all(texts).codes.tobytes() == index.codes.tobytes()

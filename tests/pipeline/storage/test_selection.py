@@ -1,0 +1,138 @@
+"""What the lists keep out is out of the tokenizer and the rows, and the books still balance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from corpus.pipeline.decontaminate import config
+from corpus.pipeline.decontaminate import stage as decontaminate
+from corpus.pipeline.dedup import stage as dedup
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
+from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.inspect import lineage
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.storage import selection
+from corpus.pipeline.tokenizer import files
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.tokenizer.stage import TokenizerConfig
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
+from tests.support.documents import TRAIN, VALID
+from tests.support.records import LayRaw, baike, lines
+
+NAME = "baike2018qa"
+
+
+def news(number: int, content: str) -> dict[str, str]:
+    """A record of news2016zh."""
+    fields = {"source": "报", "time": "", "keywords": "", "desc": ""}
+    return {"news_id": str(number), "title": f"第{number}条消息", "content": content, **fields}
+
+
+def answer(number: int) -> str:
+    return "".join(f"第{number * 31 + step * 7}条要记住{chr(0x4E00 + number * 17 + step * 101)}。" for step in range(6))
+
+
+@pytest.fixture
+def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
+    """Three hundred documents, of which a third of a piece of training repeats validation."""
+    records = [baike(n, title=f"第{n}个问题怎么办", answer=answer(n)) for n in range(300)]
+    held_out = [
+        baike(9000 + n, title=record["title"], answer=record["answer"]) for n, record in enumerate(records[:40])
+    ]
+    lay_raw(NAME, {TRAIN: lines(records), VALID: lines(held_out)})
+    ingest.run(IngestConfig(dataset=NAME, workers=1, piece_bytes=5_000), workspace)
+    return workspace
+
+
+def packed(workspace: Workspace, **settings: Any) -> dict[str, dict[str, int]]:
+    tokenizer.run(TokenizerConfig(vocab_size=400), workspace)
+    values: dict[str, Any] = {"dataset": NAME, "workers": 1, "seq_length": 64, "unit_characters": 1500} | settings
+    report = pack.run(PackConfig(**values), workspace)
+    return dict(report.ledger.counts["splits"])
+
+
+def test_without_lists_everything_is_used(ready: Workspace) -> None:
+    chosen = selection.load(ready, NAME)
+    assert not chosen.inputs
+    assert packed(ready)["train"]["documents"] == 300
+
+
+def test_what_repeats_validation_is_not_trained_on(ready: Workspace) -> None:
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    counts = packed(ready)
+    assert (counts["train"]["documents"], counts["validation"]["documents"]) == (260, 40)
+    rows = datasets.load_from_disk(str(ready.packed(NAME)))
+    assert rows["train"].num_rows == counts["train"]["rows"]
+    used = {segment["document"] for row in rows["train"]["segments"] for segment in row}
+    assert not used & set(selection.load(ready, NAME).whole.tolist())
+    ledger = read_ledger(ready.packed(NAME))
+    assert ledger is not None
+    assert ledger.counts["left_out"] == {"exact_duplicate": 40}
+    assert "dedup/baike2018qa.parquet" in [entry.path for entry in ledger.inputs]
+
+
+def test_a_whole_unit_may_be_left_out(ready: Workspace, lay_raw: LayRaw) -> None:
+    same = [baike(n, title="一个问题", answer="同一个回答，说了又说，还是它。") for n in range(200)]
+    lay_raw(NAME, {TRAIN: lines(same), VALID: lines(same[:3])})
+    ingest.run(IngestConfig(dataset=NAME, workers=1, piece_bytes=4_000), ready)
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    with pytest.raises(WorkspaceError, match="no training documents"):
+        packed(ready)
+    lay_raw(
+        NAME, {TRAIN: lines([*same, *[baike(900 + n, answer=answer(n)) for n in range(20)]]), VALID: lines(same[:3])}
+    )
+    ingest.run(IngestConfig(dataset=NAME, workers=1, piece_bytes=4_000), ready)
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    counts = packed(ready)
+    assert counts["train"]["documents"] == 20
+    rows = datasets.load_from_disk(str(ready.packed(NAME)))
+    assert sum(len(row) for row in rows["train"]["segments"]) >= 20
+
+
+def test_a_list_of_other_documents_is_refused(ready: Workspace) -> None:
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    tokenizer.run(TokenizerConfig(vocab_size=400), ready)
+    ingest.run(IngestConfig(dataset=NAME, workers=1, piece_bytes=5_000, min_length=40), ready)
+    with pytest.raises(WorkspaceError, match="other documents") as caught:
+        packed(ready)
+    assert "corpus dedup" in caught.value.hint
+
+
+def test_a_damaged_list_is_refused(ready: Workspace) -> None:
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    path = ready.dedup / f"{NAME}.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DamageError, match="not what its ledger says"):
+        packed(ready)
+
+
+def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(
+    workspace: Workspace, lay_raw: LayRaw, tmp_path: Path
+) -> None:
+    span = "评测题里的这一段话谁也不该在训练里见到，哪怕只见一次也不行，因为那样分数就不算数了。"
+    articles = [news(n, content=answer(n) * 4) for n in range(40)]
+    articles[7] = news(7, content=answer(7) * 3 + span + answer(700) * 3)
+    lay_raw("news2016zh", {"news2016zh_train.json": lines(articles)})
+    ingest.run(IngestConfig(dataset="news2016zh", workers=1), workspace)
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(json.dumps({"question": span}, ensure_ascii=False) + "\n", encoding="utf-8")
+    decontaminate.run(config.DecontaminateConfig(against=(exam,), cut=True, workers=1), workspace)
+    chosen = selection.load(workspace, "news2016zh")
+    assert list(chosen.reasons.items()) == [("contaminated", 1)]
+    packed(workspace, dataset="news2016zh", unit_characters=1 << 20)
+    rows = datasets.load_from_disk(str(workspace.packed("news2016zh")))["train"]
+    model = files.load(workspace.tokenizer)
+    text = "".join(model.decode(row, skip_special_tokens=False) for row in rows["input_ids"])
+    assert span[:12] not in text
+    assert answer(700)[:12] in text
+    for number in range(rows.num_rows):
+        segments, _ = lineage.row(workspace, "news2016zh", "train", number)
+        assert all(segment.rebuilt for segment in segments)

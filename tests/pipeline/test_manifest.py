@@ -1,0 +1,88 @@
+"""Manifests: those we ship, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.resources import files
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.errors import ManifestError
+from tests.support.records import examples
+
+GOOD = (files("corpus.manifests") / "baike2018qa.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", manifests.DATASETS)
+def test_shipped_manifests_are_whole(name: str) -> None:
+    manifest = manifests.load(name)
+    assert manifest.name == name
+    assert manifest.min_length_reason
+    assert manifest.licence
+    assert name == "demo" or (manifest.archive.endswith(".zip") and len(manifest.mirrors) >= 3)
+
+
+def test_members_match_the_official_layout() -> None:
+    wiki = manifests.load("wiki2019zh")
+    found = wiki.member_of("wiki_zh/AM/wiki_73")
+    assert found is not None
+    assert (found[0].split, found[1]) == ("hash", "AM/wiki_73")
+    assert wiki.member_of("wiki_zh/AM/wiki_73.bak/x") is None
+    news = manifests.load("news2016zh")
+    inside = news.member_of("new2016zh/news2016zh_valid.json")
+    assert inside is not None
+    assert inside[0].split == "validation"
+    assert news.member_of("news2016zh_valid.json") is not None
+
+
+def test_known_digests_are_those_of_the_facts() -> None:
+    train, valid = manifests.load("baike2018qa").members[:2]
+    assert (train.bytes, valid.bytes) == (1_542_626_171, 48_524_625)
+    assert train.sha256 is not None
+    assert train.sha256.startswith("9ad304c5")
+
+
+BROKEN = [
+    ('title = "', 'titel = "', "title: is missing"),
+    ("min_length = 10", 'min_length = "10"', "min_length: must be int, is str '10'"),
+    ("min_length = 10", "min_length = -1", "min_length: must not be negative"),
+    ("simplify = true", "simplify = 1", "simplify: must be bool"),
+    ('split = "validation"', 'split = "dev"', "members[1].split: 'dev' is not train"),
+    ("bytes = 48_524_625", "bytes = true", "members[1].bytes: must be int"),
+    ('sha256 = "6f51', 'sha256 = "xyz', "members[1].sha256: must be 64 hexadecimal digits"),
+    ('qid = "str"', 'qid = "string"', "fields.qid: 'string' is not one of"),
+    ('form = "question"', 'form = "essay"', "document.form: 'essay' is not one of"),
+    ('answer = "answer"\n', "", "document.answer: is missing"),
+    ('detail = "desc"', 'detail = "descr"', "document.detail: 'descr' is not among the fields"),
+    ("[document]", "[document]\ncolour = 1", "document.colour: unknown key"),
+    ('name = "Aliyun OSS"', 'name = "Aliyun OSS"\nrank = 1', "mirrors[0].rank: unknown key"),
+    ("http://atp", "ftp://atp", "mirrors[0].files: 'ftp://atp"),
+    ('archive = "', 'archive = "../', "archive: '../baike2018qa.zip' must be a plain file name"),
+    ('name = "baike2018qa"', 'name = "../x"', "name: '../x' is not a dataset name"),
+    ("[fields]", "[fields", "is not TOML"),
+    ("raw_bytes", "validation_share = 2.0\nraw_bytes", "validation_share: 2.0 is not a share"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN)
+def test_a_broken_manifest_names_file_and_key(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ManifestError) as caught:
+        manifests.parse(GOOD.replace(old, new, 1), where="mine.toml")
+    assert caught.value.message.startswith("mine.toml")
+    assert message in caught.value.message
+
+
+def test_unknown_dataset() -> None:
+    with pytest.raises(ManifestError, match="no dataset called"):
+        manifests.load("wiki2020")
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 12), st.text(max_size=8))
+def test_no_edit_crashes_the_reader(position: int, length: int, text: str) -> None:
+    with contextlib.suppress(ManifestError):
+        manifests.parse(GOOD[:position] + text + GOOD[position + length :], where="mine.toml")

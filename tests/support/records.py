@@ -1,0 +1,37 @@
+"""Records that tests are made of, and where the repository and the shared sample lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+MIRROR = Path(os.environ.get("CORPUS_MIRROR", ROOT.parent / "shared" / "mirror"))
+
+
+def examples(soak: int) -> int:
+    """How many examples a property is tried on: as many as given in a soak, a quarter of them else."""
+    return soak if "SOAK_MINUTES" in os.environ else soak // 4
+
+
+LayRaw = Callable[..., None]
+
+
+def lines(records: Iterable[Any]) -> bytes:
+    """JSON Lines."""
+    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+
+
+def baike(number: int, **fields: Any) -> dict[str, Any]:
+    """One baike record, different for each number."""
+    record = {
+        "qid": f"qid_{number}",
+        "category": "生活",
+        "title": f"第{number}个问题该怎样回答？",
+        "desc": "",
+        "answer": f"先想清楚第{number}个问题问的是什么，再用自己的话慢慢说。",
+    }
+    return record | fields

@@ -1,0 +1,164 @@
+"""Killed for real and resumed, shared by two processes, out of disk: the run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from corpus.pipeline.errors import DiskError
+from corpus.pipeline.progress import Progress
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.train.__main__ import _Lines, main, read_config
+from corpus.train.run.stage import run
+from tests.support.packed import lay_all
+from tests.support.training import start, write
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """The configuration of a run, in a file."""
+    return write(tmp_path, {"dropout": 0.1, "sample_prompts": ["第3个", "a"]})
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def losses(workspace: Workspace) -> list[tuple[int, float]]:
+    lines = (workspace.models / "one" / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
+
+
+def kill_after(step: int, settings: Path, workspace: Workspace) -> None:
+    """Train in a process, and kill it when it has made this checkpoint."""
+    process = start(settings, workspace)
+    wait_for(workspace.models / "one" / f"checkpoint-{step}", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert read_ledger(workspace.models / "one") is None
+
+
+def check_same(workspace: Workspace, other: Workspace) -> None:
+    for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl", "ledger.json"):
+        if name == "samples.jsonl" and not (workspace.models / "one" / name).exists():
+            continue
+        assert (other.models / "one" / name).read_bytes() == (workspace.models / "one" / name).read_bytes(), name
+
+
+def test_killed_and_resumed_equals_undisturbed(workspace: Workspace, settings: Path, tmp_path: Path) -> None:
+    lay_all(workspace)
+    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    run(read_config(settings), workspace)
+    kill_after(4, settings, other)
+    with (other.models / "one" / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "lo')  # as a crash may leave it
+    with (other.models / "one" / "samples.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "prompt": "a", "text": "')
+    resumed = run(read_config(settings), other)
+    assert resumed.details["resumed_from"] >= 4
+    check_same(workspace, other)
+    assert [step for step, _ in losses(other)] == [3, 4, 6, 8, 9, 12, 15, 16, 18]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(workspace: Workspace, tmp_path: Path) -> None:
+    """At seeded random moments, also before the first checkpoint and while one is written."""
+    settings = write(tmp_path, {"epochs": 30, "dropout": 0.1})
+    lay_all(workspace)
+    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    run(read_config(settings), workspace)
+    random = np.random.default_rng(0)
+    kills = 0
+    while read_ledger(other.models / "one") is None and kills < 60:
+        process = start(settings, other)
+        try:
+            process.communicate(timeout=random.uniform(3, 12))
+        except subprocess.TimeoutExpired:
+            kills += 1
+            process.kill()
+            process.communicate()
+    assert kills >= 3
+    run(read_config(settings), other)
+    check_same(workspace, other)
+
+
+def test_two_processes_give_the_curve_of_one(workspace: Workspace, tmp_path: Path) -> None:
+    settings = write(tmp_path, {"epochs": 1.5, "dropout": 0.0})
+    lay_all(workspace)
+    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    one = run(read_config(settings), workspace)
+    said = finish(start(settings, other, processes=2))
+    assert "2 processes" in said
+    assert said.count("training tokens") == 1  # only the first speaks
+    two = read_ledger(other.models / "one")
+    assert two is not None
+    assert [step for step, _ in losses(other)] == [step for step, _ in losses(workspace)]
+    assert [loss for _, loss in losses(other)] == pytest.approx([loss for _, loss in losses(workspace)], rel=1e-4)
+    for name in ("steps", "rows", "tokens", "parameters"):
+        assert two.counts[name] == one.ledger.counts[name]
+    for dataset, figures in one.ledger.counts["validation"].items():
+        assert two.counts["validation"][dataset] == pytest.approx(figures, rel=1e-3)
+    assert two.fingerprint == one.ledger.fingerprint
+
+
+def test_no_room_for_a_checkpoint_is_said_and_resumable(workspace: Workspace, settings: Path) -> None:
+    lay_all(workspace)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit, words in ((5_000_000, "File too large"), (15_000_000, "cannot be written")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # less than the weights, less than Adam's moments
+        try:
+            with pytest.raises(DiskError, match=words) as caught:
+                run(read_config(settings), workspace)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "limit" in caught.value.hint
+        assert not list((workspace.models / "one").glob("checkpoint-*"))
+    assert run(read_config(settings), workspace).ledger.counts["steps"] == 18
+    assert not (workspace.models / "one" / ".saving").exists()
+
+
+def test_a_failure_ends_with_its_name_and_what_to_type(workspace: Workspace, settings: Path) -> None:
+    result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
+    assert result.exit_code == 1
+    assert "holds no packed rows" in result.output
+    assert "corpus pack" in result.output
+
+
+def test_an_interrupt_ends_with_130(workspace: Workspace, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_all(workspace)
+
+    def interrupt(self: Progress, amount: int) -> None:
+        if (workspace.models / "one" / "checkpoint-4").exists():
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_Lines, "advance", interrupt)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background job begins with Ctrl-C switched off
+    try:
+        result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.exit_code == 130
+    assert "goes on from the last checkpoint" in result.output
+    assert run(read_config(settings), workspace).details["resumed_from"] == 4

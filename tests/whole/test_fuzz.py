@@ -1,0 +1,542 @@
+"""A million mutated records, files, archives and manifests: each is read or refused by name, and no neighbour is hurt.
+
+Seeded mutations of real shapes (FUZZ_SEED), checked against slow and simple readings of the same bytes: Python's own
+`json`, a split at newlines. `make test` runs a short one, `make soak` a million inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import stat
+import tarfile
+import time
+import traceback
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from corpus.pipeline import manifest as manifests
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.errors import ArchiveError, CorpusError, ManifestError, SourceError
+from corpus.pipeline.manifest import CORPORA, Manifest, Shape
+from corpus.pipeline.read import archives
+from corpus.pipeline.read.discover import list_files
+from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
+from corpus.pipeline.read.pieces import cut
+from corpus.pipeline.read.records import read
+from corpus.pipeline.read.spans import File, ReadSizes, Span
+from corpus.pipeline.templates import composer, parts_of
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Ledger, write_ledger
+from tests.support.documents import TRAIN
+from tests.support.records import LayRaw, baike, lines
+
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+TITLE, TEXT = "怎样洗杯子？", "先用温水泡一会儿，再擦干。"
+RECORDS: dict[str, dict[str, Any]] = {
+    "wiki2019zh": {"id": "53", "url": "https://zh.wikipedia.org/wiki?curid=53", "title": TITLE, "text": TEXT},
+    "news2016zh": {
+        "news_id": "610130831",
+        "keywords": "杯子，温水",
+        "title": TITLE,
+        "desc": "说的是杯子",
+        "source": "日报",
+        "time": "03-21 12:00",
+        "content": TEXT,
+    },
+    "baike2018qa": {
+        "qid": "qid_5982723620932473219",
+        "category": "生活-家务",
+        "title": TITLE,
+        "desc": "",
+        "answer": TEXT,
+    },
+    "webtext2019zh": {
+        "qid": 65618973,
+        "title": TITLE,
+        "desc": "有茶垢",
+        "topic": "生活",
+        "star": 3,
+        "content": TEXT,
+        "answer_id": 301,
+        "answerer_tags": "",
+    },
+    "translation2019zh": {"english": 'The "cup": clean.', "chinese": "杯子：干净。"},
+}
+TOKENS = (
+    b'"', b'":', b'" :', b'"\t:', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\\\", b'\\"', b"\\u", b"\\ud800",
+    b"\\udc00\\ud800", b"\\u0000", b"\\u0022", b"\0", b"\r", b"\r\n", b"\n", b"\n\n", b"\xef\xbb\xbf", b"\xff",
+    b"\xc3", b"\xe2\x80\xa8", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"NaN", b"Infinity", b"null", b"true", b"-",
+    b"1e999", b"-0.0", b"18446744073709551616", b"1" * 400, b" ", b"\x0c", b"{}", b"[]", b'""', b"//", b"\xa3\xac",
+)  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    None, True, 0, -1, 2**63, 2**64, 1.5, -0.0, 1e308, "", "字", "\0", "\n", '"', '\\":', [], {}, [1, [2]],
+    {"a": {"b": 1}}, {"title": "x"}, "x" * 5000,
+)  # fmt: skip
+
+
+# --- mutations -----------------------------------------------------------------------------------------------------
+
+
+def shape_change(chance: random.Random, record: dict[str, Any]) -> bytes:
+    """Another record of nearly this shape: a type, a field or a key is not what it was."""
+    record = dict(record)
+    name = chance.choice(list(record))
+    kind = chance.randrange(7)
+    if kind == 0:
+        record[name] = chance.choice(VALUES)
+    elif kind == 1:
+        del record[name]
+    elif kind == 2:
+        record[chance.choice(("extra", "", "标题", name.upper(), name + " "))] = chance.choice(VALUES)
+    elif kind == 3:
+        items = list(record.items())
+        chance.shuffle(items)
+        record = dict(items)
+    raw = json.dumps(record, ensure_ascii=chance.random() < 0.3).encode()
+    if kind == 4:  # a key twice, in one of its spellings
+        spelled = chance.choice(
+            (
+                f'"{name}":',
+                f'"{name}" :',
+                f'"{name}"\t: ',
+                f'"\\u{ord(name[0]):04x}{name[1:]}":',
+                f'"{name[0].upper()}":',
+            )
+        )
+        value = json.dumps(chance.choice(VALUES))
+        raw = (
+            b"{" + f"{spelled}{value},".encode() + raw[1:]
+            if chance.random() < 0.5
+            else raw[:-1] + f",{spelled}{value}}}".encode()
+        )
+    elif kind == 5:
+        depth = chance.choice((3, 100, 254, 255, 300, 1023, 1025, 3000))
+        opening, closing = chance.choice(((b"[", b"]"), (b'{"a":', b"}")))
+        inner = opening * depth + b"1" + closing * (depth if chance.random() < 0.8 else chance.randrange(depth))
+        raw = chance.choice((raw[:-1] + b',"deep":' + inner + b"}", inner))
+    elif kind == 6:
+        encoding = chance.choice(("gb18030", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "big5"))
+        raw = json.dumps(record, ensure_ascii=False).encode(encoding, "replace")
+    return raw
+
+
+def byte_change(chance: random.Random, raw: bytes, other: bytes) -> bytes:
+    """The same bytes with a bit flipped, a part cut out, doubled, put in, or taken from another."""
+    place = chance.randrange(len(raw) + 1)
+    kind = chance.randrange(7)
+    before, after = raw[:place], raw[place:]
+    if kind == 0:
+        after = bytes([after[0] ^ 1 << chance.randrange(8)]) + after[1:] if after else after
+    elif kind == 1:
+        before, after = chance.choice(((before, b""), (b"", after)))
+    elif kind == 2:
+        after = other[chance.randrange(len(other) + 1) :]
+    elif kind == 3:
+        after = after[chance.randrange(1, 20) :]
+    elif kind == 4:
+        after = raw[max(0, place - chance.randrange(1, 60)) :]
+    elif kind == 5:
+        after = chance.randbytes(chance.randrange(1, 6)) + after
+    else:
+        after = chance.choice(TOKENS) + after
+    return before + after
+
+
+def mutated_records(chance: random.Random, dataset: str) -> Iterator[bytes]:
+    record = RECORDS[dataset]
+    others = [json.dumps(other, ensure_ascii=False).encode() for other in RECORDS.values()]
+    whole = json.dumps(record, ensure_ascii=False).encode()
+    while True:
+        raw = shape_change(chance, record) if chance.random() < 0.6 else whole
+        for _ in range(chance.choice((0, 0, 1, 1, 2, 4))):
+            raw = byte_change(chance, raw, chance.choice(others))
+        yield raw
+
+
+# --- what came of it -----------------------------------------------------------------------------------------------
+
+
+class Outcomes(Counter[str]):
+    """How often inputs ended how, and one input for each place in the code where one crashed."""
+
+    def __init__(self, seed: object) -> None:
+        super().__init__()
+        self.seed = seed
+        self.crashes: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def trying(self, given: object) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # any at all is what is looked for
+            self["crash"] += 1
+            steps = traceback.extract_tb(error.__traceback__)
+            place = " < ".join(f"{Path(step.filename).name}:{step.lineno}" for step in reversed(steps))
+            shown = repr(given)
+            note = f"{type(error).__name__}: {error}; seed {self.seed}; given {shown[:1500]}"
+            self.crashes.setdefault(f"{type(error).__name__} at {place}", note)
+
+    def check(self) -> None:
+        text = "\n".join(f"{place}\n    {note}" for place, note in self.crashes.items())
+        assert not self.crashes, f"{self['crash']:,} of {self.total():,} inputs crashed:\n{text}"
+
+
+# --- what must hold ------------------------------------------------------------------------------------------------
+
+
+def check_record(
+    raw: bytes, shape: Shape, parse: Callable[..., Parsed], compose: Callable[..., tuple[str, int]]
+) -> str:
+    """One record comes out once, read faithfully or with its reason; returns the reason, "" when it was read."""
+    parsed = parse([(7, raw)])
+    assert len(parsed.offsets) + len(parsed.rejects) == 1
+    if parsed.rejects:
+        (reject,) = parsed.rejects
+        assert reject.reason in SHAPE_REASONS
+        assert (reject.offset, reject.raw) == (7, raw)
+        reject.detail.encode()
+        assert [parsed.names, parsed.texts, parsed.metas, parsed.raws] == [[], [], [], []]
+        return reject.reason
+    assert parsed.raws == [raw]
+    pairs: list[list[tuple[str, Any]]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs.append(found)
+        return dict(found)
+
+    record = json.loads(raw.decode("utf-8"), object_pairs_hook=keep)
+    keys = [key for key, _ in pairs[-1]]
+    assert all(keys.count(name) == 1 for name in shape.fields if name in record), "a key that stands twice was read"
+    parts = parts_of(shape)
+    assert parsed.texts == [record.get(part) or "" for part in parts]
+    assert parsed.names == ["-".join(str(record[name]) for name in shape.id_fields)]
+    meta = json.loads(parsed.metas[0])
+    assert set(meta) == set(record) - set(parts)
+    text, prompt_length = compose(parsed.texts)
+    assert 0 <= prompt_length <= len(text)
+    text.encode()
+    parsed.names[0].encode()
+    return ""
+
+
+def run_records(count: int, seed: int) -> Outcomes:
+    outcomes = Outcomes(seed)
+    for dataset in CORPORA:
+        shape = manifests.load(dataset).shapes[dataset]
+        parse, compose = parser(shape), composer(shape)
+        inputs = mutated_records(random.Random(f"{seed}-{dataset}"), dataset)
+        for _ in range(count // len(CORPORA)):
+            raw = next(inputs)
+            with outcomes.trying((dataset, raw)):
+                outcomes[check_record(raw, shape, parse, compose) or "read"] += 1
+    return outcomes
+
+
+def naive(data: bytes, layout: str) -> list[tuple[int, bytes]]:
+    """The records of a file and where they begin, by the definition."""
+    delimiter = b"\n"
+    if layout == "text":
+        delimiter = b"\r\n\r\n" if b"\r\n" in data[: 1 << 16] else b"\n\n"
+    found, offset = [], 0
+    for piece in data.split(delimiter):
+        record = piece.removeprefix(b"\xef\xbb\xbf") if offset == 0 else piece
+        if record.strip():
+            found.append((offset, record))
+        offset += len(piece) + len(delimiter)
+    return found
+
+
+def mutated_file(chance: random.Random) -> bytes:
+    whole = [json.dumps(record, ensure_ascii=False).encode() for record in RECORDS.values()]
+    end = chance.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n"))
+    data = end.join(chance.choice(whole)[: chance.choice((0, 3, 30, 500))] for _ in range(chance.randrange(9)))
+    for _ in range(chance.randrange(4)):
+        data = byte_change(chance, data, whole[0])
+    return data
+
+
+def check_cuts(chance: random.Random, path: Path, data: bytes, sizes: ReadSizes) -> int:
+    """Wherever a file is cut, and however small the buffers are, its records come out once, whole and in order."""
+    layout, codec = chance.choice(("lines", "text")), chance.choice(("plain", "gz"))
+    path.write_bytes(gzip.compress(data, 1) if codec == "gz" else data)
+    file = File(
+        container=path.name, codec=codec, path=path.name, tail=path.name, split="train", shape="baike2018qa",
+        layout=layout, bytes=len(data) if codec == "plain" else None,
+    )  # fmt: skip
+    spans = [Span(file, 0, None)]
+    step = chance.randrange(1, len(data) + 2) if chance.random() < 0.1 else len(data) // chance.randrange(1, 6) + 1
+    if codec == "gz":
+        pieces = list(cut(path.parent, [file], step, sizes=sizes))
+        assert [piece.number for piece in pieces] == list(range(-(-max(1, len(data)) // step)))
+        spans = [span for piece in pieces for span in piece.spans]
+    elif layout == "lines" and data:
+        spans = [Span(file, start, start + step) for start in range(0, len(data), step)]
+    got: list[tuple[int, bytes, bool]] = []
+    for span in spans:
+        for records, rejects in read(path.parent, span, sizes=sizes):
+            assert records or rejects
+            begins = [offset for offset, _ in records] + [reject.offset for reject in rejects]
+            assert span.start <= min(begins)
+            assert span.end is None or max(begins) < span.end
+            got += [(offset, record, True) for offset, record in records]
+            for reject in rejects:
+                assert reject.reason == "too_large"
+                got.append((reject.offset, reject.raw, False))
+    expected = naive(data, layout)
+    lengths = {}
+    for offset, record in expected:
+        at_start = offset == 0 and data.startswith(b"\xef\xbb\xbf")
+        lengths[offset] = len(record) + (3 if at_start else 0)
+    assert [offset for offset, _, _ in sorted(got)] == [offset for offset, _ in expected]
+    for (offset, record, whole), (_, wanted) in zip(sorted(got), expected, strict=True):
+        assert whole == (lengths[offset] <= sizes.record)
+        assert record == wanted if whole else wanted.startswith(record)
+    return len(expected)
+
+
+def run_files(count: int, seed: int, folder: Path) -> Outcomes:
+    chance = random.Random(seed)
+    outcomes = Outcomes(seed)
+    records = 0
+    for _ in range(count):
+        longest = chance.choice((40, 200, 100_000))
+        sizes = ReadSizes(
+            record=longest,
+            rejected=chance.choice((longest, longest // 4)),
+            read=chance.choice((1, 7, 64, 100_000)),
+            block=chance.choice((50, 100_000)),
+        )
+        data = mutated_file(chance)
+        with outcomes.trying((data, longest)):
+            records += check_cuts(chance, folder / "records.json", data, sizes)
+            outcomes["read"] += 1
+    assert records > count
+    return outcomes
+
+
+def containers() -> dict[str, bytes]:
+    """A file of records in each container, small."""
+    data = lines([baike(n) for n in range(40)])
+    made = {f"{TRAIN}.xz": lzma.compress(data), f"{TRAIN}.zst": zstandard.compress(data)}
+    made[f"{TRAIN}.gz"] = gzip.compress(data, mtime=0)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", method) as packed:
+            packed.writestr(f"目录/{TRAIN}", data)
+        made[f"baike{method}.zip"] = out.getvalue()
+    for suffix in ("tar", "tar.gz"):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz" if suffix == "tar.gz" else "w") as tape:
+            entry = tarfile.TarInfo(TRAIN)
+            entry.size = len(data)
+            tape.addfile(entry, io.BytesIO(data))
+        made[f"baike.{suffix}"] = out.getvalue()
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([baike(n) for n in range(40)]), out)
+    made["train-baikeqa_zh.parquet"] = out.getvalue()
+    return made
+
+
+def run_containers(count: int, seed: int, folder: Path) -> Outcomes:
+    """Damaged archives end by their name, or give records; what they give is bounded by what was put in."""
+    chance = random.Random(seed)
+    manifest = manifests.load("baike2018qa")
+    outcomes = Outcomes(seed)
+    for rank, (name, good) in enumerate(containers().items()):
+        raw = Workspace(folder).raw(f"{rank}")
+        raw.mkdir(parents=True)
+        (raw / name).write_bytes(good)
+        outputs = [Workspace(folder).file_digest(raw / name, raw)]
+        ledger = Ledger(
+            stage="download", dataset=None, version=1, config={}, inputs=[], outputs=outputs, counts={}, fingerprint=""
+        )
+        write_ledger(raw, ledger, {})
+        for _ in range(count // 8):
+            bad = good
+            for _ in range(chance.choice((1, 1, 2, 5))):
+                bad = byte_change(chance, bad, good)
+            (raw / name).write_bytes(bad)
+            archives._zip.cache_clear()  # it is known by its time, which is too coarse here
+            with outcomes.trying((name, bad)):
+                outcomes[check_container(chance, raw, manifest)] += 1
+    return outcomes
+
+
+def check_container(chance: random.Random, raw: Path, manifest: Manifest) -> str:
+    records = 0
+    try:
+        for piece in cut(raw, list_files(raw, manifest), chance.choice((1000, 1 << 20))):
+            for span in piece.spans:
+                records += sum(len(found) for found, _ in read(raw, span))
+    except (ArchiveError, SourceError) as error:
+        return type(error).__name__
+    assert records <= 40 << 5
+    return "read"
+
+
+def mutated_manifest(chance: random.Random, texts: list[str]) -> str:
+    """A manifest with lines, values or characters that are not what they were."""
+    text = chance.choice(texts)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        rows = text.split("\n")
+        place = chance.randrange(len(rows))
+        kind = chance.randrange(10)
+        if kind == 0:
+            rows[place : place + 1] = []
+        elif kind == 9 and "[document]" in rows:  # another field for a part of the document
+            place = min(len(rows) - 1, rows.index("[document]") + chance.randrange(2, 6))
+            field = chance.choice(
+                ("title", "desc", "answer", "content", "text", "qid", "id", "english", "star", "nothing")
+            )
+            value = f'["{field}"]' if rows[place].startswith("id") else f'"{field}"'
+            rows[place] = f"{rows[place].partition('=')[0]}= {value}"
+        elif kind == 1:
+            rows.insert(chance.randrange(len(rows)), rows[place])
+        elif kind == 2:
+            rows.insert(place, chance.choice(chance.choice(texts).split("\n")))
+        elif kind == 3:
+            value = chance.choice(
+                (
+                    "nan", "-inf", "1e400", "0x10", "1_0", "1" * 5000, "true", "''", "[]", "{}",
+                    "1979-05-27T07:32:00Z", "1979-99-99", "[1, 'a']",
+                    "[[" * chance.choice((1, 200, 2000)), "{a = " * 900, '"\\uD800"',
+                    '"\\U0010FFFF"',
+                    '"../x"', '"/etc/passwd"', '"title"', '"qid"', '"answer"', '["title"]', '["answer", "qid"]', '"*"',
+                    '"??"',
+                    '"[a"', '"hash"', '"news2016zh"', '"demo"', '"int"', '"article"', '"translation"', "-1", "9" * 19,
+                )
+            )  # fmt: skip
+            rows[place] = f"{rows[place].partition('=')[0]}= {value}"
+        elif kind == 4:
+            key = chance.choice(("x", "title", "id", "form", '"a.b"', "fields", "mirrors"))
+            rows[place] = f"{key} = {chance.choice(rows)}"
+        elif kind == 5:
+            table = chance.choice(("[fields]", "[[members]]", "[document]", "[a.b]", "[[mirrors]]", "[name]"))
+            rows.insert(place, table)
+        else:
+            line = rows[place]
+            at = chance.randrange(len(line) + 1)
+            token = chance.choice(
+                ('"', "'", '"""', "=", "[", "]", "\0", "\r", "#", "\\", "字", "\u2028", "{", ".", "\ufeff")
+            )
+            rows[place] = line[:at] + token + line[at + chance.randrange(3) :]
+        text = "\n".join(rows)
+    return text
+
+
+def run_manifests(count: int, seed: int) -> Outcomes:
+    """A manifest is refused by name, or what it says can be used on records and paths."""
+    chance = random.Random(seed)
+    folder = files("corpus.manifests")
+    texts = [(folder / f"{name}.toml").read_text(encoding="utf-8") for name in manifests.DATASETS]
+    raws = [(0, json.dumps(record, ensure_ascii=False).encode()) for record in RECORDS.values()]
+    outcomes = Outcomes(seed)
+    for _ in range(count):
+        text = mutated_manifest(chance, texts)
+        with outcomes.trying(text):
+            outcomes[check_manifest(text, raws)] += 1
+    return outcomes
+
+
+def check_manifest(text: str, raws: list[tuple[int, bytes]]) -> str:
+    try:
+        manifest = manifests.parse(text, where="mine.toml")
+    except ManifestError as error:
+        if not error.message.startswith("mine.toml"):
+            raise AssertionError("the message does not name the file") from error
+        return "ManifestError"
+    for shape in manifest.shapes.values():
+        parsed = parser(shape)(raws)
+        assert len(parsed.offsets) + len(parsed.rejects) == len(raws)
+        width = len(parts_of(shape))
+        for index in range(len(parsed.offsets)):
+            composer(shape)(parsed.texts[index * width : (index + 1) * width])
+    manifest.member_of("wiki_zh/AA/wiki_00")
+    return "read"
+
+
+def zipped(files: dict[str, bytes], *, link: str = "") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+        if link:
+            entry = zipfile.ZipInfo(link)
+            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            packed.writestr(entry, "/etc/hostname")
+    return out.getvalue()
+
+
+WHOLE = lines([baike(n) for n in range(30)])
+SPOILT = WHOLE.replace("第7个".encode(), "第6个".encode(), 1)
+NAMED: list[tuple[str, bytes, type[CorpusError], str]] = [
+    ("baike2018qa.zip", b"", SourceError, "looked for baike_qa_train.json"),
+    ("baike2018qa.zip", zipped({}), SourceError, "found nothing"),
+    ("baike2018qa.tar", b"", ArchiveError, "cannot be opened"),
+    ("baike2018qa.tar", b"\0" * 10240, SourceError, "found nothing"),
+    ("baike2018qa.zip", zipped({TRAIN: WHOLE}).replace(WHOLE, SPOILT), ArchiveError, "Bad CRC-32"),
+    ("baike2018qa.zip", zipped({"x": b""}, link=TRAIN), ArchiveError, "is a symbolic link"),
+    ("baike2018qa.zip", zipped({f"a\\..\\..\\{TRAIN}": WHOLE}), ArchiveError, "leads out of its folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "kind", "says"), NAMED)
+def test_archives_that_are_refused(
+    workspace: Workspace, lay_raw: LayRaw, name: str, data: bytes, kind: type[CorpusError], says: str
+) -> None:
+    lay_raw("baike2018qa", {name: data})
+    with pytest.raises(kind) as caught:
+        ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=1), workspace)
+    assert says in caught.value.message
+    assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
+
+
+# --- the runs ------------------------------------------------------------------------------------------------------
+
+
+def test_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = fuzz(50_000, SEED, tmp_path, monkeypatch)
+    assert set(found["records"]) >= SHAPE_REASONS - {"too_large"}
+    assert found["records"]["read"] > 4000
+
+
+@pytest.mark.slow
+def test_fuzz_a_million(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = time.monotonic()
+    found = fuzz(1_000_000, SEED + 1, tmp_path, monkeypatch)
+    inputs = sum(outcomes.total() for outcomes in found.values())
+    with capsys.disabled():
+        print(f"\nFuzz, seed {SEED + 1}: {inputs:,} inputs in {time.monotonic() - begin:.0f} s, no crash")
+        for name, outcomes in found.items():
+            print(f"  {name}: {', '.join(f'{key} {count:,}' for key, count in sorted(outcomes.items()))}")
+    assert inputs >= 1_000_000
+
+
+def fuzz(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcomes]:
+    """As many inputs or a few more."""
+    found = {
+        "records": run_records(count * 80 // 100, seed),
+        "files": run_files(count * 10 // 100, seed, folder),
+        "containers": run_containers(count * 2 // 100, seed, folder / "containers"),
+        "manifests": run_manifests(count * 8 // 100, seed),
+    }
+    for outcomes in found.values():
+        outcomes.check()
+    assert set(found["containers"]) == {"read", "ArchiveError", "SourceError"}
+    assert set(found["manifests"]) == {"read", "ManifestError"}
+    return found
