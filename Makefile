@@ -11,7 +11,7 @@ BENCH_READY := $(VENV)/.ready-bench
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
-	@echo "make check   lint, types, generated docs, the wheel"
+	@echo "make check   lint, layers, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
 	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
@@ -33,6 +33,7 @@ test: $(READY)
 check: $(READY) mypy-path
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(addprefix .mypy_path/corpus/,$(PACKAGES)) tests
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python tests/wheel.py

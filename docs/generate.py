@@ -1,10 +1,14 @@
-"""Write `docs/cli.md` from the commands' own `--help`, or check that it is current (`--check`)."""
+"""Write what the code says of itself, or check that it is current (`--check`).
+
+`docs/cli.md` comes from the commands' own `--help`, the picture and table of `docs/architecture.md` from the imports.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import architecture
 import click
 
 from corpus.pipeline.cli.main import cli
@@ -31,8 +35,8 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if "--check" in sys.argv:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page():
-            sys.exit("docs/cli.md is not current: run `make docs`")
-    else:
-        TARGET.write_text(page(), encoding="utf-8")
+    for path, text in {TARGET: page(), **architecture.pages()}.items():
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"docs/{path.name} is not current: run `make docs`")
