@@ -248,7 +248,7 @@ def test_what_changed_is_done_again_and_told(ready: Workspace, sets: tuple[Path,
     config = DecontaminateConfig(against=(sets[1],), workers=1)
     report = decontaminate.run(config, ready, progress=listener)
     assert report.reasons == ("input decontaminate/evals/short.txt is new",)
-    assert listener.said[0] == "short.txt joins the evaluation files of the workspace, 2 now"
+    assert listener.said[0] == "short.txt is added to the evaluation files of the workspace: 2 in all"
     assert make(ready, cut=True).reasons == ("cut was false and is true",)
     assert 'fields was [] and is ["context", "text"]' in make(ready, fields=("text", "context")).reasons
     assert {row["id"].split("@")[0] for row in rows(ready, "baike2018qa")} == {"qid_5", "qid_17", "qid_63"}
@@ -325,7 +325,7 @@ def test_evaluation_files_of_one_name(ready: Workspace, sets: tuple[Path, Path],
     make(ready, sets[0], other)  # the same bytes
     other.write_bytes(lines([{"question": QUESTION}]))
     for against in ((sets[0], other), (other,)):
-        with pytest.raises(SourceError, match="other bytes than another evaluation file of that name"):
+        with pytest.raises(SourceError, match="differs from the evaluation file of that name in the workspace"):
             make(ready, *against)
     (ready.decontaminate / "evals" / "reading.jsonl").unlink()
     with pytest.raises(SourceError, match="other bytes"):

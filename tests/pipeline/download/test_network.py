@@ -334,7 +334,7 @@ def test_a_mirror_of_several_files_needs_all_of_them(server: Server, workspace: 
     report = from_mirrors(workspace, manifest, said)
     assert [output.path for output in report.ledger.outputs] == [train[5:], valid[5:]]
     assert len(server.requests(train)) == 1, "what has come is not fetched again"
-    assert "train-baikeqa_zh.parquet: has come before, kept" in said.lines
+    assert "train-baikeqa_zh.parquet: kept from an earlier run" in said.lines
 
 
 def test_files_of_a_mirror_that_failed_do_not_stay(server: Server, workspace: Workspace) -> None:
