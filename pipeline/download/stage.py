@@ -19,12 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import Web, connected, shown_url
-from corpus.pipeline.download.offers import OFFICIAL, Offer, Origin, Plan, estimate, own_offers, package_files
-from corpus.pipeline.download.remote_file import GIVEN, PART, Arrival, File
-from corpus.pipeline.download.retry import PATIENCE, Patience
+from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
+from corpus.pipeline.download.planning import (
+    OFFICIAL,
+    DownloadPlan,
+    DownloadSource,
+    OriginRecord,
+    estimate,
+    official_sources,
+    package_files,
+)
+from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
+from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
-from corpus.pipeline.download.transfer import check_room, fetch, link
+from corpus.pipeline.download.transfer import check_free_space, fetch, hard_link
 from corpus.pipeline.errors import DownloadError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
@@ -70,7 +78,7 @@ def run(
     *,
     progress: Progress = SILENT,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Report:
     """Bring a dataset's files into the workspace; the caller holds `workspace.writing()`.
 
@@ -85,20 +93,20 @@ def run(
 
     """
     watch = Stopwatch()
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
         before = read_ledger(job.folder)
         reasons = job.reasons(before)
         if before is not None and not reasons:
             return Report(ledger=before, folder=job.folder, skipped=True)
         for reason in reasons:
             progress.say(f"{config.dataset}: brought again: {reason}")
-        offer, arrivals = job.bring()
-    ledger = job.finish(offer, arrivals, before)
+        candidate, downloads = job.bring()
+    ledger = job.finish(candidate, downloads, before)
     write_ledger(job.folder, ledger, {"seconds": watch.seconds})
     return Report(
-        ledger=ledger, folder=job.folder, reasons=tuple(reasons), notes=offer.notes, seconds=watch.seconds,
-        details={"place": offer.name},
+        ledger=ledger, folder=job.folder, reasons=tuple(reasons), notes=candidate.notes, seconds=watch.seconds,
+        details={"place": candidate.name},
     )  # fmt: skip
 
 
@@ -107,48 +115,48 @@ def plan(
     workspace: Workspace,
     *,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> Plan | None:
+) -> DownloadPlan | None:
     """What `run` would do, or None when it would do nothing. Asks the network only about a --source that is a URL.
 
     Raises:
         SourceError, DownloadError, WorkspaceError: as `run` does.
 
     """
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
         before = read_ledger(job.folder)
         is_current = before is not None and not job.reasons(before)
-        return None if is_current else job.plan(job.offers()[0])
+        return None if is_current else job.plan(job.candidates()[0])
 
 
 class _Job:
     """One dataset on its way into one workspace."""
 
     def __init__(
-        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, web: Web, progress: Progress
+        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
         self.config = config
         self.manifest = manifest
         self.workspace = workspace
-        self.web = web
+        self.client = client
         self.progress = progress
         self.folder = workspace.raw(manifest.name)
-        self.origin = Origin(self.folder)
-        self._offers: list[Offer] = []
+        self.origin = OriginRecord(self.folder)
+        self._candidates: list[DownloadSource] = []
         self._unsaved_bytes = 0
 
-    def offers(self) -> list[Offer]:
+    def candidates(self) -> list[DownloadSource]:
         """The places to ask, in order."""
-        if not self._offers and self.config.source is None:
-            self._offers = list(own_offers(self.manifest, self.web))
-        elif not self._offers and self.config.source is not None:
+        if not self._candidates and self.config.source is None:
+            self._candidates = list(official_sources(self.manifest, self.client))
+        elif not self._candidates and self.config.source is not None:
             exclude = self.workspace.root / "raw"
-            self._offers = [
-                resolve(self.config.source, self.manifest, self.web, exclude=exclude, progress=self.progress)
+            self._candidates = [
+                resolve(self.config.source, self.manifest, self.client, exclude=exclude, progress=self.progress)
             ]
-        return self._offers
+        return self._candidates
 
     def reasons(self, before: Ledger | None) -> list[str]:
         """Why finished work must be done again, in words; empty when it is current or was never finished."""
@@ -168,40 +176,42 @@ class _Job:
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             found += [f"the source was {old} and is {new}"] if old != new else []
         elif source is not None and not found:
-            found += _differences(before, {file.path: self._local_digest(file) for file in self.offers()[0].files})
+            found += _differences(before, {file.path: self._local_digest(file) for file in self.candidates()[0].files})
         return found
 
-    def plan(self, offer: Offer) -> Plan:
-        """What taking an offer would cost."""
-        return estimate(offer, self.manifest, self.origin, self.workspace)
+    def plan(self, candidate: DownloadSource) -> DownloadPlan:
+        """What taking a candidate would cost."""
+        return estimate(candidate, self.manifest, self.origin, self.workspace)
 
-    def bring(self) -> tuple[Offer, list[Arrival]]:
-        """Take the first offer that comes whole."""
+    def bring(self) -> tuple[DownloadSource, list[DownloadedFile]]:
+        """Take the first candidate that comes whole."""
         failures: list[str] = []
-        offers = self.offers()
-        for offer, following in zip(offers, [*offers[1:], None], strict=True):
+        candidates = self.candidates()
+        for candidate, following in zip(candidates, [*candidates[1:], None], strict=True):
             try:
-                return offer, self._take(offer)
+                return candidate, self._take(candidate)
             except DownloadError as error:
-                if offer.origin != OFFICIAL:
+                if candidate.origin != OFFICIAL:
                     error.hint = error.hint or "Check the --source, or fetch the file by hand and give its folder."
                     raise
-                failures.append(f"{offer.name}: {error.message.partition(': ')[2]}")
+                failures.append(f"{candidate.name}: {error.message.partition(': ')[2]}")
                 then = f"next: {following.name}" if following else "that was the last mirror"
-                self.progress.say(f"{self.manifest.name}: {offer.name}: {error.message}; {then}")
+                self.progress.say(f"{self.manifest.name}: {candidate.name}: {error.message}; {then}")
         raise _no_mirror(self.manifest, failures)
 
-    def finish(self, offer: Offer, arrivals: list[Arrival], before: Ledger | None) -> Ledger:
+    def finish(self, candidate: DownloadSource, downloads: list[DownloadedFile], before: Ledger | None) -> Ledger:
         """Take away what is not part of the dataset any more, and draw up the ledger."""
-        outputs = sorted(self.workspace.file_digest(self.folder / arrival.path, self.folder) for arrival in arrivals)
-        came = {(arrival.path, arrival.bytes, arrival.sha256) for arrival in arrivals}
+        outputs = sorted(
+            self.workspace.file_digest(self.folder / downloaded.path, self.folder) for downloaded in downloads
+        )
+        came = {(downloaded.path, downloaded.bytes, downloaded.sha256) for downloaded in downloads}
         if came != {(output.path, output.bytes, output.sha256) for output in outputs}:
             raise DownloadError(f"{self.folder}: a file was changed while it was taken", hint="Run the command again.")
         paths = {output.path for output in outputs}
         known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
         _sweep(self.folder, known - paths)
-        self.origin.finish(offer, paths)
-        config = {"source": OFFICIAL if offer.origin == OFFICIAL else GIVEN}
+        self.origin.finish(candidate, paths)
+        config = {"source": OFFICIAL if candidate.origin == OFFICIAL else GIVEN}
         return Ledger(
             stage=STAGE,
             dataset=self.manifest.name,
@@ -213,43 +223,50 @@ class _Job:
             fingerprint=fingerprint(STAGE, VERSION, config, []),
         )
 
-    def _take(self, offer: Offer) -> list[Arrival]:
-        plan = self.plan(offer)
+    def _take(self, candidate: DownloadSource) -> list[DownloadedFile]:
+        plan = self.plan(candidate)
         self.progress.say(str(plan))
-        check_room(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
+        check_free_space(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
-        self.origin.expect(offer)
+        self.origin.add_expected(candidate)
         try:
-            return [self._bring_file(file) for file in offer.files]
+            return [self._bring_file(file) for file in candidate.files]
         finally:
             self.origin.save()
 
-    def _bring_file(self, file: File) -> Arrival:
-        arrival = self.origin.kept(file, self.workspace)
-        if arrival is not None:
+    def _bring_file(self, file: RemoteFile) -> DownloadedFile:
+        downloaded = self.origin.reusable(file, self.workspace)
+        if downloaded is not None:
             if file.local is None:
                 self.progress.say(f"{file.path}: has come before, kept")
-            return arrival
+            return downloaded
         label = f"{self.manifest.name}: {file.path}"
-        arrival = link(file, self.folder, label=label, settle=self._settle, progress=self.progress) or fetch(
-            file, self.folder, label=label, settle=self._settle, patience=self.web.patience, progress=self.progress
+        downloaded = hard_link(
+            file, self.folder, label=label, on_verified=self._on_verified, progress=self.progress
+        ) or fetch(
+            file,
+            self.folder,
+            label=label,
+            on_verified=self._on_verified,
+            retry=self.client.retry,
+            progress=self.progress,
         )
-        self.workspace.remember_digest(self.folder / file.path, arrival.sha256)
-        return arrival
+        self.workspace.remember_digest(self.folder / file.path, downloaded.sha256)
+        return downloaded
 
-    def _settle(self, arrival: Arrival) -> None:
+    def _on_verified(self, downloaded: DownloadedFile) -> None:
         """Just before a file appears: what was finished is so no longer, and the file's entry is written down."""
         with disk_errors(self.folder):
             (self.folder / LEDGER).unlink(missing_ok=True)
-        self.origin.note(arrival)
-        self._unsaved_bytes += arrival.bytes
-        if arrival.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
+        self.origin.add(downloaded)
+        self._unsaved_bytes += downloaded.bytes
+        if downloaded.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
             self.origin.save()
             self._unsaved_bytes = 0
 
-    def _local_digest(self, file: File) -> str:
+    def _local_digest(self, file: RemoteFile) -> str:
         target = self.folder / file.path
         if file.local is None:
             return ""
@@ -266,7 +283,7 @@ def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
 def _sweep(folder: Path, paths: set[str]) -> None:
     """Delete files that this stage once put there, parts of files, and folders that are empty then."""
     inside = [folder / path for path in sorted(paths) if ".." not in PurePosixPath(path).parts]
-    for path in (*inside, *folder.rglob(f"*{PART}"), *folder.rglob(f".*{PART}.json")):
+    for path in (*inside, *folder.rglob(f"*{PART_SUFFIX}"), *folder.rglob(f".*{PART_SUFFIX}.json")):
         if path.is_relative_to(folder):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
