@@ -23,8 +23,15 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate import eval_files
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.lists import HITS_SCHEMA, count_hits, hit_rows, notes_on, removal_list, write_lists
-from corpus.pipeline.decontaminate.ngram_index import Phrases
-from corpus.pipeline.decontaminate.search import Found, Shard, list_shards, open_index, search_all, search_shard
+from corpus.pipeline.decontaminate.matching import PhraseFilter
+from corpus.pipeline.decontaminate.search import (
+    SearchResult,
+    SearchShard,
+    list_shards,
+    open_index,
+    search_all,
+    search_shard,
+)
 from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import (
@@ -79,7 +86,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     (folder / LEDGER).unlink(missing_ok=True)
     search = partial(search_shard, evaluations=folder / "evals", config=config, identity=identity)
     shards = {name: list(list_shards(workspace, name, duplicates.get(name))) for name in ledgers}
-    found, phrases = search_all(search, shards, ledgers, config, Phrases(index, config.min_share), progress)
+    found, phrases = search_all(search, shards, ledgers, config, PhraseFilter(index, config.min_share), progress)
     _check_books(shards, ledgers, found)
     lists = {name: removal_list(found[name], index, config, ledgers[name]) for name in ledgers}
     hits = pa.Table.from_pylist(list(hit_rows(found, index)), HITS_SCHEMA)
@@ -137,14 +144,16 @@ def _settings(config: DecontaminateConfig, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _check_books(shards: Mapping[str, list[Shard]], ledgers: Mapping[str, Ledger], found: Mapping[str, Found]) -> None:
+def _check_books(
+    shards: Mapping[str, list[SearchShard]], ledgers: Mapping[str, Ledger], found: Mapping[str, SearchResult]
+) -> None:
     """Every document was looked at or skipped, and every suspect is one of them, once and in order."""
     for name, part in found.items():
         seen, there = part.documents.total() + part.skipped, ledgers[name].counts["documents"]
         if seen != there:
             raise BooksError(f"{name}: {there:,} documents, {seen:,} of them looked at or left out by dedup")
         sizes = {part_number(shard.path): pq.read_metadata(shard.path).num_rows for shard in shards[name]}
-        references = [suspect.document for suspect in part.suspects]
+        references = [match.document for match in part.matches]
         known = all(line < sizes.get(shard, 0) for shard, line in map(split_ref, references))
         if not known or references != sorted({*references}):
             raise BooksError(f"{name}: what was found does not refer to the documents that are there")
