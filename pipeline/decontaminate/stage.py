@@ -23,8 +23,15 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate import eval_files
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.lists import HITS_SCHEMA, count_hits, hit_rows, notes_on, removal_list, write_lists
-from corpus.pipeline.decontaminate.ngram_index import Phrases
-from corpus.pipeline.decontaminate.search import Found, Shard, list_shards, open_index, search_all, search_shard
+from corpus.pipeline.decontaminate.matching import PhraseFilter
+from corpus.pipeline.decontaminate.search import (
+    SearchResult,
+    SearchShard,
+    list_shards,
+    open_index,
+    search_all,
+    search_shard,
+)
 from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_number, split_ref
@@ -63,7 +70,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     stage.begin()
     search = partial(search_shard, evaluations=folder / "evals", config=config, identity=stage.fingerprint)
     shards = {name: list(list_shards(workspace, name, duplicates.get(name))) for name in ledgers}
-    found, phrases = search_all(search, shards, ledgers, config, Phrases(index, config.min_share), progress)
+    found, phrases = search_all(search, shards, ledgers, config, PhraseFilter(index, config.min_share), progress)
     lists = {name: removal_list(found[name], index, config, ledgers[name]) for name in ledgers}
     hits = pa.Table.from_pylist(list(hit_rows(found, index)), HITS_SCHEMA)
     outputs = {f"{name}.parquet": table for name, table in (*lists.items(), ("hits", hits))}
@@ -119,14 +126,16 @@ def _settings(config: DecontaminateConfig, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _check_books(shards: Mapping[str, list[Shard]], ledgers: Mapping[str, Ledger], found: Mapping[str, Found]) -> None:
-    """Raise BooksError unless every document was searched or skipped, and every suspect is one of them, in order."""
+def _check_books(
+    shards: Mapping[str, list[SearchShard]], ledgers: Mapping[str, Ledger], found: Mapping[str, SearchResult]
+) -> None:
+    """Raise BooksError unless every document was searched or skipped, and every match is one of them, in order."""
     for name, part in found.items():
         seen, there = part.documents.total() + part.skipped, ledgers[name].counts["documents"]
         if seen != there:
             raise BooksError(f"{name}: {there:,} documents, {seen:,} of them searched or left out by dedup")
         sizes = {part_number(shard.path): pq.read_metadata(shard.path).num_rows for shard in shards[name]}
-        references = [suspect.document for suspect in part.suspects]
+        references = [match.document for match in part.matches]
         known = all(line < sizes.get(shard, 0) for shard, line in map(split_ref, references))
         if not known or references != sorted({*references}):
             raise BooksError(f"{name}: a hit refers to no document, or hits are out of order")

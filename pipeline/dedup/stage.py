@@ -26,10 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search
-from corpus.pipeline.dedup import signatures as keys_of
-from corpus.pipeline.dedup.search import Found
-from corpus.pipeline.dedup.signatures import KEEP_FIRST, Keys, Shard, between
+from corpus.pipeline.dedup import search, signatures
+from corpus.pipeline.dedup.search import Duplicates
+from corpus.pipeline.dedup.signatures import KEEP_FIRST, SignatureShard, SignatureStore, range_slice
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
@@ -102,7 +101,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         "datasets": names,
         "near": config.near,
         "threshold": config.threshold if config.near else None,
-        **keys_of.settings(config.threshold),
+        **signatures.settings(config.threshold),
     }
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
@@ -110,23 +109,25 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     if report := stage.skipped():
         return report
     stage.begin()
-    keys = Keys(list(_shards(workspace, ledgers, keys_of.settings(config.threshold))))
-    _make_keys(keys.shards, folder, config, progress)
+    store = SignatureStore(list(_shards(workspace, ledgers, signatures.settings(config.threshold))))
+    _make_keys(store.shards, folder, config, progress)
     found = search.search(
-        keys, config.threshold if config.near else None, folder / "shingles", workers=config.workers, progress=progress
+        store, config.threshold if config.near else None, folder / "shingles", workers=config.workers, progress=progress
     )
-    lists = _Lists(keys, found, names)
+    lists = _Lists(store, found, names)
     _write(lists, folder, progress)
     counts = _counts(lists)
     return stage.finish(
         outputs=sorted(folder.glob("*.parquet")),
         counts=counts,
-        check_books=partial(_check_books, keys, ledgers, folder, counts),
+        check_books=partial(_check_books, store, ledgers, folder, counts),
         timings={"workers": sensible(config.workers, None)},
     )
 
 
-def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]) -> Iterator[Shard]:
+def _shards(
+    workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]
+) -> Iterator[SignatureShard]:
     first = 0
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
@@ -137,22 +138,22 @@ def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mappi
             identity = fingerprint(f"{STAGE} keys", VERSION, settings, [source])
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
-            yield Shard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
+            yield SignatureShard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
             first += count
 
 
-def _make_keys(shards: Sequence[Shard], folder: Path, config: DedupConfig, progress: Progress) -> None:
+def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
     """Compute the missing keys, and delete those of shards that are gone."""
-    missing = [shard for shard in shards if not keys_of.is_current(shard)]
+    missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
-    wanted = {shard.keys for shard in shards}
+    wanted = {shard.signatures for shard in shards}
     for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
         for path in parts(folder / "keys" / name):
             if path not in wanted:
                 path.unlink()
     progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
-    work = partial(keys_of.make_keys, rows=keys_of.settings(config.threshold)["rows"])
+    work = partial(signatures.write_signatures, rows=signatures.settings(config.threshold)["rows"])
     try:
         for shard in run_pieces(work, missing, workers=sensible(config.workers, len(missing))):
             progress.advance(shard.count)
@@ -163,24 +164,24 @@ def _make_keys(shards: Sequence[Shard], folder: Path, config: DedupConfig, progr
 class _Lists:
     """The rows to write about the members of clusters."""
 
-    def __init__(self, keys: Keys, found: Found, names: Sequence[str]) -> None:
-        self.keys, self.found, self.names = keys, found, names
+    def __init__(self, store: SignatureStore, found: Duplicates, names: Sequence[str]) -> None:
+        self.store, self.found, self.names = store, found, names
         self.kept, self.clusters = np.unique(found.kept, return_inverse=True)
         """The kept documents, and [members] the index of each one's kept document."""
-        self.split, self.characters = (keys.take(name, found.members) for name in ("split", "characters"))
+        self.split, self.characters = (store.take(name, found.members) for name in ("split", "characters"))
         self.ids = self._kept_ids()
 
     def _kept_ids(self) -> pa.ChunkedArray:
         """[clusters] `<dataset>:<id>` of the kept documents."""
         found = [pa.array([], pa.string())]
-        for shard in self.keys.shards:
-            ids = _ids(shard, self.kept[between(self.kept, shard.first, shard.count)])
+        for shard in self.store.shards:
+            ids = _ids(shard, self.kept[range_slice(self.kept, shard.first, shard.count)])
             found += pc.binary_join_element_wise(shard.dataset, ids, ":").chunks
         return pa.chunked_array(found)
 
-    def rows(self, shard: Shard) -> pa.Table:
+    def rows(self, shard: SignatureShard) -> pa.Table:
         """The members in a shard, with the columns of a list and of the table of clusters."""
-        here = between(self.found.members, shard.first, shard.count)
+        here = range_slice(self.found.members, shard.first, shard.count)
         members, clusters = self.found.members[here], self.clusters[here]
         kept = members == self.found.kept[here]
         exact, similarity = self.found.exact[here], self.found.similarity[here]
@@ -207,7 +208,7 @@ class _Lists:
         )
 
 
-def _ids(shard: Shard, documents: np.ndarray) -> pa.ChunkedArray:
+def _ids(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
     """[documents] their ids; all lie in this shard."""
     if not len(documents):
         return pa.chunked_array([], pa.string())
@@ -219,12 +220,12 @@ def _write(lists: _Lists, folder: Path, progress: Progress) -> None:
     """Write the list of each dataset and the table of clusters, and delete all other lists."""
     for stray in {*folder.glob("*.parquet")} - {folder / f"{name}.parquet" for name in lists.names}:
         stray.unlink()
-    progress.begin("dedup: lists", lists.keys.count, "documents")
+    progress.begin("dedup: lists", lists.store.count, "documents")
     try:
         with _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as members:
             for name in lists.names:
                 with _writer(folder / f"{name}.parquet", REMOVED_SCHEMA) as removed:
-                    for shard in (shard for shard in lists.keys.shards if shard.dataset == name):
+                    for shard in (shard for shard in lists.store.shards if shard.dataset == name):
                         rows = lists.rows(shard)
                         if rows.num_rows:
                             members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
@@ -243,10 +244,10 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 def _counts(lists: _Lists) -> dict[str, Any]:
     """The counts of the ledger."""
-    keys, found, names = lists.keys, lists.found, lists.names
+    store, found, names = lists.store, lists.found, lists.names
     shape = (len(names), len(KEEP_FIRST))
-    starts = np.cumsum([0] + [sum(part.count for part in keys.shards if part.dataset == name) for name in names])
-    splits = keys.load("split")
+    starts = np.cumsum([0] + [sum(part.count for part in store.shards if part.dataset == name) for name in names])
+    splits = store.load("split")
     gone = found.members != found.kept
     dataset, other = (np.searchsorted(starts, part[gone], side="right") - 1 for part in (found.members, found.kept))
     seen = [np.bincount(splits[begin:end], minlength=shape[1]) for begin, end in pairwise(starts)]
@@ -264,7 +265,7 @@ def _counts(lists: _Lists) -> dict[str, Any]:
         "pairs": {name: _named(names, pairs[row]) for row, name in enumerate(names) if pairs[row].any()},
         "clusters": len(sizes),
         "largest_clusters": sizes[:_LARGEST].tolist(),
-        "too_short_to_shingle": int(np.count_nonzero(keys.load("shingles") == 0)),
+        "too_short_to_shingle": int(np.count_nonzero(store.load("shingles") == 0)),
         **found.counts,
     }
 
@@ -273,11 +274,11 @@ def _named(names: Sequence[str], values: np.ndarray) -> dict[str, int]:
     return {name: value for name, value in zip(names, values.tolist(), strict=True) if value}
 
 
-def _check_books(keys: Keys, ledgers: Mapping[str, Ledger], folder: Path, counts: Mapping[str, Any]) -> None:
+def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: Path, counts: Mapping[str, Any]) -> None:
     """Raise BooksError unless every row of a list is a document and, in each split, documents = kept + removed."""
-    splits, end = keys.load("split"), 0
+    splits, end = store.load("split"), 0
     for name, ledger in ledgers.items():
-        shards = [shard for shard in keys.shards if shard.dataset == name]
+        shards = [shard for shard in store.shards if shard.dataset == name]
         start, end = end, end + sum(shard.count for shard in shards)
         with reading_part(folder / f"{name}.parquet"):
             table = pq.read_table(folder / f"{name}.parquet", columns=["document", "split"])
@@ -285,7 +286,7 @@ def _check_books(keys: Keys, ledgers: Mapping[str, Ledger], folder: Path, counts
         stays = np.ones(end - start, dtype=np.bool_)
         for shard in shards:
             reference = document_ref(part_number(shard.path), 0)
-            here = documents[between(documents, reference, shard.count)]
+            here = documents[range_slice(documents, reference, shard.count)]
             stays[here - reference + shard.first - start] = False
         listed = pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy()
         if not np.array_equal(splits[start:end][~stays], listed):

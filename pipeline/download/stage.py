@@ -19,12 +19,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import Web, connected, shown_url
-from corpus.pipeline.download.offers import OFFICIAL, Offer, Origin, Plan, estimate, own_offers, package_files
-from corpus.pipeline.download.remote_file import GIVEN, PART, Arrival, File
-from corpus.pipeline.download.retry import PATIENCE, Patience
+from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
+from corpus.pipeline.download.planning import (
+    OFFICIAL,
+    DownloadPlan,
+    DownloadSource,
+    OriginRecord,
+    estimate,
+    official_sources,
+    package_files,
+)
+from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
+from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
-from corpus.pipeline.download.transfer import check_room, fetch, link
+from corpus.pipeline.download.transfer import check_free_space, fetch, hard_link
 from corpus.pipeline.errors import DownloadError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
@@ -61,7 +69,7 @@ def run(
     *,
     progress: Progress = SILENT,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Report:
     """Download a dataset's files into the workspace; the caller holds `workspace.writing()`.
 
@@ -75,12 +83,12 @@ def run(
         WorkspaceError: files from an earlier --source are gone, and no --source was given.
 
     """
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
         if report := job.stage.skipped():
             return report
-        offer, arrivals = job.fetch_first()
-    return job.finish(offer, arrivals)
+        candidate, downloads = job.fetch_first()
+    return job.finish(candidate, downloads)
 
 
 def plan(
@@ -88,35 +96,35 @@ def plan(
     workspace: Workspace,
     *,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> Plan | None:
+) -> DownloadPlan | None:
     """What `run` would do; None when it would be skipped. Makes requests only for a --source that is a URL.
 
     Raises:
         SourceError, DownloadError, WorkspaceError: as `run` does.
 
     """
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
-        return None if job.stage.is_current else job.plan(job.offers()[0])
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
+        return None if job.stage.is_current else job.plan(job.candidates()[0])
 
 
 class _Job:
     """The download of one dataset."""
 
     def __init__(
-        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, web: Web, progress: Progress
+        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
         watch = Stopwatch()
         self.config = config
         self.manifest = manifest
         self.workspace = workspace
-        self.web = web
+        self.client = client
         self.progress = progress
         self.folder = workspace.raw(manifest.name)
-        self.origin = Origin(self.folder)
-        self._offers: list[Offer] = []
+        self.origin = OriginRecord(self.folder)
+        self._candidates: list[DownloadSource] = []
         self._unsaved_bytes = 0
         settings: dict[str, Any] = {"source": OFFICIAL if config.source is None else GIVEN}
         if config.source is None and (before := read_ledger(self.folder)):
@@ -127,16 +135,16 @@ class _Job:
         )  # fmt: skip
         self._compare_source()
 
-    def offers(self) -> list[Offer]:
-        """The offers to try, in order."""
-        if not self._offers and self.config.source is None:
-            self._offers = list(own_offers(self.manifest, self.web))
-        elif not self._offers and self.config.source is not None:
+    def candidates(self) -> list[DownloadSource]:
+        """The candidates to try, in order."""
+        if not self._candidates and self.config.source is None:
+            self._candidates = list(official_sources(self.manifest, self.client))
+        elif not self._candidates and self.config.source is not None:
             exclude = self.workspace.root / "raw"
-            self._offers = [
-                resolve(self.config.source, self.manifest, self.web, exclude=exclude, progress=self.progress)
+            self._candidates = [
+                resolve(self.config.source, self.manifest, self.client, exclude=exclude, progress=self.progress)
             ]
-        return self._offers
+        return self._candidates
 
     def _compare_source(self) -> None:
         """Add to the reasons what has changed at the source.
@@ -160,82 +168,91 @@ class _Job:
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
         elif source is not None and not reasons:
-            reasons += _differences(before, {file.path: self._local_digest(file) for file in self.offers()[0].files})
+            reasons += _differences(
+                before, {file.path: self._local_digest(file) for file in self.candidates()[0].files}
+            )
 
-    def plan(self, offer: Offer) -> Plan:
-        """What fetching an offer would cost."""
-        return estimate(offer, self.manifest, self.origin, self.workspace)
+    def plan(self, candidate: DownloadSource) -> DownloadPlan:
+        """What fetching a candidate would cost."""
+        return estimate(candidate, self.manifest, self.origin, self.workspace)
 
-    def fetch_first(self) -> tuple[Offer, list[Arrival]]:
-        """Fetch the first offer whose files arrive whole."""
+    def fetch_first(self) -> tuple[DownloadSource, list[DownloadedFile]]:
+        """Fetch the first candidate whose files arrive whole."""
         failures: list[str] = []
-        offers = self.offers()
-        for offer, following in zip(offers, [*offers[1:], None], strict=True):
+        candidates = self.candidates()
+        for candidate, following in zip(candidates, [*candidates[1:], None], strict=True):
             try:
-                return offer, self._fetch(offer)
+                return candidate, self._fetch(candidate)
             except DownloadError as error:
-                if offer.origin != OFFICIAL:
+                if candidate.origin != OFFICIAL:
                     error.hint = error.hint or "Check the --source, or fetch the file by hand and give its folder."
                     raise
-                failures.append(f"{offer.name}: {error.message.partition(': ')[2]}")
+                failures.append(f"{candidate.name}: {error.message.partition(': ')[2]}")
                 then = f"next: {following.name}" if following else "that was the last mirror"
-                self.progress.say(f"{self.manifest.name}: {offer.name}: {error.message}; {then}")
+                self.progress.say(f"{self.manifest.name}: {candidate.name}: {error.message}; {then}")
         raise _no_mirror(self.manifest, failures)
 
-    def finish(self, offer: Offer, arrivals: list[Arrival]) -> Report:
+    def finish(self, candidate: DownloadSource, downloads: list[DownloadedFile]) -> Report:
         """Delete files that are no longer part of the dataset, and write the ledger."""
-        outputs = [self.folder / path for path in sorted(arrival.path for arrival in arrivals)]
+        outputs = [self.folder / path for path in sorted(downloaded.path for downloaded in downloads)]
         found = {(file.path, file.bytes, file.sha256) for file in self.workspace.file_digests(outputs, self.folder)}
-        if found != {(arrival.path, arrival.bytes, arrival.sha256) for arrival in arrivals}:
+        if found != {(downloaded.path, downloaded.bytes, downloaded.sha256) for downloaded in downloads}:
             raise DownloadError(f"{self.folder}: a file changed during the download", hint="Run the command again.")
         self.stage.begin()
-        paths, before = {arrival.path for arrival in arrivals}, self.stage.before
+        paths, before = {downloaded.path for downloaded in downloads}, self.stage.before
         known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
         _sweep(self.folder, known - paths)
-        self.origin.finish(offer, paths)
+        self.origin.finish(candidate, paths)
         return self.stage.finish(
             outputs=outputs,
-            counts={"files": len(arrivals), "bytes": sum(arrival.bytes for arrival in arrivals)},
+            counts={"files": len(downloads), "bytes": sum(downloaded.bytes for downloaded in downloads)},
             check_books=None,  # the files have just been compared with what arrived
-            notes=offer.notes,
-            details={"place": offer.name},
+            notes=candidate.notes,
+            details={"place": candidate.name},
         )
 
-    def _fetch(self, offer: Offer) -> list[Arrival]:
-        plan = self.plan(offer)
+    def _fetch(self, candidate: DownloadSource) -> list[DownloadedFile]:
+        plan = self.plan(candidate)
         self.progress.say(str(plan))
-        check_room(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
+        check_free_space(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self.origin.expect(offer)
+        self.origin.add_expected(candidate)
         try:
-            return [self._fetch_file(file) for file in offer.files]
+            return [self._fetch_file(file) for file in candidate.files]
         finally:
             self.origin.save()
 
-    def _fetch_file(self, file: File) -> Arrival:
-        arrival = self.origin.kept(file, self.workspace)
-        if arrival is not None:
+    def _fetch_file(self, file: RemoteFile) -> DownloadedFile:
+        downloaded = self.origin.reusable(file, self.workspace)
+        if downloaded is not None:
             if file.local is None:
                 self.progress.say(f"{file.path}: kept from an earlier run")
-            return arrival
+            return downloaded
         label = f"{self.manifest.name}: {file.path}"
-        arrival = link(file, self.folder, label=label, settle=self._settle, progress=self.progress) or fetch(
-            file, self.folder, label=label, settle=self._settle, patience=self.web.patience, progress=self.progress
+        downloaded = hard_link(
+            file, self.folder, label=label, on_verified=self._on_verified, progress=self.progress
+        ) or fetch(
+            file,
+            self.folder,
+            label=label,
+            on_verified=self._on_verified,
+            retry=self.client.retry,
+            progress=self.progress,
         )
-        self.workspace.remember_digest(self.folder / file.path, arrival.sha256)
-        return arrival
+        self.workspace.remember_digest(self.folder / file.path, downloaded.sha256)
+        return downloaded
 
-    def _settle(self, arrival: Arrival) -> None:
+    def _on_verified(self, downloaded: DownloadedFile) -> None:
         """Before a file appears: delete the ledger and save the file's entry."""
         self.stage.begin()
-        self.origin.note(arrival)
-        self._unsaved_bytes += arrival.bytes
-        if arrival.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
+        self.origin.add(downloaded)
+        self._unsaved_bytes += downloaded.bytes
+        if downloaded.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
             self.origin.save()
             self._unsaved_bytes = 0
 
-    def _local_digest(self, file: File) -> str:
+    def _local_digest(self, file: RemoteFile) -> str:
         target = self.folder / file.path
         if file.local is None:
             return ""
@@ -252,7 +269,7 @@ def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
 def _sweep(folder: Path, paths: set[str]) -> None:
     """Delete files of an earlier download, partial files, and folders that are then empty."""
     inside = [folder / path for path in sorted(paths) if ".." not in PurePosixPath(path).parts]
-    for path in (*inside, *folder.rglob(f"*{PART}"), *folder.rglob(f".*{PART}.json")):
+    for path in (*inside, *folder.rglob(f"*{PART_SUFFIX}"), *folder.rglob(f".*{PART_SUFFIX}.json")):
         if path.is_relative_to(folder):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
