@@ -77,15 +77,6 @@ def rows_for(threshold: float) -> int:
     return _MOST_ROWS if threshold >= 1 else max(1, min(_MOST_ROWS, int(math.log(share) / math.log(threshold))))
 
 
-def band_probability(similarity: float, rows: int) -> float:
-    """Probability that two texts of this Jaccard similarity share at least one band.
-
-    >>> round(band_probability(0.8, 7), 3)
-    0.991
-    """
-    return float(1 - (1 - similarity**rows) ** BANDS)
-
-
 def signatures_of(texts: Sequence[str], rows: int, prefix: str = "") -> Signatures:
     """Signatures of texts, with bands of `rows` rows; shingles begin after `prefix` where a text begins with it."""
     folded = fold_all(texts)

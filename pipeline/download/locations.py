@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from corpus.pipeline.download.http_client import HttpClient, shown_url
@@ -26,33 +26,6 @@ from corpus.pipeline.progress import Progress
 
 _COPY_BYTES = 1 << 20
 _WALK_LIMIT = 200_000
-
-
-class Location(Protocol):
-    """A folder or URL prefix with files."""
-
-    @property
-    def shown(self) -> str:
-        """Its name in messages."""
-
-    @property
-    def origin(self) -> str:
-        """Its name in `origin.json`."""
-
-    def get(self, name: str) -> RemoteFile | None:
-        """The file of this relative name, if it exists."""
-
-    def subfolder(self, name: str) -> Location | None:
-        """The folder of this name, unless it is known not to exist."""
-
-    def walk(self) -> Iterator[str] | None:
-        """Relative names of all files; None when the location cannot be listed."""
-
-    def read_text(self, name: str) -> str:
-        """The text of a small file; empty when it does not exist."""
-
-    def contents(self) -> list[str]:
-        """What is there, for an error message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,8 +143,9 @@ class HttpPrefix(_UrlPrefix):
         """The prefix one level deeper."""
         return replace(self, url=self._url_of(quote(name)))
 
-    def walk(self) -> None:
+    def walk(self) -> Iterator[str] | None:
         """None: it cannot be listed."""
+        return None
 
     def read_text(self, name: str) -> str:
         """The text of a small file below the prefix."""
@@ -240,6 +214,9 @@ class FsspecPrefix(_UrlPrefix):
 
     def _key(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
+
+
+Location = LocalFolder | HttpPrefix | FsspecPrefix
 
 
 def _fsspec_version(files: Any, key: str) -> FileVersion:

@@ -32,7 +32,7 @@ from corpus.pipeline.download.planning import (
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
-from corpus.pipeline.download.transfer import check_free_space, fetch, hard_link
+from corpus.pipeline.download.transfer import check_free_space, fetch
 from corpus.pipeline.errors import DownloadError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
@@ -230,16 +230,10 @@ class _Job:
                 self.progress.say(f"{file.path}: kept from an earlier run")
             return downloaded
         label = f"{self.manifest.name}: {file.path}"
-        downloaded = hard_link(
-            file, self.folder, label=label, on_verified=self._on_verified, progress=self.progress
-        ) or fetch(
-            file,
-            self.folder,
-            label=label,
-            on_verified=self._on_verified,
-            retry=self.client.retry,
+        downloaded = fetch(
+            file, self.folder, label=label, on_verified=self._on_verified, retry=self.client.retry,
             progress=self.progress,
-        )
+        )  # fmt: skip
         self.workspace.remember_digest(self.folder / file.path, downloaded.sha256)
         return downloaded
 

@@ -87,7 +87,9 @@ def fetch(
     retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
 ) -> DownloadedFile:
-    """Download one file into `folder`, resuming its partial file. `on_verified` is called before the final rename.
+    """Hard-link or download one file into `folder`, resuming its partial file.
+
+    `on_verified` is called before the file appears.
 
     Raises:
         ChecksumError: its checksum is wrong; it was deleted.
@@ -95,6 +97,10 @@ def fetch(
         DiskError: there is not enough free space, or a write failed.
 
     """
+    if file.local is not None and can_link(file, folder):
+        linked = _hard_link(file, file.local, folder / file.path, label, on_verified, progress)
+        if linked is not None:
+            return linked
     partial = PartialFile(folder / file.path)
     retrier = Retrier(file.shown, retry, progress)
     while True:
@@ -115,28 +121,14 @@ def can_link(file: RemoteFile, folder: Path) -> bool:
     return file.local is not None and file.local.stat().st_dev == _existing(folder).stat().st_dev
 
 
-def hard_link(
-    file: RemoteFile,
-    folder: Path,
-    *,
-    label: str,
-    on_verified: Callable[[DownloadedFile], None],
-    progress: Progress = SILENT,
-) -> DownloadedFile | None:
-    """Hard-link a local file into `folder`; None where it must be copied. `on_verified` is called before the link.
-
-    Raises:
-        ChecksumError: its checksum is not that of SHA256SUMS.
-        DownloadError: it cannot be read.
-        DiskError: the link failed.
-
-    """
-    if file.local is None or not can_link(file, folder):
-        return None
-    sha256, size = _hash(file.local, label, progress)
+def _hard_link(
+    file: RemoteFile, local: Path, target: Path, label: str, on_verified: Callable[[DownloadedFile], None],
+    progress: Progress,
+) -> DownloadedFile | None:  # fmt: skip
+    """Hard-link a local file to `target`; None where it must be copied."""
+    sha256, size = _hash(local, label, progress)
     if file.sha256 not in {None, sha256}:
         raise _wrong_checksum(file, sha256)
-    target = folder / file.path
     downloaded = DownloadedFile(
         path=file.path, origin=file.origin, bytes=size, sha256=sha256, version=FileVersion(etag=file.tag)
     )
@@ -145,7 +137,7 @@ def hard_link(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
-            target.hardlink_to(file.local)
+            target.hardlink_to(local)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return None
@@ -165,7 +157,7 @@ def check_free_space(folder: Path, bytes_needed: int, purpose: str) -> int:
     if free < bytes_needed:
         raise DiskError(
             f"{purpose} needs {size_text(bytes_needed)} on the disk of {folder}, but only {size_text(free)} are free",
-            hint="Free some space, or put the workspace on another disk with --workspace; a rerun resumes.",
+            hint="Free some room, or put the workspace on another disk with --workspace; a rerun resumes.",
         )
     return free
 
