@@ -1,29 +1,29 @@
-"""Every failure a user can cause, as one tree with one boundary (`corpus.pipeline.cli.main.main`).
+"""Every failure a user can cause, as one tree; `corpus.pipeline.cli.main.main` catches it.
 
 CorpusError                  exit 1: what happened, where, and what to type next
-├── ManifestError            a manifest has an unknown key, a wrong type or a missing one
-├── SourceError              the place given with --source does not hold what the manifest names
-├── DownloadError            no mirror gave the file whole
-│   └── ChecksumError        the bytes came, but they are not the expected ones
-├── ArchiveError             an archive is damaged, encrypted, unsafe, or holds something else
-├── ShapeError               nearly all records of a file are not what the manifest describes
+├── ManifestError            a manifest has an unknown key, a missing key or a wrong type
+├── SourceError              --source does not hold the files that the manifest names
+├── DownloadError            no mirror delivered the file whole
+│   └── ChecksumError        a file has another digest than expected
+├── ArchiveError             an archive is damaged, encrypted or unsafe, or holds other files
+├── ShapeError               nearly all records of a file differ from the manifest's shape
 ├── WorkspaceError           the workspace lacks what a stage needs
 │   └── BusyError            another command is writing in this workspace
 ├── DiskError                no room, no permission, a read-only or failing disk
 ├── WorkerError              a worker process died
-├── BooksError               the books of a stage do not balance: a defect of ours, never to be ignored
+├── BooksError               the books of a stage do not balance: a bug in this program
 ├── DamageError              a finished file is not what its ledger says
 ├── TokenizerError           the tokenizer is missing, unreadable or not the one the rows were packed with
-├── TrainError               training cannot start or go on
+├── TrainError               training cannot start or continue
 ├── ModelError               a folder does not hold a model that can be loaded safely
-└── PromptError              a file of prompts or examples has a line that is none, or holds none at all
+└── PromptError              a file of prompts or examples is empty or has an invalid line
 """
 
 from __future__ import annotations
 
 
 class CorpusError(Exception):
-    """A failure with a name. `hint` says what to do or type next; empty when there is nothing to say."""
+    """A failure; `hint` says what to do or type next, and may be empty."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class CorpusError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way back from a worker process with the hint."""
+        """Pickle with the hint, for errors from worker processes."""
         return (_rebuild, (type(self), self.message, self.hint))
 
 
@@ -40,27 +40,27 @@ def _rebuild(kind: type[CorpusError], message: str, hint: str) -> CorpusError:
 
 
 class ManifestError(CorpusError):
-    """A manifest has an unknown key, a wrong type or a missing one."""
+    """A manifest has an unknown key, a missing key or a wrong type."""
 
 
 class SourceError(CorpusError):
-    """The place given with --source does not hold what the manifest names."""
+    """`--source` does not hold the files that the manifest names."""
 
 
 class DownloadError(CorpusError):
-    """No mirror gave the file whole."""
+    """No mirror delivered the file whole."""
 
 
 class ChecksumError(DownloadError):
-    """The bytes came, but they are not the expected ones."""
+    """A file has another digest than expected."""
 
 
 class ArchiveError(CorpusError):
-    """An archive is damaged, encrypted, unsafe, or holds something else."""
+    """An archive is damaged, encrypted or unsafe, or holds other files."""
 
 
 class ShapeError(CorpusError):
-    """Nearly all records of a file are not what the manifest describes."""
+    """Nearly all records of a file differ from the manifest's shape."""
 
 
 class WorkspaceError(CorpusError):
@@ -92,7 +92,7 @@ class TokenizerError(CorpusError):
 
 
 class TrainError(CorpusError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class ModelError(CorpusError):
@@ -100,4 +100,4 @@ class ModelError(CorpusError):
 
 
 class PromptError(CorpusError):
-    """A file of prompts or examples has a line that is none, or holds none at all."""
+    """A file of prompts or examples is empty or has an invalid line."""

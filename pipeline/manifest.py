@@ -1,8 +1,10 @@
 """Manifests: TOML in, frozen values out.
 
-A manifest says where a dataset comes from, what its records look like and how a record becomes a document. It is
-untrusted input: an unknown key, a wrong type or a missing key raises ManifestError that names the file and the key, and
-nothing in it is ever executed or used as a path outside the workspace. Reading one costs about a millisecond.
+In: a TOML file that says where a dataset comes from, what its records hold and how a record becomes a document. Out: a
+frozen `Manifest`.
+Invariants: an unknown key, a missing key or a wrong type raises a ManifestError that names file and key; nothing in a
+manifest is executed, or used as a path outside the workspace.
+Cost: about a millisecond.
 """
 
 from __future__ import annotations
@@ -30,31 +32,31 @@ _FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool":
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mirror:
-    """One place that offers the dataset."""
+    """One place to download the dataset from."""
 
     name: str
-    """What people call the place."""
+    """Name shown to users."""
     files: tuple[str, ...]
-    """URLs, all needed; `{hub}` stands for HF_ENDPOINT or the Hugging Face hub."""
+    """URLs, all needed; `{hub}` is HF_ENDPOINT or the Hugging Face hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """One kind of file of records: inside the archive, or lying there unpacked."""
+    """One kind of file of records, in the archive or unpacked."""
 
     pattern: str
-    """The last parts of its path; `*` and `?` stand for anything but a slash."""
+    """The last parts of its path; `*` and `?` match no slash."""
     split: Split | Literal["hash"]
     """The official split, or "hash": decided by the document's id."""
     shape: str
-    """The dataset whose fields and document rule its records follow: nearly always this one."""
+    """The dataset whose fields and document rule its records follow: mostly this one."""
     bytes: int | None
-    """Size of the official file, where it is known."""
+    """Size of the official file, if known."""
     sha256: str | None
-    """Digest of the official file, where it is known."""
+    """Digest of the official file, if known."""
 
     def tail(self, path: str) -> str | None:
-        """The part of `path` that the pattern describes, or None when it does not match.
+        """The tail of `path` that the pattern matches, or None.
 
         >>> Member(pattern="??/wiki_*", split="hash", shape="x", bytes=None, sha256=None).tail("wiki_zh/AA/wiki_00")
         'AA/wiki_00'
@@ -66,26 +68,26 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What a record looks like and how it becomes a document."""
+    """The fields of a record, and how it becomes a document."""
 
     fields: dict[str, type]
-    """Every field the records have, with its JSON type."""
+    """Every field of the records, with its JSON type."""
     form: str
     """`article`, `question` or `translation`."""
     roles: dict[str, str]
-    """Which field plays which part of the form: `title`, `body`, `detail`, `answer`, `source`, `target`."""
+    """The field for each part of the form: `title`, `body`, `detail`, `answer`, `source`, `target`."""
     id_fields: tuple[str, ...]
-    """Fields that together name a record; none when records have no name of their own."""
+    """Fields that together identify a record; empty when records have no id."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """What is asked of a dataset's documents, and what is done to them, beyond cleaning."""
+    """Filters and masks for a dataset's documents."""
 
     min_han: float
     """Smallest share of Han among the characters that are not blank."""
     trim: bool
-    """Whether lines that only frame a text (editor, source, codes to scan) are cut from its ends."""
+    """Whether boilerplate lines (editor, source, codes to scan) are cut from the ends of a text."""
     adverts: bool
     """Whether documents that mostly advertise are dropped."""
     off: tuple[str, ...]
@@ -105,7 +107,7 @@ class Manifest:
     licence: str
     citation: str
     archive: str
-    """Name of the official archive; empty for the built-in dataset."""
+    """File name of the official archive; empty for the built-in dataset."""
     archive_bytes: int
     """Size of the official archive, rounded as published; 0 when there is none."""
     raw_bytes: int
@@ -116,21 +118,21 @@ class Manifest:
     """Shortest document kept, in characters."""
     min_length_reason: str
     validation_share: float
-    """Share of documents that a member with split "hash" gives to validation."""
+    """Share of the documents of a member with split "hash" that go to validation."""
     simplify: bool
     """Whether Traditional characters become Simplified ones."""
     drop_empty_brackets: bool
-    """Whether brackets that an extraction emptied are taken out."""
+    """Whether brackets that an extraction emptied are deleted."""
     quality: Quality
     mirrors: tuple[Mirror, ...]
     members: tuple[Member, ...]
     shapes: dict[str, Shape]
-    """The shape of every name that `members` refers to."""
+    """The shapes that `members` refers to, by name."""
 
     def member_of(self, path: str) -> tuple[Member, str] | None:
-        """The member that `path` is, with the tail of the path that its pattern describes.
+        """The member that `path` is, with the tail of the path that its pattern matches.
 
-        A member that somebody made a Parquet file of (`X.json.parquet`, `X.parquet`) is that member.
+        A member converted to Parquet (`X.json.parquet`, `X.parquet`) matches too.
         """
         stem = path.removesuffix(".parquet")
         for name in dict.fromkeys((path, stem, f"{stem}.json")):
@@ -147,7 +149,7 @@ DATASETS = (*CORPORA, BUILT_IN)
 
 
 def load(name: str) -> Manifest:
-    """The manifest of a dataset that comes with the package.
+    """The manifest of a dataset in the package.
 
     Raises:
         ManifestError: no dataset has this name, or its manifest is malformed.
@@ -160,10 +162,10 @@ def load(name: str) -> Manifest:
 
 
 def parse(text: str, *, where: str) -> Manifest:
-    """Read one manifest; `where` is what errors call it."""
+    """Parse one manifest; `where` is its name in errors."""
     try:
         table = _Table(tomllib.loads(text), where, "")
-    except (ValueError, RecursionError) as error:  # also a number of more digits than Python takes, or deep nesting
+    except (ValueError, RecursionError) as error:  # also a number with too many digits, or deep nesting
         raise ManifestError(f"{where} is not TOML: {error}") from error
     name = table.take("name", str)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
@@ -202,7 +204,7 @@ def parse(text: str, *, where: str) -> Manifest:
 
 
 class _Table:
-    """One TOML table that is emptied key by key; what is left at the end was not expected."""
+    """One TOML table; each read removes its key, so keys left at the end are unknown."""
 
     def __init__(self, values: dict[str, Any], where: str, path: str) -> None:
         self.values = dict(values)
@@ -324,7 +326,7 @@ def _shape(table: _Table) -> Shape:
     used = [*roles.values(), *id_fields]
     for field in used:
         if used.count(field) > 1:
-            raise ManifestError(f"{table.where}: document: field {field!r} stands for two things")
+            raise ManifestError(f"{table.where}: document: field {field!r} is used twice")
     for role, field in roles.items():
         if fields[field] is not str:
             raise ManifestError(f"{table.where}: document.{role}: field {field!r} must be str to be text")
@@ -332,5 +334,5 @@ def _shape(table: _Table) -> Shape:
 
 
 def _glob(pattern: str) -> str:
-    """A glob as a regular expression in which neither wildcard crosses a slash."""
+    """A glob as a regular expression; wildcards match no slash."""
     return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)

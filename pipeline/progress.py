@@ -1,4 +1,4 @@
-"""How a stage tells how far it is, without knowing who listens: the base class is silent, the console shows it."""
+"""Progress of a stage: the base class ignores every call, the console shows it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ class Progress:
     """One bar at a time. Amounts are in `unit` ("B" for bytes, else a plural noun such as "documents")."""
 
     def begin(self, label: str, total: int | None, unit: str) -> None:
-        """Start a bar; `total` is None when the end is not known."""
+        """Start a bar; `total` is None when it is not known."""
 
     def advance(self, amount: int) -> None:
         """Move the bar by `amount` units."""
 
     def drop(self, reasons: Mapping[str, int]) -> None:
-        """Count what this work has dropped or left out since the last call, by reason."""
+        """Add documents dropped or left out since the last call, by reason."""
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
 
     def say(self, message: str) -> None:
-        """One line a user should read: what is about to be done, what was skipped and why."""
+        """Show one line to the user: what starts, what is rerun or skipped, and why."""
 
 
 SILENT = Progress()

@@ -553,7 +553,7 @@ def _sources(workspace: Workspace, datasets: Sequence[str], source: str | None) 
     progress = console.Console()
     shown = places.shown(source)
     found = [
-        name for name in CORPORA if places.found_in(source, name, exclude=workspace.root / "raw", progress=progress)
+        name for name in CORPORA if places.has_dataset(source, name, exclude=workspace.root / "raw", progress=progress)
     ]
     absent = [name for name in CORPORA if name not in found]
     if not found:

@@ -1,27 +1,27 @@
-"""What is kept out, and of which datasets."""
+"""Configuration of the decontaminate stage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate.matching import MIN_SHARE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecontaminateConfig:
-    """What is kept out, and of which datasets."""
+    """Which evaluation items are searched for, in which datasets, and what is removed."""
 
     against: tuple[Path, ...] = ()
-    """Evaluation files, which join those that the workspace has."""
+    """Evaluation files to add to those in the workspace."""
     fields: tuple[str, ...] = ()
-    """Dotted names of the fields of items that count; all when empty."""
+    """Dotted names of the fields of items to search for; all when empty."""
     datasets: tuple[str, ...] = ()
-    """Datasets to look through; all that have documents when empty."""
+    """Datasets to search; all that have documents when empty."""
     cut: bool = False
-    """Whether prose loses only what it shares; questions and translations go whole all the same."""
-    min_share: float = ngram_index.MIN_SHARE
-    """Least share of an item's text that a document must hold; a long span counts below it."""
+    """Whether only the shared spans of prose are removed; questions and translations are removed whole."""
+    min_share: float = MIN_SHARE
+    """Minimum share of an item's text in a document; a long span counts also below it."""
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
 

@@ -1,11 +1,11 @@
-"""Evaluation files: from what lies on disk to the texts of numbered items.
+"""Read evaluation files: the texts of numbered items.
 
-In: JSON Lines, JSON, CSV, TSV, Parquet or plain text, each also packed as `.gz`, `.xz` or `.zst`. Out: every string of
-every item with the name of its field, at whatever depth it lies.
-Invariants: a file is read whole or refused with its name, the line and what was expected, and a file that holds nothing
-to look for is refused too; an item is named by its line where lines are items, else by its number, both from 1; a
-packed file is unpacked in memory and never beyond a limit.
-Cost: the unpacked file and its items in memory.
+In: JSON Lines, JSON, CSV, TSV, Parquet or plain text, each also compressed as `.gz`, `.xz` or `.zst`.
+Out: every string of every item, at any depth, with the name of its field.
+Invariants: a file is read whole, or refused with its name, the line and what was expected. A file without any text to
+search for is refused. An item is named by its line where lines are items, else by its number, both from 1. A compressed
+file is decompressed in memory, up to a limit.
+Cost: the decompressed file and its items in memory.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
 from corpus.pipeline.errors import SourceError
 
-LARGEST_BYTES = 256 << 20
-"""More than this, unpacked, is a corpus and no evaluation set."""
+MAX_BYTES = 256 << 20
+"""Largest evaluation file, decompressed."""
 PLAIN = "text"
-"""What the field is called where items are bare strings."""
+"""Name of the field where items are plain strings."""
 _UTF8_HINT = "Convert it, for example with `iconv -f GB18030 -t UTF-8`."
 
 Items = Iterator[tuple[int, Any]]
@@ -38,26 +38,27 @@ Items = Iterator[tuple[int, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation file holds."""
+    """The items of an evaluation file."""
 
     file: str
     items: int
     fields: tuple[str, ...]
-    """Names of all fields that hold text, as they come."""
+    """Names of all fields with text, in order of appearance."""
     texts: Sequence[tuple[Owner, str]]
-    """The texts of the fields that were asked for."""
+    """The texts of the requested fields."""
 
 
-def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
+def read(path: Path, fields: Sequence[str] = (), *, max_bytes: int = MAX_BYTES) -> Evaluation:
     """The items of an evaluation file.
 
     Args:
-        path: the file; its ending says what it is.
-        fields: dotted names of the fields that count, with all that lies in them, such as `question` or
-            `paragraphs.context`; all when empty.
+        path: the file; its ending says its format.
+        fields: dotted names of the requested fields, such as `question` or `paragraphs.context`; each includes the
+            fields below it. All when empty.
+        max_bytes: limit to its size, decompressed.
 
     Raises:
-        SourceError: the file is missing, damaged, not what its ending says, or holds no text to look for.
+        SourceError: the file is missing, damaged, not what its ending says, or has no text to search for.
 
     """
     packed = next((ending for ending in _PACKED if path.name.lower().endswith(ending)), "")
@@ -65,13 +66,14 @@ def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
     reader = next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)
     if reader is None:
         raise SourceError(
-            f"{path}: what kind of file this is cannot be told from its name",
-            hint=f"It must end with {', '.join(_READERS)}, and may be packed as {', '.join(_PACKED)}.",
+            f"{path}: the format cannot be recognized by the name",
+            hint=f"It must end with {', '.join(_READERS)}, and may be compressed as {', '.join(_PACKED)}.",
         )
     items = 0
     found: dict[str, None] = {}
     texts: list[tuple[Owner, str]] = []
-    for number, item in reader(path, _bytes(path, packed)):
+    data = _bytes(path, packed, max_bytes)
+    for number, item in _parquet(path, data, max_bytes) if reader is _parquet else reader(path, data):
         items += 1
         for field, text in strings(item):
             found[field] = None
@@ -85,7 +87,7 @@ def read_all(folder: Path, fields: Sequence[str] = ()) -> list[Evaluation]:
     """The evaluation files of a folder, by name.
 
     Raises:
-        SourceError: as `read`, or none of them has one of the fields.
+        SourceError: as `read`, or a field is in no file.
 
     """
     found = [read(path, fields) for path in list_files(folder)]
@@ -104,19 +106,19 @@ def list_files(folder: Path) -> list[Path]:
 def _check_use(path: Path, items: int, fields: Sequence[str], texts: Sequence[tuple[Owner, str]]) -> None:
     why = ""
     if not items:
-        why = "it holds no items"
+        why = "it has no items"
     elif not fields:
-        why = "its items hold no text"
+        why = "its items have no text"
     elif not texts:
-        why = f"none of its items has a field that was asked for; they have {', '.join(fields)}"
+        why = f"no item has a requested field; they have {', '.join(fields)}"
     elif not any(can_be_found(text) for _, text in texts):
         why = "all texts of its items are shorter than 8 Chinese characters or 32 letters"
     if why:
-        raise SourceError(f"{path} holds nothing to look for: {why}")
+        raise SourceError(f"{path} has no text to search for: {why}")
 
 
 def strings(item: Any) -> Iterator[tuple[str, str]]:
-    """All strings in a value with the names that lead to them; lists have no name.
+    """All strings in a value with their dotted names; a list adds no name.
 
     >>> list(strings({"问": "甲", "答": [{"文": "乙"}, {"文": "丙"}]}))
     [('问', '甲'), ('答.文', '乙'), ('答.文', '丙')]
@@ -132,17 +134,21 @@ def strings(item: Any) -> Iterator[tuple[str, str]]:
             rest += [(name, inner) for inner in reversed(value)]
 
 
-def _bytes(path: Path, packed: str) -> bytes:
+def _bytes(path: Path, packed: str, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file, _PACKED[packed](file) if packed else file as stream:
-            data = bytes(stream.read(LARGEST_BYTES + 1))
+            data = bytes(stream.read(max_bytes + 1))
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
-        raise SourceError(f"{path} cannot be unpacked: {error or 'it ends too early'}") from error
+        raise SourceError(f"{path} cannot be decompressed: {error or 'it ends too early'}") from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(data) > LARGEST_BYTES:
-        raise SourceError(f"{path} is larger than {LARGEST_BYTES >> 20} MiB unpacked: no evaluation set, refused")
+    _check_size(path, len(data), max_bytes)
     return data
+
+
+def _check_size(path: Path, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise SourceError(f"{path} is larger than {max_bytes >> 20} MiB decompressed, too large for an evaluation set")
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -160,7 +166,7 @@ def _lines(path: Path, data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _json(path: Path, data: bytes) -> Items:
-    """A list, an object that holds one, or one value a line."""
+    """A list, an object with one list of objects, or one value a line."""
     text = _text(path, data)
     try:
         value = orjson.loads(text)
@@ -186,9 +192,9 @@ def _json_lines(path: Path, data: bytes) -> Items:
 
 
 def _table(path: Path, data: bytes, **dialect: Any) -> Items:
-    """Rows under a header."""
+    """Rows below a header."""
     rows = csv.reader(io.StringIO(_text(path, data), newline=""), strict=True, **dialect)
-    before = csv.field_size_limit(LARGEST_BYTES)
+    before = csv.field_size_limit(MAX_BYTES)
     try:
         header = next(rows, [])
         for number, row in enumerate(rows, 1):
@@ -205,25 +211,22 @@ def _table(path: Path, data: bytes, **dialect: Any) -> Items:
 
 
 def _tabs(path: Path, data: bytes) -> Items:
-    """Rows under a header, a tab between cells; a quote is a quote."""
+    """Rows below a header, with tabs between cells and without quoting."""
     return _table(path, data, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _parquet(path: Path, data: bytes) -> Items:
+def _parquet(path: Path, data: bytes, max_bytes: int = MAX_BYTES) -> Items:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
-            if unpacked > LARGEST_BYTES:
-                raise SourceError(
-                    f"{path} is larger than {LARGEST_BYTES >> 20} MiB unpacked: no evaluation set, refused"
-                )
+            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+            _check_size(path, sum(group.total_byte_size for group in groups), max_bytes)
             yield from enumerate(file.read().to_pylist(), 1)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: expected Parquet, but {error}") from error
 
 
 def _unzstd(packed: Any) -> Any:
-    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")  # it alone tells that a file was cut short
+    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")  # reports a truncated file
 
 
 _PACKED: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _unzstd}

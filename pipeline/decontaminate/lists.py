@@ -1,4 +1,4 @@
-"""What the search found, as lists, hits and counts."""
+"""Removal lists, hits and counts of the decontaminate stage."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate import matching
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.ngram_index import Index
-from corpus.pipeline.decontaminate.search import Found, Suspect
-from corpus.pipeline.storage.document_shards import (
-    REMOVED_SCHEMA,
-)
+from corpus.pipeline.decontaminate.search import MatchedDocument, SearchResult
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA
 from corpus.pipeline.workspace.files import atomic
-from corpus.pipeline.workspace.ledger import (
-    Ledger,
-)
+from corpus.pipeline.workspace.ledger import Ledger
 
 REASON = "contaminated"
 HITS_SCHEMA = pa.schema(
@@ -43,57 +39,57 @@ HITS_SCHEMA = pa.schema(
         )
     ]
 )
-"""What documents share with evaluation items, in order of dataset, document, file and item: `share` of the text of a
-field of an item, the first of `items` of its file with that text; `span` is the longest piece of the document."""
+"""Hits in order of dataset, document, file and item: `share` of the text of a field of an item, which is the first of
+`items` in its file with that text; `span` is the longest shared span of the document."""
 _DETAIL_CHARACTERS = 80
 
 
-def removal_list(found: Found, index: Index, config: DecontaminateConfig, ledger: Ledger) -> pa.Table:
-    """What is left out of one dataset, as `decontaminate/<dataset>.parquet` holds it."""
-    rows = list(_removed(found.suspects, index, config.cut, ledger.config["min_length"]))
+def removal_list(found: SearchResult, index: Index, config: DecontaminateConfig, ledger: Ledger) -> pa.Table:
+    """The table of `decontaminate/<dataset>.parquet`: what is removed from one dataset."""
+    rows = list(_removed(found.matches, index, config.cut, ledger.config["min_length"]))
     return pa.Table.from_pylist(rows, REMOVED_SCHEMA)
 
 
-def _removed(suspects: Sequence[Suspect], index: Index, cut: bool, least: int) -> Iterator[dict[str, Any]]:
-    """Rows of the list of a dataset; a document of which less than half, or than `least`, would be left goes whole."""
-    for suspect in suspects:
-        spans, whole = [(0, suspect.characters)], True
-        if cut and not suspect.prompt_length:
-            shared = ngram_index.joined((span for hit, _ in suspect.hits for span in hit.spans), 1)
-            left = suspect.characters - sum(end - start for start, end in shared)
-            if left >= max(least, suspect.characters / 2):
+def _removed(matches: Sequence[MatchedDocument], index: Index, cut: bool, least: int) -> Iterator[dict[str, Any]]:
+    """Rows of a removal list; a document of which less than half, or than `least`, would remain is removed whole."""
+    for match in matches:
+        spans, whole = [(0, match.characters)], True
+        if cut and not match.prompt_length:
+            shared = matching.merge_spans((span for hit, _ in match.hits for span in hit.spans), 1)
+            left = match.characters - sum(end - start for start, end in shared)
+            if left >= max(least, match.characters / 2):
                 spans, whole = shared, False
         for start, end in spans:
-            here = [hit for hit in suspect.hits if any(first < end and start < last for first, last in hit[0].spans)]
+            here = [hit for hit in match.hits if any(first < end and start < last for first, last in hit[0].spans)]
             best, span = max(here, key=lambda hit: (hit[0].longest, hit[0].share))
             owner = index.owners[best.passage][0]
             detail = f"{owner.file}:{owner.item}: {span[:_DETAIL_CHARACTERS]}".replace("\n", " ")
             yield {
-                "document": suspect.document, "id": suspect.id, "split": suspect.split, "reason": REASON,
+                "document": match.document, "id": match.id, "split": match.split, "reason": REASON,
                 "detail": detail, "start": start, "end": end, "whole": whole,
             }  # fmt: skip
 
 
-def hit_rows(found: Mapping[str, Found], index: Index) -> Iterator[dict[str, Any]]:
-    """Rows of `hits.parquet`: one for each document, text and file that has it."""
+def hit_rows(found: Mapping[str, SearchResult], index: Index) -> Iterator[dict[str, Any]]:
+    """Rows of `hits.parquet`: one for each document, text and evaluation file with that text."""
     for name, part in found.items():
-        for suspect in part.suspects:
+        for match in part.matches:
             rows = [
                 (owners[0], len({owner.item for owner in owners}), hit, span)
-                for hit, span in suspect.hits
+                for hit, span in match.hits
                 for _, group in itertools.groupby(index.owners[hit.passage], key=lambda owner: owner.file)
                 if (owners := list(group))
             ]
             for owner, items, hit, span in sorted(rows, key=lambda row: row[0]):
                 yield {
-                    "dataset": name, "document": suspect.document, "id": suspect.id, "split": suspect.split,
+                    "dataset": name, "document": match.document, "id": match.id, "split": match.split,
                     **owner._asdict(), "items": items, "share": hit.share, "span_start": hit.span[0],
                     "span_end": hit.span[1], "span": span,
                 }  # fmt: skip
 
 
 def write_lists(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Write the lists, and delete those of datasets that were not searched."""
+    """Write the lists, and delete lists of datasets that were not searched."""
     for name, table in tables.items():
         with atomic(folder / name) as out:
             pq.write_table(table, out, compression="zstd")
@@ -103,10 +99,14 @@ def write_lists(folder: Path, tables: Mapping[str, pa.Table]) -> None:
 
 
 def count_hits(
-    found: Mapping[str, Found], lists: Mapping[str, pa.Table], index: Index, items: Mapping[str, int], phrases: int
+    found: Mapping[str, SearchResult],
+    lists: Mapping[str, pa.Table],
+    index: Index,
+    items: Mapping[str, int],
+    phrases: int,
 ) -> dict[str, Any]:
     """The counts of the ledger."""
-    hits = [hit for part in found.values() for suspect in part.suspects for hit, _ in suspect.hits]
+    hits = [hit for part in found.values() for match in part.matches for hit, _ in match.hits]
     looked_for = {owner[:2] for owners in index.owners for owner in owners}
     hit_items = {owner[:2] for passage in {hit.passage for hit in hits} for owner in index.owners[passage]}
     files = Counter(file for hit in hits for file in {owner.file for owner in index.owners[hit.passage]})
@@ -114,7 +114,7 @@ def count_hits(
         "datasets": {
             name: {
                 "documents": dict(sorted(part.documents.items())),
-                "contaminated": dict(sorted(Counter(suspect.split for suspect in part.suspects).items())),
+                "contaminated": dict(sorted(Counter(match.split for match in part.matches).items())),
                 "whole": lists[name].filter(lists[name]["whole"]).num_rows,
                 "spans": lists[name].num_rows - lists[name].filter(lists[name]["whole"]).num_rows,
                 "left_out_by_dedup": part.skipped,
@@ -132,21 +132,21 @@ def count_hits(
         },
         "passages": len(index.owners),
         "ngrams": len(index.grams),
-        "ngrams_too_common": index.phrases,
+        "ngrams_too_common": index.common_ngrams,
         "hits_too_common": phrases,
     }
 
 
 def notes_on(counts: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a user should know of the counts."""
+    """Remarks for the user."""
     notes = [
-        f"{file}: {count['items_too_short']:,} of {count['items']:,} items are too short to look for"
+        f"{file}: {count['items_too_short']:,} of {count['items']:,} items are too short to search for"
         for file, count in counts["evals"].items()
         if count["items_too_short"]
     ]
     if common := counts["hits_too_common"]:
         notes.append(
-            f"{common:,} hits do not count: more than {ngram_index.PHRASE_DOCUMENTS} documents share so much of them "
-            "that it is a phrase of the language"
+            f"{common:,} hits do not count: they are common phrases, "
+            f"which more than {matching.MAX_PHRASE_DOCUMENTS} documents contain"
         )
     return tuple(notes)

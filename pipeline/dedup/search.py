@@ -1,11 +1,11 @@
-"""Which documents are alike: the search over the keys of all of them.
+"""Search for duplicates among the signatures of all documents.
 
-In: keys (`dedup.signatures`). Out: the documents that have a like, and which one of each cluster is kept.
-Invariants: equal documents are found by 128 bits of their folded characters, likely ones by shared bands, and these are
-tested by the true similarity of their texts; who leaves is like the one that is kept for it, the first by split
-(`KEEP_FIRST`) and number; workers change nothing.
-Cost: 0.64 GB of memory for 20 million documents; on disk, meanwhile, four bytes for each character of documents that
-share a band.
+In: signatures (`dedup.signatures`).
+Out: the documents that have duplicates, and the one that is kept for each.
+Invariants: equal documents are found by 128 bits of their folded characters. Candidates share a band, and are tested by
+the exact similarity of their texts. A removed document is similar to the one kept for it, which is the first by split
+(`KEEP_FIRST`) and number. The number of workers changes nothing.
+Cost: 0.64 GB of memory for 20 million documents; a temporary file of four bytes for each character of candidates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from corpus.pipeline.dedup import clusters, minhash
 from corpus.pipeline.dedup.clusters import Clusters
-from corpus.pipeline.dedup.signatures import BANDS, DIGESTS, Keys, between, slices
+from corpus.pipeline.dedup.signatures import BANDS, DIGESTS, SignatureStore, range_slice, read_batches
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workers import run_pieces, sensible
@@ -31,50 +31,53 @@ _SHINGLES_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The documents that have a like, in order of their numbers."""
+class Duplicates:
+    """The documents that have duplicates, in order of their numbers."""
 
     members: np.ndarray
     """[members] uint32: numbers of documents."""
     kept: np.ndarray
-    """[members] uint32: the document that is kept for each, its own number where that is itself."""
+    """[members] uint32: the document kept for each; its own number where it is kept itself."""
     exact: np.ndarray
-    """[members] bool: whether it folds to the same characters as the kept one."""
+    """[members] bool: whether it folds to the same characters as the kept document."""
     similarity: np.ndarray
-    """[members] float64: Jaccard similarity to the kept one."""
+    """[members] float64: Jaccard similarity to the kept document."""
     counts: Mapping[str, int]
-    """What was compared: documents and pairs."""
+    """Numbers of candidates and of compared pairs."""
 
 
-def search(keys: Keys, threshold: float | None, path: Path, *, workers: int, progress: Progress) -> Found:
-    """Find all documents that are alike.
+def search(
+    store: SignatureStore, threshold: float | None, path: Path, *, workers: int, progress: Progress
+) -> Duplicates:
+    """Find all duplicates.
 
     Args:
-        keys: keys of all documents.
-        threshold: least similarity of documents that are nearly alike; None when only equal ones are sought.
-        path: where a file may lie meanwhile.
-        workers: processes that read the texts of documents that may be alike.
-        progress: who listens.
+        store: signatures of all documents.
+        threshold: minimum similarity of near duplicates; None to find only equal documents.
+        path: path of a temporary file.
+        workers: processes that read the texts of candidates.
+        progress: receives the progress.
 
     """
-    joined = Clusters(keys.count)
-    copies = _join_equal(keys, joined)
+    joined = Clusters(store.count)
+    copies = _join_equal(store, joined)
     if threshold is None:
-        return _judge(keys, joined, None, 1.0, {})
-    chosen = keys.load("shingles") > 0
+        return _select_kept(store, joined, None, 1.0, {})
+    chosen = store.load("shingles") > 0
     chosen[copies] = False
-    likely = np.zeros(keys.count, dtype=np.bool_)
+    candidates = np.zeros(store.count, dtype=np.bool_)
     for band in _bands(progress, "dedup: documents that share a band"):
-        likely[keys.groups(band, chosen).members] = True
+        candidates[store.groups(band, chosen).members] = True
     with scratch(path) as file:
-        sets = SetFile(file, keys, np.flatnonzero(likely).astype(np.uint32))
+        sets = ShingleFile(file, store, np.flatnonzero(candidates).astype(np.uint32))
         sets.fill(workers, progress)
-        tested = alike = 0
+        tested = verified = 0
         for band in _bands(progress, "dedup: comparing"):
-            more = clusters.join(keys.groups(band, likely), joined, partial(sets.alike, threshold=threshold))
-            tested, alike = tested + more[0], alike + more[1]
-        counts = {"candidate_documents": len(sets.documents), "candidate_pairs": tested, "verified_pairs": alike}
-        return _judge(keys, joined, sets, threshold, counts)
+            test = partial(sets.are_similar, threshold=threshold)
+            more = clusters.join_similar(store.groups(band, candidates), joined, test)
+            tested, verified = tested + more[0], verified + more[1]
+        counts = {"candidate_documents": len(sets.documents), "candidate_pairs": tested, "verified_pairs": verified}
+        return _select_kept(store, joined, sets, threshold, counts)
 
 
 def _bands(progress: Progress, label: str) -> Iterator[str]:
@@ -87,55 +90,57 @@ def _bands(progress: Progress, label: str) -> Iterator[str]:
         progress.end()
 
 
-def _join_equal(keys: Keys, joined: Clusters) -> np.ndarray:
-    """Unite what folds to the same characters. Returns all of these but the first of each."""
-    members = np.sort(keys.groups(DIGESTS[0], keys.load("folded") > 0).members)
-    equal = clusters.same(members, *(keys.take(name, members) for name in DIGESTS))
+def _join_equal(store: SignatureStore, joined: Clusters) -> np.ndarray:
+    """Merge documents that fold to the same characters. Returns all of these except the first of each group."""
+    members = np.sort(store.groups(DIGESTS[0], store.load("folded") > 0).members)
+    equal = clusters.groups_by_columns(members, *(store.take(name, members) for name in DIGESTS))
     leaders = equal.leaders()
-    joined.unite(leaders, equal.members)
+    joined.union(leaders, equal.members)
     return np.asarray(equal.members[equal.members != leaders])
 
 
-def _judge(keys: Keys, joined: Clusters, sets: SetFile | None, threshold: float, counts: Mapping[str, int]) -> Found:
-    """Who is kept, and how alike the others are to them."""
-    members, numbers = joined.together()
-    equal = clusters.same(members, *(keys.take(name, members) for name in DIGESTS))
+def _select_kept(
+    store: SignatureStore, joined: Clusters, sets: ShingleFile | None, threshold: float, counts: Mapping[str, int]
+) -> Duplicates:
+    """Select the kept documents, and compute the similarity of the others to them."""
+    members, numbers = joined.members()
+    equal = clusters.groups_by_columns(members, *(store.take(name, members) for name in DIGESTS))
     originals = np.empty_like(members)
     originals[np.searchsorted(members, equal.members)] = equal.leaders()
 
     def similarity(first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
         one, other = originals[np.searchsorted(members, [first, second])]
         values, differ = np.ones(len(first)), one != other
-        if sets is not None:  # else only equal ones are together
+        if sets is not None:  # without it, a cluster contains equal documents only
             values[differ] = sets.similarity(one[differ], other[differ], least)
         return values
 
-    kept, values = clusters.stars(members, numbers, keys.take("split", members), similarity, threshold)
+    kept, values = clusters.pick_kept(members, numbers, store.take("split", members), similarity, threshold)
     _, of, sizes = np.unique(kept, return_inverse=True, return_counts=True)
     many = sizes[of] > 1
     exact = originals == originals[np.searchsorted(members, kept)]
-    return Found(members[many], kept[many], exact[many], values[many], counts)
+    return Duplicates(members[many], kept[many], exact[many], values[many], counts)
 
 
-class SetFile:
-    """The shingles of some documents in a file, each document's at a place of its own."""
+class ShingleFile:
+    """The shingle sets of some documents in a file, each at an offset that leaves room for all its shingles."""
 
-    def __init__(self, path: Path, keys: Keys, documents: np.ndarray) -> None:
-        self.path, self.keys, self.documents = path, keys, documents
-        room = keys.take("shingles", documents).astype(np.int64)
-        self.places = np.cumsum(room) - room
+    def __init__(self, path: Path, store: SignatureStore, documents: np.ndarray) -> None:
+        self.path, self.store, self.documents = path, store, documents
+        room = store.take("shingles", documents).astype(np.int64)
+        self.offsets = np.cumsum(room) - room
         """[documents] int64: where each begins, in shingles."""
         self.sizes = np.zeros(len(documents), dtype=np.int64)
-        """[documents] int64: shingles of each, once filled."""
+        """[documents] int64: size of each set, after `fill`."""
 
     def fill(self, workers: int, progress: Progress) -> None:
-        """Read the texts and write their shingles."""
+        """Read the texts and write their shingle sets."""
         pieces = []
-        for shard in self.keys.shards:
-            within = between(self.documents, shard.first, shard.count)
+        for shard in self.store.shards:
+            within = range_slice(self.documents, shard.first, shard.count)
             if within.start < within.stop:
-                pieces.append((shard.path, self.documents[within] - shard.first, self.places[within]))
-        progress.begin("dedup: shingles of these", len(self.documents), "documents")
+                pieces.append((shard.path, self.documents[within] - shard.first, self.offsets[within]))
+        progress.begin("dedup: shingles of candidates", len(self.documents), "documents")
         work, filled = partial(_write_sets, file=self.path), 0
         try:
             for sizes in run_pieces(work, pieces, workers=sensible(workers, len(pieces))):
@@ -145,12 +150,12 @@ class SetFile:
         finally:
             progress.end()
 
-    def alike(self, first: np.ndarray, second: np.ndarray, *, threshold: float) -> np.ndarray:
-        """[pairs] bool: whether documents are as similar as `threshold` says."""
+    def are_similar(self, first: np.ndarray, second: np.ndarray, *, threshold: float) -> np.ndarray:
+        """[pairs] bool: whether the similarity of documents is at least `threshold`."""
         return np.asarray(self.similarity(first, second, threshold) >= threshold)
 
     def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
-        """[pairs] float64: Jaccard similarity of documents; 0 where their sizes alone say that it is below `least`."""
+        """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""
         one, other = np.searchsorted(self.documents, [first, second])
         larger = np.maximum(self.sizes[one], self.sizes[other])
         near = np.flatnonzero(np.minimum(self.sizes[one], self.sizes[other]) >= least * larger)
@@ -164,25 +169,24 @@ class SetFile:
                 values[pairs] = minhash.jaccard(self._read(file.fileno(), used), *at.reshape(2, -1))
         return values
 
-    def _read(self, file: int, which: np.ndarray) -> minhash.Sets:
+    def _read(self, file: int, which: np.ndarray) -> minhash.ShingleSets:
         starts = np.concatenate(([0], np.cumsum(self.sizes[which])))
         flat = np.empty(starts[-1], dtype="<u4")
-        for begin, end, place in zip(
-            starts[:-1].tolist(), starts[1:].tolist(), self.places[which].tolist(), strict=True
-        ):
-            os.preadv(file, [flat[begin:end].data], place * flat.itemsize)
-        return minhash.Sets(flat, starts)
+        bounds = zip(starts[:-1].tolist(), starts[1:].tolist(), self.offsets[which].tolist(), strict=True)
+        for begin, end, offset in bounds:
+            os.preadv(file, [flat[begin:end].data], offset * flat.itemsize)
+        return minhash.ShingleSets(flat, starts)
 
 
 def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np.ndarray:
-    """Write the shingles of some lines of a shard to their places; runs in a worker. Returns how many each has."""
-    path, lines, places = piece
+    """Write the shingle sets of some lines of a shard at their offsets; runs in a worker. Returns their sizes."""
+    path, lines, offsets = piece
     sizes: list[int] = []
     with disk_errors(file), file.open("r+b", buffering=0) as out:
-        for texts, _ in slices(path, lines):
+        for texts, _ in read_batches(path, lines):
             sets = minhash.shingle_sets(texts, TRANSLATE)
             flat = sets.flat.astype("<u4", copy=False)
             for begin, end in itertools.pairwise(sets.starts.tolist()):
-                os.pwrite(out.fileno(), flat[begin:end].data, int(places[len(sizes)]) * flat.itemsize)
+                os.pwrite(out.fileno(), flat[begin:end].data, int(offsets[len(sizes)]) * flat.itemsize)
                 sizes.append(end - begin)
     return np.array(sizes, dtype=np.int64)

@@ -1,8 +1,9 @@
-"""The keys by which documents are compared, on disk: one file for each documents shard.
+"""Signatures of documents on disk: one file in `dedup/keys/` for each documents shard.
 
-In: documents shards. Out: `part-NNNNN.parquet` of keys, line by line, made by workers; and the columns of all of them.
-Invariants: documents are numbered in the order of their shards and lines; a file of keys carries the fingerprint of its
-work and a checksum of each page, so a rerun keeps what is current and whole; workers and order change no byte.
+In: documents shards.
+Out: `part-NNNNN.parquet` with one row of signatures a document, written by workers; and columns over all shards.
+Invariants: documents are numbered in the order of their shards and lines. A file carries the fingerprint of its inputs
+and a checksum of each page, so a rerun keeps files that are current and undamaged. Workers and order change no byte.
 Cost: 25 MB of text a second and core, 45 where texts are long and 15 where they are short; 112 bytes a document on
 disk; one column at a time in memory.
 """
@@ -29,7 +30,7 @@ from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workspace.files import atomic
 
 KEEP_FIRST = ("test", "validation", "train")
-"""Splits in the order in which their copy of a document stays."""
+"""Splits in order of preference for the kept document."""
 DIGESTS = ("digest_0", "digest_1")
 BANDS = tuple(f"band_{band:02d}" for band in range(minhash.BANDS))
 SCHEMA = pa.schema(
@@ -37,27 +38,27 @@ SCHEMA = pa.schema(
     + [(name, pa.uint64()) for name in DIGESTS]
     + [(name, pa.uint32()) for name in BANDS]
 )
-"""Keys of documents; `split` is the place in `KEEP_FIRST`, the others are those of `minhash.Keys`."""
+"""Signatures of documents: `split` is an index in `KEEP_FIRST`, the others are columns of `minhash.Signatures`."""
 _CHARACTERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """A documents shard and the keys made of it."""
+class SignatureShard:
+    """A documents shard and its file of signatures."""
 
     dataset: str
     path: Path
-    keys: Path
+    signatures: Path
     identity: str
-    """Fingerprint of the keys."""
+    """Fingerprint of the signatures."""
     first: int
-    """Number of its first document: those of the shards before it come first."""
+    """Number of its first document, over all shards."""
     count: int
-    """Its documents."""
+    """Number of its documents."""
 
 
 def settings(threshold: float) -> dict[str, Any]:
-    """Everything that decides a document's keys, its text aside."""
+    """Everything that a document's signature depends on, except its text."""
     return {
         "shingle": minhash.SHINGLE,
         "bands": minhash.BANDS,
@@ -68,46 +69,46 @@ def settings(threshold: float) -> dict[str, Any]:
     }
 
 
-def is_current(shard: Shard) -> bool:
-    """Whether a shard's keys are those of this work, and every byte of them is as it was written."""
-    if (part_metadata(shard.keys) or ("",))[0] != shard.identity:
+def is_current(shard: SignatureShard) -> bool:
+    """Whether a shard's signatures have the current fingerprint and are undamaged."""
+    if (part_metadata(shard.signatures) or ("",))[0] != shard.identity:
         return False
     try:
-        with pq.ParquetFile(shard.keys, page_checksum_verification=True) as file:
+        with pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file:
             return bool(file.read().num_rows == shard.count)
     except (pa.ArrowException, OSError):
         return False
 
 
-def make_keys(shard: Shard, *, rows: int) -> Shard:
-    """Write the keys of one documents shard; runs in a worker.
+def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
+    """Write the signatures of one documents shard; runs in a worker.
 
     Raises:
         DamageError: the documents shard cannot be read.
 
     """
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # a worker is a process; it is read when the library starts
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # one thread a worker; the library reads it on first use
     tables = [SCHEMA.empty_table()]
-    for texts, splits in slices(shard.path):
-        keys = minhash.keys(texts, rows, TRANSLATE)
+    for texts, splits in read_batches(shard.path):
+        made = minhash.signatures_of(texts, rows, TRANSLATE)
         ranks = np.fromiter(map(KEEP_FIRST.index, splits), dtype=np.uint8, count=len(texts))
         characters = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
-        columns = [ranks, characters, keys.folded, keys.shingles, *keys.digests.T, *keys.bands.T]
+        columns = [ranks, characters, made.folded, made.shingles, *made.digests.T, *made.bands.T]
         tables.append(pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA))
     table = with_metadata(pa.concat_tables(tables).combine_chunks(), shard.identity, {})
-    with atomic(shard.keys) as out:
+    with atomic(shard.signatures) as out:
         pq.write_table(
             table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
         )
     return shard
 
 
-def slices(path: Path, lines: np.ndarray | None = None) -> Iterator[tuple[list[str], list[str]]]:
-    """Texts and splits of all or some lines of a shard, about `_CHARACTERS_AT_ONCE` at a time."""
+def read_batches(path: Path, lines: np.ndarray | None = None) -> Iterator[tuple[list[str], list[str]]]:
+    """Texts and splits of all or some lines of a shard, in batches of about `_CHARACTERS_AT_ONCE`."""
     for _, line, batch in read_part(path, ["text", "split"]):
         chosen = batch
         if lines is not None:
-            within = between(lines, line, batch.num_rows)
+            within = range_slice(lines, line, batch.num_rows)
             chosen = batch.take(pa.array(lines[within] - line))
         texts, splits = chosen["text"].to_pylist(), chosen["split"].to_pylist()
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64) // _CHARACTERS_AT_ONCE
@@ -116,42 +117,45 @@ def slices(path: Path, lines: np.ndarray | None = None) -> Iterator[tuple[list[s
             yield texts[begin:end], splits[begin:end]
 
 
-def between(numbers: np.ndarray, first: int, count: int) -> slice:
-    """Where those of `count` from `first` on stand among sorted numbers."""
-    edges = np.array([first, first + count], dtype=numbers.dtype)  # of another type, all numbers would be converted
+def range_slice(numbers: np.ndarray, first: int, count: int) -> slice:
+    """The slice of sorted numbers that are in `range(first, first + count)`."""
+    edges = np.array([first, first + count], dtype=numbers.dtype)  # another dtype would convert all numbers
     return slice(*np.searchsorted(numbers, edges).tolist())
 
 
-class Keys:
-    """The keys of all documents, read column by column."""
+class SignatureStore:
+    """The signatures of all documents, read column by column."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[SignatureShard]) -> None:
         self.shards = shards
         self.count = sum(shard.count for shard in shards)
 
     def column(self, name: str) -> Iterator[tuple[int, np.ndarray]]:
         """A column as (number of the first document, [documents] values), shard by shard."""
         for shard in self.shards:
-            with reading_part(shard.keys), pq.ParquetFile(shard.keys, page_checksum_verification=True) as file:
+            with (
+                reading_part(shard.signatures),
+                pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file,
+            ):
                 yield shard.first, file.read(columns=[name])[name].to_numpy()
 
     def load(self, name: str) -> np.ndarray:
-        """[documents] a whole column."""
+        """[documents] a whole column in memory."""
         values = np.empty(self.count, dtype=SCHEMA.field(name).type.to_pandas_dtype())
         for first, part in self.column(name):
             values[first : first + len(part)] = part
         return values
 
     def take(self, name: str, documents: np.ndarray) -> np.ndarray:
-        """[documents] values of documents that are given in order."""
+        """[documents] values of the given documents, which are sorted."""
         values = np.empty(len(documents), dtype=SCHEMA.field(name).type.to_pandas_dtype())
         for first, part in self.column(name):
-            within = between(documents, first, len(part))
+            within = range_slice(documents, first, len(part))
             values[within] = part[documents[within] - first]
         return values
 
     def groups(self, name: str, chosen: np.ndarray) -> clusters.Groups:
-        """The chosen documents ([documents] bool) that share the lower 32 bits of a value with another."""
+        """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a value."""
         packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
         filled = 0
         for first, values in self.column(name):
@@ -161,4 +165,4 @@ class Keys:
             part <<= 32
             part |= (which + first).astype(np.uint64)
             filled += len(which)
-        return clusters.group(packed)
+        return clusters.groups_by_value(packed)

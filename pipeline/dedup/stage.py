@@ -1,11 +1,12 @@
-"""The stage that finds documents which repeat others, within a dataset and across all of them.
+"""The dedup stage: finds exact and near duplicates, within a dataset and across all of them.
 
-In: `documents/<dataset>/` of every dataset. Out: `dedup/<dataset>.parquet`, the documents to leave out and which one
-stays for each; `dedup/clusters.parquet`, every document that has a like; `dedup/keys/`, what they were compared by.
-Invariants: who leaves is like the one that stays for it, which is the first that stays of its likes by split (test,
-validation, train), dataset, shard and line; so nothing stays in train that was found to be like what stays in
-validation or test; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys
-carry the fingerprint of their own documents shard, so another dataset, or a killed run, costs only what is missing.
+In: `documents/<dataset>/` of every dataset. Out: `dedup/<dataset>.parquet`, the duplicates to leave out, each with the
+document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/`, the keys of each
+documents shard.
+Invariants: a removed document is similar to the one kept for it, the first kept one among its duplicates by split
+(test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
+train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
+fingerprint of their documents shard, so after a new dataset or a killed run only missing keys are computed.
 Cost: see `corpus.pipeline.dedup.signatures` and `corpus.pipeline.dedup.search`.
 """
 
@@ -25,28 +26,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search
-from corpus.pipeline.dedup import signatures as keys_of
-from corpus.pipeline.dedup.search import Found
-from corpus.pipeline.dedup.signatures import KEEP_FIRST, Keys, Shard, between
+from corpus.pipeline.dedup import search, signatures
+from corpus.pipeline.dedup.search import Duplicates
+from corpus.pipeline.dedup.signatures import KEEP_FIRST, SignatureShard, SignatureStore, range_slice
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, sensible
-from corpus.pipeline.workspace.files import atomic, remove_leftovers
+from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    fingerprint,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch, fingerprint
+from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
 VERSION = 1
@@ -66,22 +57,22 @@ CLUSTERS_SCHEMA = pa.schema(
         pa.field("similarity", pa.float64(), nullable=False),
     ]
 )
-"""Every document that has a like, in order of dataset and document; `reason` is null where it is kept, `similarity` is
-to the one that is kept."""
+"""Every document that has a duplicate, by dataset and document; `reason` is null where it is kept, `similarity` is to
+the kept one."""
 _LEAST_THRESHOLD = 0.5
 _LARGEST = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DedupConfig:
-    """What counts as a repetition, and where it is sought."""
+    """What counts as a duplicate, and in which datasets."""
 
     datasets: tuple[str, ...] = ()
-    """Datasets that are compared, with themselves and each other; all that have documents when empty."""
+    """Datasets to compare, with themselves and each other; all that have documents when empty."""
     near: bool = True
-    """Whether documents that are only nearly alike count too."""
+    """Whether near duplicates count too."""
     threshold: float = THRESHOLD
-    """Least similarity of documents that are nearly alike: shingles they share, of those of both (Jaccard)."""
+    """Least similarity of near duplicates: Jaccard index of their shingles."""
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
@@ -94,12 +85,12 @@ class DedupConfig:
 
 
 def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
-    """Find what repeats; the caller holds `workspace.writing()`.
+    """Find duplicates; the caller holds `workspace.writing()`.
 
     Raises:
         WorkspaceError: there are no documents.
         DamageError: a documents shard is not what its ledger says.
-        WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
+        WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
     watch, folder = Stopwatch(), workspace.dedup
@@ -110,36 +101,33 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         "datasets": names,
         "near": config.near,
         "threshold": config.threshold if config.near else None,
-        **keys_of.settings(config.threshold),
+        **signatures.settings(config.threshold),
     }
-    identity = fingerprint(STAGE, VERSION, settings, inputs)
-    remove_leftovers(folder)
-    before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
-    if before is not None and not reasons:
-        return Report(ledger=before, folder=folder, skipped=True)
-    for reason in reasons:
-        progress.say(f"duplicates are sought again: {reason}")
-    (folder / LEDGER).unlink(missing_ok=True)
-    keys = Keys(list(_shards(workspace, ledgers, keys_of.settings(config.threshold))))
-    _make_keys(keys.shards, folder, config, progress)
-    found = search.search(
-        keys, config.threshold if config.near else None, folder / "shingles", workers=config.workers, progress=progress
+    stage = StageRun(
+        workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
     )
-    lists = _Lists(keys, found, names)
+    if report := stage.skipped():
+        return report
+    stage.begin()
+    store = SignatureStore(list(_shards(workspace, ledgers, signatures.settings(config.threshold))))
+    _make_keys(store.shards, folder, config, progress)
+    found = search.search(
+        store, config.threshold if config.near else None, folder / "shingles", workers=config.workers, progress=progress
+    )
+    lists = _Lists(store, found, names)
     _write(lists, folder, progress)
     counts = _counts(lists)
-    _check_books(keys, ledgers, folder, counts)
-    ledger = Ledger(
-        stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs,
-        outputs=workspace.file_digests(sorted(folder.glob("*.parquet")), folder),
-        counts=counts, fingerprint=identity,
-    )  # fmt: skip
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
-    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), seconds=watch.seconds)
+    return stage.finish(
+        outputs=sorted(folder.glob("*.parquet")),
+        counts=counts,
+        check_books=partial(_check_books, store, ledgers, folder, counts),
+        timings={"workers": sensible(config.workers, None)},
+    )
 
 
-def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]) -> Iterator[Shard]:
+def _shards(
+    workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]
+) -> Iterator[SignatureShard]:
     first = 0
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
@@ -150,22 +138,22 @@ def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mappi
             identity = fingerprint(f"{STAGE} keys", VERSION, settings, [source])
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
-            yield Shard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
+            yield SignatureShard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
             first += count
 
 
-def _make_keys(shards: Sequence[Shard], folder: Path, config: DedupConfig, progress: Progress) -> None:
-    """The keys of every shard: where they are of this very work they are kept."""
-    missing = [shard for shard in shards if not keys_of.is_current(shard)]
+def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
+    """Compute the missing keys, and delete those of shards that are gone."""
+    missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
-    wanted = {shard.keys for shard in shards}
-    for name in {shard.dataset for shard in shards}:  # the keys of datasets that are not compared now stay
+    wanted = {shard.signatures for shard in shards}
+    for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
         for path in parts(folder / "keys" / name):
             if path not in wanted:
                 path.unlink()
     progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
-    work = partial(keys_of.make_keys, rows=keys_of.settings(config.threshold)["rows"])
+    work = partial(signatures.write_signatures, rows=signatures.settings(config.threshold)["rows"])
     try:
         for shard in run_pieces(work, missing, workers=sensible(config.workers, len(missing))):
             progress.advance(shard.count)
@@ -174,26 +162,26 @@ def _make_keys(shards: Sequence[Shard], folder: Path, config: DedupConfig, progr
 
 
 class _Lists:
-    """What is written about the members of clusters."""
+    """The rows to write about the members of clusters."""
 
-    def __init__(self, keys: Keys, found: Found, names: Sequence[str]) -> None:
-        self.keys, self.found, self.names = keys, found, names
+    def __init__(self, store: SignatureStore, found: Duplicates, names: Sequence[str]) -> None:
+        self.store, self.found, self.names = store, found, names
         self.kept, self.clusters = np.unique(found.kept, return_inverse=True)
-        """The documents that are kept, and [members] which of these is each one's."""
-        self.split, self.characters = (keys.take(name, found.members) for name in ("split", "characters"))
-        self.ids = self._named()
+        """The kept documents, and [members] the index of each one's kept document."""
+        self.split, self.characters = (store.take(name, found.members) for name in ("split", "characters"))
+        self.ids = self._kept_ids()
 
-    def _named(self) -> pa.ChunkedArray:
-        """[clusters] `<dataset>:<id>` of the documents that are kept."""
+    def _kept_ids(self) -> pa.ChunkedArray:
+        """[clusters] `<dataset>:<id>` of the kept documents."""
         found = [pa.array([], pa.string())]
-        for shard in self.keys.shards:
-            ids = _ids(shard, self.kept[between(self.kept, shard.first, shard.count)])
+        for shard in self.store.shards:
+            ids = _ids(shard, self.kept[range_slice(self.kept, shard.first, shard.count)])
             found += pc.binary_join_element_wise(shard.dataset, ids, ":").chunks
         return pa.chunked_array(found)
 
-    def rows(self, shard: Shard) -> pa.Table:
-        """The members of a shard, with the columns of a list and of the table of clusters."""
-        here = between(self.found.members, shard.first, shard.count)
+    def rows(self, shard: SignatureShard) -> pa.Table:
+        """The members in a shard, with the columns of a list and of the table of clusters."""
+        here = range_slice(self.found.members, shard.first, shard.count)
         members, clusters = self.found.members[here], self.clusters[here]
         kept = members == self.found.kept[here]
         exact, similarity = self.found.exact[here], self.found.similarity[here]
@@ -220,8 +208,8 @@ class _Lists:
         )
 
 
-def _ids(shard: Shard, documents: np.ndarray) -> pa.ChunkedArray:
-    """[documents] ids of some documents of a shard."""
+def _ids(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
+    """[documents] their ids; all lie in this shard."""
     if not len(documents):
         return pa.chunked_array([], pa.string())
     with reading_part(shard.path), pq.ParquetFile(shard.path) as file:
@@ -229,18 +217,18 @@ def _ids(shard: Shard, documents: np.ndarray) -> pa.ChunkedArray:
 
 
 def _write(lists: _Lists, folder: Path, progress: Progress) -> None:
-    """Write the list of each dataset and the table of clusters, and leave no other."""
+    """Write the list of each dataset and the table of clusters, and delete all other lists."""
     for stray in {*folder.glob("*.parquet")} - {folder / f"{name}.parquet" for name in lists.names}:
         stray.unlink()
-    progress.begin("dedup: lists", lists.keys.count, "documents")
+    progress.begin("dedup: lists", lists.store.count, "documents")
     try:
-        with _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as everyone:
+        with _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as members:
             for name in lists.names:
                 with _writer(folder / f"{name}.parquet", REMOVED_SCHEMA) as removed:
-                    for shard in (shard for shard in lists.keys.shards if shard.dataset == name):
+                    for shard in (shard for shard in lists.store.shards if shard.dataset == name):
                         rows = lists.rows(shard)
                         if rows.num_rows:
-                            everyone.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
+                            members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
                             gone = rows.filter(pc.invert(rows["kept"]))
                             removed.write_table(gone.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA))
                         progress.advance(shard.count)
@@ -255,11 +243,11 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 
 def _counts(lists: _Lists) -> dict[str, Any]:
-    """As the ledger holds them."""
-    keys, found, names = lists.keys, lists.found, lists.names
+    """The counts of the ledger."""
+    store, found, names = lists.store, lists.found, lists.names
     shape = (len(names), len(KEEP_FIRST))
-    starts = np.cumsum([0] + [sum(part.count for part in keys.shards if part.dataset == name) for name in names])
-    splits = keys.load("split")
+    starts = np.cumsum([0] + [sum(part.count for part in store.shards if part.dataset == name) for name in names])
+    splits = store.load("split")
     gone = found.members != found.kept
     dataset, other = (np.searchsorted(starts, part[gone], side="right") - 1 for part in (found.members, found.kept))
     seen = [np.bincount(splits[begin:end], minlength=shape[1]) for begin, end in pairwise(starts)]
@@ -277,7 +265,7 @@ def _counts(lists: _Lists) -> dict[str, Any]:
         "pairs": {name: _named(names, pairs[row]) for row, name in enumerate(names) if pairs[row].any()},
         "clusters": len(sizes),
         "largest_clusters": sizes[:_LARGEST].tolist(),
-        "too_short_to_shingle": int(np.count_nonzero(keys.load("shingles") == 0)),
+        "too_short_to_shingle": int(np.count_nonzero(store.load("shingles") == 0)),
         **found.counts,
     }
 
@@ -286,16 +274,11 @@ def _named(names: Sequence[str], values: np.ndarray) -> dict[str, int]:
     return {name: value for name, value in zip(names, values.tolist(), strict=True) if value}
 
 
-def _check_books(keys: Keys, ledgers: Mapping[str, Ledger], folder: Path, counts: Mapping[str, Any]) -> None:
-    """Every row of a list is a document, and in each split the kept and the removed make all documents.
-
-    Raises:
-        BooksError: they do not.
-
-    """
-    splits, end = keys.load("split"), 0
+def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: Path, counts: Mapping[str, Any]) -> None:
+    """Raise BooksError unless every row of a list is a document and, in each split, documents = kept + removed."""
+    splits, end = store.load("split"), 0
     for name, ledger in ledgers.items():
-        shards = [shard for shard in keys.shards if shard.dataset == name]
+        shards = [shard for shard in store.shards if shard.dataset == name]
         start, end = end, end + sum(shard.count for shard in shards)
         with reading_part(folder / f"{name}.parquet"):
             table = pq.read_table(folder / f"{name}.parquet", columns=["document", "split"])
@@ -303,11 +286,11 @@ def _check_books(keys: Keys, ledgers: Mapping[str, Ledger], folder: Path, counts
         stays = np.ones(end - start, dtype=np.bool_)
         for shard in shards:
             reference = document_ref(part_number(shard.path), 0)
-            here = documents[between(documents, reference, shard.count)]
+            here = documents[range_slice(documents, reference, shard.count)]
             stays[here - reference + shard.first - start] = False
         listed = pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy()
         if not np.array_equal(splits[start:end][~stays], listed):
-            raise BooksError(f"{name}: not every row of its list is a document of its own and of that split")
+            raise BooksError(f"{name}: a row of its list is no document of its own, or one of another split")
         kept = _named(KEEP_FIRST, np.bincount(splits[start:end][stays], minlength=len(KEEP_FIRST)))
         removed = Counter(counts["datasets"][name][EXACT]) + Counter(counts["datasets"][name][NEAR])
         if Counter(kept) + removed != +Counter(ledger.counts["splits"]):

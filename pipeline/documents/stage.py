@@ -1,11 +1,10 @@
 """The stage that turns raw records into documents: read, clean, filter, write.
 
-In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and `rejected/part-
-NNNNN.parquet`, one pair a piece.
-Invariants: records = documents + dropped, by reason, in every piece and in the sum; a part depends on its piece
-alone, so workers, interruption and order
-change nothing; a part carries the fingerprint of its work, so a rerun keeps what is finished and current.
-Cost: a worker holds one mebibyte of records at a time and one row group of documents.
+In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and
+`rejected/part-NNNNN.parquet`, one pair for each piece.
+Invariants: records = documents + dropped, by reason, in every piece and in the sum; a shard depends on its piece alone,
+so workers, interruption and order change nothing; a shard carries a fingerprint, so a rerun keeps current shards.
+Cost: a worker holds one mebibyte of records and one row group of documents.
 """
 
 from __future__ import annotations
@@ -33,24 +32,14 @@ from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.spans import File, Piece
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, sensible
-from corpus.pipeline.workspace.files import remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    fingerprint,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ingest"
 VERSION = 4
 PIECE_BYTES = 32 << 20
-_WORTH_A_WORKER_BYTES = 16 << 20  # less is done before a second process has started
+_WORTH_A_WORKER_BYTES = 16 << 20  # one process finishes less before a second has started
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +53,11 @@ class IngestConfig:
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
     off: tuple[str, ...] = ()
-    """Filter rules that are switched off, besides those of the manifest."""
+    """Filter rules to switch off, besides those of the manifest."""
     mask: bool = True
-    """Whether personal data becomes placeholders, as the manifest says for each kind."""
+    """Whether the kinds of personal data that the manifest names become placeholders."""
     piece_bytes: int = PIECE_BYTES
-    """Bytes of records that one documents shard is made of."""
+    """Bytes of records in one documents shard."""
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -89,9 +78,9 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     Raises:
         WorkspaceError: the dataset has not been downloaded.
         DamageError: a file in `raw/` is not what its ledger says.
-        ArchiveError, SourceError: what lies in `raw/` cannot be read.
+        ArchiveError, SourceError: a file in `raw/` cannot be read.
         ShapeError: nearly all records of a file are not what the manifest describes.
-        WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
+        WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
@@ -99,29 +88,25 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
     inputs = _inputs(workspace, raw)
     settings = _settings(config, manifest)
-    identity = fingerprint(STAGE, VERSION, settings, inputs)
-    remove_leftovers(folder)
-    before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
-    if before is not None and not reasons:
-        return Report(ledger=before, folder=folder, skipped=True)
-    for reason in reasons:
-        progress.say(f"{config.dataset}: documents are made again: {reason}")
-    kept = _keep_current(workspace, folder, identity, before)
-    if kept:
-        progress.say(f"{config.dataset}: {len(kept)} finished shards are kept")
-    (folder / LEDGER).unlink(missing_ok=True)
+    stage = StageRun(
+        workspace, folder, stage=STAGE, version=VERSION, dataset=config.dataset, config=settings, inputs=inputs,
+        watch=watch, progress=progress,
+    )  # fmt: skip
+    if report := stage.skipped():
+        return report
+    kept = _keep_current(stage)
     files = list_files(raw, manifest)
     _say_layout(files, progress)
     work = partial(
-        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"], identity=identity
-    )
+        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"],
+        identity=stage.fingerprint,
+    )  # fmt: skip
     counts, notes = Counts(), list[str]()
     total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
     progress.begin(f"{config.dataset}: documents", total, "B")
     try:
         numbers = 0
-        for number, made in _all(work, raw, files, config, kept, progress, total, notes):
+        for number, made in _make_pieces(work, raw, files, config, kept, progress, total, notes):
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
@@ -129,13 +114,12 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         progress.end()
     for stray in parts(folder)[numbers:]:
         stray.unlink()
-    counts.check(config.dataset)
-    ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
-    write_ledger(
-        folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None), "engine": kernels.NAME}
-    )
-    return Report(
-        ledger=ledger, folder=folder, reasons=tuple(reasons), notes=(*notes, *kernels.notes()), seconds=watch.seconds
+    return stage.finish(
+        outputs=(*parts(folder), *parts(folder / "rejected")),
+        counts=counts.to_dict(),
+        check_books=partial(counts.check, config.dataset),
+        timings={"workers": sensible(config.workers, None), "engine": kernels.NAME},
+        notes=(*notes, *kernels.notes()),
     )
 
 
@@ -157,7 +141,7 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
 
 
 def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
-    """The manifest with what the configuration switches off."""
+    """The manifest with the rules and masks that the configuration switches off."""
     quality = manifest.quality
     for known, named, what in ((QUALITY, quality.off, "off"), (KINDS, quality.mask, "mask")):
         odd = [name for name in named if name not in known]
@@ -168,7 +152,7 @@ def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
 
 
 def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
-    """Everything that decides the result, as the ledger shows it."""
+    """All settings that decide the outputs, for the ledger."""
     quality = asdict(manifest.quality)
     shapes = repr((manifest.members, sorted(manifest.shapes.items())))
     return {
@@ -184,31 +168,27 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _keep_current(workspace: Workspace, folder: Path, identity: str, before: Ledger | None) -> dict[int, Counts]:
-    """Finished shards of this very work, with the bytes that the ledger says if there was one; all others go."""
-    kept: dict[int, Counts] = {}
-    if not folder.is_dir():
-        return kept
-    for path in parts(folder):
-        metadata = part_metadata(path)
-        rejected = folder / "rejected" / path.name
-        if metadata is not None and metadata[0] == identity and workspace.is_as_written(path, folder, before):
-            counts = Counts.from_dict(metadata[1])
-            beside = not counts.dropped or (
-                (part_metadata(rejected) or ("",))[0] == identity and workspace.is_as_written(rejected, folder, before)
-            )
-            if beside:
-                kept[part_number(path)] = counts
-                continue
-        path.unlink()
-    for path in parts(folder / "rejected"):
+def _keep_current(stage: StageRun) -> dict[int, Counts]:
+    """Counts of the finished shards of this very work, by number; all other shards are deleted."""
+    kept = stage.keep_current(parts(stage.folder), _metadata)
+    counts = {part_number(Path(name)): Counts.from_dict(values) for name, values in kept.items()}
+    for path in parts(stage.folder / "rejected"):
         number = part_number(path)
-        if number not in kept or not kept[number].dropped:
+        if number not in counts or not counts[number].dropped:
             path.unlink()
-    return kept
+    return counts
 
 
-def _all(
+def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+    """Fingerprint and counts of a documents shard; None where the records dropped from it are missing."""
+    metadata = part_metadata(path)
+    if metadata is not None and metadata[1]["dropped"]:
+        rejected = part_metadata(path.parent / "rejected" / path.name)
+        return metadata if rejected is not None and rejected[0] == metadata[0] else None
+    return metadata
+
+
+def _make_pieces(
     work: Callable[[Piece], tuple[int, Counts]],
     raw: Path,
     files: Sequence[File],
@@ -218,7 +198,7 @@ def _all(
     total: int | None,
     notes: list[str],
 ) -> Iterator[tuple[int, Counts]]:
-    """The books of every piece in order: of those already finished as they stand, of the others by making them."""
+    """Number and counts of every piece, in order: kept ones as they are, missing ones once they are made."""
     order: list[tuple[int, int]] = []
 
     def missing() -> Iterator[Piece]:
@@ -263,19 +243,3 @@ def _say_layout(files: Sequence[File], progress: Progress) -> None:
         names = [file.path for file in files if file.layout == layout]
         meaning = "plain text, a blank line between documents" if layout == "text" else "Parquet"
         progress.say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {meaning}; read as that")
-
-
-def _finish(
-    workspace: Workspace,
-    folder: Path,
-    dataset: str,
-    settings: Mapping[str, Any],
-    inputs: Sequence[FileDigest],
-    identity: str,
-    counts: Counts,
-) -> Ledger:
-    outputs = workspace.file_digests((*parts(folder), *parts(folder / "rejected")), folder)
-    return Ledger(
-        stage=STAGE, dataset=dataset, version=VERSION, config=settings, inputs=inputs, outputs=outputs,
-        counts=counts.to_dict(), fingerprint=identity,
-    )  # fmt: skip

@@ -1,10 +1,11 @@
-"""Files over HTTP: asking for the rest of one, and telling what the answer means.
+"""Files over HTTP: range requests, redirects, credentials, and the meaning of a response.
 
-In: a URL and what is there of it. Out: a `Stream`, TransientError (ask again) or DownloadError (ask elsewhere).
+In: a URL, and the size and version of its partial file.
+Out: a `Stream`, TransientError (retry) or DownloadError (try another mirror).
 Invariants: a range is used only when the server proves that it is of the same version (If-Range, ETag, Last-Modified,
-Content-Range); only http and https are spoken, also after a redirect; HF_TOKEN goes to the hub's own host over https
-and nowhere else; user names, passwords and signatures in URLs are in no message.
-Cost: one request for a file, a second one when a range does not fit.
+Content-Range). Only http and https are used, also after a redirect. HF_TOKEN is sent to the hub's host over https only.
+Messages contain no user name, password or signature of a URL.
+Cost: one request for each file, a second one when a range is not usable.
 """
 
 from __future__ import annotations
@@ -21,88 +22,88 @@ from http import HTTPStatus
 
 import httpx
 
-from corpus.pipeline.download.remote_file import Opener, Stamp, Stream
-from corpus.pipeline.download.retry import Patience, TransientError, paced
+from corpus.pipeline.download.remote_file import CHANGED, FileVersion, Opener, Stream
+from corpus.pipeline.download.retry import RetryPolicy, TransientError, with_minimum_rate
 from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.humanize import plain_text
 
 _HUB = "https://huggingface.co"
 _PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})
 _BUSY = frozenset({408, 425, 429})
-_GET_ALONE = ("403", "405", "501")
-"""What HEAD gives at signed URLs and at small servers that know GET alone."""
+_GET_ONLY = ("403", "405", "501")
+"""Answers to HEAD from signed URLs and from servers that support GET only."""
 _SMALL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Answer:
-    """A response, and what messages call where it came from."""
+class _Response:
+    """A response, and its URL in messages."""
 
     response: httpx.Response
     shown: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Web:
-    """A client and how patient it is."""
+class HttpClient:
+    """An httpx client and its retry policy."""
 
     client: httpx.Client
-    patience: Patience
+    retry: RetryPolicy
 
     def opener(self, url: str) -> Opener:
-        """How `fetch` opens a URL."""
+        """An opener of a URL, for `fetch`."""
 
         @contextmanager
-        def open_at(offset: int, known: Stamp | None) -> Iterator[Stream]:
+        def open_at(offset: int, known: FileVersion | None) -> Iterator[Stream]:
             why = ""
             if offset and known is not None and known.condition:
-                with self.respond("GET", url, {"Range": f"bytes={offset}-", "If-Range": known.condition}) as answer:
+                with self.request("GET", url, {"Range": f"bytes={offset}-", "If-Range": known.condition}) as answer:
                     stream = _stream(answer, offset, known)
                     if stream is not None:
                         yield stream
                         return
-                why = "what the server would go on with is not of the same version"
+                why = "the range that the server sent is not of the same version"
             elif offset:
-                why = "the server gave neither ETag nor Last-Modified, so nothing proves that the rest would fit"
-            with self.respond("GET", url, {}) as answer:
+                why = "the server gave neither ETag nor Last-Modified, so the partial file cannot be matched"
+            with self.request("GET", url, {}) as answer:
                 stream = _stream(answer, 0, None)
                 if stream is None:
-                    raise DownloadError(f"{answer.shown}: {_status_text(answer.response)} came unasked")
-                yield replace(stream, why=why)
+                    raise DownloadError(f"{answer.shown}: unexpected status {_status_text(answer.response)}")
+                yield replace(stream, restart_reason=why)
 
         return open_at
 
-    def probe(self, url: str) -> Stamp | str:
-        """The stamp of a file that is there, or what the server says instead.
+    def probe(self, url: str) -> FileVersion | str:
+        """The version of a file that exists, or the reason why it cannot be downloaded.
 
         Raises:
-            TransientError: it should be asked again.
+            TransientError: the request should be retried.
 
         """
         for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
             try:
-                with self.respond(method, url, headers) as answer:
+                with self.request(method, url, headers) as answer:
                     response = answer.response
                     if response.headers.get("Content-Type", "").startswith("text/html"):
                         return "an HTML page"
-                    return _stamp(response)
+                    return _version(response)
             except DownloadError as error:
-                said = error.message.rpartition(": ")[2]
-                if not said.startswith(_GET_ALONE):
-                    return said
-        return said
+                reason = error.message.rpartition(": ")[2]
+                if not reason.startswith(_GET_ONLY):
+                    return reason
+        return reason
 
     def small_text(self, url: str) -> str:
-        """A small text file; empty when there is none.
+        """The text of a small file; empty when it does not exist.
 
         Raises:
-            TransientError: it should be asked again.
+            TransientError: the request should be retried.
 
         """
         data = b""
         try:
-            with self.respond("GET", url, {}) as answer:
-                for chunk in paced(_chunks(answer.response), self.patience):
+            with self.request("GET", url, {}) as answer:
+                for chunk in with_minimum_rate(_chunks(answer.response), self.retry):
                     data += chunk
                     if len(data) > _SMALL_BYTES:
                         return ""
@@ -111,24 +112,24 @@ class Web:
         return data.decode("utf-8", "replace")
 
     @contextmanager
-    def respond(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[_Answer]:
-        """The answer to a request, redirects followed, its body unread.
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[_Response]:
+        """Send a request and follow redirects; the body of the response is not read yet.
 
         Raises:
-            TransientError: none came, or it says "later".
-            DownloadError: it says "no".
+            TransientError: no response, or one that says to retry.
+            DownloadError: the server refuses, or the redirects are not allowed.
 
         """
         shown = shown_url(url)
-        with _network(shown):
-            request = self._request(method, url, headers)
-        for _ in range(self.patience.redirects + 1):
-            with _network(shown):
+        with _network_errors(shown):
+            request = self._build(method, url, headers)
+        for _ in range(self.retry.max_redirects + 1):
+            with _network_errors(shown):
                 response = self.client.send(request, stream=True)
             try:
                 if response.next_request is None:
-                    _judge(response, shown)
-                    yield _Answer(response=response, shown=shown)
+                    _check_status(response, shown)
+                    yield _Response(response=response, shown=shown)
                     return
                 request = response.next_request
                 shown = f"{shown_url(url)} (redirected to {shown_url(str(request.url))})"
@@ -137,41 +138,41 @@ class Web:
             finally:
                 response.close()
         raise DownloadError(
-            f"{shown_url(url)}: more than {self.patience.redirects} redirects, the last of them {shown}"
+            f"{shown_url(url)}: more than {self.retry.max_redirects} redirects, the last of them {shown}"
         )
 
-    def _request(self, method: str, url: str, headers: Mapping[str, str]) -> httpx.Request:
-        """A request with its credentials in the header, where a redirect to another host loses them."""
+    def _build(self, method: str, url: str, headers: Mapping[str, str]) -> httpx.Request:
+        """A request with credentials in its header, from where httpx drops them on a redirect to another host."""
         target = httpx.URL(url)
         if target.scheme not in {"http", "https"} or not target.host:
             raise DownloadError(f"{shown_url(url)}: is not an http or https URL")
-        home = httpx.URL(hub())
+        hub = httpx.URL(hub_url())
         token = os.environ.get("HF_TOKEN", "").strip()
         credentials = {}
         if target.userinfo:
             pair = f"{target.username}:{target.password}".encode()
             credentials = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        elif token and target.scheme == "https" and (target.host, target.port) == (home.host, home.port):
+        elif token and target.scheme == "https" and (target.host, target.port) == (hub.host, hub.port):
             credentials = {"Authorization": f"Bearer {token}"}
         return self.client.build_request(method, target.copy_with(userinfo=b""), headers={**headers, **credentials})
 
 
 @contextmanager
-def connected(patience: Patience) -> Iterator[Web]:
-    """A client for one stage. Proxies and certificates are taken from the environment as usual."""
-    timeout = httpx.Timeout(patience.silence_s, connect=patience.connect_s)
+def open_client(retry: RetryPolicy) -> Iterator[HttpClient]:
+    """A client for one stage. Proxies and certificates come from the environment, as httpx reads it."""
+    timeout = httpx.Timeout(retry.read_timeout_s, connect=retry.connect_timeout_s)
     headers = {"User-Agent": "corpus-zh", "Accept": "*/*", "Accept-Encoding": "identity"}
     with httpx.Client(timeout=timeout, headers=headers, follow_redirects=False) as client:
-        yield Web(client=client, patience=patience)
+        yield HttpClient(client=client, retry=retry)
 
 
-def hub() -> str:
-    """Where the Hugging Face hub is reached."""
+def hub_url() -> str:
+    """Base URL of the Hugging Face hub."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
 
 
 def shown_url(url: str) -> str:
-    """A URL as messages and `origin.json` show it.
+    """A URL without secrets, as messages and `origin.json` show it.
 
     >>> shown_url("https://me:secret@example.org/a.zip?id=7&signature=f00")
     'https://example.org/a.zip?id=7&signature=…'
@@ -184,8 +185,8 @@ def shown_url(url: str) -> str:
     return f"{start}://{place.rpartition('@')[2]}{slash}{path}{mark and mark + masked}"
 
 
-def _judge(response: httpx.Response, shown: str) -> None:
-    """Pass what can be a file, raise what cannot."""
+def _check_status(response: httpx.Response, shown: str) -> None:
+    """Raise TransientError or DownloadError unless the status is that of a file."""
     status = response.status_code
     if status in _BUSY or (status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED):
         raise TransientError(_status_text(response), wait_s=_retry_after(response.headers.get("Retry-After", "")))
@@ -193,35 +194,34 @@ def _judge(response: httpx.Response, shown: str) -> None:
         raise DownloadError(f"{shown}: {_status_text(response)}")
 
 
-def _stream(answer: _Answer, offset: int, known: Stamp | None) -> Stream | None:
-    """The answer as a stream from `offset` or from 0; None when it is a part that fits neither."""
+def _stream(answer: _Response, offset: int, known: FileVersion | None) -> Stream | None:
+    """The response as a stream from `offset` or from 0; None when its range is another or of another version."""
     response = answer.response
-    stamp = _stamp(response)
+    version = _version(response)
     start, why = 0, ""
     if response.status_code == HTTPStatus.OK:
         if known is not None:
-            is_same = known.is_same(stamp)
-            why = "the server does not go on in the middle" if is_same else "it has changed since its first part came"
-    elif known is not None and _range_start(response) == offset and known.is_same(stamp):
+            why = "the server does not support Range requests" if known.is_same(version) else CHANGED
+    elif known is not None and _range_start(response) == offset and known.is_same(version):
         start = offset
     else:
         return None
     return Stream(
         start=start,
-        stamp=stamp,
+        version=version,
         chunks=_chunks(response),
-        why=why,
-        is_page=response.headers.get("Content-Type", "").lower().startswith("text/html"),
+        restart_reason=why,
+        is_html=response.headers.get("Content-Type", "").lower().startswith("text/html"),
         encoding=response.headers.get("Content-Encoding", "").replace("identity", ""),
     )
 
 
-def _stamp(response: httpx.Response) -> Stamp:
-    """What names the version, as far as it can be trusted and sent back."""
+def _version(response: httpx.Response) -> FileVersion:
+    """The version by the response's headers; malformed values are left out, because If-Range sends them back."""
     etag = response.headers.get("ETag", "")
     modified = response.headers.get("Last-Modified", "")
     length = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers.get("Content-Length", "")
-    return Stamp(
+    return FileVersion(
         etag=etag if re.fullmatch(r'"[!#-~]{1,200}"', etag) else "",
         modified=modified if re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,40}", modified) else "",
         total=int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None,
@@ -234,20 +234,20 @@ def _range_start(response: httpx.Response) -> int | None:
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:
-    """The body as it comes, neither unpacked nor gathered: a drip must be seen as one."""
-    with _network(""):
+    """The body as received, neither decoded nor buffered, so that a slow server is noticed."""
+    with _network_errors(""):
         yield from response.iter_raw()
 
 
 @contextmanager
-def _network(shown: str) -> Iterator[None]:
-    """Turn what httpx raises into what it means for us."""
+def _network_errors(shown: str) -> Iterator[None]:
+    """Turn httpx's exceptions into TransientError or DownloadError."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         raise TransientError(f"cannot be reached ({plain_text(str(error))})", is_unreachable=True) from error
     except httpx.ReadTimeout as error:
-        raise TransientError("nothing more came for too long") from error
+        raise TransientError("timed out waiting for data") from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise DownloadError(f"{shown}: {plain_text(str(error))}") from error
     except httpx.TransportError as error:
@@ -262,7 +262,7 @@ def _status_text(response: httpx.Response) -> str:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds to wait, from seconds or from a date; None when the server does not say."""
+    """Seconds to wait, from a number or a date; None when there is neither."""
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     try:

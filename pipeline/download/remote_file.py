@@ -1,9 +1,10 @@
-"""A file somewhere: what names its version, and how it is opened in the middle.
+"""A file to download: its version, and how to open it at an offset.
 
-In: a path, or anything that opens a file object. Out: a `File` that `fetch` can bring.
-Invariants: a stream says where it really starts, and starts anywhere but at 0 only if the version is the one of the
-part that is there; what a file system raises becomes TransientError (go on later) or DownloadError (do not).
-Cost: a stat for each opening.
+In: a path, or a function that opens a file object.
+Out: a `RemoteFile` for `fetch`.
+Invariants: a stream starts at an offset other than 0 only if the version is that of the partial file. File system
+errors become TransientError (retry) or DownloadError (give up).
+Cost: one stat for each opening.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from corpus.pipeline.download.retry import TransientError
 from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.humanize import plain_text
 
-PART = ".part"
-"""Ending of a file that is not whole yet."""
+PART_SUFFIX = ".part"
+"""Ending of a partial file."""
 GIVEN = "given"
-"""Origin of what was on a disk of this machine: its path is nobody else's business."""
+"""Origin of local files, whose paths are not recorded."""
+CHANGED = "the file has changed since the partial download"
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stamp:
+class FileVersion:
     """What tells one version of a file from another."""
 
     etag: str = ""
-    """A strong entity tag, or what a file system gives in its place."""
+    """A strong entity tag, or the file system's equivalent."""
     modified: str = ""
     """Last-Modified as the server wrote it."""
     total: int | None = None
-    """Bytes of the whole file."""
+    """Size of the whole file."""
 
     @property
     def condition(self) -> str:
-        """What If-Range takes; empty when there is nothing by which a change would show."""
+        """Value for If-Range; empty when there is neither ETag nor Last-Modified."""
         return self.etag or self.modified
 
-    def is_same(self, other: Stamp) -> bool:
-        """Whether both surely name one version: something that both have agrees, and nothing contradicts."""
+    def is_same(self, other: FileVersion) -> bool:
+        """Whether both are certainly one version: at least one validator in common, and no difference."""
         pairs = ((self.etag, other.etag), (self.modified, other.modified))
         common = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
         has_size = self.total is None or other.total is None or self.total == other.total
@@ -55,109 +57,109 @@ class Stream:
     """Bytes of a file from `start` on."""
 
     start: int
-    """The offset that was asked for, or 0."""
-    stamp: Stamp
+    """The requested offset, or 0."""
+    version: FileVersion
     chunks: Iterator[bytes]
-    why: str = ""
-    """Why it starts at 0 although more was asked for."""
-    is_page: bool = False
-    """The server calls it HTML."""
+    restart_reason: str = ""
+    """Why it starts at 0 although an offset was requested."""
+    is_html: bool = False
+    """Whether the Content-Type is HTML."""
     encoding: str = ""
-    """A content encoding that was not asked for."""
+    """Content-Encoding, other than identity."""
 
 
-Opener = Callable[[int, Stamp | None], AbstractContextManager[Stream]]
+Opener = Callable[[int, FileVersion | None], AbstractContextManager[Stream]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class File:
-    """One file to bring into the workspace."""
+class RemoteFile:
+    """One file to download into the workspace."""
 
     path: str
     """Its name below `raw/<dataset>/`, with slashes."""
     shown: str
-    """What messages call the place; free of secrets."""
+    """Its URL or path in messages, without secrets."""
     origin: str
-    """What `origin.json` says of it: its URL, or "given"."""
+    """Its entry in `origin.json`: the URL without secrets, or "given"."""
     opener: Opener
-    """Opens it at an offset; the stamp is that of the part that is there."""
+    """Opens it at an offset, given the version of the partial file."""
     bytes: int | None = None
-    """Its size, where that is known beforehand."""
+    """Its size, where known beforehand."""
     sha256: str | None = None
-    """What binds its bytes, if anything does."""
+    """Expected checksum, where known."""
     tag: str = ""
-    """Identity of this version, where the place tells it beforehand."""
+    """Identity of this version, where known beforehand."""
     local: Path | None = None
-    """Where it lies, if on a disk of this machine."""
+    """Its path, if it is on a disk of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arrival:
-    """A file that is in the workspace."""
+class DownloadedFile:
+    """A complete and verified file in the workspace."""
 
     path: str
     origin: str
     bytes: int
     sha256: str
-    stamp: Stamp
+    version: FileVersion
 
 
-def local_file(path: Path, name: str) -> File:
-    """A file on a disk of this machine; `path` has no links in it."""
+def local_file(path: Path, name: str) -> RemoteFile:
+    """A file on a disk of this machine; `path` contains no symbolic links."""
     shown = str(path)
 
-    def stamp() -> Stamp:
+    def version() -> FileVersion:
         stat = path.stat()
-        return Stamp(etag=f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}", total=stat.st_size)
+        return FileVersion(etag=f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}", total=stat.st_size)
 
-    now = stamp()
-    opener = seeking_opener(lambda: path.open("rb"), stamp, shown)
-    return File(
+    now = version()
+    opener = seeking_opener(lambda: path.open("rb"), version, shown)
+    return RemoteFile(
         path=name, shown=shown, origin=GIVEN, opener=opener, bytes=now.total, tag=now.etag, local=path
     )  # fmt: skip
 
 
-def seeking_opener(open_file: Callable[[], Any], stamp: Callable[[], Stamp], shown: str) -> Opener:
-    """How `fetch` opens what is a file object, by seeking where it can."""
+def seeking_opener(open_file: Callable[[], Any], version: Callable[[], FileVersion], shown: str) -> Opener:
+    """An opener for file objects, which seeks where it can."""
 
     @contextmanager
-    def open_at(offset: int, known: Stamp | None) -> Iterator[Stream]:
+    def open_at(offset: int, known: FileVersion | None) -> Iterator[Stream]:
         start, why = 0, ""
-        with _reading(shown):
-            now = stamp()
+        with _read_errors(shown):
+            now = version()
             source = open_file()
         with closing(source):
             if offset and known is not None and not known.is_same(now):
-                why = "it has changed since its first part came"
+                why = CHANGED
             elif offset:
-                with _reading(shown):
+                with _read_errors(shown):
                     start = source.seek(offset) if source.seekable() else 0
-                why = "" if start else "this file system cannot go on in the middle"
-            yield Stream(start=start, stamp=now, chunks=_blocks(source, shown), why=why)
+                why = "" if start else "this file system cannot seek"
+            yield Stream(start=start, version=now, chunks=_blocks(source, shown), restart_reason=why)
 
     return open_at
 
 
 def _blocks(source: Any, shown: str) -> Iterator[bytes]:
-    with _reading(shown):
+    with _read_errors(shown):
         while block := source.read(_COPY_BYTES):
             yield bytes(block)
 
 
 @contextmanager
-def _reading(shown: str) -> Iterator[None]:
-    """What a file system raises while a file is read."""
+def _read_errors(shown: str) -> Iterator[None]:
+    """Turn what a file system raises during a read into TransientError or DownloadError."""
     try:
         yield
     except (FileNotFoundError, PermissionError) as error:
-        raise DownloadError(f"{shown}: {words(error)}") from error
+        raise DownloadError(f"{shown}: {error_text(error)}") from error
     except OSError as error:
-        raise TransientError(f"reading broke off ({words(error)})") from error
+        raise TransientError(f"read error ({error_text(error)})") from error
     except Exception as error:  # fsspec's back-ends raise what their libraries raise
-        raise DownloadError(f"{shown}: {words(error)}") from error
+        raise DownloadError(f"{shown}: {error_text(error)}") from error
 
 
-def words(error: Exception) -> str:
-    """An exception of a stranger's library without what it may repeat of a URL."""
+def error_text(error: Exception) -> str:
+    """The message of a third-party exception, without user names and passwords of URLs."""
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     return plain_text(re.sub(r"//[^/@\s]*@", "//", text)) or type(error).__name__

@@ -1,7 +1,8 @@
-"""How long to wait for a place that is slow, busy or gone, and when to give it up.
+"""Retry policy for downloads: timeouts, backoff, and when to give up.
 
-In: what went wrong and how far one had come. Out: a pause before the next try, or DownloadError.
-Invariant: every wait is bounded and the number of tries without gain is too, so nothing waits for ever.
+In: what went wrong and how many bytes are there.
+Out: a wait before the next attempt, or DownloadError.
+Invariant: every wait is bounded, and so is the number of attempts without progress.
 Cost: the waiting itself.
 """
 
@@ -16,40 +17,37 @@ from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.progress import Progress
 
 T = TypeVar("T")
-_LATER = "Run the same command again later: it goes on with what has come."
+_LATER = "Run the same command again later: it resumes the download."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """How long to wait for what, and how often to try again."""
+class RetryPolicy:
+    """Timeouts and numbers of attempts."""
 
-    connect_s: float = 20.0
-    """Seconds for a connection to come about."""
-    silence_s: float = 30.0
+    connect_timeout_s: float = 20.0
+    read_timeout_s: float = 30.0
     """Seconds without a single byte after which a connection counts as cut."""
-    least_rate: int = 1024
+    min_rate: int = 1024
     """Bytes a second, over `rate_window_s`, below which a connection counts as cut."""
     rate_window_s: float = 30.0
-    """Seconds over which the rate is taken."""
     attempts: int = 5
-    """Tries in a row that gain less than `gain_bytes` before a place is given up."""
+    """Attempts in a row that add less than `progress_bytes` before a server is given up."""
     connect_attempts: int = 2
-    """The same for a place that cannot be reached at all."""
-    gain_bytes: int = 1 << 20
-    """Bytes beyond the furthest point so far that make a try a success."""
+    """The same for a server that cannot be reached at all."""
+    progress_bytes: int = 1 << 20
+    """Bytes beyond the furthest position so far that reset the count of failures."""
     backoff_s: float = 1.0
-    """Seconds before the second try; each further one waits twice as long."""
-    longest_wait_s: float = 120.0
-    """Longest wait before a try; a server that asks for more is given up."""
-    redirects: int = 10
-    """Redirects followed for one request."""
+    """Seconds before the second attempt; doubled before each further one."""
+    max_wait_s: float = 120.0
+    """Longest wait before an attempt; a server that asks for more is given up."""
+    max_redirects: int = 10
 
 
-PATIENCE = Patience()
+DEFAULT_RETRY = RetryPolicy()
 
 
 class TransientError(Exception):
-    """Worth another try at the same place; never leaves this stage."""
+    """A failure worth another attempt at the same server; never leaves this package."""
 
     def __init__(self, message: str, *, wait_s: float | None = None, is_unreachable: bool = False) -> None:
         super().__init__(message)
@@ -57,47 +55,47 @@ class TransientError(Exception):
         self.is_unreachable = is_unreachable
 
 
-class Tries:
-    """Counts what went wrong at one place, waits between tries, and gives up in the end."""
+class Retrier:
+    """Counts the failures of one URL or file, and waits between attempts."""
 
-    def __init__(self, shown: str, patience: Patience, progress: Progress) -> None:
+    def __init__(self, shown: str, policy: RetryPolicy, progress: Progress) -> None:
         self._shown = shown
-        self._patience = patience
+        self._policy = policy
         self._progress = progress
         self._failures = 0
         self._furthest = 0
 
     def failed(self, error: TransientError, position: int = 0) -> None:
-        """Wait until the next try is due; `position` is how many bytes are there by now.
+        """Wait until the next attempt is due; `position` is the size of the partial file.
 
         Raises:
-            DownloadError: it is not worth another try.
+            DownloadError: the attempts are used up, or the server asks for too long a wait.
 
         """
-        patience = self._patience
-        has_gained = position >= self._furthest + patience.gain_bytes
-        self._failures = 1 if has_gained else self._failures + 1
+        policy = self._policy
+        has_progress = position >= self._furthest + policy.progress_bytes
+        self._failures = 1 if has_progress else self._failures + 1
         self._furthest = max(self._furthest, position)
-        backoff = min(patience.backoff_s * 2 ** (self._failures - 1), patience.longest_wait_s)
+        backoff = min(policy.backoff_s * 2 ** (self._failures - 1), policy.max_wait_s)
         wait = backoff if error.wait_s is None else error.wait_s
-        if self._failures >= (patience.connect_attempts if error.is_unreachable else patience.attempts):
+        if self._failures >= (policy.connect_attempts if error.is_unreachable else policy.attempts):
             raise DownloadError(
-                f"{self._shown}: {error}; given up after {self._failures} tries", hint=_LATER
+                f"{self._shown}: {error}; given up after {self._failures} attempts", hint=_LATER
             ) from error
-        if wait > patience.longest_wait_s:
+        if wait > policy.max_wait_s:
             raise DownloadError(
-                f"{self._shown}: {error}, and asks to come back in {wait:,.0f} s; "
-                f"given up, because that is more than {patience.longest_wait_s:,.0f} s",
+                f"{self._shown}: {error}, Retry-After {wait:,.0f} s; "
+                f"given up, because that is more than {policy.max_wait_s:,.0f} s",
                 hint=_LATER,
             ) from error
-        self._progress.say(f"{self._shown}: {error}; trying again in {wait:.1f} s")
+        self._progress.say(f"{self._shown}: {error}; retrying in {wait:.1f} s")
         time.sleep(wait)
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, tried until it comes or is given up.
+        """The result of `function`, retried after each TransientError.
 
         Raises:
-            DownloadError: it is not worth another try.
+            DownloadError: as `failed`.
 
         """
         while True:
@@ -107,11 +105,11 @@ class Tries:
                 self.failed(error)
 
 
-def paced(chunks: Iterator[bytes], patience: Patience) -> Iterator[bytes]:
-    """The same chunks, until they come too slowly to be worth waiting for.
+def with_minimum_rate(chunks: Iterator[bytes], policy: RetryPolicy) -> Iterator[bytes]:
+    """The same chunks, as long as they arrive fast enough.
 
     Raises:
-        TransientError: less than `least_rate` over `rate_window_s`.
+        TransientError: less than `min_rate` over `rate_window_s`.
 
     """
     since, count = time.monotonic(), 0
@@ -119,7 +117,7 @@ def paced(chunks: Iterator[bytes], patience: Patience) -> Iterator[bytes]:
         yield chunk
         count += len(chunk)
         elapsed = time.monotonic() - since
-        if elapsed >= patience.rate_window_s:
-            if count < patience.least_rate * elapsed:
+        if elapsed >= policy.rate_window_s:
+            if count < policy.min_rate * elapsed:
                 raise TransientError(f"too slow, {count / elapsed:,.0f} bytes a second over {elapsed:.1f} s")
             since, count = time.monotonic(), 0

@@ -1,13 +1,12 @@
-"""The first stage: a dataset's files, from its mirrors or from --source, whole into `raw/<dataset>/`.
+"""The download stage: a dataset's files, from its mirrors or from --source, into `raw/<dataset>/`.
 
-In: a manifest, or the place that --source names. Out: the archives or files as they came, `origin.json` (where from,
-for people) and the ledger.
-Invariants: a file appears under its own name only when it is whole and is what it should be; the ledger names bytes,
-never places, so the same bytes from elsewhere give the same ledger; what an interrupted run has brought is not
-brought again.
-Cost: each file passes through once, local files are hard-linked where the disk allows and read once for their digest.
+In: a manifest, or the place that --source names. Out: the archives or files unchanged, `origin.json` (where they came
+from) and the ledger.
+Invariants: a file appears under its own name only when it is whole and matches its checksum; the ledger names bytes,
+never places, so the same bytes from another place give the same ledger; an interrupted download is resumed.
+Cost: each file is streamed once; local files are hard-linked where the disk allows and read once for their digest.
 
-A finished stage is skipped without asking a URL again; a local --source is compared by digest.
+A finished stage is skipped without a request; a local --source is compared by digest.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import Web, connected, shown_url
-from corpus.pipeline.download.offers import OFFICIAL, Offer, Origin, Plan, estimate, own_offers, package_files
-from corpus.pipeline.download.remote_file import GIVEN, PART, Arrival, File
-from corpus.pipeline.download.retry import PATIENCE, Patience
+from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
+from corpus.pipeline.download.planning import (
+    OFFICIAL,
+    DownloadPlan,
+    DownloadSource,
+    OriginRecord,
+    estimate,
+    official_sources,
+    package_files,
+)
+from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
+from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
-from corpus.pipeline.download.transfer import check_room, fetch, link
+from corpus.pipeline.download.transfer import check_free_space, fetch
 from corpus.pipeline.errors import DownloadError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
+from corpus.pipeline.workspace.files import disk_errors
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    differences,
-    fingerprint,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, differences, read_ledger
+from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "download"
 VERSION = 1
@@ -49,12 +48,12 @@ _SAVE_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadConfig:
-    """Which dataset, and where from."""
+    """Which dataset to download, and from where."""
 
     dataset: str
     """Name of the dataset."""
     source: str | None = None
-    """A folder, an archive, unpacked files or a URL; None: what the workspace holds, else the manifest's mirrors."""
+    """A folder, an archive, unpacked files or a URL; None: the finished files, else the manifest's mirrors."""
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -70,36 +69,26 @@ def run(
     *,
     progress: Progress = SILENT,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Report:
-    """Bring a dataset's files into the workspace; the caller holds `workspace.writing()`.
+    """Download a dataset's files into the workspace; the caller holds `workspace.writing()`.
 
     `manifest` is the dataset's own when left out.
 
     Raises:
-        DownloadError: no mirror, or not the given URL, gave the files whole.
-        ChecksumError: they came, but are not the expected ones.
+        DownloadError: the given URL, or every mirror, failed.
+        ChecksumError: a file has another digest than expected.
         SourceError: --source does not hold the dataset.
         DiskError: there is not enough room, or the disk refused.
-        WorkspaceError: files that once came from a --source are gone, and none was given.
+        WorkspaceError: files from an earlier --source are gone, and no --source was given.
 
     """
-    watch = Stopwatch()
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
-        before = read_ledger(job.folder)
-        reasons = job.reasons(before)
-        if before is not None and not reasons:
-            return Report(ledger=before, folder=job.folder, skipped=True)
-        for reason in reasons:
-            progress.say(f"{config.dataset}: brought again: {reason}")
-        offer, arrivals = job.bring()
-    ledger = job.finish(offer, arrivals, before)
-    write_ledger(job.folder, ledger, {"seconds": watch.seconds})
-    return Report(
-        ledger=ledger, folder=job.folder, reasons=tuple(reasons), notes=offer.notes, seconds=watch.seconds,
-        details={"place": offer.name},
-    )  # fmt: skip
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
+        if report := job.stage.skipped():
+            return report
+        candidate, downloads = job.fetch_first()
+    return job.finish(candidate, downloads)
 
 
 def plan(
@@ -107,149 +96,157 @@ def plan(
     workspace: Workspace,
     *,
     manifest: Manifest | None = None,
-    patience: Patience = PATIENCE,
+    retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> Plan | None:
-    """What `run` would do, or None when it would do nothing. Asks the network only about a --source that is a URL.
+) -> DownloadPlan | None:
+    """What `run` would do; None when it would be skipped. Makes requests only for a --source that is a URL.
 
     Raises:
         SourceError, DownloadError, WorkspaceError: as `run` does.
 
     """
-    with connected(patience) as web:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, web, progress)
-        before = read_ledger(job.folder)
-        is_current = before is not None and not job.reasons(before)
-        return None if is_current else job.plan(job.offers()[0])
+    with open_client(retry) as client:
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
+        return None if job.stage.is_current else job.plan(job.candidates()[0])
 
 
 class _Job:
-    """One dataset on its way into one workspace."""
+    """The download of one dataset."""
 
     def __init__(
-        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, web: Web, progress: Progress
+        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
+        watch = Stopwatch()
         self.config = config
         self.manifest = manifest
         self.workspace = workspace
-        self.web = web
+        self.client = client
         self.progress = progress
         self.folder = workspace.raw(manifest.name)
-        self.origin = Origin(self.folder)
-        self._offers: list[Offer] = []
+        self.origin = OriginRecord(self.folder)
+        self._candidates: list[DownloadSource] = []
         self._unsaved_bytes = 0
+        settings: dict[str, Any] = {"source": OFFICIAL if config.source is None else GIVEN}
+        if config.source is None and (before := read_ledger(self.folder)):
+            settings = {"source": before.config.get("source")}  # finished files may have come from a --source
+        self.stage = StageRun(
+            workspace, self.folder, stage=STAGE, version=VERSION, dataset=manifest.name, config=settings,
+            inputs=[], by_size=True, watch=watch, progress=progress,
+        )  # fmt: skip
+        self._compare_source()
 
-    def offers(self) -> list[Offer]:
-        """The places to ask, in order."""
-        if not self._offers and self.config.source is None:
-            self._offers = list(own_offers(self.manifest, self.web))
-        elif not self._offers and self.config.source is not None:
+    def candidates(self) -> list[DownloadSource]:
+        """The candidates to try, in order."""
+        if not self._candidates and self.config.source is None:
+            self._candidates = list(official_sources(self.manifest, self.client))
+        elif not self._candidates and self.config.source is not None:
             exclude = self.workspace.root / "raw"
-            self._offers = [
-                resolve(self.config.source, self.manifest, self.web, exclude=exclude, progress=self.progress)
+            self._candidates = [
+                resolve(self.config.source, self.manifest, self.client, exclude=exclude, progress=self.progress)
             ]
-        return self._offers
+        return self._candidates
 
-    def reasons(self, before: Ledger | None) -> list[str]:
-        """Why finished work must be done again, in words; empty when it is current or was never finished."""
+    def _compare_source(self) -> None:
+        """Add to the reasons what has changed at the source.
+
+        Raises:
+            WorkspaceError: files from a --source are gone, and no --source was given.
+
+        """
+        before, reasons, source = self.stage.before, self.stage.reasons, self.config.source
         if before is None:
-            return []
-        source = self.config.source
+            return
         was = before.config.get("source")
-        found = changes(before, self.folder, VERSION, {"source": was if source is None else GIVEN}, [])
-        if source is None and found and was == GIVEN:
+        if source is None and reasons and was == GIVEN:
             raise WorkspaceError(
-                f"{self.folder}: {found[0]}, and it came from a --source",
+                f"{self.folder}: {reasons[0]}, and it came from a --source",
                 hint=f"Give the same --source again, or delete {self.folder} to fetch it from the mirrors.",
             )
         if source is None and was == OFFICIAL and self.manifest.name == BUILT_IN:
-            found += _differences(before, {file.path: file.tag for file in package_files(self.manifest)})
+            reasons += _differences(before, {file.path: file.tag for file in package_files(self.manifest)})
         elif source is not None and is_remote(source):
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
-            found += [f"the source was {old} and is {new}"] if old != new else []
-        elif source is not None and not found:
-            found += _differences(before, {file.path: self._local_digest(file) for file in self.offers()[0].files})
-        return found
+            reasons += [f"the source was {old} and is {new}"] if old != new else []
+        elif source is not None and not reasons:
+            reasons += _differences(
+                before, {file.path: self._local_digest(file) for file in self.candidates()[0].files}
+            )
 
-    def plan(self, offer: Offer) -> Plan:
-        """What taking an offer would cost."""
-        return estimate(offer, self.manifest, self.origin, self.workspace)
+    def plan(self, candidate: DownloadSource) -> DownloadPlan:
+        """What fetching a candidate would cost."""
+        return estimate(candidate, self.manifest, self.origin, self.workspace)
 
-    def bring(self) -> tuple[Offer, list[Arrival]]:
-        """Take the first offer that comes whole."""
+    def fetch_first(self) -> tuple[DownloadSource, list[DownloadedFile]]:
+        """Fetch the first candidate whose files arrive whole."""
         failures: list[str] = []
-        offers = self.offers()
-        for offer, following in zip(offers, [*offers[1:], None], strict=True):
+        candidates = self.candidates()
+        for candidate, following in zip(candidates, [*candidates[1:], None], strict=True):
             try:
-                return offer, self._take(offer)
+                return candidate, self._fetch(candidate)
             except DownloadError as error:
-                if offer.origin != OFFICIAL:
+                if candidate.origin != OFFICIAL:
                     error.hint = error.hint or "Check the --source, or fetch the file by hand and give its folder."
                     raise
-                failures.append(f"{offer.name}: {error.message.partition(': ')[2]}")
+                failures.append(f"{candidate.name}: {error.message.partition(': ')[2]}")
                 then = f"next: {following.name}" if following else "that was the last mirror"
-                self.progress.say(f"{self.manifest.name}: {offer.name}: {error.message}; {then}")
+                self.progress.say(f"{self.manifest.name}: {candidate.name}: {error.message}; {then}")
         raise _no_mirror(self.manifest, failures)
 
-    def finish(self, offer: Offer, arrivals: list[Arrival], before: Ledger | None) -> Ledger:
-        """Take away what is not part of the dataset any more, and draw up the ledger."""
-        outputs = sorted(self.workspace.file_digest(self.folder / arrival.path, self.folder) for arrival in arrivals)
-        came = {(arrival.path, arrival.bytes, arrival.sha256) for arrival in arrivals}
-        if came != {(output.path, output.bytes, output.sha256) for output in outputs}:
-            raise DownloadError(f"{self.folder}: a file was changed while it was taken", hint="Run the command again.")
-        paths = {output.path for output in outputs}
+    def finish(self, candidate: DownloadSource, downloads: list[DownloadedFile]) -> Report:
+        """Delete files that are no longer part of the dataset, and write the ledger."""
+        outputs = [self.folder / path for path in sorted(downloaded.path for downloaded in downloads)]
+        found = {(file.path, file.bytes, file.sha256) for file in self.workspace.file_digests(outputs, self.folder)}
+        if found != {(downloaded.path, downloaded.bytes, downloaded.sha256) for downloaded in downloads}:
+            raise DownloadError(f"{self.folder}: a file changed during the download", hint="Run the command again.")
+        self.stage.begin()
+        paths, before = {downloaded.path for downloaded in downloads}, self.stage.before
         known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
         _sweep(self.folder, known - paths)
-        self.origin.finish(offer, paths)
-        config = {"source": OFFICIAL if offer.origin == OFFICIAL else GIVEN}
-        return Ledger(
-            stage=STAGE,
-            dataset=self.manifest.name,
-            version=VERSION,
-            config=config,
-            inputs=[],
+        self.origin.finish(candidate, paths)
+        return self.stage.finish(
             outputs=outputs,
-            counts={"files": len(outputs), "bytes": sum(output.bytes for output in outputs)},
-            fingerprint=fingerprint(STAGE, VERSION, config, []),
+            counts={"files": len(downloads), "bytes": sum(downloaded.bytes for downloaded in downloads)},
+            check_books=None,  # the files have just been compared with what arrived
+            notes=candidate.notes,
+            details={"place": candidate.name},
         )
 
-    def _take(self, offer: Offer) -> list[Arrival]:
-        plan = self.plan(offer)
+    def _fetch(self, candidate: DownloadSource) -> list[DownloadedFile]:
+        plan = self.plan(candidate)
         self.progress.say(str(plan))
-        check_room(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
+        check_free_space(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.folder)
-        self.origin.expect(offer)
+        self.origin.add_expected(candidate)
         try:
-            return [self._bring_file(file) for file in offer.files]
+            return [self._fetch_file(file) for file in candidate.files]
         finally:
             self.origin.save()
 
-    def _bring_file(self, file: File) -> Arrival:
-        arrival = self.origin.kept(file, self.workspace)
-        if arrival is not None:
+    def _fetch_file(self, file: RemoteFile) -> DownloadedFile:
+        downloaded = self.origin.reusable(file, self.workspace)
+        if downloaded is not None:
             if file.local is None:
-                self.progress.say(f"{file.path}: has come before, kept")
-            return arrival
+                self.progress.say(f"{file.path}: kept from an earlier run")
+            return downloaded
         label = f"{self.manifest.name}: {file.path}"
-        arrival = link(file, self.folder, label=label, settle=self._settle, progress=self.progress) or fetch(
-            file, self.folder, label=label, settle=self._settle, patience=self.web.patience, progress=self.progress
-        )
-        self.workspace.remember_digest(self.folder / file.path, arrival.sha256)
-        return arrival
+        downloaded = fetch(
+            file, self.folder, label=label, on_verified=self._on_verified, retry=self.client.retry,
+            progress=self.progress,
+        )  # fmt: skip
+        self.workspace.remember_digest(self.folder / file.path, downloaded.sha256)
+        return downloaded
 
-    def _settle(self, arrival: Arrival) -> None:
-        """Just before a file appears: what was finished is so no longer, and the file's entry is written down."""
-        with disk_errors(self.folder):
-            (self.folder / LEDGER).unlink(missing_ok=True)
-        self.origin.note(arrival)
-        self._unsaved_bytes += arrival.bytes
-        if arrival.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
+    def _on_verified(self, downloaded: DownloadedFile) -> None:
+        """Before a file appears: delete the ledger and save the file's entry."""
+        self.stage.begin()
+        self.origin.add(downloaded)
+        self._unsaved_bytes += downloaded.bytes
+        if downloaded.origin != GIVEN or self._unsaved_bytes >= _SAVE_BYTES:
             self.origin.save()
             self._unsaved_bytes = 0
 
-    def _local_digest(self, file: File) -> str:
+    def _local_digest(self, file: RemoteFile) -> str:
         target = self.folder / file.path
         if file.local is None:
             return ""
@@ -258,15 +255,15 @@ class _Job:
 
 
 def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
-    """In what the files at the source differ from the finished ones, in words."""
+    """How the files at the source differ from the finished ones, in words."""
     said = {"gone": "is gone from the source", "new": "is new at the source", "changed": "at the source has changed"}
     return [f"{path} {said[what]}" for path, what in differences(before.outputs, digests)]
 
 
 def _sweep(folder: Path, paths: set[str]) -> None:
-    """Delete files that this stage once put there, parts of files, and folders that are empty then."""
+    """Delete files of an earlier download, partial files, and folders that are then empty."""
     inside = [folder / path for path in sorted(paths) if ".." not in PurePosixPath(path).parts]
-    for path in (*inside, *folder.rglob(f"*{PART}"), *folder.rglob(f".*{PART}.json")):
+    for path in (*inside, *folder.rglob(f"*{PART_SUFFIX}"), *folder.rglob(f".*{PART_SUFFIX}.json")):
         if path.is_relative_to(folder):
             with disk_errors(path):
                 path.unlink(missing_ok=True)

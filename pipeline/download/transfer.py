@@ -1,12 +1,11 @@
-"""One file, from wherever it lies, into a folder: whole or not at all, and going on where an earlier try was cut.
+"""Download one file into a folder, resuming a partial file.
 
-In: a `File`: how to open it at an offset, and what is known of it. Out: the file under its own name, with size and
-SHA-256.
-Invariants: `NAME.part` grows until it is whole, and only then is fsynced and renamed. Bytes of two versions of a file
-are never joined: `.NAME.part.json` holds the stamp of the version (ETag, Last-Modified, size), and what cannot be
-proved unchanged starts over.
-Cost: one pass over the bytes, hashed as they are written; a part that is gone on with is read once more, at disk
-speed.
+In: a `RemoteFile`.
+Out: the file under its own name, with size and SHA-256; or no file of that name.
+Invariants: bytes are appended to `NAME.part`, which is fsynced and renamed once it is complete. Bytes of two versions
+are never joined: `.NAME.part.json` holds the version (ETag, Last-Modified, size), and a download whose version is not
+proved unchanged restarts.
+Cost: one pass over the bytes, hashed as they are written. A resumed partial file is re-read once to rebuild its hash.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from corpus.pipeline.download.remote_file import PART, Arrival, File, Stamp, Stream
-from corpus.pipeline.download.retry import PATIENCE, Patience, TransientError, Tries, paced
-from corpus.pipeline.download.validate import HEAD_BYTES, TAIL_BYTES, wrong_head, wrong_tail
+from corpus.pipeline.download.remote_file import PART_SUFFIX, DownloadedFile, FileVersion, RemoteFile, Stream
+from corpus.pipeline.download.retry import DEFAULT_RETRY, Retrier, RetryPolicy, TransientError, with_minimum_rate
+from corpus.pipeline.download.validate import HEAD_BYTES, TAIL_BYTES, head_error, tail_error
 from corpus.pipeline.errors import ChecksumError, DiskError, DownloadError
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.progress import SILENT, Progress
@@ -34,121 +33,120 @@ _COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 
 
-class Part:
-    """The incomplete file, and beside it the stamp of the version that it is a part of."""
+class PartialFile:
+    """`NAME.part`, and beside it `.NAME.part.json` with the version that it is a part of."""
 
     def __init__(self, target: Path) -> None:
-        self.path = target.with_name(target.name + PART)
-        self._note = target.with_name(f".{target.name}{PART}.json")
+        self.path = target.with_name(target.name + PART_SUFFIX)
+        self._metadata = target.with_name(f".{target.name}{PART_SUFFIX}.json")
 
     @property
     def bytes(self) -> int:
         """Its size; 0 when there is none."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
-    def stamp(self, shown: str) -> Stamp | None:
-        """The stamp of the part, if it came from the place `shown`."""
+    def version(self, shown: str) -> FileVersion | None:
+        """The version of the partial file, if it was downloaded from `shown`."""
         try:
-            values = json.loads(self._note.read_bytes())
-            stamp = Stamp(**values["stamp"])
-            is_sound = f"{stamp.etag}{stamp.modified}".isascii() and isinstance(stamp.total, int | None)
-            return stamp if values["from"] == shown and is_sound and self.bytes else None
+            values = json.loads(self._metadata.read_bytes())
+            version = FileVersion(**values["stamp"])
+            is_valid = f"{version.etag}{version.modified}".isascii() and isinstance(version.total, int | None)
+            return version if values["from"] == shown and is_valid and self.bytes else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def begin(self, stamp: Stamp, shown: str) -> None:
-        """Start empty. The old note goes before the old bytes, and the new note comes before the new ones."""
-        self.drop()
+    def begin(self, version: FileVersion, shown: str) -> None:
+        """Start empty. Old metadata is deleted before old bytes; new metadata is written before new bytes."""
+        self.delete()
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=UNFINISHED_MODE)
-        write_atomic(self._note, json.dumps({"from": shown, "stamp": asdict(stamp)}, sort_keys=True).encode())
+        write_atomic(self._metadata, json.dumps({"from": shown, "stamp": asdict(version)}, sort_keys=True).encode())
 
-    def drop(self) -> None:
-        """Throw it away."""
+    def delete(self) -> None:
+        """Delete the partial file and its metadata."""
         with disk_errors(self.path):
-            self._note.unlink(missing_ok=True)
+            self._metadata.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
 
     def finish(self, target: Path) -> None:
-        """Give it its final name."""
+        """Rename it to its final name."""
         with disk_errors(target):
             with suppress(OSError):  # not every file system has modes
                 self.path.chmod(FINISHED_MODE)
             self.path.replace(target)
-            self._note.unlink(missing_ok=True)
+            self._metadata.unlink(missing_ok=True)
 
 
 def fetch(
-    file: File,
+    file: RemoteFile,
     folder: Path,
     *,
     label: str,
-    settle: Callable[[Arrival], None],
-    patience: Patience = PATIENCE,
+    on_verified: Callable[[DownloadedFile], None],
+    retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> Arrival:
-    """Bring one file whole into `folder`, going on with what is there of it. `settle` is called just before it appears.
+) -> DownloadedFile:
+    """Hard-link or download one file into `folder`, resuming its partial file.
+
+    `on_verified` is called before the file appears.
 
     Raises:
-        ChecksumError: it came whole but is not what it should be; it was thrown away.
-        DownloadError: it is not there, something else came, or it was cut too often.
-        DiskError: it does not fit, or the disk refused.
+        ChecksumError: its checksum is wrong; it was deleted.
+        DownloadError: it does not exist, is not the expected format, or the attempts are used up.
+        DiskError: there is not enough free space, or a write failed.
 
     """
-    part = Part(folder / file.path)
-    tries = Tries(file.shown, patience, progress)
+    if file.local is not None and can_link(file, folder):
+        linked = _hard_link(file, file.local, folder / file.path, label, on_verified, progress)
+        if linked is not None:
+            return linked
+    partial = PartialFile(folder / file.path)
+    retrier = Retrier(file.shown, retry, progress)
     while True:
         try:
-            stamp, sha256 = _attempt(file, part, label, patience, progress)
+            version, sha256 = _attempt(file, partial, label, retry, progress)
             break
         except TransientError as error:
-            tries.failed(error, part.bytes)
-    _check_whole(file, part, stamp, sha256)
-    arrival = Arrival(path=file.path, origin=file.origin, bytes=part.bytes, sha256=sha256, stamp=stamp)
-    settle(arrival)
-    part.finish(folder / file.path)
-    return arrival
+            retrier.failed(error, partial.bytes)
+    _check_complete(file, partial, version, sha256)
+    downloaded = DownloadedFile(path=file.path, origin=file.origin, bytes=partial.bytes, sha256=sha256, version=version)
+    on_verified(downloaded)
+    partial.finish(folder / file.path)
+    return downloaded
 
 
-def can_link(file: File, folder: Path) -> bool:
-    """Whether a file lies on the disk that `folder` is or will be on."""
+def can_link(file: RemoteFile, folder: Path) -> bool:
+    """Whether a file is on the same disk as `folder`."""
     return file.local is not None and file.local.stat().st_dev == _existing(folder).stat().st_dev
 
 
-def link(
-    file: File, folder: Path, *, label: str, settle: Callable[[Arrival], None], progress: Progress = SILENT
-) -> Arrival | None:
-    """Hard-link a local file into `folder`; None where it must be copied. `settle` is called just before it appears.
-
-    Raises:
-        ChecksumError: it is not what its SHA256SUMS says.
-        DownloadError: it cannot be read.
-        DiskError: the disk refused.
-
-    """
-    if file.local is None or not can_link(file, folder):
-        return None
-    sha256, size = _hash(file.local, label, progress)
+def _hard_link(
+    file: RemoteFile, local: Path, target: Path, label: str, on_verified: Callable[[DownloadedFile], None],
+    progress: Progress,
+) -> DownloadedFile | None:  # fmt: skip
+    """Hard-link a local file to `target`; None where it must be copied."""
+    sha256, size = _hash(local, label, progress)
     if file.sha256 not in {None, sha256}:
         raise _wrong_checksum(file, sha256)
-    target = folder / file.path
-    arrival = Arrival(path=file.path, origin=file.origin, bytes=size, sha256=sha256, stamp=Stamp(etag=file.tag))
-    settle(arrival)
+    downloaded = DownloadedFile(
+        path=file.path, origin=file.origin, bytes=size, sha256=sha256, version=FileVersion(etag=file.tag)
+    )
+    on_verified(downloaded)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
-            target.hardlink_to(file.local)
+            target.hardlink_to(local)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return None
             raise
-    return arrival
+    return downloaded
 
 
-def check_room(folder: Path, bytes_needed: int, purpose: str) -> int:
-    """Free bytes of the disk that `folder` is or will be on.
+def check_free_space(folder: Path, bytes_needed: int, purpose: str) -> int:
+    """Free bytes of the disk of `folder`, which may not exist yet.
 
     Raises:
         DiskError: there are fewer than `bytes_needed`.
@@ -159,60 +157,64 @@ def check_room(folder: Path, bytes_needed: int, purpose: str) -> int:
     if free < bytes_needed:
         raise DiskError(
             f"{purpose} needs {size_text(bytes_needed)} on the disk of {folder}, but only {size_text(free)} are free",
-            hint="Free some room, or put the workspace on another disk with --workspace; a rerun goes on from here.",
+            hint="Free some room, or put the workspace on another disk with --workspace; a rerun resumes.",
         )
     return free
 
 
-def _attempt(file: File, part: Part, label: str, patience: Patience, progress: Progress) -> tuple[Stamp, str]:
-    """Fetch what is missing; returns the stamp and the SHA-256 of the whole.
+def _attempt(
+    file: RemoteFile, partial: PartialFile, label: str, retry: RetryPolicy, progress: Progress
+) -> tuple[FileVersion, str]:
+    """Download what is missing; returns the version and the SHA-256 of the whole file.
 
     Raises:
-        TransientError: it broke off.
+        TransientError: the connection was cut.
 
     """
-    known = part.stamp(file.shown)
+    known = partial.version(file.shown)
     chunks: Iterator[bytes] = iter(())
     with ExitStack() as stack:
-        if known is not None and known.total == part.bytes:
-            stamp = known
+        if known is not None and known.total == partial.bytes:
+            version = known
         else:
-            stream = stack.enter_context(file.opener(part.bytes if known else 0, known))
-            stamp, chunks = stream.stamp, _begin(file, part, stream, patience, progress)
-        progress.begin(label, stamp.total, "B")
+            stream = stack.enter_context(file.opener(partial.bytes if known else 0, known))
+            version, chunks = stream.version, _begin(file, partial, stream, retry, progress)
+        progress.begin(label, version.total, "B")
         stack.callback(progress.end)
-        stack.enter_context(disk_errors(part.path))
-        sha256 = _append(part.path, chunks, progress)
-    if stamp.total is not None and part.bytes < stamp.total:
-        raise TransientError(f"the connection ended after {part.bytes:,} of {stamp.total:,} bytes")
-    return stamp, sha256
+        stack.enter_context(disk_errors(partial.path))
+        sha256 = _append(partial.path, chunks, progress)
+    if version.total is not None and partial.bytes < version.total:
+        raise TransientError(f"the connection ended after {partial.bytes:,} of {version.total:,} bytes")
+    return version, sha256
 
 
-def _begin(file: File, part: Part, stream: Stream, patience: Patience, progress: Progress) -> Iterator[bytes]:
-    """Look at what comes before a byte is written; the chunks that are to be appended to the part."""
-    chunks = paced(stream.chunks, patience)
-    total = stream.stamp.total
+def _begin(
+    file: RemoteFile, partial: PartialFile, stream: Stream, retry: RetryPolicy, progress: Progress
+) -> Iterator[bytes]:
+    """Check the first bytes and the free space; returns the chunks to append to the partial file."""
+    chunks = with_minimum_rate(stream.chunks, retry)
+    total = stream.version.total
     if stream.start:
         whole = "" if total is None else f" of {size_text(total)}"
-        progress.say(f"{file.path}: going on at {size_text(stream.start)}{whole}")
-        check_room(part.path.parent, (total or 0) - stream.start, f"the rest of {file.path}")
+        progress.say(f"{file.path}: resuming at {size_text(stream.start)}{whole}")
+        check_free_space(partial.path.parent, (total or 0) - stream.start, f"the rest of {file.path}")
         return chunks
-    if stream.why:
-        progress.say(f"{file.path}: {stream.why}; starting over")
+    if stream.restart_reason:
+        progress.say(f"{file.path}: {stream.restart_reason}; starting over")
     head = b""
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
     if file.local is None:
-        wrong = wrong_head(file.path, head, is_page=stream.is_page, encoding=stream.encoding)
+        wrong = head_error(file.path, head, is_html=stream.is_html, encoding=stream.encoding)
         if wrong:
             raise DownloadError(f"{file.shown}: {wrong}")
-    check_room(part.path.parent, (total or 0) - part.bytes, file.path)
-    part.begin(stream.stamp, file.shown)
+    check_free_space(partial.path.parent, (total or 0) - partial.bytes, file.path)
+    partial.begin(stream.version, file.shown)
     return itertools.chain([head], chunks)
 
 
 def _append(path: Path, chunks: Iterator[bytes], progress: Progress) -> str:
-    """Add the chunks to a file, fsync it, and return the SHA-256 of all that is in it."""
+    """Append the chunks to a file and fsync it; returns the SHA-256 of the whole file."""
     digest = hashlib.sha256()
     with path.open("r+b") as out:
         while block := out.read(_COPY_BYTES):
@@ -227,33 +229,33 @@ def _append(path: Path, chunks: Iterator[bytes], progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _check_whole(file: File, part: Part, stamp: Stamp, sha256: str) -> None:
-    """Refuse a file that is not the one it should be; it is thrown away."""
-    size = part.bytes
+def _check_complete(file: RemoteFile, partial: PartialFile, version: FileVersion, sha256: str) -> None:
+    """Delete and reject a file with a wrong length, end or checksum."""
+    size = partial.bytes
     wrong = ""
-    if stamp.total is not None and size > stamp.total:
-        wrong = f"it is longer than the {stamp.total:,} bytes announced"
+    if version.total is not None and size > version.total:
+        wrong = f"it is longer than the {version.total:,} bytes announced"
     elif file.local is None:
-        with part.path.open("rb") as stream:
+        with partial.path.open("rb") as stream:
             stream.seek(max(0, size - TAIL_BYTES))
-            wrong = wrong_tail(file.path, stream.read())
+            wrong = tail_error(file.path, stream.read())
     if wrong:
-        part.drop()
-        raise DownloadError(f"{file.shown}: {size:,} bytes came, but {wrong}; thrown away")
+        partial.delete()
+        raise DownloadError(f"{file.shown}: received {size:,} bytes, but {wrong}; deleted")
     if file.sha256 is not None and sha256 != file.sha256:
-        part.drop()
+        partial.delete()
         raise _wrong_checksum(file, sha256)
 
 
-def _wrong_checksum(file: File, sha256: str) -> ChecksumError:
+def _wrong_checksum(file: RemoteFile, sha256: str) -> ChecksumError:
     return ChecksumError(
-        f"{file.shown}: its SHA-256 is {sha256} but should be {file.sha256}; not taken",
-        hint="That copy is damaged or another version: fetch it from elsewhere and give that with --source.",
+        f"{file.shown}: its SHA-256 is {sha256} but should be {file.sha256}; rejected",
+        hint="That copy is damaged or another version: fetch it from elsewhere and name that place with --source.",
     )
 
 
 def _hash(path: Path, label: str, progress: Progress) -> tuple[str, int]:
-    """SHA-256 and size of a local file, with a bar for a large one."""
+    """SHA-256 and size of a local file, with a progress bar."""
     digest, size = hashlib.sha256(), 0
     progress.begin(label, path.stat().st_size, "B")
     try:

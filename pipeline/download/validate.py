@@ -1,8 +1,9 @@
-"""What came: is it the kind of file that its name says, and is its end there?
+"""Checks of a downloaded file: is it the format that its name says, and is its end there?
 
-In: first bytes, last bytes, the name. Out: nothing, or what is wrong in words fit for a terminal. Pure; reads no file
-and no network. A server answers "no" in many ways that look like success: a login page, a quota page, half a file
-with a matching length.
+In: the name, the first bytes, the last bytes.
+Out: an empty string, or what is wrong, safe to print. Pure: reads no file and no network.
+
+A refusal often has status 200: a login page, a quota page, half a file with a matching length.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import re
 from corpus.pipeline.humanize import plain_text
 
 HEAD_BYTES = 512
-"""First bytes that tell a format."""
+"""Enough to recognize a format."""
 TAIL_BYTES = 22 + (1 << 16)
-"""Last bytes that hold the end of a zip archive, its longest comment included."""
-_MAGIC: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
-    # ending, where the magic stands, what it may be
+"""Enough for the end record of a zip archive with the longest comment."""
+_MAGIC: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (  # ending, offset, allowed values
     (".zip", 0, (b"PK\x03\x04", b"PK\x05\x06")),
     (".gz", 0, (b"\x1f\x8b",)),
     (".tgz", 0, (b"\x1f\x8b",)),
@@ -27,35 +27,35 @@ _MAGIC: tuple[tuple[str, int, tuple[bytes, ...]], ...] = (
 )
 
 
-def wrong_head(name: str, head: bytes, *, is_page: bool = False, encoding: str = "") -> str:
+def head_error(name: str, head: bytes, *, is_html: bool = False, encoding: str = "") -> str:
     """What is wrong with the first bytes of a file called `name`; empty when nothing is.
 
-    `is_page` and `encoding` are what the server said: that it is HTML, and the content encoding.
+    `is_html` and `encoding` are from the headers Content-Type and Content-Encoding.
 
-    >>> wrong_head("a.zip", b"<!DOCTYPE html><title>Quota exceeded</title>")
-    'an HTML page came instead of the file ("Quota exceeded")'
+    >>> head_error("a.zip", b"<!DOCTYPE html><title>Quota exceeded</title>")
+    'received an HTML page instead of the file ("Quota exceeded")'
     """
     ending, at, values = next((entry for entry in _MAGIC if name.endswith(entry[0])), ("", 0, (b"",)))
     if ending and head[at:].startswith(values):
         return ""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html")) or (is_page and (ending or start.startswith(b"<"))):
+    if start.startswith((b"<!doctype html", b"<html")) or (is_html and (ending or start.startswith(b"<"))):
         title = re.search(rb"(?is)<title[^>]*>(.*?)(</title|$)", head)
         text = plain_text(title[1].decode("utf-8", "replace")) if title else ""
-        return "an HTML page came instead of the file" + (f' ("{text}")' if text else "")
+        return "received an HTML page instead of the file" + (f' ("{text}")' if text else "")
     if not head:
         return "it is empty"
     if ending:
-        return f"what came is not a {ending} file (its first bytes are {head[:8].hex(' ')})"
+        return f"it is not a {ending} file (its first bytes are {head[:8].hex(' ')})"
     if encoding:
-        return f"it came {plain_text(encoding)}-encoded although it was asked for as it is"
+        return f"the server sent it {plain_text(encoding)}-encoded although no encoding was requested"
     return ""
 
 
-def wrong_tail(name: str, tail: bytes) -> str:
-    """What is wrong with the last bytes of a file called `name`; empty when nothing is, or its format has no known end.
+def tail_error(name: str, tail: bytes) -> str:
+    """What is wrong with the last bytes of a file called `name`; empty when nothing is or the format has no end mark.
 
-    >>> wrong_tail("a.parquet", b"PAR")
+    >>> tail_error("a.parquet", b"PAR")
     'its end is missing'
     """
     is_cut = (name.endswith(".zip") and b"PK\x05\x06" not in tail) or (

@@ -4,8 +4,8 @@ In: `documents/<dataset>/` and `tokenizer/`. Out: `packed/<dataset>/`, or `chat/
 DatasetDict that `datasets.load_from_disk` opens.
 Invariants: documents = packed + left out + without a question where the form needs one, characters likewise; only
 documents longer than a row are cut; a shard depends on its documents shards and the tokenizer alone, so workers,
-interruption and engine change nothing. The work on a shard is `corpus.pipeline.pack.shard`.
-Cost: one group of documents shards at a time; 0.36 GB of memory a process on news2016zh.
+interruption and engine change nothing.
+Cost: a worker holds one group of documents shards: 0.36 GB on news2016zh.
 """
 
 from __future__ import annotations
@@ -29,17 +29,8 @@ from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    fingerprint,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
 VERSION = 3
@@ -49,7 +40,7 @@ STRATEGIES = ("best-fit", "concat")
 LONGEST_ROW = 1 << 20
 UNIT_CHARACTERS = 12 << 20
 BESIDE = {LEDGER, "timings.json", "README.md", "croissant.json"}
-"""Files that lie beside the rows and are no outputs: the ledger, and what tells of it."""
+"""Files beside the rows that are no outputs: the ledger, and files made from it."""
 _FULL = 0.999
 _HINT = "Question and answer are in baike2018qa, webtext2019zh and translation2019zh; `corpus pack` takes any document."
 
@@ -69,7 +60,7 @@ class PackConfig:
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
     unit_characters: int = UNIT_CHARACTERS
-    """Characters of documents that one shard of rows is made of."""
+    """Characters of documents in one shard of rows."""
 
     def __post_init__(self) -> None:
         """Check what a user can get wrong."""
@@ -89,32 +80,25 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     Raises:
         WorkspaceError: there are no documents, or no tokenizer, or no question for the chat form.
         DamageError: a documents shard cannot be read.
-        WorkerError, DiskError, BooksError: as their names say; a rerun goes on.
+        WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
     chosen = selection.load(workspace, name, removals=True)
-    inputs = _inputs(workspace, name, chosen)
+    inputs = _inputs(workspace, name, chosen)  # first: it compares the tokenizer with its ledger
     model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
-    settings = _settings(config, layout, chosen)
-    identity = fingerprint(STAGE, VERSION, settings, inputs)
-    remove_leftovers(folder)
-    before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
-    if before is not None and not reasons:
-        return Report(ledger=before, folder=folder, skipped=True)
-    for reason in reasons:
-        progress.say(f"{name}: rows are packed again: {reason}")
+    stage = StageRun(
+        workspace, folder, stage=STAGE, version=VERSION, dataset=name, config=_settings(config, layout, chosen),
+        inputs=inputs, watch=watch, progress=progress,
+    )  # fmt: skip
+    if report := stage.skipped():
+        return report
     if config.form == "chat" and not has_questions(workspace.documents(name)):
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
-    kept = _keep_current(workspace, folder, units, identity, before)
-    for beside in (LEDGER, *sorted(BESIDE)):  # the ledger first: without it nothing else is believed
-        (folder / beside).unlink(missing_ok=True)
-    if kept:
-        progress.say(f"{name}: {len(kept)} finished shards are kept")
+    kept = _keep_current(stage, units)
     with pool.kept():
         missing = len(units) - len(kept)
         workers = pool.sensible(config.workers, missing)
@@ -122,39 +106,25 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         proof, check = encoders.prove(encoders.ReferenceEncoder(model), check_sample(workspace.documents(name)))
         work = partial(
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
-            identity=identity, chosen=chosen,
+            identity=stage.fingerprint, chosen=chosen,
         )  # fmt: skip
         books, engines = _pack_all(folder, units, kept, work, workers, progress)
-    _check_books(workspace, name, books, chosen)
-    _describe(folder, units, config.seq_length, layout.vocab_size, name, identity)
-    ledger = Ledger(
-        stage=STAGE, dataset=name, version=VERSION, config=settings, inputs=inputs,
-        outputs=workspace.file_digests(_outputs(folder), folder),
+    _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
+    return stage.finish(
+        outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in BESIDE),
         counts={
             "splits": {split: dict(books[split]) for split in books},
             "encoder_check": check,
             "left_out": dict(sorted(chosen.reasons.items())),
         },
-        fingerprint=identity,
-    )  # fmt: skip
-    write_ledger(
-        folder,
-        ledger,
-        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": pool.sensible(config.workers, None)},
-    )
-    return Report(
-        ledger=ledger,
-        folder=folder,
-        reasons=tuple(reasons),
-        notes=_removal_notes(name, chosen)
-        + _notes(name, books, config.seq_length)
-        + (_chat_notes(name, books) if config.form == "chat" else ()),
-        seconds=watch.seconds,
+        check_books=partial(_check_books, workspace, name, books, chosen),
+        timings={"engine": ", ".join(engines), "workers": pool.sensible(config.workers, None)},
+        notes=_notes(config, books, len(chosen.removed)),
     )
 
 
 def _settings(config: PackConfig, layout: Layout, chosen: selection.Selection) -> dict[str, Any]:
-    """The ledger's `config`; what is as usual is not named, so that rows made before it could be otherwise stay."""
+    """The ledger's `config`; form and removals only where they are not the default, so that older rows stay current."""
     settings = {
         "seq_length": config.seq_length,
         "strategy": config.strategy,
@@ -168,12 +138,12 @@ def _settings(config: PackConfig, layout: Layout, chosen: selection.Selection) -
 
 
 def _removed(chosen: selection.Selection) -> str | None:
-    """The digest of the ids that the removal list takes out of a dataset; None when it takes out none."""
+    """Digest of the ids that the removal list removes from a dataset; None when it removes no document."""
     return hashlib.sha256("\n".join(chosen.removed).encode()).hexdigest() if chosen.removed else None
 
 
 def behind(workspace: Workspace) -> list[str]:
-    """Commands that make the rows again that do not follow the removal list as it is now: of other forms and datasets.
+    """Commands that rerun the rows, of all forms and datasets, that do not follow the current removal list.
 
     Raises:
         DamageError: a documents shard or a list cannot be read.
@@ -185,7 +155,7 @@ def behind(workspace: Workspace) -> list[str]:
             ledger = read_ledger(workspace.packed(name, form))
             try:
                 chosen = selection.load(workspace, name, removals=True)
-            except WorkspaceError:  # stale for another reason, which `corpus status` tells
+            except WorkspaceError:  # stale for another reason, which `corpus status` shows
                 continue
             if ledger is not None and ledger.config.get(removals.REASON) != _removed(chosen):
                 commands.append(f"corpus pack{'' if form == 'text' else f' --form {form}'} --dataset {name}")
@@ -198,34 +168,26 @@ def _inputs(workspace: Workspace, name: str, chosen: selection.Selection) -> lis
 
 
 def _tokenizer_digest(workspace: Workspace) -> FileDigest:
-    """The tokenizer as an input, when it is what its own ledger says."""
+    """The tokenizer as an input, if it has the digest that its ledger says."""
     ledger = read_ledger(workspace.tokenizer)
     path = workspace.tokenizer / "tokenizer.json"
     if ledger is None:
         raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
     known = {output.path: output.sha256 for output in ledger.outputs}
     if not path.is_file() or workspace.digest(path) != known.get(path.name):
-        raise DamageError(f"{path} is not what its ledger says", hint="Run `corpus tokenizer`: it is trained again.")
+        raise DamageError(f"{path} is not what its ledger says", hint="Run `corpus tokenizer` to train it anew.")
     return workspace.file_digest(path)
 
 
-def _keep_current(
-    workspace: Workspace, folder: Path, units: Sequence[Unit], identity: str, before: Ledger | None
-) -> dict[str, dict[str, int]]:
-    """Finished shards of this very work, whole and with the bytes that the ledger says if there was one; others go."""
-    kept: dict[str, dict[str, int]] = {}
-    if not folder.is_dir():
-        return kept
-    wanted = {unit.file for unit in units}
-    for path in sorted(folder.glob("*/data-*.arrow")):
-        file = path.relative_to(folder).as_posix()
-        metadata = rows_metadata(path)
-        as_written = workspace.is_as_written(path, folder, before)
-        if metadata is not None and metadata[0] == identity and file in wanted and as_written:
-            kept[file] = dict(metadata[1])
-        else:
-            path.unlink()
-    return kept
+def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str, int]]:
+    """Counts of the finished shards of this very work; other shards, and what describes them, are deleted."""
+    stage.begin()
+    for beside in sorted(BESIDE):
+        (stage.folder / beside).unlink(missing_ok=True)
+    wanted = {stage.folder / unit.file for unit in units}
+    shards = sorted(stage.folder.glob("*/data-*.arrow"))
+    kept = stage.keep_current(shards, lambda path: rows_metadata(path) if path in wanted else None)
+    return {name: dict(counts) for name, counts in kept.items()}
 
 
 def _pack_all(
@@ -236,9 +198,9 @@ def _pack_all(
     workers: int,
     progress: Progress,
 ) -> tuple[dict[str, Counter[str]], list[str]]:
-    """The books of every split, and the engines that encoded what was not kept.
+    """The counts of every split, and the engines that encoded the missing shards.
 
-    Shards are settled here, so that workers do not wait for the disk.
+    Shards are fsynced and renamed here, so that workers do not wait for the disk.
     """
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
@@ -259,7 +221,7 @@ def _pack_all(
             progress.advance(unit.characters)
     finally:
         progress.end()
-        made.close()  # workers that are still at a shard end here
+        made.close()  # ends workers that still pack a shard
         remove_leftovers(folder)
     return books, sorted(engines)
 
@@ -267,7 +229,7 @@ def _pack_all(
 def _check_books(
     workspace: Workspace, name: str, books: Mapping[str, Counter[str]], chosen: selection.Selection
 ) -> None:
-    """Every document of the ledger is in the rows with all its characters, or was left out, or has no question."""
+    """Raise BooksError unless documents, and their characters, are all packed, left out or without a question."""
     documents = read_ledger(workspace.documents(name))
     expected = documents.counts if documents else {"splits": {}, "characters": {}}
     for split, count in expected["splits"].items():
@@ -293,32 +255,21 @@ def _describe(folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: 
     write_atomic(folder / "dataset_dict.json", json.dumps({"splits": splits}).encode())
 
 
-def _outputs(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in BESIDE)
-
-
-def _removal_notes(name: str, chosen: selection.Selection) -> tuple[str, ...]:
-    """How many documents the removal list takes out."""
-    removed = len(chosen.removed)
-    return (f"{name}: {removals.LIST} keeps out {removed:,} documents",) if removed else ()
-
-
-def _notes(name: str, counts: Mapping[str, Counter[str]], seq_length: int) -> tuple[str, ...]:
-    """The splits whose slots are not 99.9 % used, and why."""
+def _notes(config: PackConfig, books: Mapping[str, Counter[str]], removed: int) -> tuple[str, ...]:
+    """Documents on the removal list, splits with fewer than 99.9 % of the slots used, answers cut from the loss."""
+    name, notes = config.dataset, list[str]()
+    if removed:
+        notes.append(f"{name}: {removals.LIST} keeps out {removed:,} documents")
     short = [
         f"{split} ({count['rows']:,} rows)"
-        for split, count in counts.items()
-        if count["tokens"] < count["rows"] * seq_length * _FULL
+        for split, count in books.items()
+        if count["tokens"] < count["rows"] * config.seq_length * _FULL
     ]
-    if not short:
-        return ()
-    places = ", ".join(short)
-    why = "there are too few short documents to fill every row to its end"
-    return (f"{name}: less than 99.9 % of the slots are used in {places}: {why}",)
-
-
-def _chat_notes(name: str, counts: Mapping[str, Counter[str]]) -> tuple[str, ...]:
-    """How many documents lose a part of their answer to training."""
-    cut = sum(count["cut_documents"] for count in counts.values())
-    why = "what follows the piece in which the answer begins carries no loss in training"
-    return (f"{name}: {cut:,} documents were cut: {why}",) if cut else ()
+    if short:
+        why = "there are too few short documents to fill every row to its end"
+        notes.append(f"{name}: less than 99.9 % of the slots are used in {', '.join(short)}: {why}")
+    cut = sum(count["cut_documents"] for count in books.values())
+    if config.form == "chat" and cut:
+        why = "pieces after the one in which the answer begins carry no loss in training"
+        notes.append(f"{name}: {cut:,} documents were cut: {why}")
+    return tuple(notes)

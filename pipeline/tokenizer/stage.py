@@ -2,10 +2,10 @@
 
 In: `documents/*`, the train split only. Out: `tokenizer/tokenizer.json` and `tokenizer_config.json`, which
 AutoTokenizer opens.
-Invariants: no unknown token, decode(encode(x)) = x; the sample depends on the documents alone, and the tokenizer on the
-sample alone, whichever trainer is installed; special strings in ordinary text never become special tokens.
-Cost: the sample's size bounds it, however much there is: 100 MB take 14 s and 0.54 GB with gigabpe
-(`tokenizer.trainer`), several times that without. The sample is never in memory; it waits in a file of the workspace.
+Invariants: there is no unknown token; decode(encode(x)) = x; the sample depends on the documents alone, and the
+tokenizer on the sample alone, whichever trainer is installed; special strings in text never become special tokens.
+Cost: time and memory depend on the sample alone: 100 MB take 14 s and 0.54 GB with gigabpe (`tokenizer.trainer`),
+several times that without. A large sample is read from a file of the workspace, never held in memory.
 """
 
 from __future__ import annotations
@@ -29,19 +29,10 @@ from corpus.pipeline.tokenizer.files import PATTERN, hub_config
 from corpus.pipeline.tokenizer.sample import Sample, share_quota
 from corpus.pipeline.tokenizer.special_tokens import SPECIAL_TOKENS
 from corpus.pipeline.workers import run_pieces
-from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, scratch, write_atomic
+from corpus.pipeline.workspace.files import disk_errors, scratch, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    fingerprint,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch
+from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "tokenizer"
 VERSION = 3
@@ -49,7 +40,8 @@ VOCAB_SIZE = 32_000
 SAMPLE_CHARACTERS = 40_000_000
 LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
-_ASIDE_CHARACTERS = 1_000_000
+IN_MEMORY_CHARACTERS = 1_000_000
+"""Largest sample that is trained on in this process."""
 _HAN = re.compile("[" + "".join(f"{chr(first)}-{chr(end - 1)}" for first, end in bpe.HAN_RANGES) + "]")
 
 
@@ -77,12 +69,20 @@ class TokenizerConfig:
             raise ValueError(f"--sample-characters must be at least 1, is {self.sample_characters}")
 
 
-def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+def run(
+    config: TokenizerConfig,
+    workspace: Workspace,
+    *,
+    progress: Progress = SILENT,
+    in_memory_characters: int = IN_MEMORY_CHARACTERS,
+) -> Report:
     """Train the tokenizer; the caller holds `workspace.writing()`.
+
+    A sample of more than `in_memory_characters` goes through a file, to a trainer in a process of its own.
 
     Raises:
         WorkspaceError: there are no documents to train on.
-        BooksError: the tokenizer does not give its sample back.
+        BooksError: the tokenizer does not decode its sample to the same text.
         DamageError: a documents shard cannot be read.
 
     """
@@ -98,44 +98,39 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
         "pattern": PATTERN,
         "tokenizers": tokenizers.__version__,
     }
-    identity = fingerprint(STAGE, VERSION, settings, inputs)
-    remove_leftovers(folder)
-    before = read_ledger(folder)
-    reasons = changes(before, folder, VERSION, settings, inputs, workspace.digest)
-    if before is not None and not reasons:
-        return Report(ledger=before, folder=folder, skipped=True)
-    for reason in reasons:
-        progress.say(f"the tokenizer is trained again: {reason}")
+    stage = StageRun(
+        workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
+    )
+    if report := stage.skipped():
+        return report
     sample = Sample(workspace, share_quota(workspace, chosen, config.sample_characters), chosen)
     progress.say(f"training {config.vocab_size:,} entries on {sample.quota:,} characters of {', '.join(names)}")
-    tokenizer, trainer, why = _train(sample, config.vocab_size, folder, progress)
+    if sample.quota <= in_memory_characters:
+        tokenizer, trainer, why = bpe.train(list(sample.batches(SILENT)), config.vocab_size), bpe.REFERENCE, ""
+    else:
+        tokenizer, trainer, why = _train_from_file(sample, config.vocab_size, folder, progress)
     table = {
         name: {"sampled": sample.characters[name]} | measure(tokenizer, texts)
         for name, texts in sample.measured.items()
     }
-    (folder / LEDGER).unlink(missing_ok=True)
+    stage.begin()
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     write_atomic(folder / "tokenizer_config.json", hub_config())
-    outputs = [workspace.file_digest(folder / name, folder) for name in ("tokenizer.json", "tokenizer_config.json")]
-    characters = sum(sample.characters.values())
-    counts = {"entries": tokenizer.get_vocab_size(), "characters": characters, "datasets": table}
-    ledger = Ledger(
-        stage=STAGE, dataset=None, version=VERSION, config=settings, inputs=inputs, outputs=outputs, counts=counts,
-        fingerprint=identity,
-    )  # fmt: skip
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "trainer": trainer})
+    entries = tokenizer.get_vocab_size()
     notes = [why] if why else []
-    if tokenizer.get_vocab_size() < config.vocab_size:
-        notes.append(
-            f"the sample gives only {tokenizer.get_vocab_size():,} of {config.vocab_size:,} entries: it is small"
-        )
-    return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), notes=tuple(notes), seconds=watch.seconds)
+    if entries < config.vocab_size:
+        notes.append(f"the sample gives only {entries:,} of {config.vocab_size:,} entries: it is small")
+    return stage.finish(
+        outputs=[folder / name for name in ("tokenizer.json", "tokenizer_config.json")],
+        counts={"entries": entries, "characters": sum(sample.characters.values()), "datasets": table},
+        check_books=None,  # `measure` has decoded what it encoded
+        timings={"trainer": trainer},
+        notes=notes,
+    )
 
 
-def _train(sample: Sample, vocab_size: int, folder: Path, progress: Progress) -> tuple[Tokenizer, str, str]:
-    """The tokenizer, the trainer that made it, and what to tell when a large sample was not for the fast one."""
-    if sample.quota <= _ASIDE_CHARACTERS:
-        return bpe.train(list(sample.batches(SILENT)), vocab_size), bpe.REFERENCE, ""
+def _train_from_file(sample: Sample, vocab_size: int, folder: Path, progress: Progress) -> tuple[Tokenizer, str, str]:
+    """The tokenizer, its trainer, and why the fast trainer was not used."""
     neighbours = bpe.Neighbours()
     with scratch(folder / "sample.txt") as path:
         progress.begin("tokenizer: reading", 2 * sample.quota, "characters")
@@ -148,7 +143,7 @@ def _train(sample: Sample, vocab_size: int, folder: Path, progress: Progress) ->
         finally:
             progress.end()
         progress.begin(f"tokenizer: learning {vocab_size:,} entries", None, "entries")
-        try:  # in a process of its own: the trainers hear no Ctrl-C, and keep the memory they took
+        try:  # in its own process: the trainers ignore Ctrl-C and do not free their memory
             work = partial(bpe.merges_of, vocab_size=vocab_size, fast=bpe.fast_available())
             (learnt,) = run_pieces(work, [path], workers=2)
         except WorkerError as error:
@@ -161,18 +156,17 @@ def _train(sample: Sample, vocab_size: int, folder: Path, progress: Progress) ->
 
 
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
-    """How a tokenizer does on texts: bytes and characters per token, and the share of Han characters with a token of
-    their own.
+    """Bytes and characters per token on some texts, and the share of Han characters that are one token.
 
     Raises:
-        BooksError: the texts do not come back.
+        BooksError: a text is not decoded to itself.
 
     """
     encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     tokens = sum(len(encoding.ids) for encoding in encodings)
     for text, back in zip(texts, tokenizer.decode_batch([encoding.ids for encoding in encodings]), strict=True):
         if text != back:
-            raise BooksError(f"the tokenizer does not give this text back: {text[:80]!r}")
+            raise BooksError(f"the tokenizer does not decode this text to itself: {text[:80]!r}")
     han = _HAN.findall("".join(texts))
     spelled = {
         character: "".join(special_tokens.BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)

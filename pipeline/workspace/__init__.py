@@ -1,5 +1,6 @@
-"""Where everything lies, how a file is finished, and the ledger that proves a stage is."""
+"""The workspace: its paths and lock, atomic writes, ledgers, and the run of a stage."""
 
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.stage import StageRun
 
-__all__ = ["Workspace"]
+__all__ = ["StageRun", "Workspace"]

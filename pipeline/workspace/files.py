@@ -1,24 +1,22 @@
-"""Files that appear whole or not at all: written aside, synced, renamed.
+"""Files that appear whole or not at all: written aside, fsynced, renamed.
 
-Invariants: a reader never sees a half-written file under its final name; what a killed writer left is named `.NAME.PID.tmp`
-and removed by `remove_leftovers`; what a disk refuses becomes a DiskError that says what to do.
+Invariants: a reader never sees a partial file under its final name; a killed writer leaves only `.NAME.PID.tmp`, which
+`remove_leftovers` deletes; a disk that refuses raises a DiskError, which says what to do.
 """
 
 from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib
 import json
 import os
-import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
-import filelock
-from corpus.pipeline.errors import BusyError, DiskError, WorkspaceError
+
+from corpus.pipeline.errors import DiskError
+
 
 def _umask() -> int:
     mask = os.umask(0o077)
@@ -27,15 +25,13 @@ def _umask() -> int:
 
 
 UNFINISHED_MODE = 0o600
-"""Who may open a file that is not whole yet: nobody else."""
+"""Mode of a partial file: only its owner may open it."""
 FINISHED_MODE = 0o666 & ~_umask()
-"""Who may open it under its final name: whom the user's umask allows."""
+"""Mode of a whole file: as the user's umask says."""
 
 
 def json_lines(path: Path) -> list[Any]:
-    """The whole lines of a file of JSON Lines, none when there is no file; a line that was only half written is passed
-    over.
-    """
+    """The values of a file of JSON Lines, empty when there is no file. A half-written line is skipped."""
     lines: list[Any] = []
     for text in path.read_bytes().splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError):
@@ -50,14 +46,14 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a small file so that it is there whole or not at all."""
+    """Write a small file whole or not at all."""
     with atomic(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` only when the block ends without an exception: aside, fsync, rename."""
+    """A binary file that appears under `path` when the block ends without an exception."""
     with aside(path) as file:
         yield file
     settle(Path(file.name), path)
@@ -65,12 +61,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that `settle` puts under `path`: another process may, and the writer need not wait for the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A binary file that waits beside `path` for `settle`, which another process may call."""
+    beside = _beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(beside, "wb", opener=_for_owner) as file:  # Path.open takes no opener
+            with open(beside, "wb", opener=open_for_owner) as file:  # Path.open takes no opener
                 yield file
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -78,7 +74,7 @@ def aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def settle(beside: Path, path: Path) -> None:
-    """Put a file that is written to its end under its name, once it is on the disk."""
+    """Fsync a file that is written to its end, and rename it to `path`."""
     with disk_errors(path):
         try:
             with beside.open("r+b") as file:
@@ -86,7 +82,7 @@ def settle(beside: Path, path: Path) -> None:
                 with contextlib.suppress(OSError):  # not every file system has modes
                     os.fchmod(file.fileno(), FINISHED_MODE)
             beside.replace(path)
-            _fsync_folder(path.parent)
+            fsync(path.parent)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
@@ -94,30 +90,41 @@ def settle(beside: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Where to write a file that is gone when the block ends; `remove_leftovers` takes it if the process is killed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """The path of an empty file beside `path` that is deleted when the block ends."""
+    beside = _beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.touch(mode=UNFINISHED_MODE)
+        beside.touch(mode=UNFINISHED_MODE)
     try:
-        yield aside
+        yield beside
     finally:
-        aside.unlink(missing_ok=True)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, UNFINISHED_MODE)
+        beside.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left aside; only for a folder whose workspace is held."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Delete what killed writers left in a folder; the caller holds its workspace."""
+    with disk_errors(folder):
+        for path in folder.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def open_for_owner(path: str, flags: int) -> int:
+    """An opener for `open`: a new file is readable and writable by its owner alone."""
+    return os.open(path, flags, UNFINISHED_MODE)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a DiskError that says what to do."""
+    """Turn an OSError into a DiskError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -139,9 +146,5 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

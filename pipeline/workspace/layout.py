@@ -1,34 +1,31 @@
-"""The workspace: where everything lies, how a file is finished, and the ledger that proves a stage is.
+"""The workspace folder: paths of all stages, the lock of the writing command, and the cache of file digests.
 
-In: a folder. Out: paths, atomic writes, ledgers, and the answer to "is this stage finished and current?".
-Invariants: a file under its final name is whole (written aside, fsynced, renamed); a stage folder holds `ledger.json`
-only
-when all its outputs are whole; equal work gives equal ledger bytes, so no clock time and no machine path is in it.
-Cost: digests are read at disk speed once per file and remembered by size, mtime, ctime and inode.
+Invariants: one command writes at a time; a digest is taken from the cache only while the file's size, mtime, ctime and
+inode stay.
+Cost: each file is read once for its digest, at disk speed.
 """
 
 from __future__ import annotations
+
 import contextlib
-import errno
-import hashlib
 import json
 import os
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
 import filelock
-from corpus.pipeline.errors import BusyError, DiskError, WorkspaceError
+
+from corpus.pipeline.errors import BusyError
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
-from corpus.pipeline.workspace.ledger import FileDigest, LEDGER, Ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger
 
 ROWS = {"text": "packed", "chat": "chat"}
-"""Where the rows of each form lie."""
+"""Folder of the rows of each form."""
 OUTSIDE = "init/"
-"""How a ledger's inputs begin that do not lie in the workspace: files of a model that was given."""
+"""Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
 _LOCK_WAIT_S = 2.0
 _READERS = 4
 
@@ -41,21 +38,21 @@ class Workspace:
         self._digests: dict[str, list[Any]] | None = None
 
     def raw(self, dataset: str) -> Path:
-        """Archives as they came."""
+        """Downloaded files, unchanged."""
         return self.root / "raw" / dataset
 
     def documents(self, dataset: str) -> Path:
-        """Kept documents, and dropped ones in `rejected/`."""
+        """Kept documents, and dropped records in `rejected/`."""
         return self.root / "documents" / dataset
 
     @property
     def dedup(self) -> Path:
-        """Which documents repeat others: `<dataset>.parquet`, and what they were compared by."""
+        """Documents that repeat others: `<dataset>.parquet`, and the keys they were compared by."""
         return self.root / "dedup"
 
     @property
     def decontaminate(self) -> Path:
-        """Which documents hold evaluation items: `<dataset>.parquet`, and the evaluation sets in `evals/`."""
+        """Documents that hold evaluation items: `<dataset>.parquet`, and the evaluation files in `evals/`."""
         return self.root / "decontaminate"
 
     @property
@@ -64,7 +61,7 @@ class Workspace:
         return self.root / "tokenizer"
 
     def packed(self, dataset: str, form: str = "text") -> Path:
-        """A DatasetDict of rows: of text, or of questions and answers."""
+        """A DatasetDict of rows, for one form."""
         return self.root / ROWS[form] / dataset
 
     @property
@@ -73,20 +70,20 @@ class Workspace:
         return self.root / "models"
 
     def finished(self, area: str) -> list[str]:
-        """Names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished, sorted."""
+        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished."""
         return sorted(path.parent.name for path in (self.root / area).glob(f"*/{LEDGER}"))
 
     def relative(self, path: Path) -> str:
-        """`path` as a ledger names it."""
+        """`path` relative to the workspace, as a ledger names it."""
         return path.relative_to(self.root).as_posix()
 
     @contextlib.contextmanager
     def writing(self, command: str) -> Iterator[None]:
-        """Hold the workspace for one writing command; a second one waits two seconds, then says who holds it.
+        """Lock the workspace for one writing command; a second one waits two seconds, then raises BusyError.
 
         Raises:
             BusyError: another command holds the workspace.
-            DiskError: the workspace cannot be made or written.
+            DiskError: the workspace cannot be created or written.
 
         """
         with disk_errors(self.root):
@@ -110,7 +107,7 @@ class Workspace:
             lock.release()
 
     def digest(self, path: Path) -> str:
-        """SHA-256 of a file, read again only when its size, times or inode have changed since it was last read."""
+        """SHA-256 of a file, from the cache while its size, times and inode stay."""
         stat = path.stat()
         key = os.path.relpath(path, self.root)
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
@@ -122,25 +119,25 @@ class Workspace:
         return value
 
     def is_as_written(self, path: Path, folder: Path, ledger: Ledger | None) -> bool:
-        """Whether a file of a stage's folder has the bytes its ledger says; also when no ledger knows of it."""
+        """Whether a file has the bytes that its ledger says; true where no ledger names it."""
         name = path.relative_to(folder).as_posix()
         return all(
             output.sha256 == self.digest(path) for output in (ledger.outputs if ledger else ()) if output.path == name
         )
 
     def remember_digest(self, path: Path, sha256: str) -> None:
-        """Note a digest that was computed while the file was written."""
+        """Cache a digest that was computed while the file was written."""
         stat = path.stat()
         key = os.path.relpath(path, self.root)
         self._load_digests()[key] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, sha256]
 
     def file_digest(self, path: Path, base: Path | None = None) -> FileDigest:
-        """The ledger entry of a file, named relative to `base` (the workspace when left out)."""
+        """The ledger entry of a file, named relative to `base` or the workspace."""
         name = path.relative_to(base or self.root).as_posix()
         return FileDigest(name, path.stat().st_size, self.digest(path))
 
     def file_digests(self, paths: Iterable[Path], base: Path | None = None) -> list[FileDigest]:
-        """The ledger entries of many files, which are read side by side: hashing leaves the interpreter free."""
+        """The ledger entries of many files, hashed in parallel."""
         self._load_digests()
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda path: self.file_digest(path, base), paths))
@@ -158,7 +155,7 @@ class Workspace:
         if self._digests is None or not self.root.is_dir():
             return
         present = {key: value for key, value in self._digests.items() if (self.root / key).exists()}
-        with contextlib.suppress(OSError):  # only a cache: on a full disk the next run reads the files again
+        with contextlib.suppress(OSError):  # a cache: on a full disk the next run hashes the files once more
             write_atomic(self.root / ".digests.json", json.dumps(present, sort_keys=True).encode())
 
 

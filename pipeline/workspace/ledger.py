@@ -1,23 +1,20 @@
-"""The ledger: the receipt of a finished stage, and what makes it stale.
+"""The ledger: the receipt of a finished stage, and what makes the stage stale.
 
-Invariants: equal work gives equal bytes, so a ledger holds no clock time and no machine path; its presence means finished.
+Invariants: a ledger in a folder means that the stage is finished; equal work gives equal bytes, so a ledger holds no
+time and no machine path.
 """
 
 from __future__ import annotations
-import contextlib
-import errno
+
 import hashlib
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
-import filelock
-from corpus.pipeline.errors import BusyError, DiskError, WorkspaceError
+from typing import Any
+
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.workspace.files import write_atomic
 
 LEDGER_SCHEMA = 1
@@ -35,7 +32,7 @@ class FileDigest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ledger:
-    """The receipt of a finished stage. `counts` is what the stage counted; the other fields say what made it so."""
+    """The receipt of a finished stage: `counts` is what it counted, the other fields what decided it."""
 
     stage: str
     dataset: str | None
@@ -47,7 +44,7 @@ class Ledger:
     fingerprint: str
 
     def to_json(self) -> bytes:
-        """Sorted keys, two blanks, a newline at the end: equal ledgers are equal bytes."""
+        """Sorted keys, indented by two, a newline at the end: equal ledgers are equal bytes."""
         values = {"schema": LEDGER_SCHEMA, **asdict(self)}
         return (json.dumps(values, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
 
@@ -59,24 +56,22 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a stage's `run` returns: the ledger, where it lies, and whether anything had to be done."""
+    """What a stage's `run` returns: the ledger, its folder, and whether the run was skipped."""
 
     ledger: Ledger
     folder: Path
     skipped: bool = False
     reasons: tuple[str, ...] = ()
-    """Why finished work was redone: the changed inputs, configuration keys or version."""
+    """Why the stage was rerun: changed inputs, outputs, settings or version."""
     notes: tuple[str, ...] = ()
-    """What a user should know about the result."""
+    """What to tell the user about the result."""
     seconds: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Figures for the closing table that do not belong into the ledger."""
+    """Figures for the closing table that are not in the ledger."""
 
 
 def fingerprint(stage: str, version: int, config: Mapping[str, Any], inputs: Sequence[FileDigest]) -> str:
-    """SHA-256 over stage, version, configuration and the inputs' digests: the identity of the work, not of its
-    outputs.
-    """
+    """SHA-256 over stage, version, configuration and the inputs' digests; outputs do not enter."""
     identity = [stage, version, config, [[entry.path, entry.sha256] for entry in inputs]]
     return hashlib.sha256(json.dumps(identity, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -85,7 +80,7 @@ def read_ledger(folder: Path) -> Ledger | None:
     """The ledger of a stage folder, or None when the stage is not finished.
 
     Raises:
-        WorkspaceError: a ledger is there but cannot be understood.
+        WorkspaceError: the ledger cannot be parsed.
 
     """
     path = folder / LEDGER
@@ -119,7 +114,7 @@ def _file_digest(entry: Mapping[str, Any]) -> FileDigest:
 
 
 def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> None:
-    """Finish a stage: timings first, with the ledger's digest for `verify`, then the ledger, both atomically."""
+    """Finish a stage: write the timings, with the ledger's digest for `verify`, then the ledger."""
     data = ledger.to_json()
     noted = {**timings, "ledger_sha256": hashlib.sha256(data).hexdigest()}
     write_atomic(folder / "timings.json", (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
@@ -134,10 +129,9 @@ def changes(
     inputs: Sequence[FileDigest],
     digest: Callable[[Path], str] | None = None,
 ) -> list[str]:
-    """What makes a finished stage stale, in words; empty when it is current.
+    """What makes a finished stage stale, in words; empty when it is current or was never finished.
 
-    Inputs are compared by digest, so a touched file changes nothing and an edit of the same size is seen; outputs by
-    `digest` where it is given, else by size.
+    Inputs are compared by digest, outputs by `digest` where it is given, else by size.
     """
     if ledger is None:
         return []
@@ -151,7 +145,7 @@ def changes(
     said = {"gone": "is gone", "new": "is new", "changed": "has changed"}
     for path, what in differences(ledger.inputs, {entry.path: entry.sha256 for entry in inputs}):
         found.append(f"input {path} {said[what]}")
-    return found + _output_changes(ledger, folder, digest)
+    return found + [f"output {path} {what}" for path, what in output_changes(ledger, folder, digest)]
 
 
 def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -166,22 +160,20 @@ def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Itera
             yield path, "changed"
 
 
-def _output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> list[str]:
-    """What of a stage's outputs is not as its ledger says."""
-    found: list[str] = []
+def output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> Iterator[tuple[str, str]]:
+    """Outputs that are not as their ledger says, as (path, what is wrong)."""
     for output in ledger.outputs:
-        path_out = folder / output.path
-        if not path_out.is_file():
-            found.append(f"output {output.path} is missing")
-        elif path_out.stat().st_size != output.bytes:
-            found.append(f"output {output.path} has another size than its ledger says")
-        elif digest is not None and digest(path_out) != output.sha256:
-            found.append(f"output {output.path} has other bytes than its ledger says")
-    return found
+        path = folder / output.path
+        if not path.is_file():
+            yield output.path, "is missing"
+        elif path.stat().st_size != output.bytes:
+            yield output.path, "has another size than its ledger says"
+        elif digest is not None and digest(path) != output.sha256:
+            yield output.path, "has other bytes than its ledger says"
 
 
 class Stopwatch:
-    """Seconds since it was made, by the monotonic clock."""
+    """Seconds since its creation, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()

@@ -27,8 +27,9 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-from corpus.pipeline.decontaminate import eval_files, ngram_index
-from corpus.pipeline.decontaminate.ngram_index import GRAM, UNIT, Hit, Index, Owner
+from corpus.pipeline.decontaminate import eval_files, matching
+from corpus.pipeline.decontaminate.matching import Hit
+from corpus.pipeline.decontaminate.ngram_index import NGRAM, WIDE_WEIGHT, Index, Owner, build_index
 from corpus.pipeline.storage.document_shards import parts
 from corpus.pipeline.text.ngrams import ngram_hashes
 from corpus.pipeline.text.normalize import fold_all
@@ -38,7 +39,7 @@ from tests.benchmarks.inputs import ROOT
 Change = Callable[[str, random.Random], str]
 _MARKS = "，。、；：！？“”《》（）…,.;:!?\"'()-· 　"
 _HAN = [chr(code) for code in range(0x4E00, 0x9FA5)]
-_SHORT = 40 * UNIT
+_SHORT = 40 * WIDE_WEIGHT
 
 
 def verbatim(text: str, _: random.Random) -> str:
@@ -126,7 +127,7 @@ def found_share(
     chosen = chance.sample(range(len(texts)), min(count, len(texts)))
     made = [plant(change(texts[passage], chance), passage, chance.choice(hosts), chance) for passage in chosen]
     hits: dict[int, list[Hit]] = {}
-    for hit in ngram_index.search(index, [planted.document for planted in made]):
+    for hit in matching.find_hits(index, [planted.document for planted in made]):
         hits.setdefault(hit.document, []).append(hit)
     table = {"short": (0, 0), "long": (0, 0)}
     missed: list[Planted] = []
@@ -142,7 +143,7 @@ def found_share(
 
 def unrelated(index: Index, documents: Sequence[str]) -> list[str]:
     """The documents that nothing hits, not even a little."""
-    hit = {hit.document for hit in ngram_index.search(index, documents, min_share=0.05)}
+    hit = {hit.document for hit in matching.find_hits(index, documents, min_share=0.05)}
     return [document for number, document in enumerate(documents) if number not in hit]
 
 
@@ -194,9 +195,9 @@ def main(
         items = [text for path in against for text in eval_files.read(path, fields).texts]
     if workspace is not None:
         documents = _documents(Workspace(workspace))
-    index = ngram_index.build(items)
+    index = build_index(items)
     print(f"{len(items):,} texts, {len(index.owners):,} passages, {len(index.grams):,} n-grams, ", end="")
-    print(f"{index.phrases:,} too common, {sum(map(len, index.lines.values())):,} passages only as whole lines\n")
+    print(f"{index.common_ngrams:,} too common, {sum(map(len, index.lines.values())):,} passages only as whole lines\n")
     _print_planted(index, items, [text for texts in documents.values() for text in texts], count, seed)
     _print_false(index, documents, show=show)
     _print_speed(index, documents)
@@ -219,14 +220,14 @@ def _print_planted(
 def _print_false(index: Index, documents: dict[str, list[str]], *, show: bool) -> None:
     print("\ndocuments in which nothing was planted | hit | texts shared")
     for name, texts in documents.items():
-        hits = list(ngram_index.search(index, texts))
+        hits = list(matching.find_hits(index, texts))
         fields = Counter(index.owners[hit.passage][0].field for hit in hits)
         told = ", ".join(f"{field} {number}" for field, number in sorted(fields.items()))
         print(f"{name}: {len(texts):,} | {len({hit.document for hit in hits}):,} | {told}")
         for hit in hits if show else ():
             owner = index.owners[hit.passage][0]
             print(f"  {hit.document} {owner.file}:{owner.item} {owner.field} {hit.share:.2f} ", end="")
-            print(f"{hit.longest / UNIT:.0f} {texts[hit.document][slice(*hit.span)][:60]!r}")
+            print(f"{hit.longest / WIDE_WEIGHT:.0f} {texts[hit.document][slice(*hit.span)][:60]!r}")
 
 
 def _print_speed(index: Index, documents: dict[str, list[str]]) -> None:
@@ -238,15 +239,15 @@ def _print_speed(index: Index, documents: dict[str, list[str]]) -> None:
 
 def _seconds(index: Index, texts: Sequence[str]) -> list[float]:
     """What the parts of a search take, and all of it."""
-    blocks = [block for _, block in ngram_index._blocks(texts)]
+    blocks = [block for _, block in matching.split_blocks(texts, matching.BLOCK_CHARACTERS)]
     folded = [fold_all(block) for block in blocks]
-    hashes = [ngram_hashes(block.codes, GRAM) for block in folded]
+    hashes = [ngram_hashes(block.codes, NGRAM) for block in folded]
     works = (
         lambda: [fold_all(block) for block in blocks],
-        lambda: [ngram_hashes(block.codes, GRAM) for block in folded],
+        lambda: [ngram_hashes(block.codes, NGRAM) for block in folded],
         lambda: [index.seeds(block) for block in hashes],
-        lambda: [ngram_index._lines(index, one, other) for one, other in zip(folded, blocks, strict=True)],
-        lambda: list(ngram_index.search(index, texts)),
+        lambda: [matching.find_lines(index, one, other) for one, other in zip(folded, blocks, strict=True)],
+        lambda: list(matching.find_hits(index, texts)),
     )
     return [_best(work) for work in works]
 

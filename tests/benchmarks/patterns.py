@@ -94,17 +94,18 @@ def _measure(name: str, base: Workspace, folder: Path, seed: int, settings: dict
 
 
 def _tokenizer(workspace: Workspace, vocab_size: int) -> Any:
-    return tokenizer.run(tokenizer.TokenizerConfig(vocab_size=vocab_size), workspace)
+    config = tokenizer.TokenizerConfig(vocab_size=vocab_size)
+    return tokenizer.run(config, workspace, in_memory_characters=1 << 60)
 
 
 def _with_split(name: str, work: Callable[[], Any]) -> Any:
-    """Do some work while the tokenizer stage splits in another way, by the reference trainer in this process."""
-    split, aside = trainer._split, tokenizer._ASIDE_CHARACTERS
-    trainer._split, tokenizer._ASIDE_CHARACTERS = (lambda: splitter(name)), 1 << 60
+    """Do some work while the reference trainer, in this process, splits in another way."""
+    split = trainer._split
+    trainer._split = lambda: splitter(name)
     try:
         return work()
     finally:
-        trainer._split, tokenizer._ASIDE_CHARACTERS = split, aside
+        trainer._split = split
 
 
 if __name__ == "__main__":

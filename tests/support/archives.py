@@ -10,23 +10,23 @@ import zipfile
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download import DownloadConfig, run
-from corpus.pipeline.download.retry import Patience
+from corpus.pipeline.download.retry import RetryPolicy
 from corpus.pipeline.manifest import Manifest, Mirror
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report
 
-FAST = Patience(
-    connect_s=2,
-    silence_s=0.4,
-    least_rate=50_000,
+FAST = RetryPolicy(
+    connect_timeout_s=2,
+    read_timeout_s=0.4,
+    min_rate=50_000,
     rate_window_s=0.2,
     attempts=3,
     backoff_s=0.01,
-    longest_wait_s=1.2,
-    gain_bytes=1 << 16,
-    redirects=4,
+    max_wait_s=1.2,
+    progress_bytes=1 << 16,
+    max_redirects=4,
 )
 NAME = "baike2018qa.zip"
 
@@ -98,6 +98,6 @@ def mirrored(*urls: str | tuple[str, ...], size: int = len(DATA)) -> Manifest:
     return dataclasses.replace(manifests.load("baike2018qa"), mirrors=mirrors, archive_bytes=size)
 
 
-def from_mirrors(workspace: Workspace, manifest: Manifest, said: Progress, patience: Patience = FAST) -> Report:
+def from_mirrors(workspace: Workspace, manifest: Manifest, said: Progress, retry: RetryPolicy = FAST) -> Report:
     config = DownloadConfig(dataset="baike2018qa")
-    return run(config, workspace, progress=said, manifest=manifest, patience=patience)
+    return run(config, workspace, progress=said, manifest=manifest, retry=retry)

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.decontaminate import ngram_index
+from corpus.pipeline.decontaminate import matching
 from corpus.pipeline.decontaminate import search as search_module
 from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
-from corpus.pipeline.decontaminate.ngram_index import GRAM, LONG, UNIT, Hit, Index, Owner, Phrases, build, search
+from corpus.pipeline.decontaminate.matching import LONG_SPAN_WEIGHT, Hit, PhraseFilter, find_hits
+from corpus.pipeline.decontaminate.ngram_index import NGRAM, WIDE_WEIGHT, Index, Owner, build_index
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
@@ -164,7 +165,7 @@ def test_documents_that_hold_items_go_whole(ready: Workspace, sets: tuple[Path, 
         "reading.jsonl": {"items": 3, "items_hit": 2, "items_too_short": 0, "hits": 6},
         "short.txt": {"items": 2, "items_hit": 1, "items_too_short": 1, "hits": 2},
     }
-    assert report.notes == ("short.txt: 1 of 2 items are too short to look for",)
+    assert report.notes == ("short.txt: 1 of 2 items are too short to search for",)
 
 
 def test_every_hit_is_listed_with_its_place(ready: Workspace, sets: tuple[Path, Path]) -> None:
@@ -248,7 +249,7 @@ def test_what_changed_is_done_again_and_told(ready: Workspace, sets: tuple[Path,
     config = DecontaminateConfig(against=(sets[1],), workers=1)
     report = decontaminate.run(config, ready, progress=listener)
     assert report.reasons == ("input decontaminate/evals/short.txt is new",)
-    assert listener.said[0] == "short.txt joins the evaluation files of the workspace, 2 now"
+    assert listener.said[0] == "short.txt is added to the evaluation files of the workspace: 2 in all"
     assert make(ready, cut=True).reasons == ("cut was false and is true",)
     assert 'fields was [] and is ["context", "text"]' in make(ready, fields=("text", "context")).reasons
     assert {row["id"].split("@")[0] for row in rows(ready, "baike2018qa")} == {"qid_5", "qid_17", "qid_63"}
@@ -325,10 +326,10 @@ def test_evaluation_files_of_one_name(ready: Workspace, sets: tuple[Path, Path],
     make(ready, sets[0], other)  # the same bytes
     other.write_bytes(lines([{"question": QUESTION}]))
     for against in ((sets[0], other), (other,)):
-        with pytest.raises(SourceError, match="other bytes than another evaluation file of that name"):
+        with pytest.raises(SourceError, match="differs from the evaluation file of that name in the workspace"):
             make(ready, *against)
     (ready.decontaminate / "evals" / "reading.jsonl").unlink()
-    with pytest.raises(SourceError, match="other bytes"):
+    with pytest.raises(SourceError, match="differs from the evaluation file of that name"):
         make(ready, sets[0], other)
 
 
@@ -388,11 +389,11 @@ def test_settings_are_checked(values: dict[str, Any], says: str) -> None:
 
 
 def index_of(*texts: str) -> Index:
-    return build((Owner("set", number, "text"), text) for number, text in enumerate(texts, 1))
+    return build_index((Owner("set", number, "text"), text) for number, text in enumerate(texts, 1))
 
 
-def only(index: Index, *texts: str, min_share: float = ngram_index.MIN_SHARE) -> list[Hit]:
-    return list(search(index, texts, min_share))
+def only(index: Index, *texts: str, min_share: float = matching.MIN_SHARE) -> list[Hit]:
+    return list(find_hits(index, texts, min_share))
 
 
 def test_spans_are_exact_around_marks_and_astral_characters() -> None:
@@ -443,18 +444,18 @@ def test_instructions_of_the_set_decide_nothing_but_belong_to_an_item() -> None:
     task = "阅读下面的文字，然后从四个说法里选出不正确的那一项来"
     items = [f"{task}：{SOME[number]}" for number in range(12)]
     index = index_of(*items, CONTEXT)
-    assert index.phrases == len(fold(task)) - GRAM + 1
+    assert index.common_ngrams == len(fold(task)) - NGRAM + 1
     assert not only(index, f"{task}。", min_share=0.01)
     (hit,) = only(index, f"老师说：{items[4]}")
     assert (hit.passage, hit.share) == (4, 1)
     few = index_of(*items[:10])
-    assert few.phrases == 0
+    assert few.common_ngrams == 0
     assert len(only(few, task, min_share=0.1)) == 10
 
 
 def test_equal_texts_are_one_passage_and_no_instruction() -> None:
-    index = build((Owner("set", number, "context"), CONTEXT + "！" * (number % 2)) for number in range(30))
-    assert (len(index.owners), index.phrases) == (1, 0)
+    index = build_index((Owner("set", number, "context"), CONTEXT + "！" * (number % 2)) for number in range(30))
+    assert (len(index.owners), index.common_ngrams) == (1, 0)
     assert [owner.item for owner in index.owners[0]] == list(range(30))
     assert len(only(index, CONTEXT)) == 1
 
@@ -471,21 +472,21 @@ def test_phrases_of_the_language_are_no_hits() -> None:
     texts = [f"{prose(number)}{phrase}。" for number in range(11)]
     hits = only(index, *texts, f"{phrase}，这话是谁说的", *[CONTEXT] * 20)
     assert len(hits) == 32
-    phrases = Phrases(index)
+    phrases = PhraseFilter(index)
     first = [phrases.add(hit) for hit in hits]
     assert first == [True] * 10 + [False] * 2 + [True] * 20
     assert [phrases.holds(hit) for hit in hits] == [False] * 12 + [True] * 20
-    few = Phrases(index)
+    few = PhraseFilter(index)
     assert all(few.add(hit) for hit in hits[:10])
 
 
 def test_a_long_quotation_that_everyone_quotes_is_a_phrase() -> None:
     poem = "山静云初起，溪寒石半斜。一灯归夜渡，数犬吠人家。旧约迟春信，新醅对晚霞。不知桥外路，开尽几重花。"
-    assert UNIT * len(fold(poem)) == LONG
+    assert WIDE_WEIGHT * len(fold(poem)) == LONG_SPAN_WEIGHT
     index = index_of(f"{poem}{CONTEXT}")
     hits = only(index, *[f"{prose(number)}\n{poem}" for number in range(11)])
-    assert all(hit.share < 0.5 and hit.longest >= LONG for hit in hits)
-    phrases = Phrases(index)
+    assert all(hit.share < 0.5 and hit.longest >= LONG_SPAN_WEIGHT for hit in hits)
+    phrases = PhraseFilter(index)
     assert [phrases.add(hit) for hit in hits[:10]] == [True] * 10
     assert not phrases.add(hits[10])
 
@@ -511,12 +512,11 @@ def rows_after(workspace: Workspace, *against: Path) -> list[dict[str, Any]]:
     return rows(workspace, "hits")
 
 
-def test_documents_are_found_in_whatever_block_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_found_in_whatever_block_they_stand() -> None:
     index = index_of(CONTEXT, SHORT)
     texts = [prose(n) + (CONTEXT if n % 5 == 0 else "") + (f"\n{SHORT}" if n % 7 == 0 else "") for n in range(40)]
     whole = only(index, *texts)
-    monkeypatch.setattr(ngram_index, "_BLOCK_CHARACTERS", 700)
-    assert only(index, *texts) == whole
+    assert list(find_hits(index, texts, block_characters=700)) == whole
     assert [(hit.document, hit.passage) for hit in whole] == [
         (n, passage) for n in range(40) for passage, every in enumerate((5, 7)) if n % every == 0
     ]
@@ -526,9 +526,7 @@ def test_equal_hashes_are_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     index = index_of(CONTEXT)
-    monkeypatch.setattr(
-        ngram_index, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0])
-    )
+    monkeypatch.setattr(matching, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0]))
     assert not only(index, prose(1), min_share=0.01)
 
 
@@ -552,12 +550,12 @@ def runs_by_hand(text: str, passage: str) -> list[tuple[int, int, int]]:
                 and text[at + length] == passage[place + length]
             ):
                 length += 1
-            if length >= GRAM:
+            if length >= NGRAM:
                 found.append((at, place, length))
     return found
 
 
-FEW = st.text("甲乙", min_size=GRAM, max_size=60)
+FEW = st.text("甲乙", min_size=NGRAM, max_size=60)
 
 
 @settings(max_examples=150, deadline=None)
@@ -573,7 +571,7 @@ def test_the_same_is_found_as_by_hand(passages: list[str], texts: list[str]) -> 
             if hit is not None:
                 shared = {place + step for _, place, length in runs for step in range(length)}
                 assert hit.share == pytest.approx(len(shared) / len(asked))
-                assert hit.longest == UNIT * max(length for *_, length in runs)
+                assert hit.longest == WIDE_WEIGHT * max(length for *_, length in runs)
                 start = int(index.starts[passage])
                 assert {place for first, last in hit.shared for place in range(first - start, last - start)} == shared
                 covered = {at + step for at, _, length in runs for step in range(length)}
@@ -581,7 +579,7 @@ def test_the_same_is_found_as_by_hand(passages: list[str], texts: list[str]) -> 
     assert not hits
 
 
-HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=GRAM, max_size=120)
+HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=NGRAM, max_size=120)
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=120)
 
 
@@ -597,8 +595,8 @@ def test_a_planted_passage_is_always_found(passage: str, before: str, after: str
 @given(passage=ANY, text=ANY)
 def test_texts_that_share_no_ngram_are_no_hit(passage: str, text: str) -> None:
     asked, codes = fold(passage), fold(text)
-    grams = {codes[at : at + GRAM] for at in range(len(codes) - GRAM + 1)}
-    shared = any(asked[at : at + GRAM] in grams for at in range(len(asked) - GRAM + 1))
+    grams = {codes[at : at + NGRAM] for at in range(len(codes) - NGRAM + 1)}
+    shared = any(asked[at : at + NGRAM] in grams for at in range(len(asked) - NGRAM + 1))
     line = any(asked and asked in fold("".join(text.split("\n")[first:])) for first in range(text.count("\n") + 1))
     if not shared and not line:
         assert not only(index_of(passage), text, min_share=0.01)
@@ -606,7 +604,7 @@ def test_texts_that_share_no_ngram_are_no_hit(passage: str, text: str) -> None:
 
 def test_what_is_planted_into_the_built_in_texts_is_found() -> None:
     items, hosts = benchmark.built_in()
-    index = build(items)
+    index = build_index(items)
     texts = benchmark.passages(items, index)
     unrelated = benchmark.unrelated(index, [text for texts in hosts.values() for text in texts])
     assert len(unrelated) > 80

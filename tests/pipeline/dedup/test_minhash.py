@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline.dedup import clusters, minhash
-from corpus.pipeline.dedup.clusters import ROUNDS, STARS, Clusters
+from corpus.pipeline.dedup.clusters import MAX_ROUNDS, MAX_TURNS, Clusters
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text.normalize import fold
 
@@ -38,6 +38,11 @@ def pairs_of(similarity: float, count: int, length: int = 240) -> tuple[list[str
         changed[begin : begin + stretch] = HAN[random.integers(0, len(HAN), stretch)]
         texts += [text_of(codes), text_of(changed)]
     return texts, shared / (2 * shingles - shared)
+
+
+def band_probability(similarity: float, rows: int) -> float:
+    """Probability that two texts of this Jaccard similarity share at least one band."""
+    return float(1 - (1 - similarity**rows) ** minhash.BANDS)
 
 
 def sets(text: str, frame: str = "") -> set[str]:
@@ -72,19 +77,19 @@ def test_the_stated_curve_is_the_formula_and_is_measured() -> None:
     rows = minhash.rows_for(0.8)
     assert len(similarities) == 8
     for similarity, chance in zip(similarities, chances, strict=True):
-        assert chance == pytest.approx(minhash.chance(similarity, rows), abs=0.005)
+        assert chance == pytest.approx(band_probability(similarity, rows), abs=0.005)
         texts, true = pairs_of(similarity, 250)
-        bands = minhash.keys(texts, rows).bands
+        bands = minhash.signatures_of(texts, rows).bands
         measured = (bands[::2] == bands[1::2]).any(axis=1).mean()
-        expected = minhash.chance(true, rows)
+        expected = band_probability(true, rows)
         assert abs(measured - expected) <= 4 * np.sqrt(expected * (1 - expected) / 250) + 1e-3, similarity
 
 
 def test_rows_let_the_threshold_be_found() -> None:
     for threshold in np.arange(0.5, 1.0, 0.01).tolist():
         rows = minhash.rows_for(threshold)
-        assert minhash.chance(threshold, rows) >= minhash.FOUND
-        assert rows == 16 or minhash.chance(threshold, rows + 1) < minhash.FOUND
+        assert band_probability(threshold, rows) >= minhash.MIN_RECALL
+        assert rows == 16 or band_probability(threshold, rows + 1) < minhash.MIN_RECALL
     assert minhash.rows_for(1.0) == 16
 
 
@@ -103,10 +108,10 @@ TEXTS = [
 
 
 def test_a_key_depends_on_its_text_alone() -> None:
-    together = minhash.keys(TEXTS, 7, TRANSLATE)
-    backwards = minhash.keys(TEXTS[::-1], 7, TRANSLATE)
+    together = minhash.signatures_of(TEXTS, 7, TRANSLATE)
+    backwards = minhash.signatures_of(TEXTS[::-1], 7, TRANSLATE)
     for place, text in enumerate(TEXTS):
-        alone = minhash.keys([text], 7, TRANSLATE)
+        alone = minhash.signatures_of([text], 7, TRANSLATE)
         for name in ("digests", "bands", "folded", "shingles"):
             value = getattr(together, name)[place]
             assert np.array_equal(value, getattr(alone, name)[0])
@@ -117,7 +122,7 @@ def test_a_key_depends_on_its_text_alone() -> None:
 
 
 def test_keys_are_equal_in_every_run() -> None:
-    keys = minhash.keys([TEXTS[5]], 7)
+    keys = minhash.signatures_of([TEXTS[5]], 7)
     assert keys.digests[0].tolist() == GOLDEN_DIGEST
     assert keys.bands[0][:3].tolist() == GOLDEN_BANDS
 
@@ -130,7 +135,7 @@ def test_the_frame_of_a_translation_is_no_shingle() -> None:
 
 
 def test_nothing_at_all() -> None:
-    keys = minhash.keys([], 7, TRANSLATE)
+    keys = minhash.signatures_of([], 7, TRANSLATE)
     assert (keys.digests.shape, keys.bands.shape) == ((0, 2), (0, minhash.BANDS))
     assert minhash.shingle_sets([]).starts.tolist() == [0]
     nobody = np.zeros(0, dtype=np.int64)
@@ -163,10 +168,10 @@ def test_clusters_are_the_connected_ones(pairs: list[tuple[int, int]], at_once: 
     joined = Clusters(30)
     for place in range(0, len(pairs), at_once):
         part = np.array(pairs[place : place + at_once], dtype=np.uint32)
-        joined.unite(part[:, 0], part[:, 1])
+        joined.union(part[:, 0], part[:, 1])
     expected = naive(30, pairs)
     assert joined.find(np.arange(30)).tolist() == expected
-    members, numbers = joined.together()
+    members, numbers = joined.members()
     assert members.tolist() == [place for place in range(30) if expected.count(expected[place]) > 1]
     assert numbers.tolist() == [expected[place] for place in members]
 
@@ -174,7 +179,7 @@ def test_clusters_are_the_connected_ones(pairs: list[tuple[int, int]], at_once: 
 def test_a_long_chain_is_one_cluster() -> None:
     joined = Clusters(200_000)
     one = np.arange(199_999, dtype=np.uint32)
-    joined.unite(one, one + 1)
+    joined.union(one, one + 1)
     assert not joined.find(one).any()
 
 
@@ -182,7 +187,7 @@ def test_a_long_chain_is_one_cluster() -> None:
 @given(st.lists(st.integers(0, 9), max_size=40))
 def test_groups_are_those_that_share_a_value(values: list[int]) -> None:
     packed = np.array(values, dtype="<u8") << 32 | np.arange(len(values), dtype="<u8")
-    groups = clusters.group(packed)
+    groups = clusters.groups_by_value(packed)
     found = [groups.members[groups.numbers == number].tolist() for number in range(len(values))]
     expected = [[place for place, other in enumerate(values) if other == value] for value in range(10)]
     assert [group for group in found if group] == [group for group in expected if len(group) > 1]
@@ -191,21 +196,21 @@ def test_groups_are_those_that_share_a_value(values: list[int]) -> None:
 def test_a_large_group_is_linear() -> None:
     count = 20_000
     group = clusters.Groups(np.arange(count, dtype=np.uint32), np.zeros(count, dtype=np.uint32))
-    tested, found = clusters.join(group, Clusters(count), lambda one, other: np.zeros(len(one), dtype=np.bool_))
-    assert (tested, found) == (sum(count - 1 - turn for turn in range(ROUNDS)), 0)
-    tested, found = clusters.join(group, Clusters(count), lambda one, other: np.ones(len(one), dtype=np.bool_))
+    tested, found = clusters.join_similar(group, Clusters(count), lambda one, other: np.zeros(len(one), dtype=np.bool_))
+    assert (tested, found) == (sum(count - 1 - turn for turn in range(MAX_ROUNDS)), 0)
+    tested, found = clusters.join_similar(group, Clusters(count), lambda one, other: np.ones(len(one), dtype=np.bool_))
     assert (tested, found) == (count - 1, count - 1)
 
 
 def test_within_small_groups_every_pair_is_tested() -> None:
-    count = ROUNDS + 1
+    count = MAX_ROUNDS + 1
     asked = set[tuple[int, int]]()
 
     def alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         asked.update(zip(one.tolist(), other.tolist(), strict=True))
         return np.zeros(len(one), dtype=np.bool_)
 
-    clusters.join(clusters.Groups(np.arange(count), np.zeros(count, dtype=np.uint32)), Clusters(count), alike)
+    clusters.join_similar(clusters.Groups(np.arange(count), np.zeros(count, dtype=np.uint32)), Clusters(count), alike)
     assert asked == {(one, other) for other in range(count) for one in range(other)}
 
 
@@ -215,10 +220,10 @@ def test_a_chain_is_taken_apart() -> None:
 
     members = np.arange(10, dtype=np.uint32)
     ranks = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 1])
-    kept, values = clusters.stars(members, np.zeros(10, dtype=np.uint32), ranks, similarity, 0.8)
+    kept, values = clusters.pick_kept(members, np.zeros(10, dtype=np.uint32), ranks, similarity, 0.8)
     assert kept.tolist() == [0, 3, 3, 3, 3, 3, 6, 6, 6, 9]
     assert values.min() >= 0.8
-    long = np.arange(5 * STARS, dtype=np.uint32)
-    kept, values = clusters.stars(long, np.zeros(len(long), dtype=np.uint32), np.zeros(len(long)), similarity, 0.8)
-    assert len(np.unique(kept)) == STARS
+    long = np.arange(5 * MAX_TURNS, dtype=np.uint32)
+    kept, values = clusters.pick_kept(long, np.zeros(len(long), dtype=np.uint32), np.zeros(len(long)), similarity, 0.8)
+    assert len(np.unique(kept)) == MAX_TURNS
     assert (values[kept != kept.max()] >= 0.8).all()

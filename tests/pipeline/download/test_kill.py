@@ -47,7 +47,7 @@ def part_bytes(workspace: Workspace) -> int:
 
 def undisturbed(folder: Path, source: str) -> bytes:
     workspace = Workspace(folder)
-    run(DownloadConfig(dataset="baike2018qa", source=source), workspace, patience=FAST)
+    run(DownloadConfig(dataset="baike2018qa", source=source), workspace, retry=FAST)
     return (workspace.raw("baike2018qa") / "ledger.json").read_bytes()
 
 
@@ -69,7 +69,7 @@ def test_kill_9_in_the_middle_then_the_rerun_goes_on(tmp_path: Path, workspace: 
         assert left >= after
 
         with workspace.writing("download"):
-            run(DownloadConfig(dataset="baike2018qa", source=source), workspace, patience=FAST)
+            run(DownloadConfig(dataset="baike2018qa", source=source), workspace, retry=FAST)
         assert_whole(workspace, DATA)
         assert server.ranges(A)[-1] == f"bytes={left}-"
         ledger = (workspace.raw("baike2018qa") / "ledger.json").read_bytes()
@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_and_the_rerun_goes_on(workspace: Workspace) -> Non
         assert "ulimit -f" in hint
         assert err == ""
         assert_unfinished(workspace)
-        run(DownloadConfig(dataset="baike2018qa", source=server.url("/a")), workspace, patience=FAST)
+        run(DownloadConfig(dataset="baike2018qa", source=server.url("/a")), workspace, retry=FAST)
         assert_whole(workspace, DATA)
         assert server.ranges(A)[-1] == "bytes=700000-"
 
@@ -99,6 +99,6 @@ def test_a_part_that_was_whole_when_the_process_died_is_only_renamed(workspace: 
         assert process.returncode == 0
         folder = workspace.raw("baike2018qa")
         (folder / "ledger.json").unlink()
-        run(DownloadConfig(dataset="baike2018qa", source=server.url("/a")), workspace, patience=FAST)
+        run(DownloadConfig(dataset="baike2018qa", source=server.url("/a")), workspace, retry=FAST)
         assert_whole(workspace, DATA)
         assert server.ranges(A) == [""], "a file that is there is not asked for again"

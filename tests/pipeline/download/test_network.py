@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.download.retry import Patience
+from corpus.pipeline.download.retry import RetryPolicy
 from corpus.pipeline.download.stage import DownloadConfig, run
 from corpus.pipeline.errors import ChecksumError, CorpusError, DiskError, DownloadError
 from corpus.pipeline.progress import Progress
@@ -42,8 +42,8 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def from_url(workspace: Workspace, url: str, said: Progress, patience: Patience = FAST) -> Report:
-    return run(DownloadConfig(dataset="baike2018qa", source=url), workspace, progress=said, patience=patience)
+def from_url(workspace: Workspace, url: str, said: Progress, retry: RetryPolicy = FAST) -> Report:
+    return run(DownloadConfig(dataset="baike2018qa", source=url), workspace, progress=said, retry=retry)
 
 
 def test_cut_in_the_middle_goes_on_where_it_was(server: Server, workspace: Workspace) -> None:
@@ -53,7 +53,7 @@ def test_cut_in_the_middle_goes_on_where_it_was(server: Server, workspace: Works
     assert_whole(workspace)
     assert server.ranges(A) == ["", "bytes=100000-", "bytes=150000-"]
     assert "the connection was cut" in said.text
-    assert f"{NAME}: going on at 100 kB of 300 kB" in said.text
+    assert f"{NAME}: resuming at 100 kB of 300 kB" in said.text
     assert said.bars[-1] == [len(DATA), len(DATA)]
     assert server.sent_bytes == len(DATA), "not a byte came twice"
 
@@ -65,7 +65,7 @@ def test_cut_again_and_again_at_the_same_place_leads_to_the_next_mirror(server: 
     assert_whole(workspace)
     assert len(server.requests(A)) == 1 + FAST.attempts - 1
     assert f"mirror 1: {server.url(A)}: the connection was cut" in said.text
-    assert "given up after 3 tries; next: mirror 2" in said.text
+    assert "given up after 3 attempts; next: mirror 2" in said.text
 
 
 def test_cuts_with_gain_between_them_are_not_counted(server: Server, workspace: Workspace) -> None:
@@ -104,7 +104,7 @@ def test_silence_is_cut(server: Server, workspace: Workspace) -> None:
     server.script(A, Behaviour(hang_s=0.8), Behaviour(piece_bytes=100_000, pause_s=0.8))
     from_mirrors(workspace, mirrored(server.url(A)), said)
     assert_whole(workspace)
-    assert said.text.count("nothing more came for too long") == 2
+    assert said.text.count("timed out waiting for data") == 2
 
 
 @pytest.mark.parametrize(("code", "words"), [(404, "404 Not Found"), (403, "403 Forbidden"), (410, "410 Gone")])
@@ -125,8 +125,8 @@ def test_too_many_requests_waits_as_asked(server: Server, workspace: Workspace) 
     server.script(A, status(429, Retry_After="1"), status(503, Retry_After=soon))
     from_mirrors(workspace, mirrored(server.url(A)), said)
     assert_whole(workspace)
-    assert f"{server.url(A)}: 429 Too Many Requests; trying again in 1.0 s" in said.lines
-    assert f"{server.url(A)}: 503 Service Unavailable; trying again in 0.0 s" in said.lines
+    assert f"{server.url(A)}: 429 Too Many Requests; retrying in 1.0 s" in said.lines
+    assert f"{server.url(A)}: 503 Service Unavailable; retrying in 0.0 s" in said.lines
 
 
 def test_too_many_requests_with_too_long_a_wait_leads_to_the_next_mirror(server: Server, workspace: Workspace) -> None:
@@ -134,7 +134,7 @@ def test_too_many_requests_with_too_long_a_wait_leads_to_the_next_mirror(server:
     server.always(A, status(429, Retry_After="3600"))
     from_mirrors(workspace, mirrored(server.url(A), server.url(B)), said)
     assert_whole(workspace)
-    assert "429 Too Many Requests, and asks to come back in 3,600 s; given up" in said.text
+    assert "429 Too Many Requests, Retry-After 3,600 s; given up" in said.text
 
 
 def test_500_then_fine(server: Server, workspace: Workspace) -> None:
@@ -142,7 +142,7 @@ def test_500_then_fine(server: Server, workspace: Workspace) -> None:
     server.script(A, status(500), status(502))
     from_mirrors(workspace, mirrored(server.url(A)), said)
     assert_whole(workspace)
-    assert f"{server.url(A)}: 500 Internal Server Error; trying again" in said.text
+    assert f"{server.url(A)}: 500 Internal Server Error; retrying" in said.text
 
 
 def test_a_length_that_is_too_large(server: Server, workspace: Workspace) -> None:
@@ -158,7 +158,7 @@ def test_a_length_that_is_too_small(server: Server, workspace: Workspace) -> Non
     server.always(A, Behaviour(length_off_by=-1000))
     from_mirrors(workspace, mirrored(server.url(A), server.url(B)), said)
     assert_whole(workspace)
-    assert f"{len(DATA) - 1000:,} bytes came, but its end is missing; thrown away" in said.text
+    assert f"received {len(DATA) - 1000:,} bytes, but its end is missing; deleted" in said.text
 
 
 def test_no_length_at_all(server: Server, workspace: Workspace) -> None:
@@ -166,7 +166,7 @@ def test_no_length_at_all(server: Server, workspace: Workspace) -> None:
     from_mirrors(workspace, mirrored(server.url(A)), Said())
     assert_whole(workspace)
     server.script(B, Behaviour(has_length=False, cut_at=200_000))
-    with pytest.raises(DownloadError, match="200,000 bytes came, but its end is missing"):
+    with pytest.raises(DownloadError, match="received 200,000 bytes, but its end is missing"):
         from_url(workspace, server.url(B), Said())
 
 
@@ -176,7 +176,7 @@ def test_no_range_support_starts_over_and_says_so(server: Server, workspace: Wor
     server.script(A, Behaviour(cut_at=100_000, has_ranges=False))
     from_mirrors(workspace, mirrored(server.url(A)), said)
     assert_whole(workspace)
-    assert f"{NAME}: the server does not go on in the middle; starting over" in said.lines
+    assert f"{NAME}: the server does not support Range requests; starting over" in said.lines
 
 
 def test_a_server_without_etag_and_date_starts_over_and_says_so(server: Server, workspace: Workspace) -> None:
@@ -249,17 +249,17 @@ def test_an_html_page_instead_of_the_archive_is_named(server: Server, workspace:
     from_mirrors(workspace, mirrored(server.url(A), server.url(B)), said)
     assert_whole(workspace)
     assert (
-        f'{server.url(A)}: an HTML page came instead of the file ("Google Drive - Quota exceeded [31m"); next: mirror 2'
-        in said.text
+        f"{server.url(A)}: received an HTML page instead of the file "
+        '("Google Drive - Quota exceeded [31m"); next: mirror 2' in said.text
     )
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'{"error": "no such object"}', r"what came is not a \.zip file \(its first bytes are 7b 22"),
+        (b'{"error": "no such object"}', r"it is not a \.zip file \(its first bytes are 7b 22"),
         (b"", "it is empty"),
-        (b"\xef\xbb\xbf\n<HTML><title>\n Log\n in</title>", r'an HTML page came instead of the file \("Log in"\)'),
+        (b"\xef\xbb\xbf\n<HTML><title>\n Log\n in</title>", r'received an HTML page instead of the file \("Log in"\)'),
     ],
 )
 def test_something_else_instead_of_the_archive(server: Server, workspace: Workspace, body: bytes, words: str) -> None:
@@ -272,7 +272,7 @@ def test_something_else_instead_of_the_archive(server: Server, workspace: Worksp
 def test_a_file_that_is_packed_on_the_way_is_refused(server: Server, workspace: Workspace) -> None:
     server.files["/baike_qa_valid.json"] = b"\x1f\x8bnot what was asked for"
     server.always("/baike_qa_valid.json", Behaviour(headers={"Content-Encoding": "gzip"}))
-    with pytest.raises(DownloadError, match="it came gzip-encoded although it was asked for as it is"):
+    with pytest.raises(DownloadError, match="the server sent it gzip-encoded although no encoding was requested"):
         from_url(workspace, server.url("/baike_qa_valid.json"), Said())
     server.always(A, Behaviour(headers={"Content-Encoding": "gzip", "Content-Type": "text/html"}))
     from_mirrors(workspace, mirrored(server.url(A)), Said())
@@ -284,13 +284,13 @@ def test_a_wrong_checksum_is_refused_and_fetched_anew(server: Server, workspace:
     with pytest.raises(ChecksumError) as caught:
         from_url(workspace, server.url("/a"), Said())
     assert caught.value.message == (
-        f"{server.url(A)}: its SHA-256 is {sha256_of(DATA)} but should be {sha256_of(OTHER)}; not taken"
+        f"{server.url(A)}: its SHA-256 is {sha256_of(DATA)} but should be {sha256_of(OTHER)}; rejected"
     )
     assert_unfinished(workspace)
     server.files[A] = OTHER
     report = from_url(workspace, server.url("/a"), Said())
     assert_whole(workspace, OTHER)
-    assert report.notes == ("baike2018qa: bound by SHA256SUMS at the source: 1 of 1 files",)
+    assert report.notes == ("baike2018qa: checked against SHA256SUMS at the source: 1 of 1 files",)
     assert server.ranges(A) == ["", ""], "nothing of the refused file was used"
 
 
@@ -334,7 +334,7 @@ def test_a_mirror_of_several_files_needs_all_of_them(server: Server, workspace: 
     report = from_mirrors(workspace, manifest, said)
     assert [output.path for output in report.ledger.outputs] == [train[5:], valid[5:]]
     assert len(server.requests(train)) == 1, "what has come is not fetched again"
-    assert "train-baikeqa_zh.parquet: has come before, kept" in said.lines
+    assert "train-baikeqa_zh.parquet: kept from an earlier run" in said.lines
 
 
 def test_files_of_a_mirror_that_failed_do_not_stay(server: Server, workspace: Workspace) -> None:
@@ -364,7 +364,7 @@ def test_it_says_first_what_it_will_do(server: Server, workspace: Workspace) -> 
     from_mirrors(workspace, mirrored(server.url(A), size=663_000_000), said)
     assert said.lines[0].startswith(
         "baike2018qa: baike2018qa.zip, 663 MB, from mirror 1; needs about 1.5 GB on disk "
-        "(663 MB to bring, 829 MB for the documents), "
+        "(663 MB to download, 829 MB for the documents), "
     )
 
 

@@ -11,24 +11,31 @@ import fsspec
 import pytest
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import connected, shown_url
-from corpus.pipeline.download.offers import Offer
-from corpus.pipeline.download.retry import Patience
-from corpus.pipeline.download.source import AbsentError, found_in, is_remote, names_one_file, resolve, tail_of
+from corpus.pipeline.download.http_client import open_client, shown_url
+from corpus.pipeline.download.planning import DownloadSource
+from corpus.pipeline.download.retry import RetryPolicy
+from corpus.pipeline.download.source import (
+    DatasetNotFoundError,
+    has_dataset,
+    is_remote,
+    names_one_file,
+    resolve,
+    tail_of,
+)
 from corpus.pipeline.errors import CorpusError, DownloadError, SourceError
 from tests.support.server import Behaviour, Server, page, status
 
-FAST = Patience(connect_s=2, silence_s=0.5, attempts=2, backoff_s=0.01, longest_wait_s=0.5, redirects=3)
+FAST = RetryPolicy(connect_timeout_s=2, read_timeout_s=0.5, attempts=2, backoff_s=0.01, max_wait_s=0.5, max_redirects=3)
 ZIP = b"PK\x03\x04" + bytes(2000) + b"PK\x05\x06" + bytes(18)
 
 
-def offer(source: str | Path, dataset: str = "baike2018qa", exclude: Path | None = None) -> Offer:
-    with connected(FAST) as web:
-        return resolve(str(source), manifests.load(dataset), web, exclude=exclude)
+def resolved(source: str | Path, dataset: str = "baike2018qa", exclude: Path | None = None) -> DownloadSource:
+    with open_client(FAST) as client:
+        return resolve(str(source), manifests.load(dataset), client, exclude=exclude)
 
 
 def names(source: str | Path, dataset: str = "baike2018qa") -> list[str]:
-    return [file.path for file in offer(source, dataset).files]
+    return [file.path for file in resolved(source, dataset).files]
 
 
 def put(folder: Path, *paths: str, data: bytes = ZIP) -> None:
@@ -77,7 +84,7 @@ def test_of_two_forms_of_a_file_the_plain_one_is_taken(tmp_path: Path) -> None:
 def test_a_file_that_is_there_twice_is_not_guessed(tmp_path: Path) -> None:
     put(tmp_path, "old/baike_qa_train.json", "new/baike_qa_train.json")
     with pytest.raises(SourceError, match=r"baike_qa_train\.json is there twice, as new/.* and as old/"):
-        offer(tmp_path)
+        resolved(tmp_path)
 
 
 def test_one_unpacked_file(tmp_path: Path) -> None:
@@ -85,14 +92,14 @@ def test_one_unpacked_file(tmp_path: Path) -> None:
     assert names(tmp_path / "wiki_zh/AA/wiki_07", "wiki2019zh") == ["AA/wiki_07"]
     assert names(tmp_path / "baike_qa_valid.json.gz") == ["baike_qa_valid.json.gz"]
     assert names(tmp_path / "plain.txt", "wiki2019zh") == ["plain.txt"], "the plain-text layout that some mirrors ship"
-    with pytest.raises(AbsentError, match="wiki_07 is neither an archive"):
-        offer(tmp_path / "wiki_07")
+    with pytest.raises(DatasetNotFoundError, match="wiki_07 is neither an archive"):
+        resolved(tmp_path / "wiki_07")
 
 
 def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
     put(tmp_path, "a.csv", "b.zip", "c.txt", "sub/d", "e", "f", "g\x1b[2J")
-    with pytest.raises(AbsentError) as caught:
-        offer(tmp_path)
+    with pytest.raises(DatasetNotFoundError) as caught:
+        resolved(tmp_path)
     message = caught.value.message
     assert "looked for baike2018qa.zip (or .tar, .tar.gz," in message
     assert "baike_qa_train.json" in message
@@ -100,27 +107,31 @@ def test_nothing_found_says_what_was_looked_for_and_what_is_there(tmp_path: Path
     assert "\x1b" not in message
     assert "https://github.com/" in caught.value.hint
     with pytest.raises(SourceError, match=r"there is no .*nowhere"):
-        offer(tmp_path / "nowhere")
+        resolved(tmp_path / "nowhere")
 
 
 def test_the_archive_of_another_dataset_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "wiki_zh_2019.zip")
-    with pytest.raises(AbsentError, match=r"wiki_zh_2019\.zip is the archive of wiki2019zh, not of baike2018qa"):
-        offer(tmp_path / "wiki_zh_2019.zip")
+    with pytest.raises(
+        DatasetNotFoundError, match=r"wiki_zh_2019\.zip is the archive of wiki2019zh, not of baike2018qa"
+    ):
+        resolved(tmp_path / "wiki_zh_2019.zip")
 
 
 def test_found_in_tells_which_of_five_are_there(tmp_path: Path) -> None:
     put(tmp_path, "baike2018qa.zip", "wiki_zh/AA/wiki_00")
-    there = [name for name in manifests.CORPORA if found_in(str(tmp_path), name)]
+    there = [name for name in manifests.CORPORA if has_dataset(str(tmp_path), name)]
     assert there == ["wiki2019zh", "baike2018qa"]
     with pytest.raises(SourceError, match="there is no"):
-        found_in(str(tmp_path / "typo"), "baike2018qa")
-    assert [name for name in manifests.CORPORA if found_in(str(tmp_path / "baike2018qa.zip"), name)] == ["baike2018qa"]
+        has_dataset(str(tmp_path / "typo"), "baike2018qa")
+    assert [name for name in manifests.CORPORA if has_dataset(str(tmp_path / "baike2018qa.zip"), name)] == [
+        "baike2018qa"
+    ]
     put(tmp_path, "mine.zip")
     with pytest.raises(SourceError, match=r"mine\.zip can be any dataset"):
-        found_in(str(tmp_path / "mine.zip"), "baike2018qa")
+        has_dataset(str(tmp_path / "mine.zip"), "baike2018qa")
     with pytest.raises(SourceError, match=r"/get\?id=7 can be any dataset"):
-        found_in("https://127.0.0.1:9/get?id=7", "baike2018qa")
+        has_dataset("https://127.0.0.1:9/get?id=7", "baike2018qa")
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
@@ -129,14 +140,14 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     (given / "baike2018qa.zip").symlink_to(tmp_path / "secret/baike2018qa.zip")
     (given / "deep").symlink_to(tmp_path / "secret/deep")
     (given / "baike2018qa").symlink_to(tmp_path / "secret")
-    taken = offer(given)
+    taken = resolved(given)
     assert [file.path for file in taken.files] == ["baike_qa_valid.json"]
     assert any("links were not followed" in note and "deep" in note for note in taken.notes)
     (given / "baike_qa_valid.json").unlink()
     with pytest.raises(
-        AbsentError, match=r"links that lead out of it were not followed: baike2018qa, baike2018qa\.zip, deep"
+        DatasetNotFoundError, match=r"links that lead out of it were not followed: baike2018qa, baike2018qa\.zip, deep"
     ):
-        offer(given)
+        resolved(given)
     (given / "again.zip").symlink_to(tmp_path / "secret/baike2018qa.zip")
     assert names(given / "again.zip") == ["again.zip"], "a link that the user typed is the user's own"
 
@@ -157,16 +168,16 @@ def test_the_workspace_is_not_its_own_source(tmp_path: Path) -> None:
     raw = tmp_path / "workspace/raw"
     put(raw, "baike2018qa/baike_qa_train.json")
     put(tmp_path, "data/baike_qa_train.json")
-    assert [file.path for file in offer(tmp_path, exclude=raw).files] == ["data/baike_qa_train.json"]
-    with pytest.raises(SourceError, match="is the workspace's own"):
-        offer(raw / "baike2018qa", exclude=raw)
+    assert [file.path for file in resolved(tmp_path, exclude=raw).files] == ["data/baike_qa_train.json"]
+    with pytest.raises(SourceError, match="belongs to the workspace"):
+        resolved(raw / "baike2018qa", exclude=raw)
 
 
 @pytest.mark.parametrize("name", ["x" * 240 + ".zip", "a\nb.zip", "back\\slash.zip"])
 def test_names_that_cannot_be_used(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     with pytest.raises(SourceError, match="name"):
-        offer(tmp_path / name)
+        resolved(tmp_path / name)
 
 
 def test_sums_bind_the_files_that_they_name(tmp_path: Path) -> None:
@@ -174,9 +185,9 @@ def test_sums_bind_the_files_that_they_name(tmp_path: Path) -> None:
     value = hashlib.sha256(ZIP).hexdigest()
     (tmp_path / "SHA256SUMS").write_text(f"{value}  ./baike2018qa.zip\nnonsense\n{'0' * 64} *other.zip\n")
     for source in (tmp_path, tmp_path / "baike2018qa.zip"):
-        (file,) = offer(source).files
+        (file,) = resolved(source).files
         assert file.sha256 == value
-    assert "baike2018qa: bound by SHA256SUMS at the source: 1 of 1 files" in offer(tmp_path).notes
+    assert "baike2018qa: checked against SHA256SUMS at the source: 1 of 1 files" in resolved(tmp_path).notes
 
 
 @pytest.fixture
@@ -188,13 +199,13 @@ def site() -> Iterator[Server]:
 def test_a_url_prefix(site: Server) -> None:
     site.files = {"/d/baike2018qa.zip": ZIP, "/d/news2016zh/new2016zh.tar.gz": ZIP, "/d/web_text_zh_valid.json.gz": ZIP}
     for prefix in ("/d", "/d/"):
-        (file,) = offer(site.url(prefix)).files
+        (file,) = resolved(site.url(prefix)).files
         assert (file.path, file.bytes, file.shown) == ("baike2018qa.zip", len(ZIP), site.url("/d/baike2018qa.zip"))
     assert names(site.url("/d"), "news2016zh") == ["new2016zh.tar.gz"]
     assert names(site.url("/d"), "webtext2019zh") == ["web_text_zh_valid.json.gz"]
-    with pytest.raises(AbsentError, match=r"looked for wiki_zh_2019\.zip .* the server said 404 Not Found"):
-        offer(site.url("/d"), "wiki2019zh")
-    assert [name for name in manifests.CORPORA if found_in(site.url("/d"), name, patience=FAST)] == [
+    with pytest.raises(DatasetNotFoundError, match=r"looked for wiki_zh_2019\.zip .* the server said 404 Not Found"):
+        resolved(site.url("/d"), "wiki2019zh")
+    assert [name for name in manifests.CORPORA if has_dataset(site.url("/d"), name, retry=FAST)] == [
         "news2016zh",
         "baike2018qa",
         "webtext2019zh",
@@ -204,17 +215,17 @@ def test_a_url_prefix(site: Server) -> None:
 def test_the_url_of_one_archive(site: Server) -> None:
     site.files = {"/d/x.tar.xz": ZIP, "/get": ZIP}
     assert names(site.url("/d/x.tar.xz")) == ["x.tar.xz"]
-    (file,) = offer(site.url("/get?id=7&token=hush")).files
+    (file,) = resolved(site.url("/get?id=7&token=hush")).files
     assert (file.path, file.shown) == ("baike2018qa.zip", site.url("/get?id=7&token=…"))
     with pytest.raises(SourceError, match=r"/d/y\.zip: 404 Not Found"):
-        offer(site.url("/d/y.zip"))
+        resolved(site.url("/d/y.zip"))
 
 
 def test_a_server_that_has_a_page_for_everything(site: Server) -> None:
     for name in ("baike2018qa.zip", "baike2018qa.tar"):
         site.always(f"/{name}", page("Welcome"))
-    with pytest.raises(AbsentError, match="the server said 404 Not Found, an HTML page"):
-        offer(site.url())
+    with pytest.raises(DatasetNotFoundError, match="the server said 404 Not Found, an HTML page"):
+        resolved(site.url())
     site.files["/baike2018qa.tgz"] = ZIP
     assert names(site.url()) == ["baike2018qa.tgz"]
 
@@ -224,16 +235,16 @@ def test_a_server_that_knows_get_alone(site: Server, code: int) -> None:
     site.files = {"/baike2018qa.zip": ZIP}
     site.always("/baike2018qa.zip", status(code))
     site.script("/baike2018qa.zip", Behaviour())
-    (file,) = offer(site.url()).files
+    (file,) = resolved(site.url()).files
     assert file.bytes == len(ZIP)
     assert site.ranges("/baike2018qa.zip") == ["bytes=0-0"]
 
 
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(
-        DownloadError, match=r"127\.0\.0\.1:9/baike2018qa\.zip: cannot be reached .* given up after 2 tries"
+        DownloadError, match=r"127\.0\.0\.1:9/baike2018qa\.zip: cannot be reached .* given up after 2 attempts"
     ):
-        offer("http://127.0.0.1:9/")
+        resolved("http://127.0.0.1:9/")
 
 
 def test_other_file_systems() -> None:
@@ -242,31 +253,31 @@ def test_other_file_systems() -> None:
     files.pipe("/bucket/a/wiki_zh/AA/wiki_00.gz", ZIP)
     files.pipe("/bucket/a/webtext2019zh/webtext2019zh.zip", ZIP)
     files.pipe("/bucket/a/SHA256SUMS", f"{'1' * 64}  baike2018qa.zip\n".encode())
-    (file,) = offer("memory://bucket/a").files
+    (file,) = resolved("memory://bucket/a").files
     assert (file.path, file.bytes, file.sha256) == ("baike2018qa.zip", len(ZIP), "1" * 64)
     assert names("memory://bucket/a/", "wiki2019zh") == ["wiki_zh/AA/wiki_00.gz"]
     assert names("memory://bucket/a", "webtext2019zh") == ["webtext2019zh.zip"]
     assert names("memory://bucket/a/baike2018qa.zip") == ["baike2018qa.zip"]
-    with pytest.raises(AbsentError, match=r"found SHA256SUMS, baike2018qa\.zip, webtext2019zh, wiki_zh"):
-        offer("memory://bucket/a", "news2016zh")
+    with pytest.raises(DatasetNotFoundError, match=r"found SHA256SUMS, baike2018qa\.zip, webtext2019zh, wiki_zh"):
+        resolved("memory://bucket/a", "news2016zh")
 
 
 def test_file_urls_are_folders(tmp_path: Path) -> None:
     put(tmp_path, "baike2018qa.zip")
-    (file,) = offer(f"file://{tmp_path}").files
+    (file,) = resolved(f"file://{tmp_path}").files
     assert file.local == (tmp_path / "baike2018qa.zip").resolve()
 
 
 @pytest.mark.parametrize("source", ["x" * 5000, "a\0b", "/" + "y/" * 3000])
 def test_paths_that_cannot_be(source: str) -> None:
     with pytest.raises(SourceError):
-        offer(source)
+        resolved(source)
 
 
 @pytest.mark.parametrize("source", ["nosuchscheme://a/b", "abfs://me:hush@a/b"])
 def test_file_systems_that_are_not_there(source: str) -> None:
     with pytest.raises(CorpusError) as caught:
-        offer(source)
+        resolved(source)
     assert "hush" not in caught.value.message
 
 

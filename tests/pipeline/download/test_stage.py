@@ -37,7 +37,7 @@ def bring(
     workspace: Workspace, source: str | Path | None, dataset: str = "baike2018qa", said: Said | None = None
 ) -> Report:
     config = DownloadConfig(dataset=dataset, source=None if source is None else str(source))
-    return run(config, workspace, progress=said or Said(), patience=FAST)
+    return run(config, workspace, progress=said or Said(), retry=FAST)
 
 
 def ledger_bytes(workspace: Workspace, dataset: str = "baike2018qa") -> bytes:
@@ -237,14 +237,14 @@ def test_wrong_sums_in_a_folder(workspace: Workspace, given: Path) -> None:
         bring(workspace, given)
     assert_unfinished(workspace)
     (given / "SHA256SUMS").write_text(f"{sha256_file(given / NAME)}  {NAME}\n")
-    assert bring(workspace, given).notes == ("baike2018qa: bound by SHA256SUMS at the source: 1 of 1 files",)
+    assert bring(workspace, given).notes == ("baike2018qa: checked against SHA256SUMS at the source: 1 of 1 files",)
 
 
 def test_a_source_below_the_workspace_does_no_harm(workspace: Workspace, given: Path) -> None:
     bring(workspace, given)
     (given / NAME).unlink()
     for source in (workspace.raw("baike2018qa"), workspace.raw("baike2018qa") / NAME):
-        with pytest.raises(SourceError, match="is the workspace's own"):
+        with pytest.raises(SourceError, match="belongs to the workspace"):
             bring(workspace, source)
     assert_whole(workspace)
 
@@ -275,7 +275,7 @@ def test_other_file_systems_go_on_where_they_were_interrupted(workspace: Workspa
     said = Said()
     bring(workspace, "memory://resume", said=said)
     assert_whole(workspace, LARGE)
-    assert f"{NAME}: going on at 2.1 MB of 3.0 MB" in said.lines
+    assert f"{NAME}: resuming at 2.1 MB of 3.0 MB" in said.lines
 
 
 def test_another_file_system_with_another_version_starts_over(workspace: Workspace) -> None:
@@ -288,7 +288,7 @@ def test_another_file_system_with_another_version_starts_over(workspace: Workspa
     said = Said()
     bring(workspace, "memory://resume", said=said)
     assert_whole(workspace, changed)
-    assert f"{NAME}: it has changed since its first part came; starting over" in said.lines
+    assert f"{NAME}: the file has changed since the partial download; starting over" in said.lines
 
 
 def test_ctrl_c_in_a_download_keeps_what_has_come(workspace: Workspace) -> None:
@@ -349,6 +349,7 @@ def test_the_five_from_a_folder_and_from_a_server_that_is_cut(tmp_path: Path, mi
             server.script(f"/m/{manifests.load(name).archive}", cut(1_000_000), cut(300_000))
             reports = [bring(folder, mirror, name), bring(site, server.url("/m"), name)]
             assert all(
-                report.notes == (f"{name}: bound by SHA256SUMS at the source: 1 of 1 files",) for report in reports
+                report.notes == (f"{name}: checked against SHA256SUMS at the source: 1 of 1 files",)
+                for report in reports
             )
             assert ledger_bytes(folder, name) == ledger_bytes(site, name)

@@ -110,11 +110,10 @@ def test_without_the_fast_trainer_the_tokenizer_is_the_same(
     lay_raw("baike2018qa", {TRAIN: lines(records)})
     ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)
     made: list[bytes] = []
-    for aside, fast in ((0, FAST), (0, False), (1 << 40, FAST)):
-        monkeypatch.setattr(tokenizer, "_ASIDE_CHARACTERS", aside)
+    for in_memory, fast in ((0, FAST), (0, False), (1 << 40, FAST)):
         monkeypatch.setattr(bpe, "fast_available", lambda fast=fast: fast)
         (workspace.tokenizer / "ledger.json").unlink(missing_ok=True)
-        tokenizer.run(TokenizerConfig(vocab_size=700), workspace)
+        tokenizer.run(TokenizerConfig(vocab_size=700), workspace, in_memory_characters=in_memory)
         made.append((workspace.tokenizer / "tokenizer.json").read_bytes())
         assert not list(workspace.tokenizer.glob(".*.tmp"))
     assert made[0] == made[1] == made[2]
