@@ -32,13 +32,13 @@ def _gbk(first: range, second: range) -> str:
 
 
 @functools.cache
-def signs() -> str:
+def mojibake_characters() -> str:
     """Characters that call for a look: seldom in Chinese as it is written, usual in UTF-8 read as GBK or Latin-1."""
-    return strangers() + "".join(map(chr, _LEADS))
+    return mojibake_han() + "".join(map(chr, _LEADS))
 
 
 @functools.cache
-def strangers() -> str:
+def mojibake_han() -> str:
     """Han that are seldom in Simplified Chinese and usual in UTF-8 read as GBK."""
     return _gbk(_LEADS, range(*MARKED)) + _gbk(range(0x81, 0xA1), _LEADS)
 

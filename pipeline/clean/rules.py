@@ -115,7 +115,7 @@ class Cleaned:
 def rules(*, simplify: bool, brackets: bool) -> Table:
     """The table of rules, in the order in which they are applied."""
     steps: list[tuple[Callable[[str], str], Iterable[str]]] = [
-        (repair_encoding, mojibake.signs()),
+        (repair_encoding, mojibake.mojibake_characters()),
         (break_lines, "\r\v\f\x85\u2028\u2029"),
         (unescape_entities, "&"),
         (strip_tags, "<"),

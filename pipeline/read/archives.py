@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import File
+from corpus.pipeline.read.spans import RecordFile
 
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
@@ -39,7 +39,7 @@ UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowErro
 
 
 @contextmanager
-def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
+def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
     """A file of records as a stream of its bytes, unpacked on the way.
 
     Raises:
@@ -81,7 +81,7 @@ class TarReader:
         self._container = ""
         self._archive: tarfile.TarFile | None = None
 
-    def open(self, file: File) -> IO[bytes]:
+    def open(self, file: RecordFile) -> IO[bytes]:
         """The stream of a member; it ends when the next one is asked for."""
         path = self._raw / file.container
         with archive_errors(path, file.path):

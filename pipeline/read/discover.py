@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.read.archives import UNREADABLE, check_ratio, open_file, open_tar
-from corpus.pipeline.read.spans import SIZES, File
+from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
 
 _SUFFIXES = (".gz", ".xz", ".zst")
 
 
-def list_files(raw: Path, manifest: Manifest) -> list[File]:
+def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
     """The files of records among those that the download's ledger names, in the order in which they are read.
 
     Raises:
@@ -103,15 +103,17 @@ def _check_name(path: Path, member: str) -> None:
         )
 
 
-def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool) -> list[File]:
+def _match(
+    found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool
+) -> list[RecordFile]:
     """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
-    ranked: list[tuple[tuple[int, str], File]] = []
+    ranked: list[tuple[tuple[int, str], RecordFile]] = []
     for container, codec, path, size in found:
         hit = manifest.member_of(path)
         if hit is not None:
             member, tail = hit
             rank = (manifest.members.index(member), path)
-            file = File(
+            file = RecordFile(
                 container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
                 layout="rows" if codec == "parquet" else "lines", bytes=size,
                 sha256=member.sha256 if official else None,
@@ -120,13 +122,13 @@ def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest
     if not ranked:
         for container, codec, path, size in found:
             if path.endswith((".txt", ".jsonl", ".json")):
-                file = File(
+                file = RecordFile(
                     container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
                     shape=manifest.members[0].shape, layout="lines", bytes=size,
                 )  # fmt: skip
                 ranked.append(((0, path), file))
     ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
-    seen: dict[str, File] = {}
+    seen: dict[str, RecordFile] = {}
     for file in ordered:
         if file.tail in seen:
             raise SourceError(
@@ -150,7 +152,7 @@ def _split_by_name(path: str) -> str:
     return "hash"
 
 
-def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
+def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile]:
     """Look into the first bytes of the first file of each kind: JSON lines, or text with blank lines in between."""
     layouts: dict[tuple[str, str], str] = {}
     for file in files:
@@ -160,7 +162,7 @@ def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
         yield replace(file, layout=layouts[kind])
 
 
-def _layout(raw: Path, file: File) -> str:
+def _layout(raw: Path, file: RecordFile) -> str:
     with open_file(raw, file) as stream:
         head = stream.read(SIZES.sniff)
     if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html)", head):

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import Block, File, Reject, Span
+from corpus.pipeline.read.spans import Block, RecordFile, Reject, Span
 
 
-def parquet_spans(path: Path, file: File, piece_bytes: int) -> Iterator[Span]:
+def parquet_spans(path: Path, file: RecordFile, piece_bytes: int) -> Iterator[Span]:
     """Row groups taken together up to about a piece; offsets are row numbers."""
     try:
         metadata = pq.read_metadata(path)

@@ -13,11 +13,16 @@ from pathlib import Path
 
 from corpus.pipeline.read.archives import DigestReader, Readable, TarReader, archive_errors, open_file
 from corpus.pipeline.read.parquet import parquet_spans
-from corpus.pipeline.read.spans import SIZES, Chunk, File, Piece, ReadSizes, Span
+from corpus.pipeline.read.spans import SIZES, Chunk, Piece, ReadSizes, RecordFile, Span
 
 
 def cut(
-    raw: Path, files: Sequence[File], piece_bytes: int, notes: list[str] | None = None, *, sizes: ReadSizes = SIZES
+    raw: Path,
+    files: Sequence[RecordFile],
+    piece_bytes: int,
+    notes: list[str] | None = None,
+    *,
+    sizes: ReadSizes = SIZES,
 ) -> Iterator[Piece]:
     """Cut the files into pieces; those that must be streamed carry their records along.
 
@@ -44,7 +49,7 @@ def cut(
 
 
 def _spans(
-    raw: Path, file: File, piece_bytes: int, tape: TarReader, notes: list[str], sizes: ReadSizes
+    raw: Path, file: RecordFile, piece_bytes: int, tape: TarReader, notes: list[str], sizes: ReadSizes
 ) -> Iterator[Span]:
     """The spans of a file that is a piece or more of its own."""
     if file.codec == "parquet":
@@ -74,7 +79,7 @@ def _spans(
                 notes.append(f"{file.path} is not the official file whose SHA-256 the manifest knows")
 
 
-def _read_already(raw: Path, file: File, tape: TarReader, sizes: ReadSizes) -> Span:
+def _read_already(raw: Path, file: RecordFile, tape: TarReader, sizes: ReadSizes) -> Span:
     """All of a small member of a tape, which cannot be read twice."""
     with archive_errors(raw / file.container, file.path):
         delimiter, chunks = read_chunks(tape.open(file), file, 0, sizes)
@@ -104,7 +109,7 @@ def record_offsets(offset: int, records: Sequence[bytes], delimiter: bytes) -> l
     return begins
 
 
-def read_chunks(stream: Readable, file: File, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
+def read_chunks(stream: Readable, file: RecordFile, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
     """What ends a record in a stream that stands at byte `at` of a file, and its chunks from there on."""
     if file.layout != "text":
         return b"\n", _whole(stream, b"", at, b"\n", sizes)

@@ -20,7 +20,7 @@ from corpus.pipeline.errors import SourceError
 from corpus.pipeline.read.archives import open_file
 from corpus.pipeline.read.parquet import parquet_blocks
 from corpus.pipeline.read.pieces import read_chunks, record_offsets
-from corpus.pipeline.read.spans import SIZES, Block, Chunk, File, ReadSizes, Reject, Span
+from corpus.pipeline.read.spans import SIZES, Block, Chunk, ReadSizes, RecordFile, Reject, Span
 
 _Run = tuple[list[int], list[bytes], int]
 """Offsets and records; of a record that is too long alone its head, and its size, which is else 0."""
@@ -41,12 +41,12 @@ def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
             yield from _blocks(_records(chunks, delimiter, span.start, span.end, sizes), sizes)
 
 
-def record_at(raw: Path, file: File, offset: int) -> bytes:
+def record_at(raw: Path, file: RecordFile, offset: int) -> bytes:
     """One record as it came, by its offset; `records_at` for one."""
     return records_at(raw, file, [offset])[offset]
 
 
-def records_at(raw: Path, file: File, offsets: Sequence[int]) -> dict[int, bytes]:
+def records_at(raw: Path, file: RecordFile, offsets: Sequence[int]) -> dict[int, bytes]:
     """Records as they came, by their offsets; the file is read once, from the first to the last of them.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class File:
+class RecordFile:
     """One file of records, packed or plain."""
 
     container: str
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 class Span:
     """A range of one file. `chunks` are its records when the parent has read them already."""
 
-    file: File
+    file: RecordFile
     start: int
     end: int | None
     chunks: tuple[Chunk, ...] | None = None

@@ -38,7 +38,7 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
 from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.records import read
-from corpus.pipeline.read.spans import File, ReadSizes, Span
+from corpus.pipeline.read.spans import ReadSizes, RecordFile, Span
 from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, write_ledger
@@ -274,7 +274,7 @@ def check_cuts(chance: random.Random, path: Path, data: bytes, sizes: ReadSizes)
     """Wherever a file is cut, and however small the buffers are, its records come out once, whole and in order."""
     layout, codec = chance.choice(("lines", "text")), chance.choice(("plain", "gz"))
     path.write_bytes(gzip.compress(data, 1) if codec == "gz" else data)
-    file = File(
+    file = RecordFile(
         container=path.name, codec=codec, path=path.name, tail=path.name, split="train", shape="baike2018qa",
         layout=layout, bytes=len(data) if codec == "plain" else None,
     )  # fmt: skip
