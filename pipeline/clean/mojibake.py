@@ -69,7 +69,7 @@ def _classes() -> np.ndarray:
     return table
 
 
-def _may_hold_run(text: str) -> bool:
+def may_hold_run(text: str) -> bool:
     """Whether a pattern may match, by one look at each character: the patterns themselves are several times slower."""
     found = _classes()[codes_of(text)]
     triples = found[:-2] & (found[1:-1] >> 1) & (found[2:] >> 2) & 1
@@ -77,7 +77,7 @@ def _may_hold_run(text: str) -> bool:
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ...]:
+def run_patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ...]:
     """What a run looks like, its bytes as they were read, and the encoding in which what it says must be writable.
 
     Four characters of three bytes that Latin-1 all takes for letters and signs are certain, whatever they say; six
@@ -103,7 +103,7 @@ def repair(text: str) -> str:
     >>> repair("他说浣犲ソ涓栫晫。")
     '他说你好世界。'
     """
-    if not _may_hold_run(text):
+    if not may_hold_run(text):
         return text
     repaired = _decode_runs(text)
     if repaired == text or _decode_runs(repaired) == repaired:
@@ -114,7 +114,7 @@ def repair(text: str) -> str:
 
 
 def _decode_runs(text: str) -> str:
-    for pattern, encode, within in _patterns():
+    for pattern, encode, within in run_patterns():
         text = pattern.sub(partial(_decoded, encode=encode, within=within), text)
     return text
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.read.archives import SUFFIXES, decompressor
 
 LARGEST_BYTES = 256 << 20
 """More than this, unpacked, is a corpus and no evaluation set."""
@@ -60,13 +61,13 @@ def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
         SourceError: the file is missing, damaged, not what its ending says, or holds no text to look for.
 
     """
-    packed = next((ending for ending in _PACKED if path.name.lower().endswith(ending)), "")
+    packed = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), "")
     name = path.name.lower().removesuffix(packed)
     reader = next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)
     if reader is None:
         raise SourceError(
             f"{path}: what kind of file this is cannot be told from its name",
-            hint=f"It must end with {', '.join(_READERS)}, and may be packed as {', '.join(_PACKED)}.",
+            hint=f"It must end with {', '.join(_READERS)}, and may be packed as {', '.join(SUFFIXES)}.",
         )
     items = 0
     found: dict[str, None] = {}
@@ -134,7 +135,7 @@ def strings(item: Any) -> Iterator[tuple[str, str]]:
 
 def _bytes(path: Path, packed: str) -> bytes:
     try:
-        with path.open("rb") as file, _PACKED[packed](file) if packed else file as stream:
+        with path.open("rb") as file, decompressor(file, packed) if packed else file as stream:
             data = bytes(stream.read(LARGEST_BYTES + 1))
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{path} cannot be unpacked: {error or 'it ends too early'}") from error
@@ -222,11 +223,6 @@ def _parquet(path: Path, data: bytes) -> Items:
         raise SourceError(f"{path}: expected Parquet, but {error}") from error
 
 
-def _unzstd(packed: Any) -> Any:
-    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")  # it alone tells that a file was cut short
-
-
-_PACKED: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _unzstd}
 _READERS: dict[str, Callable[[Path, bytes], Items]] = {
     ".jsonl": _json,
     ".ndjson": _json,

@@ -124,7 +124,7 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
     splits = list(ledger.counts["splits"])
     data = DatasetCardData(
         language=croissant.languages(manifest),
-        **_licence(manifest),
+        **licence_of(manifest),
         pretty_name=f"{manifest.title}, {_FORMS[form]}",
         size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1T")],
         task_categories=["text-generation"],
@@ -139,7 +139,7 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
     return str(data.to_yaml())
 
 
-def _licence(manifest: Manifest) -> dict[str, Any]:
+def licence_of(manifest: Manifest) -> dict[str, Any]:
     """The licence as the hub names it: that of the texts where one is known; a collection's does not cover them."""
     if manifest.name == BUILT_IN:
         return {"license": "mit"}

@@ -208,7 +208,7 @@ def _encode(
     books = Counter({"characters": 0})
     if layout.form == "chat":
         books.update({"without_prompt": 0, "characters_without_prompt": 0})
-    for references, texts, prompts in _documents(unit, chosen):
+    for references, texts, prompts in documents_of(unit, chosen):
         used, ids, lengths, marks = form(texts, prompts, encode, layout)
         found.append(_Encoded(ids, lengths, marks, references[used]))
         sizes = pc.utf8_length(texts).to_numpy()
@@ -240,7 +240,7 @@ def _chat(
     return np.array([turn is not None for turn in turns]), ids, lengths, counts[::2] + 1
 
 
-def _documents(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
+def documents_of(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
     """A unit's documents that no list keeps out, batch by batch: references, texts, lengths of their prompts."""
     for path in unit.parts:
         for shard, lines, batch in selection.read_selected(path, ["text", "prompt_length", "split"], chosen):

@@ -23,6 +23,8 @@ import pyarrow as pa
 from corpus.pipeline.errors import ArchiveError
 from corpus.pipeline.read.spans import RecordFile
 
+SUFFIXES = (".gz", ".xz", ".zst")
+"""Endings of compressed single files."""
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
 _DAMAGE = (
@@ -56,7 +58,7 @@ def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
         elif file.codec == "plain":
             yield packed
         else:
-            with _decompressor(packed, file.codec) as stream:
+            with decompressor(packed, f".{file.codec}") as stream:
                 yield BoundedReader(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
 
 
@@ -102,7 +104,7 @@ def open_tar(path: Path) -> tarfile.TarFile:
     magic = file.read(4)
     file.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":
-        return tarfile.open(fileobj=_decompressor(file, "zst"), mode="r|")
+        return tarfile.open(fileobj=decompressor(file, ".zst"), mode="r|")
     return tarfile.open(fileobj=file, mode="r|*")
 
 
@@ -173,9 +175,10 @@ def check_ratio(name: object, unpacked_bytes: int, packed_bytes: int) -> None:
         raise ArchiveError(f"{name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
 
 
-def _decompressor(packed: IO[bytes], codec: str) -> Any:
-    if codec == "gz":
+def decompressor(packed: IO[bytes], suffix: str) -> Any:
+    """A stream of unpacked bytes, by one of SUFFIXES."""
+    if suffix == ".gz":
         return gzip.GzipFile(fileobj=packed)
-    if codec == "xz":
+    if suffix == ".xz":
         return lzma.LZMAFile(packed)
-    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")  # tells when a stream ends too early
+    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")  # it alone detects a truncated stream

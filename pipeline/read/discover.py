@@ -11,11 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import Manifest
-from corpus.pipeline.read.archives import UNREADABLE, check_ratio, open_file, open_tar
+from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
-
-_SUFFIXES = (".gz", ".xz", ".zst")
 
 
 def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
@@ -60,7 +58,7 @@ def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
         ) from error
     if codec == "plain":
         return [(name, "plain", name, path.stat().st_size)]
-    plain = name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else name
+    plain = name.removesuffix(path.suffix) if path.suffix in SUFFIXES else name
     return [(name, codec, plain, None)]
 
 

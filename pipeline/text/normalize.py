@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.pipeline.text.codepoints import codes_of
+from corpus.pipeline.text.codepoints import codes_of, text_of
 
 _UNSEEN = frozenset("PZC")  # punctuation, separators and controls do not count
 _ORNAMENTS = frozenset("~`^¨¯´¸|")
@@ -79,7 +79,7 @@ def fold(text: str) -> str:
     >>> fold("臺灣，２０１９ 年！")
     '台湾2019年'
     """
-    return fold_all([text]).codes.astype("<u4").tobytes().decode("utf-32-le")
+    return text_of(fold_all([text]).codes)
 
 
 def fold_all(texts: Sequence[str]) -> Folded:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from corpus.pipeline.text.codepoints import codes_of, text_of
 from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES, SPECIAL_TOKENS
 
 REFERENCE = "tokenizers"
@@ -49,18 +50,18 @@ class Neighbours:
 
     def add(self, text: str) -> None:
         """Count one text."""
-        codes = _codes(text)
-        slots, han = _slots(codes)
+        codes = codes_of(text)
+        slots, han = pair_slots(codes)
         np.add.at(self.counts, slots[han], np.uint32(1))
         self.characters += len(codes)
 
     def cut(self, text: str, vocab_size: int) -> str:
         """The text with a line break between characters that are seldom neighbours."""
-        codes = _codes(text)
-        slots, han = _slots(codes)
+        codes = codes_of(text)
+        slots, han = pair_slots(codes)
         rare = self.characters * RARE / vocab_size
         places = np.flatnonzero(han & (self.counts[slots] < rare)) + 1
-        return np.insert(codes, places, ord("\n")).astype("<u4").tobytes().decode("utf-32-le")
+        return text_of(np.insert(codes, places, ord("\n")))
 
 
 def train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -157,10 +158,6 @@ def _agree(path: Path) -> bool:
     return fast[: len(reference)] == reference
 
 
-def _codes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-
-
 def _han_table() -> np.ndarray:
     table = np.zeros(0x110000, dtype=np.bool_)
     for first, end in HAN_RANGES:
@@ -171,7 +168,7 @@ def _han_table() -> np.ndarray:
 _HAN = _han_table()
 
 
-def _slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pair_slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every two neighbours the slot that counts them, and whether both are Han."""
     han = _HAN[codes]
     mixed = (codes[:-1] * np.uint32(0x9E3779B1)) ^ (codes[1:] * np.uint32(0x85EBCA6B) + np.uint32(0x9E3779B9))

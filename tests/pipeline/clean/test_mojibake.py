@@ -151,8 +151,8 @@ def test_repair_is_idempotent(text: str) -> None:
 @given(damaged())
 @example("ä½\xa0å¥½ä¸–ç•Œ")
 def test_the_quick_look_misses_no_run(text: str) -> None:
-    if any(pattern.search(text) for pattern, _, _ in module._patterns()):
-        assert module._may_hold_run(text)
+    if any(pattern.search(text) for pattern, _, _ in module.run_patterns()):
+        assert module.may_hold_run(text)
 
 
 @settings(max_examples=examples(500), deadline=None, derandomize=True)
