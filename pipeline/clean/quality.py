@@ -67,7 +67,7 @@ _ADVERT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a dataset's documents must fulfil."""
+    """Limits of a dataset's documents."""
 
     min_length: int
     """Fewest characters of a whole document."""

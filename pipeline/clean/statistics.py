@@ -1,7 +1,7 @@
 """Counting the characters of many texts at once: Han, digits, signs, blanks, runs and repeated spans.
 
 In: strings. Out: counts for each.
-Invariant: the counts of a text do not depend on its neighbors.
+Invariant: the counts of a text do not depend on its neighbours.
 Cost: one pass over the characters by a kernel, or one table lookup and a few sums a character by numpy; Python only
 measures the length of each text.
 """

@@ -78,7 +78,7 @@ def make_part(
 
 
 def ingested(workspace: Workspace, dataset: str) -> Manifest:
-    """The manifest with the switches that a dataset's documents were made with."""
+    """The manifest with the quality settings that a dataset's documents were made with."""
     manifest = manifests.load(dataset)
     ledger = read_ledger(workspace.documents(dataset))
     if ledger is None:
@@ -90,13 +90,13 @@ def ingested(workspace: Workspace, dataset: str) -> Manifest:
 
 
 def limits_of(manifest: Manifest, min_length: int) -> Limits:
-    """What a dataset's documents must fulfil."""
+    """The limits of a dataset's filter rules."""
     quality = manifest.quality
     return Limits(min_length=min_length, min_han=quality.min_han, adverts=quality.adverts, off=frozenset(quality.off))
 
 
 class _Columns:
-    """Rows of a table, column by column, until they are written."""
+    """Buffered rows of a table, column by column."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema

@@ -1,4 +1,4 @@
-"""Which files of `raw/<dataset>/` hold records, and how each is laid out."""
+"""Discovery: which files in `raw/<dataset>/` hold records, and the layout of each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, ope
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
 
+_Entry = tuple[str, str, str, int | None]
+"""Container, codec, path inside, unpacked bytes."""
+
 
 def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
-    """The files of records among those that the download's ledger names, in the order in which they are read.
+    """The files of records among those in the download's ledger, in reading order.
 
     Raises:
         ArchiveError: an archive is damaged, encrypted, unsafe or far too large unpacked.
-        SourceError: nothing in there is what the manifest names.
+        SourceError: no file is what the manifest names.
 
     """
     ledger = read_ledger(raw)
@@ -33,14 +36,14 @@ def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
         there = ", ".join(path for _, _, path, _ in found[:5]) or "nothing"
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise SourceError(
-            f"{raw} holds none of the files of {manifest.name}: looked for {wanted}; found {there}{more}",
+            f"{raw} holds no file of {manifest.name}: looked for {wanted}; found {there}{more}",
             hint="Unpack or rename what was fetched and give its folder with --source.",
         )
     return list(_with_layouts(raw, files))
 
 
-def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    """What a file in `raw` holds, as (container, codec, path inside, bytes unpacked)."""
+def _entries(path: Path, name: str) -> list[_Entry]:
+    """The files in a file of `raw`."""
     with path.open("rb") as file:
         magic = file.read(6)
     try:
@@ -62,8 +65,8 @@ def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
     return [(name, codec, plain, None)]
 
 
-def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    entries: list[tuple[str, str, str, int | None]] = []
+def _zip_entries(path: Path, name: str) -> list[_Entry]:
+    entries: list[_Entry] = []
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     for info in infos:
@@ -79,11 +82,11 @@ def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]
     return entries
 
 
-def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    entries: list[tuple[str, str, str, int | None]] = []
-    with open_tar(path) as tape:
+def _tar_entries(path: Path, name: str) -> list[_Entry]:
+    entries: list[_Entry] = []
+    with open_tar(path) as archive:
         unpacked = 0
-        for entry in tape:
+        for entry in archive:
             _check_name(path, entry.name)
             if entry.issym() or entry.islnk():
                 raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
@@ -101,10 +104,8 @@ def _check_name(path: Path, member: str) -> None:
         )
 
 
-def _match(
-    found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool
-) -> list[RecordFile]:
-    """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
+def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> list[RecordFile]:
+    """Match files with the manifest's members; if no file matches, take all that have a text ending."""
     ranked: list[tuple[tuple[int, str], RecordFile]] = []
     for container, codec, path, size in found:
         hit = manifest.member_of(path)
@@ -130,15 +131,15 @@ def _match(
     for file in ordered:
         if file.tail in seen:
             raise SourceError(
-                f"{file.tail} is there twice: {seen[file.tail].container} and {file.container}",
-                hint="Keep one form of each file in the source.",
+                f"{file.tail} is in the source twice: {seen[file.tail].container} and {file.container}",
+                hint="Keep one copy of each file in the source.",
             )
         seen[file.tail] = file
     return ordered
 
 
 def _split_by_name(path: str) -> str:
-    """The split that a file's name tells; `latest` is no test."""
+    """The split in a file's name, by whole words: `latest` is not `test`."""
     words = set(re.split(r"[^a-z]+", PurePosixPath(path).name.lower()))
     for split, names in (
         ("test", {"test", "testa"}),
@@ -151,7 +152,7 @@ def _split_by_name(path: str) -> str:
 
 
 def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile]:
-    """Look into the first bytes of the first file of each kind: JSON lines, or text with blank lines in between."""
+    """Files with their layouts, found in the first bytes of the first file of each kind."""
     layouts: dict[tuple[str, str], str] = {}
     for file in files:
         kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)

@@ -112,7 +112,7 @@ def prove(reference: Encoder, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
 
 def choose(folder: Path, proof: Proof) -> Chosen:
     """The kernel if it passes the proof in this process, else the reference."""
-    warning = "the kernels are not there: encoding with tokenizers, ten times slower or more"
+    warning = "the kernels were not built: encoding with tokenizers, ten times slower or more"
     if kernels.compiled is not None:
         try:
             encode = make(KERNEL, folder).encode

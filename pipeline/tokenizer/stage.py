@@ -49,8 +49,7 @@ VOCAB_SIZE = 32_000
 SAMPLE_CHARACTERS = 40_000_000
 LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
-LARGEST_IN_MEMORY = 1_000_000
-"""Characters of the largest sample that is trained on in memory."""
+_ASIDE_CHARACTERS = 1_000_000
 _HAN = re.compile("[" + "".join(f"{chr(first)}-{chr(end - 1)}" for first, end in bpe.HAN_RANGES) + "]")
 
 
@@ -135,7 +134,7 @@ def run(config: TokenizerConfig, workspace: Workspace, *, progress: Progress = S
 
 def _train(sample: Sample, vocab_size: int, folder: Path, progress: Progress) -> tuple[Tokenizer, str, str]:
     """The tokenizer, the trainer that made it, and what to tell when a large sample was not for the fast one."""
-    if sample.quota <= LARGEST_IN_MEMORY:
+    if sample.quota <= _ASIDE_CHARACTERS:
         return bpe.train(list(sample.batches(SILENT)), vocab_size), bpe.REFERENCE, ""
     neighbours = bpe.Neighbours()
     with scratch(folder / "sample.txt") as path:

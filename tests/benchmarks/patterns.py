@@ -99,12 +99,12 @@ def _tokenizer(workspace: Workspace, vocab_size: int) -> Any:
 
 def _with_split(name: str, work: Callable[[], Any]) -> Any:
     """Do some work while the tokenizer stage splits in another way, by the reference trainer in this process."""
-    split, aside = trainer._split, tokenizer.LARGEST_IN_MEMORY
-    trainer._split, tokenizer.LARGEST_IN_MEMORY = (lambda: splitter(name)), 1 << 60
+    split, aside = trainer._split, tokenizer._ASIDE_CHARACTERS
+    trainer._split, tokenizer._ASIDE_CHARACTERS = (lambda: splitter(name)), 1 << 60
     try:
         return work()
     finally:
-        trainer._split, tokenizer.LARGEST_IN_MEMORY = split, aside
+        trainer._split, tokenizer._ASIDE_CHARACTERS = split, aside
 
 
 if __name__ == "__main__":

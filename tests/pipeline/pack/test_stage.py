@@ -213,7 +213,7 @@ def test_without_kernels_it_says_so(ready: Workspace, monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernels, "compiled", None)
     listener = Listener()
     pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
-    assert any("the kernels are not there: encoding with tokenizers" in line for line in listener.said)
+    assert any("the kernels were not built: encoding with tokenizers" in line for line in listener.said)
 
 
 @needs_kernels

@@ -1,4 +1,4 @@
-"""Training BPE: cutting seldom neighbours apart, and the same merges from either trainer."""
+"""Training BPE: cutting rare pairs, and the same merges from either trainer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def test_seldom_neighbours_are_cut_and_nothing_else() -> None:
+def test_rare_pairs_are_cut_and_nothing_else() -> None:
     often, seldom = "春天来了", "甲乙 a甲乙b 12，。乙丙\U00020000\U00020001"
     neighbours = bpe.Neighbours()
     for _ in range(1000):
@@ -119,7 +119,7 @@ def test_without_the_fast_trainer_the_tokenizer_is_the_same(
     ingest.run(IngestConfig(dataset="baike2018qa", workers=1), workspace)
     made: list[bytes] = []
     for aside, fast in ((0, FAST), (0, False), (1 << 40, FAST)):
-        monkeypatch.setattr(tokenizer, "LARGEST_IN_MEMORY", aside)
+        monkeypatch.setattr(tokenizer, "_ASIDE_CHARACTERS", aside)
         monkeypatch.setattr(bpe, "fast_available", lambda fast=fast: fast)
         (workspace.tokenizer / "ledger.json").unlink(missing_ok=True)
         tokenizer.run(TokenizerConfig(vocab_size=700), workspace)
