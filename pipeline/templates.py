@@ -1,4 +1,4 @@
-"""How parts become a document: article, question, translation; and the prompts of each form.
+"""Templates: compose a document from its parts as article, question or translation; and the prompts of these.
 
 In: cleaned parts of one record. Out: one text, with the length of its question or source side.
 """
@@ -13,7 +13,7 @@ TRANSLATE = "translate english to chinese, "
 
 
 def parts_of(shape: Shape) -> tuple[str, ...]:
-    """The fields that form the text, in a fixed order."""
+    """The fields of the text, in the order of their template."""
     order = {
         "article": ("title", "body"),
         "question": ("title", "detail", "answer"),
@@ -23,7 +23,7 @@ def parts_of(shape: Shape) -> tuple[str, ...]:
 
 
 def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
-    """A function that joins the cleaned parts of one record to (text, prompt_length)."""
+    """A function from the cleaned parts of one record to (text, prompt_length)."""
     if shape.form == "translation":
         return _translation
     if shape.form == "question":
@@ -32,7 +32,7 @@ def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
 
 
 def question_prompt(question: str) -> str:
-    r"""How a document of a question begins; the answer is the rest.
+    r"""The beginning of a question document; the answer follows.
 
     >>> question_prompt("天为什么蓝？")
     '天为什么蓝？\n'
@@ -41,7 +41,7 @@ def question_prompt(question: str) -> str:
 
 
 def translation_prompt(english: str) -> str:
-    """How a document of a translation begins; the Chinese is the rest.
+    """The beginning of a translation document; the Chinese follows.
 
     The zero-shot form of GPT-2 (Radford et al., 2019): instruction, source, target on one line.
 
@@ -56,7 +56,7 @@ def _translation_prompt(source: str) -> str:
 
 
 def _article(parts: Sequence[str]) -> tuple[str, int]:
-    """The text with the title once at the top."""
+    """Title, blank line, body; a title that the body repeats is not added."""
     title, body = parts
     if not title or body == title or body.startswith(title + "\n"):
         return body, 0
@@ -64,7 +64,7 @@ def _article(parts: Sequence[str]) -> tuple[str, int]:
 
 
 def _question(parts: Sequence[str]) -> tuple[str, int]:
-    """Title, then the detail where it says more, then the answer."""
+    """Title, the detail if it adds to the title, the answer."""
     title, detail, answer = parts
     if detail.startswith(title):
         question = detail
@@ -87,6 +87,6 @@ def _translation(parts: Sequence[str]) -> tuple[str, int]:
 
 
 def _on_one_line(text: str) -> str:
-    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:  # no blank but spaces is printable
+    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:  # space is the only printable blank
         return text
     return " ".join(text.split())

@@ -1,10 +1,10 @@
-"""Trimming: the lines at the ends of a text that a publisher put around it.
+"""Trimming: removes the lines that a publisher put at the head and foot of a text.
 
-In: a cleaned text. Out: the same without lines at its head and foot that only say who edited it, where it came from,
-which code to scan or what to read next.
-Invariants: only whole lines go, from the ends inwards, until one is not such a line; a text is never trimmed to
-nothing; trimming twice changes nothing more. In doubt a line stays: one more credit does less harm than one line less.
-Cost: two short lines a text are looked at.
+In: a cleaned text. Out: the same without lines at its ends that only say who edited it, where it came from, which code
+to scan or what to read next.
+Invariants: only whole lines go, from the ends inwards, up to the first line of content; a text is never trimmed to
+nothing; trimming is idempotent. In doubt a line stays: a leftover credit does less harm than a lost line.
+Cost: most texts are decided by their first and last line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 LONGEST_LINE = 80
-"""A longer line is content, whatever it says."""
+"""A longer line is always content."""
 
 _END = r"[）)】\]。！!]*"
 _WORD = r"[^\n，。！？；,!?;]"
@@ -30,10 +30,10 @@ _LABELLED = "|".join(
         rf"[（(【\[]?(?:{_ONE}[\s|]+){{1,5}}{_ONE}",
     )
 )
-"""Who and where from; within a list or a talk of such lines it is content."""
+"""Credits and sources; within a list or a dialogue of such lines they are content."""
 
 _WEAK = rf"[（(【\[]?(?:作者|译者)\s*[:：/／]\s*{_WORD}{{1,30}}|(?:链接|地址|网址|出处)\s*[:：]\s*https?://\S+"
-"""The same, and said of poems, books and things to download as often: goes only together with others."""
+"""The same, but as common in poems, book lists and download pages: trimmed only together with others."""
 
 _STRONG = "|".join(
     (
@@ -87,11 +87,11 @@ _STRONG = "|".join(
 _FRAME = re.compile(f"(?P<labelled>{_LABELLED})|(?P<strong>{_STRONG})|(?P<weak>{_WEAK})|(?P<rule>[-=*_—─~]{{3,80}})")
 
 _LIST = re.compile(r"(?![^\n：:]{0,16}(?:消息|讯|电|报道))[^\W\d_]{1,8}(?:[（(][^\n）)]{0,10}[）)])?\s*[:：](?!//)")
-"""How a line of a list or a talk begins: a label, a colon."""
+"""How a line of a list or a dialogue begins: a label, a colon."""
 
 
 def is_frame(line: str) -> bool:
-    """Whether a line that stands alone at an end only frames a text.
+    """Whether a line alone at an end of a text is a frame line.
 
     >>> is_frame("（责任编辑：小林）"), is_frame("编辑部里只剩下他一个人。")
     (True, False)
@@ -100,7 +100,7 @@ def is_frame(line: str) -> bool:
 
 
 def trim(text: str) -> str:
-    """The text without the lines that frame it."""
+    """The text without its frame lines."""
     first = text.find("\n")
     if first < 0 or not (_kind(text[:first]) or _kind(text[text.rfind("\n") + 1 :])):
         return text
@@ -125,14 +125,14 @@ def _kind(line: str) -> str:
 
 
 def _edge(lines: Iterator[tuple[int, str]], edge: int) -> int:
-    """Where the text begins or ends without the frame.
+    """Where the text begins or ends without its frame lines.
 
     Args:
-        lines: from one end inwards, each with where the text begins or ends without it and all beyond.
-        edge: where it begins or ends as it is.
+        lines: from one end inwards, each with the edge of the text without it and all lines beyond.
+        edge: the edge of the whole text.
 
     """
-    block: list[tuple[int, str]] = []  # without blank lines, from the outermost inwards
+    block: list[tuple[int, str]] = []  # frame lines, from the outermost inwards
     for place, line in lines:
         kind = _kind(line)
         if not kind:
@@ -143,7 +143,7 @@ def _edge(lines: Iterator[tuple[int, str]], edge: int) -> int:
         if kind != "blank":
             block.append((place, kind))
     else:
-        return edge  # nothing but frame
+        return edge  # frame lines only
     if all(kind in {"weak", "rule"} for _, kind in block):
         weak = next((index for index, (_, kind) in enumerate(block) if kind == "weak"), len(block))
         block = block[:weak]

@@ -1,4 +1,4 @@
-"""Chinese script and punctuation: Traditional to Simplified, and brackets that an extraction left empty."""
+"""Chinese script and punctuation: Traditional to Simplified, and empty brackets left by an extraction."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINE_END = re.compile(f"[\n{SEAM}]")
 
 
 def simplify_script(text: str) -> str:
-    """Traditional lines become Simplified through OpenCC.
+    """Convert Traditional lines to Simplified with OpenCC.
 
-    Only lines that hold a character which is nothing but Traditional are touched: OpenCC's phrases would else
-    turn the Simplified 打坏 into 打坯, and repeat themselves on 毕昇.
+    Only lines with a Traditional-only character are converted: on other lines OpenCC's phrases would turn the
+    Simplified 打坏 into 打坯, and would not be idempotent on 毕昇.
     """
     simplify, traditional, _ = converters()
     between: list[str] = []
@@ -42,7 +42,7 @@ def simplify_script(text: str) -> str:
 
 
 def drop_empty_brackets(text: str) -> str:
-    """Brackets that hold nothing, or nothing but punctuation, since an extraction took their content."""
+    """Remove brackets that are empty or hold only punctuation, since an extraction took their content."""
     kept: list[str] = []
     open_at: list[int] = []
     for character in text:
@@ -60,16 +60,16 @@ def drop_empty_brackets(text: str) -> str:
 
 @functools.cache
 def converters() -> tuple[Callable[[str], str], Callable[..., re.Match[str] | None], list[str]]:
-    """OpenCC's converter, a search for a character that is Traditional and nothing else, and all such characters."""
+    """OpenCC's converter, a search for Traditional-only characters, and all such characters."""
     import opencc  # noqa: PLC0415  # loads its dictionaries; only the datasets that want it pay
 
     convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
     characters = [chr(code) for first, end in ((0x3400, 0x4DC0), (0x4E00, 0xA000)) for code in range(first, end)]
     simplified = convert("\n".join(characters)).split("\n")
     traditional = {before for before, after in zip(characters, simplified, strict=True) if before != after}
-    # In names and set phrases OpenCC leaves some as they are (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹,
-    # 联陞): alone they prove nothing. Beyond the basic plane a set would be searched one by one; such a character
-    # comes with others that prove the script.
+    # In names and set phrases OpenCC leaves some unchanged (乾隆, 毕昇, 幺麽, 吴祕, 变徵, 蒐于红, 懷釐, 东氾, 芸薹,
+    # 联陞): alone they prove nothing. Characters beyond the basic plane make the search slow and come with others that
+    # prove the script.
     ambiguous = set("乾昇麽祕徵蒐釐氾薹陞噁") | set("".join(simplified))
     ambiguous |= {before for before, after in zip(characters, simplified, strict=True) if ord(after[0]) > 0xFFFF}
     certain = sorted(traditional - ambiguous)

@@ -1,4 +1,4 @@
-"""Tags and entities: what a browser does not show goes, what it shows stays.
+"""HTML tags and entities: removes what a browser does not show, keeps what it shows.
 
 Invariants: code in backticks and names such as `List<String>` are content; every pattern is linear in its input.
 """
@@ -22,7 +22,7 @@ _BLOCK_TAGS = (
     "address|article|aside|blockquote|br|caption|center|dd|div|dl|dt|figcaption|figure|footer|form|h1|h2|h3|h4|h5|h6|header|hr|li|main|"
     "nav|ol|p|poem|pre|section|table|tbody|td|tfoot|th|thead|title|tr|ul"
 )
-_INLINE_TAGS = (  # without those that texts about programs write as names: source, time, path, q
+_INLINE_TAGS = (  # without those that are names in texts about programs: source, time, path, q
     "a|abbr|acronym|audio|b|bdi|bdo|big|body|button|cite|code|col|colgroup|del|details|dfn|em|embed|font|gallery|head|html|i|"
     "iframe|img|input|ins|kbd|label|link|mark|math|meta|nobr|noscript|nowiki|object|option|param|ref|references|rp|rt|ruby|s|"
     "samp|script|select|small|span|strike|strong|style|sub|summary|sup|svg|textarea|tt|u|var|video|wbr"
@@ -30,7 +30,7 @@ _INLINE_TAGS = (  # without those that texts about programs write as names: sour
 
 
 def _one_of(words: Iterable[str]) -> str:
-    """A pattern that matches any of some words and reads each character once, as a trie.
+    """A pattern for any of some words that reads each character once, as a trie.
 
     >>> _one_of(["p", "pre", "br"])
     '(?:br|p(?:re)?)'
@@ -48,7 +48,7 @@ def _one_of(words: Iterable[str]) -> str:
 
 _TAGS = [*_INLINE_TAGS.split("|"), *_BLOCK_TAGS.split("|")]
 _GAP = r"[ \t\n\r\f\v]"  # `\s` would match the seam
-_ATTRIBUTES = (  # with a value, or known to need none: `a<b and c>d` is no tag; possessive: no run is tried twice
+_ATTRIBUTES = (  # with a value, or known to need no value: `a<b and c>d` is no tag; possessive: no backtracking
     rf"""(?:{_GAP}++(?:[A-Za-z_:@][\w:.-]{{0,60}}+{_GAP}*+=(?>{_GAP}*(?:"[^"<>{SEAM}]{{0,2000}}"|'[^'<>{SEAM}]{{0,2000}}'"""
     rf"""|[^\s<>{SEAM}]{{0,2000}}))"""
     r"|(?i:allowfullscreen|async|autoplay|checked|compact|controls|defer|disabled|hidden|loop|muted|noshade|nowrap|open"
@@ -62,7 +62,7 @@ _TAG = re.compile(f"(<{_TAG_BODY})")
 _MARKUP = re.compile(  # code that was marked as code is content
     rf"([<`](?:(?<=`)(?:``(?:[^`{SEAM}]++|`(?!``))*+```|[^`\n{SEAM}]+`)|(?<=<){_TAG_BODY}))"
 )
-_TAG_STEP = 4  # both split a text into what stands before, the whole tag or code, the slash of its end, its name
+_TAG_STEP = 4  # both patterns split into the text before, the whole tag or code, the slash of an end tag, its name
 _LONG = 1 << 20  # characters
 _BLOCKS = frozenset(_BLOCK_TAGS.split("|"))
 _LEAVES = {
@@ -71,7 +71,7 @@ _LEAVES = {
     for written in (tag, tag.upper())
     if tag not in {"rt", "sup"} and not (len(written) == 1 and written.isupper())
 }
-"""What most tags leave behind, wherever they stand."""
+"""Replacements of the tags that leave the same in every context."""
 _UNSEEN_END = re.compile("</(?i:script|style|rp)")
 _UNSEEN = re.compile(
     rf"<(?P<tag>script|style|rp)\b[^<>{SEAM}]{{0,2000}}>|</(?:script|style|rp){_GAP}*>|```|`|{SEAM}", re.IGNORECASE
@@ -80,25 +80,23 @@ _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,8};|#[xX][0-9a-fA-F]{1,7};|[A
 
 
 def unescape_entities(text: str) -> str:
-    """HTML entities become their characters, also when they were escaped several times over; `&params;` is none."""
+    """Replace HTML entities, also those escaped several times. Unknown ones such as `&params;` are left unchanged."""
     return _ENTITY.sub(_character, text)
 
 
 def strip_tags(text: str) -> str:
-    """Known HTML and wiki tags go, block tags leaving a line break; `List<String>` and code in backticks are
-    content.
-    """
+    """Remove known HTML and wiki tags; block tags leave a line break. `List<String>` and code in backticks stay."""
     return SEAM.join(list(map(_without_tags, _drop_unseen(text).split(SEAM))))
 
 
 def strip_tags_batch(texts: list[str]) -> list[str]:
-    """`strip_tags` for each of some texts."""
+    """`strip_tags` for each text."""
     stripped = kernels.compiled.strip_tags(texts, _tag_table(), _tag_characters())
     return [strip_tags(text) if new is None else new for text, new in zip(texts, stripped, strict=True)]
 
 
 def _character(match: re.Match[str]) -> str:
-    """The character of an entity; what only begins like one is text."""
+    """The character of an entity, or the match itself if no such entity exists."""
     name = match[1]
     if name == "nbsp" or name[0] == "#" or name in html.entities.html5:
         return html.unescape(f"&{name}")
@@ -108,7 +106,7 @@ def _character(match: re.Match[str]) -> str:
 def _without_tags(text: str) -> str:
     """One text without tags.
 
-    `split` takes it apart in one go, where `sub` calls back for every tag; but it holds every tag while it does so.
+    `split` needs one call, where `sub` calls back for every tag; but it holds all tags in memory.
     """
     pattern = _MARKUP if "`" in text else _TAG
     if len(text) > _LONG:
@@ -125,7 +123,7 @@ def _without_tags(text: str) -> str:
 
 
 def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
-    """What is left of a tag or of code, after the character before it."""
+    """The replacement of a tag or of code, given the character before it."""
     if tag is None:
         return whole if whole[0] == "`" else ""
     left = _LEAVES.get(tag)
@@ -143,10 +141,9 @@ def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
 
 @functools.cache
 def _tag_table() -> bytes:
-    """What the kernel knows of tags, sorted: eleven bytes of a name, and one that says what it leaves.
+    """The kernel's table of tags, sorted: eleven bytes of name and one for the kind of its replacement.
 
-    A tag of one capital letter may be a name in a program; the two kinds for these are what it leaves else, and four
-    more.
+    A tag of one capital letter may be a name in a program: its kind is that of the small letter plus four.
     """
     kinds = {"rt": 2, "sup": 3}
     entries = {
@@ -159,7 +156,7 @@ def _tag_table() -> bytes:
 
 @functools.cache
 def _tag_characters() -> np.ndarray:
-    """[0x10000] uint8: 1 for what may stand in the name of an attribute, 2 for blanks."""
+    """[0x10000] uint8: 1 for characters of attribute names, 2 for blanks."""
     table = np.zeros(0x10000, dtype=np.uint8)
     for kind, pattern in ((1, r"\w"), (2, r"\s")):
         table[list(map(ord, basic_characters(re.compile(pattern))))] |= kind
@@ -167,7 +164,7 @@ def _tag_characters() -> np.ndarray:
 
 
 def _drop_unseen(text: str) -> str:
-    """Take out what a browser does not show: the insides of `script`, `style` and `rp`, but not inside code."""
+    """Remove the contents of `script`, `style` and `rp`, which a browser does not show, but not inside code."""
     if _UNSEEN_END.search(text) is None:
         return text
     kept: list[str] = []

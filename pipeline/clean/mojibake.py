@@ -1,9 +1,9 @@
-"""Repair of text that was UTF-8 and was read as something else.
+"""Repair of mojibake: UTF-8 that was decoded as GBK or Latin-1.
 
-In: text. Out: the text as it was written, where that is certain: every byte of a run fits UTF-8 again and gives at
-least four Han or Chinese marks in common use. A run that GB 2312 can write may be what was meant, and stays; what
-cannot be repaired is left for the filter.
-Cost: one search over texts that hold a character which such a mistake leaves and plain Chinese does not.
+In: text. Out: the original text where that is certain: every byte of a run is valid UTF-8 again and gives at least
+four Han or Chinese marks in common use. A run that GB 2312 can encode may be intended and stays; what cannot be
+repaired is left for the filter rules.
+Cost: one table lookup a character, in texts with a character that mojibake has and plain Chinese does not.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ import numpy as np
 from corpus.pipeline.text.codepoints import codes_of
 
 _LEADS = range(0xE4, 0xEA)
-"""First bytes of the Han in common use in UTF-8, U+4000 to U+9FFF."""
+"""Lead bytes in UTF-8 of the Han in common use, U+4000 to U+9FFF."""
 _TAILS = range(0x80, 0xC0)
-_CONTROL = re.compile("([\x00-\x1f])")  # stands in no run
+_CONTROL = re.compile("([\x00-\x1f])")  # never part of a run
 MARKED = (0x80, 0xA1)
-"""Bytes that make a character of GBK which GB 2312, and so nearly all Simplified text, does not have."""
+"""Second bytes of GBK characters that GB 2312, and so nearly all Simplified text, lacks."""
 
 
 def _gbk(first: range, second: range) -> str:
-    """The characters that GBK writes with these two bytes."""
+    """The characters that GBK encodes as these two bytes."""
     pairs = [bytes((one, two)).decode("gbk", "ignore") for one in first for two in second if two != 0x7F]
     return "".join(pair for pair in pairs if len(pair) == 1 and not "\ue000" <= pair <= "\uf8ff")
 
 
 @functools.cache
-def signs() -> str:
-    """Characters that call for a look: seldom in Chinese as it is written, usual in UTF-8 read as GBK or Latin-1."""
-    return strangers() + "".join(map(chr, _LEADS))
+def mojibake_characters() -> str:
+    """Characters that are rare in Chinese and frequent in UTF-8 decoded as GBK or Latin-1."""
+    return mojibake_han() + "".join(map(chr, _LEADS))
 
 
 @functools.cache
-def strangers() -> str:
-    """Han that are seldom in Simplified Chinese and usual in UTF-8 read as GBK."""
+def mojibake_han() -> str:
+    """Han that are rare in Simplified Chinese and frequent in UTF-8 decoded as GBK."""
     return _gbk(_LEADS, range(*MARKED)) + _gbk(range(0x81, 0xA1), _LEADS)
 
 
 @functools.cache
 def _triple() -> tuple[str, str, str]:
-    """The characters that three bytes of UTF-8 and three more, read as three of GBK, begin, go on and end with."""
+    """First, second and third characters of six bytes of UTF-8 decoded as three characters of GBK."""
     head, seam, tail = _gbk(_LEADS, _TAILS), _gbk(range(0x81, 0xC0), _LEADS), _gbk(range(0x81, 0xC0), _TAILS)
     head += _gbk(range(0xE2, 0xE4), range(0x80, 0x81)) + _gbk(range(0xEF, 0xF0), range(0xBC, 0xBE))
     seam += _gbk(range(0x81, 0xC0), range(0xE3, 0xE4)) + _gbk(range(0x81, 0xC0), range(0xEF, 0xF0))
@@ -54,14 +54,14 @@ def _triple() -> tuple[str, str, str]:
 
 @functools.cache
 def _rest() -> str:
-    """What follows the first byte of a character of UTF-8, read as Latin-1 or its Windows form."""
+    """Continuation bytes of UTF-8, decoded as Latin-1 or Windows-1252."""
     windows = "".join(bytes((byte,)).decode("cp1252", "ignore") for byte in range(0x80, 0xA0))
     return "".join(map(chr, range(0x80, 0xC0))) + windows
 
 
 @functools.cache
 def _classes() -> np.ndarray:
-    """[0x110000] uint8: where in a run each character may stand, as bits: `_triple`, then a lead and its rest."""
+    """[0x110000] uint8: positions a character may have in a run, as bits: `_triple`, then lead and continuation."""
     table = np.zeros(0x110000, dtype=np.uint8)
     leads = "".join(map(chr, (0xC2, *range(0xE2, 0xF0))))
     for bit, characters in enumerate((*_triple(), leads, _rest())):
@@ -69,19 +69,18 @@ def _classes() -> np.ndarray:
     return table
 
 
-def _may_hold_run(text: str) -> bool:
-    """Whether a pattern may match, by one look at each character: the patterns themselves are several times slower."""
+def may_hold_run(text: str) -> bool:
+    """Whether a pattern may match, by one lookup a character: the patterns themselves are several times slower."""
     found = _classes()[codes_of(text)]
     triples = found[:-2] & (found[1:-1] >> 1) & (found[2:] >> 2) & 1
     return bool((triples[:-3] & triples[3:]).any() or ((found[:-1] >> 3) & (found[1:] >> 4) & 1).any())
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ...]:
-    """What a run looks like, its bytes as they were read, and the encoding in which what it says must be writable.
+def run_patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ...]:
+    """Patterns of runs, each with the function that gives their bytes and the encoding that must fit the result.
 
-    Four characters of three bytes that Latin-1 all takes for letters and signs are certain, whatever they say; six
-    Han may be Traditional and mean themselves.
+    Four characters of three bytes, all letters and signs in Latin-1, are certain; six Han may be intended Traditional.
     """
     (head, seam, tail), rest = _triple(), re.escape(_rest())
     return (
@@ -91,19 +90,19 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Callable[[str], bytes], str], ..
 
 
 def _latin(text: str) -> bytes:
-    """Bytes of a text read as Latin-1 or as its Windows form, which differ from 0x80 to 0x9f."""
+    """Bytes of a text decoded as Latin-1 or Windows-1252, which differ from 0x80 to 0x9f."""
     return b"".join(letter.encode("latin-1") if ord(letter) < 0x100 else letter.encode("cp1252") for letter in text)
 
 
 def repair(text: str) -> str:
-    """The text with runs of UTF-8 read as GBK or Latin-1 decoded again.
+    """Decode runs of UTF-8 that were decoded as GBK or Latin-1.
 
-    A line in which what was decoded would make a run with what was not, and be decoded twice, stays as it is.
+    A line whose decoded part would form a new run with the rest, and be decoded twice, stays unchanged.
 
     >>> repair("他说浣犲ソ涓栫晫。")
     '他说你好世界。'
     """
-    if not _may_hold_run(text):
+    if not may_hold_run(text):
         return text
     repaired = _decode_runs(text)
     if repaired == text or _decode_runs(repaired) == repaired:
@@ -114,7 +113,7 @@ def repair(text: str) -> str:
 
 
 def _decode_runs(text: str) -> str:
-    for pattern, encode, within in _patterns():
+    for pattern, encode, within in run_patterns():
         text = pattern.sub(partial(_decoded, encode=encode, within=within), text)
     return text
 
@@ -132,7 +131,7 @@ def _decoded(match: re.Match[str], encode: Callable[[str], bytes], within: str) 
 
 def _fits(text: str, encoding: str) -> bool:
     try:
-        text.replace("—", "").encode(encoding)  # Python's GB 2312 has another dash
+        text.replace("—", "").encode(encoding)  # Python's GB 2312 has a different dash
     except UnicodeError:
         return False
     return True

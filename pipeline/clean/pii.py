@@ -1,14 +1,14 @@
 """Personal data becomes typed placeholders: `联系我：[手机号]`.
 
-In: cleaned texts. Out: the same texts with the numbers and addresses of persons replaced, and which kind was in which.
-Invariants: mask(mask(x)) == mask(x); a text's result does not depend on its neighbours; all that is not replaced stays
-as it was. Precision goes first: what may as well be an order number, a version or a manual's sample stays.
-Cost: one table lookup a character finds the few spots where a pattern is worth a try, for a whole batch at once. A try
-reads a bounded number of characters, so the whole is linear in the length of its input, whatever the input.
+In: cleaned texts. Out: the same texts with numbers and addresses of persons replaced, and the kinds found in each.
+Invariants: mask(mask(x)) == mask(x); a text's result does not depend on its neighbours; the rest of a text stays
+unchanged. Precision before recall: what may be an order number, a version or a manual's sample stays.
+Cost: one table lookup a character finds candidate positions for a whole batch at once. Each candidate reads a bounded
+number of characters, so the total is linear in any input.
 
-Why a second pass finds nothing new: what may stand between a word and its number is listed, or holds neither digits
-nor square brackets; a sign through which a neighbour's digits forbid a match forbids the neighbour's match as well, or
-else a bracket there forbids it like a digit; and no placeholder is longer than what it replaces.
+Why masking is idempotent: the characters allowed between a word and its number are listed, or include neither digits
+nor square brackets; a sign through which a neighbour's digits forbid a match also forbids the neighbour's match, or a
+bracket there forbids it like a digit; and no placeholder is longer than what it replaces.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from corpus.pipeline import kernels
 from corpus.pipeline.clean.pii_recognizers import KINDS, PLACEHOLDERS, RECOGNIZERS, Hit, email, ip_address, wechat
 from corpus.pipeline.text.codepoints import SEAM, codes_of
 
-_PAD = 8  # seams around a batch, so that no look at a neighbour leaves it
+_PAD = 8  # seams around a batch, so that lookarounds stay within it
 
 _ALNUM, _BLANK, _WORD_BEGIN, _DIGIT, _DOT, _COLON, _AT, _WORD_END = (1 << bit for bit in range(8))
-_CLASSES = {  # from _DIGIT on they are rare enough to be looked at one by one
+_CLASSES = {  # from _DIGIT on they are rare enough to be tried one by one
     _ALNUM: string.digits + string.ascii_letters,
     _BLANK: " -",
     _WORD_BEGIN: "微薇威徽vVwW",
@@ -40,7 +40,7 @@ _CLASSES = {  # from _DIGIT on they are rare enough to be looked at one by one
     _AT: "@＠#",
     _WORD_END: "信xX",
 }
-_NEVER_BEFORE = frozenset(string.ascii_letters + "_.%&#$\\@") - frozenset("LlQqDd")  # Tel, QQ and ID may stand there
+_NEVER_BEFORE = frozenset(string.ascii_letters + "_.%&#$\\@") - frozenset("LlQqDd")  # Tel, QQ, ID may precede one
 
 
 @dataclass(slots=True)
@@ -49,27 +49,27 @@ class Masked:
 
     texts: list[str]
     counts: Counter[str] = field(default_factory=Counter)
-    """How many were replaced, by kind."""
+    """Replacements by kind."""
     changed: dict[str, set[int]] = field(default_factory=dict)
-    """For each kind the positions of the texts that held it."""
+    """For each kind the positions of the texts that contained it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Spots:
-    """Where in a batch a pattern may match, in order."""
+class _Candidates:
+    """Positions in a batch where a pattern may match, in order."""
 
     numbers: list[int]
-    """First digits of five or more, or of four before a blank or hyphen and four more."""
+    """First digits of runs of five or more, or of four before a blank or hyphen and four more."""
     ats: list[int]
     """Signs between a mailbox and its domain."""
     words: list[int]
     """Last characters of words for WeChat."""
     addresses: list[int]
-    """First dots of four numbers, first colons of four groups."""
+    """First dots of four numbers and first colons of four groups."""
 
 
 def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
-    """One text, and how many were replaced in it, by kind.
+    """Mask one text; returns it with its replacements by kind.
 
     >>> mask("请发到 lin.xiaohe@foxmail.com，谢谢")
     ('请发到 [邮箱]，谢谢', Counter({'email': 1}))
@@ -79,7 +79,7 @@ def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
 
 
 def mask_all(texts: Sequence[str], kinds: Collection[str] = KINDS) -> Masked:
-    """Many texts, each as `mask` has it."""
+    """`mask` for many texts at once."""
     masked = Masked(list(texts))
     pad = SEAM * (_PAD - 1)
     joined = SEAM.join([pad, *texts, pad])
@@ -98,25 +98,25 @@ def mask_all(texts: Sequence[str], kinds: Collection[str] = KINDS) -> Masked:
 
 
 def _find(text: str, kinds: frozenset[str]) -> list[Hit]:
-    """What is to be replaced, in order and apart. What may hold letters or dots goes before the numbers in it."""
-    spots = _spots(text)
+    """Non-overlapping hits in order. Kinds that may contain letters or dots precede the numbers in them."""
+    candidates = _candidates(text)
     hits: list[Hit] = []
-    for kind, places, recognise in (
-        ("email", spots.ats, email),
-        ("wechat", spots.words, wechat),
-        ("ip_address", spots.addresses, ip_address),
+    for kind, places, recognize in (
+        ("email", candidates.ats, email),
+        ("wechat", candidates.words, wechat),
+        ("ip_address", candidates.addresses, ip_address),
     ):
         if kind in kinds:
-            hits = _with(hits, (recognise(text, spot) for spot in places))
-    return sorted(hits + _numbers(text, spots.numbers, kinds, _Free(hits)))
+            hits = _with(hits, (recognize(text, spot) for spot in places))
+    return sorted(hits + _numbers(text, candidates.numbers, kinds, _Free(hits)))
 
 
-def _spots(text: str) -> _Spots:
+def _candidates(text: str) -> _Candidates:
     if kernels.compiled:
         numbers, ats, words, addresses = (
             np.frombuffer(places, dtype=np.int64) for places in kernels.compiled.spots(text, _table())
         )
-        return _Spots(numbers.tolist(), ats.tolist(), words.tolist(), np.unique(addresses).tolist())
+        return _Candidates(numbers.tolist(), ats.tolist(), words.tolist(), np.unique(addresses).tolist())
     codes = codes_of(text)
     marks = _table().take(codes)
     places = np.flatnonzero(marks >= _DIGIT)
@@ -132,7 +132,7 @@ def _spots(text: str) -> _Spots:
         return places
 
     dots = _rows(beside(are(_DOT), _DIGIT, -1, 1), 4)
-    return _Spots(
+    return _Candidates(
         _first_digits(are(_DIGIT), (marks & _BLANK) != 0).tolist(),
         beside(are(_AT), _ALNUM, -1, 1).tolist(),
         beside(are(_WORD_END), _WORD_BEGIN, -1).tolist(),
@@ -141,18 +141,18 @@ def _spots(text: str) -> _Spots:
 
 
 def _first_digits(digits: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """Of all digits those that begin a number worth a look."""
+    """Of all digits those that begin a candidate number."""
     firsts = np.flatnonzero(np.diff(digits, prepend=-1) > 1)
     begins, lengths = digits[firsts], np.diff(firsts, append=len(digits))
     ends = begins + lengths
     next_begins, next_lengths = np.append(begins[1:], 0), np.append(lengths[1:], 0)
     grouped = (lengths == 4) & (next_lengths > 3) & (next_begins == ends + 1) & blank[ends]
-    worthy: np.ndarray = begins[(lengths > 4) | grouped]
-    return worthy
+    candidates: np.ndarray = begins[(lengths > 4) | grouped]
+    return candidates
 
 
 def _rows(places: np.ndarray, apart: int) -> np.ndarray:
-    """The first of every three places that follow each other at most so far apart."""
+    """The first of every three places with gaps of at most `apart`."""
     near = np.diff(places) <= apart
     firsts: np.ndarray = places[: len(near)][near & np.append(near[1:], False)]
     return firsts
@@ -168,7 +168,7 @@ def _table() -> np.ndarray:
 
 
 class _Free:
-    """Tells whether a span touches none of some hits, which are in order and apart."""
+    """Whether a span overlaps no hit of a sorted, non-overlapping list."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self.hits = hits
@@ -180,7 +180,7 @@ class _Free:
 
 
 def _with(hits: Sequence[Hit], found: Iterable[Hit | None]) -> list[Hit]:
-    """The hits and those found that touch neither one of them nor each other, in order."""
+    """The hits and those found that overlap neither them nor each other, in order."""
     free = _Free(hits)
     added: list[Hit] = []
     for hit in found:
@@ -190,15 +190,15 @@ def _with(hits: Sequence[Hit], found: Iterable[Hit | None]) -> list[Hit]:
 
 
 def _numbers(text: str, spots: Iterable[int], kinds: frozenset[str], free: _Free) -> list[Hit]:
-    """Numbers of every kind; at one place the first kind that fits is it."""
-    recognisers = [recognise for kind, recognise in RECOGNIZERS.items() if kind in kinds]
+    """Numbers of every kind; at each position the first kind that matches."""
+    recognizers = [recognize for kind, recognize in RECOGNIZERS.items() if kind in kinds]
     hits: list[Hit] = []
     last = Hit(0, 0, "")
     for spot in spots:
         if spot < last.end or text[spot - 1] in _NEVER_BEFORE:
             continue
-        for recognise in recognisers:
-            hit = recognise(text, spot, last)
+        for recognize in recognizers:
+            hit = recognize(text, spot, last)
             if hit and hit.start >= last.end and free(hit):
                 hits.append(hit)
                 last = hit

@@ -1,6 +1,6 @@
 """Patterns and check digits of personal data: identity cards, phones, bank cards, accounts, mail, addresses.
 
-Invariant: a number is personal data only with its check digit or with words before it that say so.
+Invariant: a number is personal data only with its check digit or with words before it that name its kind.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ KINDS = tuple(PLACEHOLDERS)
 
 _pattern = functools.partial(re.compile, flags=re.ASCII)
 _PLACED = "|".join(map(re.escape, PLACEHOLDERS.values()))
-_FRESH = r"(?<![号箱址]\])"  # not right behind a placeholder, which hides what stood there
-_NEXT = r"(?=(?i:tel|qq|e-?mail|fax|msn|vx|wx|http|www))"  # pages that lost their blanks go on with one of these
+_FRESH = r"(?<![号箱址]\])"  # not right behind a placeholder, which hides its context
+_NEXT = r"(?=(?i:tel|qq|e-?mail|fax|msn|vx|wx|http|www))"  # pages that lost their blanks continue with one of these
 _LEFT = rf"(?<![0-9A-Za-z_./\\=%&#$￥¥€£@+])(?<![0-9A-Za-z\]]-){_FRESH}"
 _RIGHT = rf"(?:{_NEXT}|(?![0-9A-Za-z_@%]|[.-]\d))"
-_PATH = r"/(?![A-Za-z0-9._%+-]{1,64}[@＠#])[A-Za-z]"  # a slash before a mailbox parts two of them
+_PATH = r"/(?![A-Za-z0-9._%+-]{1,64}[@＠#])[A-Za-z]"  # a slash before a mailbox separates two
 _LINK = r"[ :：是为=（(]{0,4}\Z"
 _STARTS = _pattern(rf"{_LEFT}|(?<=[Tt][Ee][Ll])|(?<=[Qq][Qq])")
-_STARTS_APART = _pattern(rf"{_LEFT}(?<![\d\]][ -])")  # what is grouped is no part of a longer row of groups
+_STARTS_APART = _pattern(rf"{_LEFT}(?<![\d\]][ -])")  # grouped digits are no part of a longer row of groups
 _ENDS_APART = _pattern(r"(?![ -]?[\d\[])")
 
 _MOBILE = _pattern(
-    r"(?:0|(?:00)?86)?1(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])"  # as the ministry has given them out
+    r"(?:0|(?:00)?86)?1(?:3\d|4[5-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])"  # prefixes allocated by the ministry
     rf"(?:\d{{8}}|([ -])\d{{4}}\1\d{{4}}){_RIGHT}(?! ?(?:元|万|亿|美元|人民币|人次|吨))"
 )
 _COUNTRY = _pattern(r"[(（]?(?:\+|00)?86[)）]?[ -]?\Z")
@@ -62,7 +62,9 @@ _BANK_BEFORE = _pattern(
 )
 
 _ACCOUNT = _pattern(rf"[1-9]\d{{4,10}}{_RIGHT}(?! ?[元万亿块人个名条次])")
-_LEADS = frozenset(" :：是为=（(Qq扣号群码吧呀哦讨论交流咨询客服在线联系聊同信Dd")  # ends of the next patterns
+_LEADS = frozenset(
+    " :：是为=（(Qq扣号群码吧呀哦讨论交流咨询客服在线联系聊同信Dd"
+)  # last characters of the next patterns
 _QQ_BEFORE = _pattern(
     rf"(?:(?<![A-Za-z_]){_FRESH}[Qq][Qq]|扣扣|[扣叩][Qq]|(?:加|(?<![A-Za-z])[Qq])群|群号码?|企鹅[号群]|[加＋+][Qq]"
     rf"|(?<![0-9A-Za-z_]){_FRESH}[Qq扣](?=[:：]))"
@@ -81,7 +83,7 @@ _WECHAT = _pattern(
 _LOCAL = _pattern(r"[A-Za-z0-9._%+-]*")
 _DOMAIN = _pattern(
     r"(?P<domain>(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,5}(?i:com|net|org|edu|gov|info|biz|name|xyz|top|vip|club|tech"
-    r"|site|(?!(?:js|ts|py|sh|md|rs|so|vb)(?![A-Za-z]))[a-z]{2}))"  # files and packages have no mailbox
+    r"|site|(?!(?:js|ts|py|sh|md|rs|so|vb)(?![A-Za-z]))[a-z]{2}))"  # endings of files and packages, not of domains
     rf"(?:{_NEXT}|(?![A-Za-z0-9@_$]|{_PLACED}|[.+%_-]++[A-Za-z0-9@\[]|{_PATH}|:[!-~]))"
 )
 _PROVIDER = _pattern(
@@ -90,10 +92,10 @@ _PROVIDER = _pattern(
 _SAMPLE_NAME = _pattern(
     r"(?i:git|hg|svn|root|user(?:name)?|name|pass(?:word)?|your.*|e?mail|test|foo|bar|someone|you|nobody|x+|no-?reply)\Z"
 )
-_SAMPLE_DOMAIN = _pattern(  # RFC 2606, and what exercises and manuals write in its place
+_SAMPLE_DOMAIN = _pattern(  # RFC 2606, and what exercises and manuals use instead
     r"(?i)(?:.*\.)?(?:example\..+|(?:(?:my|your|this)?(?:domain|company|site)|test|xx+|abc|foo|bar|e?mail|.)\.[a-z]+)\Z"
 )
-_NOT_A_MAILBOX = _pattern(  # a path or password in an address, a login
+_NOT_A_MAILBOX = _pattern(  # a path or password in a URL, a login
     rf"(?://(?:(?:{_PLACED}|[!-~]){{0,56}}[/:])?|[号箱址]\]"
     rf"|(?<![A-Za-z0-9_.@-])(?:ssh|scp|sftp|rsync|clone|ssh-copy-id) [^\n{SEAM}]{{0,40}})\Z"
 )
@@ -107,7 +109,7 @@ _IP_BEFORE = _pattern(
     r"(?:(?<![A-Za-z])[Ii][Pp](?:[vV][46])?(?: ?地址| ?[Aa]ddress)?|来自|网友|访客|(?<![A-Za-z])inet6?(?: addr)?)"
     r"[ :：是为=（(【“\"'`]{0,4}\Z"
 )
-_NOT_PERSONAL = [  # listed, since what `ipaddress` takes for global differs between versions of Python
+_NOT_PERSONAL = [  # listed, since `ipaddress.is_global` differs between versions of Python
     ipaddress.ip_network(network)
     for network in (
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
@@ -120,7 +122,7 @@ _NOT_PERSONAL = [  # listed, since what `ipaddress` takes for global differs bet
 
 
 class Hit(NamedTuple):
-    """What is to be replaced."""
+    """A match of personal data."""
 
     start: int
     end: int
@@ -128,14 +130,14 @@ class Hit(NamedTuple):
 
 
 def _may_stand(text: str, start: int, end: int, *, grouped: bool) -> bool:
-    """Whether a number is no part of a path, a name or a longer number, as far as its own pattern does not tell."""
+    """Whether a number is no part of a path, a name or a longer number; its own pattern checks the rest."""
     if grouped:
         return bool(_STARTS_APART.match(text, start) and _ENDS_APART.match(text, end))
     return _STARTS.match(text, start) is not None
 
 
 def _resident_id(text: str, spot: int, _: Hit) -> Hit | None:
-    """GB 11643-1999: 18 digits, the last a check digit; or the 15 digits before it, next to their name."""
+    """GB 11643-1999: 18 digits, the last a check digit; or the older 15 digits after their name."""
     match = _RESIDENT.match(text, spot)
     if match:
         number = match[1] + match[3] + match[4]
@@ -166,14 +168,14 @@ def _check_digit(number: str) -> str:
 
 
 def _mobile_number(text: str, spot: int, last: Hit) -> Hit | None:
-    """Eleven digits, or 3-4-4, with the country's code or without."""
-    for first in (spot, spot - 4) if text[spot - 1] in " -" else (spot,):  # of 138 1234 5678 it is the second group
+    """Eleven digits, or 3-4-4, with or without country code."""
+    for first in (spot, spot - 4) if text[spot - 1] in " -" else (spot,):  # the second group of 138 1234 5678
         match = _MOBILE.match(text, first)
         if match is None or match[0].endswith(_SERVICE_NUMBER) or _OTHER_NUMBER.search(text, first - 8, first):
             continue
         country = _COUNTRY.search(text, first - 8, first)
         for start in (country.start(), first) if country else (first,):
-            # telephone numbers stand one after another; else a slash makes a path
+            # a slash between telephone numbers is a list, elsewhere a path
             listed = text[start - 1] == "/" and (last.end == start - 1 or _LANDLINE.search(text, start - 20, start))
             if listed or _may_stand(text, start, match.end(), grouped=bool(match[1])):
                 return Hit(start, match.end(), "mobile_number")
@@ -181,7 +183,7 @@ def _mobile_number(text: str, spot: int, last: Hit) -> Hit | None:
 
 
 def _bank_card(text: str, spot: int, _: Hit) -> Hit | None:
-    """ISO/IEC 7812: a known issuer and a check digit; other than UnionPay's 62 only where words tell of a bank."""
+    """ISO/IEC 7812: a known issuer and a check digit; other than UnionPay's 62 only after words about a bank."""
     match = _CARD.match(text, spot)
     if match is None or not _may_stand(text, spot, match.end(), grouped=bool(match[1] or match[2])):
         return None
@@ -201,7 +203,7 @@ def _luhn(number: str) -> bool:
 
 
 def _qq(text: str, spot: int, last: Hit) -> Hit | None:
-    """Five to eleven digits after a word for QQ or its groups, or seven and more after such a number."""
+    """Five to eleven digits after a word for QQ or its groups, or seven or more after such a number."""
     match = _ACCOUNT.match(text, spot)
     if match is None:
         return None
@@ -212,7 +214,7 @@ def _qq(text: str, spot: int, last: Hit) -> Hit | None:
 
 
 def _wechat_number(text: str, spot: int, _: Hit) -> Hit | None:
-    """A name in WeChat that is a number; without a sign that it is one, of nine digits or more."""
+    """A numeric WeChat name; nine digits or more if no sign such as a colon marks it."""
     match = _ACCOUNT.match(text, spot)
     if match and text[spot - 1] in _LEADS and (before := _WECHAT_BEFORE.search(text, spot - 16, spot)):
         signed = before[0][2:].strip()
@@ -230,7 +232,7 @@ RECOGNIZERS: dict[str, Callable[[str, int, Hit], Hit | None]] = {
 
 
 def wechat(text: str, spot: int) -> Hit | None:
-    """A name after a word for WeChat: with a digit or underscore, or in small letters after a colon."""
+    """A WeChat name after a word for WeChat: with a digit or underscore, or lower case after a colon."""
     match = _WECHAT.match(text, spot - 1)
     if match is None:
         return None
@@ -244,7 +246,7 @@ def wechat(text: str, spot: int) -> Hit | None:
 
 
 def email(text: str, at: int) -> Hit | None:
-    """A mailbox on a domain that can be somebody's; not a login, a path, a package's version, a sample."""
+    """A mailbox on a plausible domain; not a login, a path, a package version or a sample."""
     run = _LOCAL.match(text[max(at - 65, 0) : at][::-1])
     local = run[0][::-1] if run else ""
     name = local.lstrip("._%+-")
@@ -258,7 +260,7 @@ def email(text: str, at: int) -> Hit | None:
 
 
 def ip_address(text: str, spot: int) -> Hit | None:
-    """An address next to words that make it somebody's, unless it is of a private or reserved range."""
+    """An address after words that make it a person's, unless its range is private or reserved."""
     start = spot
     while start > spot - 4 and text[start - 1] in string.hexdigits:
         start -= 1

@@ -1,16 +1,14 @@
-"""Cleaning rules: text in, text out, every change counted by the rule that made it.
+"""Cleaning rules: text in, text out, every change counted by rule.
 
-In: strings. Out: the same strings with markup, controls, odd widths and odd blanks made plain, and which rule changed
-which string.
-Invariants: clean(clean(x)) == clean(x), because the table is repeated until a whole pass changes nothing; a string's
-result does not depend on
-its neighbours; Chinese punctuation is content and passes untouched.
-Cost: one table lookup a character tells which rules a string may need, for a whole batch at once; a rule works only on
-those, joined into one string so that the price of a call is paid once per batch. Rules are linear in the length of
-their input, whatever the input.
+In: strings. Out: the same strings with markup and controls removed, widths and blanks normalized, and the strings that
+each rule changed.
+Invariants: clean(clean(x)) == clean(x), since the rules are repeated until a whole pass changes nothing; a string's
+result does not depend on its neighbours; Chinese punctuation is content and stays unchanged.
+Cost: one table lookup a character tells which rules a string may need, for a whole batch at once; a rule runs only on
+those, joined into one string so that a call is paid once a batch. Rules are linear in any input.
 
-Every rule works on strings joined by SEAM, a control character that no rule lets into its output, and treats it as
-the end of a text. Where the kernels were built, some work on one string after another instead.
+Every rule works on strings joined by SEAM, a control character that no rule outputs, and treats it as the end of a
+text. With kernels, some rules work on a list of strings instead.
 """
 
 from __future__ import annotations
@@ -57,35 +55,36 @@ from corpus.pipeline.clean.whitespace import (
 )
 from corpus.pipeline.text.codepoints import SEAM, codes_of
 
-_PASSES = 12  # real records need two or three; beyond that the markup is nested to do harm
+_PASSES = 12  # real records need two or three; more means maliciously nested markup
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One cleaning rule. `name` is the counter in the ledger; `apply` works on texts joined by SEAM, and `kernel`,
-    where there is one, on a list of them.
-    """
+    """One cleaning rule."""
 
     name: str
+    """The counter in the ledger."""
     apply: Callable[[str], str]
+    """Works on texts joined by SEAM."""
     kernel: Callable[[list[str]], list[str]] | None = None
+    """The same on a list of texts, with kernels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rules of a dataset in order, and what in a text may call for each of them."""
+    """The rules of a dataset in order, and the characters that trigger them."""
 
     rules: tuple[Rule, ...]
     flags: np.ndarray
-    """[0x110000] uint16: for every character the rules it calls for, as bits by their position, and its `_Kind`."""
+    """[0x110000] uint16: for every character the rules it triggers, as bits by their position, and its `_Kind`."""
     pairs: np.ndarray
-    """[64] uint16: the same for two neighbours, by their kinds."""
+    """[64] uint16: the same for two adjacent characters, by their kinds."""
     bits: dict[str, int]
     """The bit of each rule."""
 
 
 class _Kind(IntEnum):
-    """What a character is to the rules about neighbours."""
+    """Kind of a character for rules that are triggered by two adjacent ones."""
 
     OTHER = 0
     SPACE = 1
@@ -98,14 +97,14 @@ class _Kind(IntEnum):
 
 
 _KIND_SHIFT = 13
-_MANY_LINES = 1 << 11  # these two are looked at again, by a search
+_MANY_LINES = 1 << 11  # this and the next are confirmed by a search
 _BRACKET = 1 << 12
 _RULE_BITS = _MANY_LINES - 1
 
 
 @dataclass(slots=True)
 class Cleaned:
-    """Texts after cleaning, in order, and for each rule the positions it changed."""
+    """Texts after cleaning, in order, and the positions that each rule changed."""
 
     texts: list[str]
     changed: dict[str, set[int]] = field(default_factory=dict)
@@ -115,7 +114,7 @@ class Cleaned:
 def rules(*, simplify: bool, brackets: bool) -> Table:
     """The table of rules, in the order in which they are applied."""
     steps: list[tuple[Callable[[str], str], Iterable[str]]] = [
-        (repair_encoding, mojibake.signs()),
+        (repair_encoding, mojibake.mojibake_characters()),
         (break_lines, "\r\v\f\x85\u2028\u2029"),
         (unescape_entities, "&"),
         (strip_tags, "<"),
@@ -135,13 +134,13 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
     flags[0x10000:] = bits["strip_invisible"] | bits["compose_nfc"]
     for kind, characters in _kinds().items():
         flags[list(map(ord, characters))] |= kind << _KIND_SHIFT
-    flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # stands between texts; one within a text is looked for
+    flags[ord(SEAM)] = _Kind.SEAM << _KIND_SHIFT  # separates texts; one within a text is searched
     ready = tuple(Rule(rule.__name__, rule, _KERNELS.get(rule)) for rule, _ in steps)
     return Table(ready, flags, _pairs(bits), bits)
 
 
 def _kinds() -> dict[_Kind, Iterable[str]]:
-    """The characters of each kind, but OTHER and SEAM."""
+    """The characters of each kind except OTHER and SEAM."""
     blanks = set(filter(str.isspace, BASIC_PLANE)) - {" ", "\n", SEAM}
     return {
         _Kind.SPACE: " ",
@@ -154,7 +153,7 @@ def _kinds() -> dict[_Kind, Iterable[str]]:
 
 
 def _pairs(bits: Mapping[str, int]) -> np.ndarray:
-    """The rules that two neighbours call for."""
+    """The rules that two adjacent characters trigger."""
     blanks, lines = bits["collapse_blanks"], bits["collapse_lines"]
     pairs = np.zeros((8, 8), dtype=np.uint16)
     pairs[_Kind.SPACE, [_Kind.SPACE, _Kind.NEWLINE]] |= blanks
@@ -168,22 +167,22 @@ def _pairs(bits: Mapping[str, int]) -> np.ndarray:
 
 
 def clean(text: str, table: Table) -> str:
-    """One text through the table."""
+    """Clean one text."""
     return clean_all([text], table).texts[0]
 
 
 def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
-    """Many texts through the table, repeated for those that changed until nothing does."""
+    """Clean many texts; those that changed are cleaned again until nothing changes."""
     cleaned = Cleaned(list(texts))
     pending: Sequence[int] = range(len(cleaned.texts))
-    content: list[set[int]] = [set() for _ in table.rules]  # for each rule the texts that it leaves as they are
+    content: list[set[int]] = [set() for _ in table.rules]  # for each rule the texts that it would not change
     for turn in range(2 * _PASSES):
         if turn == _PASSES:
-            _disarm(cleaned, pending)
+            _remove_markup(cleaned, pending)
             content = [set() for _ in table.rules]
         buckets: list[list[int]] = [[] for _ in table.rules]
-        for index, called in _called(cleaned.texts, pending, table):
-            left = called
+        for index, triggered in _triggered(cleaned.texts, pending, table):
+            left = triggered
             while left:
                 lowest = left & -left
                 buckets[lowest.bit_length() - 1].append(index)
@@ -196,9 +195,9 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
             changed = _apply(rule, cleaned, wanted)
             for other in content:
                 other.difference_update(changed)
-            # collapse_blanks finds nothing to do in what it gives
+            # collapse_blanks is idempotent
             content[position].update(wanted if rule.apply is collapse_blanks else set(wanted).difference(changed))
-            if rule.apply is collapse_lines:  # to take newlines away brings a tag under its bound, and nothing else
+            if rule.apply is collapse_lines:  # fewer newlines can only bring a tag below its bound
                 changed = [index for index in changed if "<" in cleaned.texts[index]]
             dirty.update(changed)
         if not dirty:
@@ -207,49 +206,49 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     return cleaned
 
 
-def _called(texts: Sequence[str], pending: Sequence[int], table: Table) -> Iterator[tuple[int, int]]:
-    """The texts that some rule may change, each with these rules as bits."""
-    looked_at = [texts[index] for index in pending]
-    for index, text, bits in zip(pending, looked_at, _calls(looked_at, table), strict=True):
-        called = bits & _RULE_BITS
+def _triggered(texts: Sequence[str], pending: Sequence[int], table: Table) -> Iterator[tuple[int, int]]:
+    """The texts that some rule may change, each with the triggered rules as bits."""
+    checked = [texts[index] for index in pending]
+    for index, text, bits in zip(pending, checked, _triggers(checked, table), strict=True):
+        triggered = bits & _RULE_BITS
         if bits & _BRACKET and EMPTY_BRACKET.search(text):
-            called |= table.bits["drop_empty_brackets"]
-        if called:
-            yield index, called
+            triggered |= table.bits["drop_empty_brackets"]
+        if triggered:
+            yield index, triggered
 
 
-def _calls(looked_at: list[str], table: Table) -> list[int]:
-    """The rules that texts call for, as bits: one look at every character and its neighbour, for all texts at once."""
+def _triggers(checked: list[str], table: Table) -> list[int]:
+    """The rules triggered by each text, as bits: one lookup a character and pair, for all texts at once."""
     if kernels.compiled:
         return kernels.compiled.called(
-            looked_at, table.flags, table.pairs, table.bits["strip_invisible"], table.bits["collapse_lines"]
+            checked, table.flags, table.pairs, table.bits["strip_invisible"], table.bits["collapse_lines"]
         )
-    if not looked_at:
+    if not checked:
         return []
-    joined = f"{SEAM}{SEAM.join(looked_at)}{SEAM}"
+    joined = f"{SEAM}{SEAM.join(checked)}{SEAM}"
     flags = table.flags.take(codes_of(joined))
     marks = flags >= 1 << _KIND_SHIFT
     first = np.flatnonzero(marks[1:] & marks[:-1])
     kinds, next_kinds = flags[first] >> _KIND_SHIFT, flags[first + 1] >> _KIND_SHIFT
     flags[first] |= table.pairs[kinds << 3 | next_kinds]
-    ends = np.cumsum(np.fromiter(map(len, looked_at), dtype=np.int64, count=len(looked_at)) + 1)
-    called = np.bitwise_or.reduceat(flags, np.concatenate(([0], ends[:-1]))) & ((1 << _KIND_SHIFT) - 1)
-    if joined.count(SEAM) > len(looked_at) + 1:
-        called[[index for index, text in enumerate(looked_at) if SEAM in text]] |= table.bits["strip_invisible"]
-    bits: list[int] = called.tolist()
-    for position in np.flatnonzero(called & _MANY_LINES).tolist():
-        if "\n\n\n" in looked_at[position]:
+    ends = np.cumsum(np.fromiter(map(len, checked), dtype=np.int64, count=len(checked)) + 1)
+    triggered = np.bitwise_or.reduceat(flags, np.concatenate(([0], ends[:-1]))) & ((1 << _KIND_SHIFT) - 1)
+    if joined.count(SEAM) > len(checked) + 1:
+        triggered[[index for index, text in enumerate(checked) if SEAM in text]] |= table.bits["strip_invisible"]
+    bits: list[int] = triggered.tolist()
+    for position in np.flatnonzero(triggered & _MANY_LINES).tolist():
+        if "\n\n\n" in checked[position]:
             bits[position] |= table.bits["collapse_lines"]
     return bits
 
 
 def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
-    """Apply one rule to the texts that call for it, by its kernel or as one string; those that it changed."""
+    """Apply one rule to the texts that triggered it, by its kernel or as one string; the positions it changed."""
     texts = cleaned.texts
     before = [texts[index] for index in bucket]
-    # a raw seam is an invisible character like others, taken out ahead of all rules
-    pure = [text.replace(SEAM, "") if SEAM in text else text for text in before]
-    after = rule.kernel(pure) if rule.kernel and kernels.compiled else rule.apply(SEAM.join(pure)).split(SEAM)
+    # a seam in a text is invisible, and removed before all rules
+    seamless = [text.replace(SEAM, "") if SEAM in text else text for text in before]
+    after = rule.kernel(seamless) if rule.kernel and kernels.compiled else rule.apply(SEAM.join(seamless)).split(SEAM)
     changed = [index for index, old, new in zip(bucket, before, after, strict=True) if old != new]
     if changed:
         for index, new in zip(bucket, after, strict=True):
@@ -266,8 +265,8 @@ _KERNELS: dict[Callable[[str], str], Callable[[list[str]], list[str]]] = {
 }
 
 
-def _disarm(cleaned: Cleaned, pending: Iterable[int]) -> None:
-    """Markup nested a dozen deep is an attack or a ruin: what could open a tag, an entity or code goes."""
+def _remove_markup(cleaned: Cleaned, pending: Iterable[int]) -> None:
+    """Remove what can open a tag, an entity or code from texts nested deeper than `_PASSES`."""
     for index in pending:
         cleaned.texts[index] = re.sub("[<&`]", "", cleaned.texts[index])
         cleaned.changed.setdefault("strip_tags", set()).add(index)

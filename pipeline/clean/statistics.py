@@ -1,9 +1,9 @@
 """Counting the characters of many texts at once: Han, digits, signs, blanks, runs and repeated spans.
 
 In: strings. Out: counts for each.
-Invariant: what is found for a text does not depend on the texts beside it.
-Cost: one look at every character by a kernel, or one table lookup and a few sums by numpy; nothing is done for each
-text in Python but measuring its length.
+Invariant: the counts of a text do not depend on its neighbours.
+Cost: one pass over the characters by a kernel, or one table lookup and a few sums a character by numpy; Python only
+measures the length of each text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from corpus.pipeline.text.ngrams import ngram_hashes
 
 _OTHER, _HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST = range(7)
 SAMPLED_CHARACTERS = 192
-"""From this length on repeated spans are first looked for in a sixteenth of all spans."""
+"""From this length on repeated spans are first searched in a sixteenth of all spans."""
 _SAMPLE = 16
 _SAMPLED_BELOW = (1 << 32) // _SAMPLE  # hashes of the pair that a span begins with
 _COLUMNS = 10
@@ -36,44 +36,44 @@ _MANY_LINES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a survey looks for beside its counts."""
+class SurveySettings:
+    """What a survey counts besides characters."""
 
     span: int
     """Characters of a span."""
     spans_share: float
-    """Share of the spans of a text from which on they may be too many that stood before."""
+    """Share of a text's spans above which those that occurred before may be too many."""
     fewest_lines: int
-    """Lines from which on a text's lines are compared."""
+    """Fewest lines of a text whose lines are compared."""
     lines_share: float
-    """Share of the characters of a text from which on those in lines that stood before may be too many."""
+    """Share of a text's characters above which those in lines that occurred before may be too many."""
     beginnings: np.ndarray
     """[65536] bool: whether a phrase begins with two neighbours, by the upper half of their `pair_hashes`."""
     longest: int
-    """Characters of a text up to which phrases are looked for."""
+    """Characters of the longest text in which phrases are searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found in texts: every array is [texts], of int64 or, what `may` be, of bool."""
+    """Counts of texts. Every array is [texts], int64; those named `may_` are bool."""
 
     lengths: np.ndarray
     han: np.ndarray
     signs: np.ndarray
     """Digits, punctuation and symbols."""
     visible: np.ndarray
-    """All that is not blank."""
+    """Non-blank characters."""
     may_be_lost: np.ndarray
-    """Whether any character may tell of a lost encoding."""
+    """Whether any character is one that a lost encoding leaves."""
     runs: np.ndarray
-    """Characters that repeat the one before and are not blank."""
-    begun: np.ndarray
-    """Places where a phrase may begin; 0 for texts that are longer than was asked for."""
+    """Non-blank characters that repeat the one before."""
+    phrase_starts: np.ndarray
+    """Places where a phrase may begin; 0 for texts longer than `SurveySettings.longest`."""
     may_repeat_spans: np.ndarray
-    """Whether more than their share of spans may have stood before; sampled from SAMPLED_CHARACTERS on."""
+    """Whether more than `spans_share` of the spans may have occurred before; sampled from SAMPLED_CHARACTERS on."""
     may_repeat_lines: np.ndarray
-    """Whether lines that stood before may hold more than their share of characters; lines of one length with the same
-    characters at four places count as one.
+    """Whether lines that occurred before may hold more than `lines_share` of the characters; lines of one length with
+    the same characters at four places count as equal.
     """
 
 
@@ -90,7 +90,7 @@ def pair_hashes(codes: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _classes() -> np.ndarray:
-    """[0x110000] uint8: what each character counts as."""
+    """[0x110000] uint8: the class of each character."""
     table = np.zeros(0x110000, dtype=np.uint8)
     codes = [
         *range(0x3400),
@@ -105,7 +105,7 @@ def _classes() -> np.ndarray:
     for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)):
         table[first : last + 1] = _HAN
     table[ord("〇")] = _HAN
-    table[[ord(character) for character in f"锟拷烫屯{mojibake.strangers()}"]] = _LOST_HAN
+    table[[ord(character) for character in f"锟拷烫屯{mojibake.mojibake_han()}"]] = _LOST_HAN
     table[[ord(character) for character in "\ufffdïâÃ"]] = _LOST
     return table
 
@@ -119,15 +119,15 @@ def _fields() -> np.ndarray:
     return table
 
 
-def survey(texts: Sequence[str], asked: Asked) -> Survey:
-    """Look at every character of texts, at least one."""
-    columns, keys, line_keys, widths = (_by_kernel if kernels.compiled else _by_numpy)(texts, asked)
-    lengths, han, signs, blanks, lost, runs, lines, begun, different, sampled = columns.T
+def survey(texts: Sequence[str], settings: SurveySettings) -> Survey:
+    """Count the characters of one text or more."""
+    columns, keys, line_keys, widths = (_by_kernel if kernels.compiled else _by_numpy)(texts, settings)
+    lengths, han, signs, blanks, lost, runs, lines, phrase_starts, different, sampled = columns.T
     again = np.bincount(_again(np.sort(keys)) >> _HASH, minlength=len(texts))
     few = sampled < lengths / (2 * _SAMPLE)  # a repeated phrase can hide between the samples
     order = np.argsort(line_keys)
     in_order = line_keys[order]
-    same = order[1:][in_order[1:] == in_order[:-1]]  # but the first of each
+    same = order[1:][in_order[1:] == in_order[:-1]]  # all but the first of each
     in_lines = np.bincount(line_keys[same] >> _HASH, weights=widths[same], minlength=len(texts))
     return Survey(
         lengths=lengths,
@@ -136,55 +136,54 @@ def survey(texts: Sequence[str], asked: Asked) -> Survey:
         visible=lengths - blanks,
         may_be_lost=lost > 0,
         runs=runs,
-        begun=begun,
+        phrase_starts=phrase_starts,
         may_repeat_spans=np.where(
             lengths >= SAMPLED_CHARACTERS,
-            few | (again > (asked.spans_share - 0.2) * sampled),
-            different <= (1 - asked.spans_share) * lengths + asked.span,
+            few | (again > (settings.spans_share - 0.2) * sampled),
+            different <= (1 - settings.spans_share) * lengths + settings.span,
         ),
-        may_repeat_lines=(in_lines > asked.lines_share * (lengths - lines + 1))
-        | ((lines >= asked.fewest_lines) & (lines > _MANY_LINES)),
+        may_repeat_lines=(in_lines > settings.lines_share * (lengths - lines + 1))
+        | ((lines >= settings.fewest_lines) & (lines > _MANY_LINES)),
     )
 
 
 def sums(text: str) -> tuple[int, int, int, int]:
-    """Han, digits, signs and all visible characters of one text."""
+    """Han, digits, signs and visible characters of one text."""
     counts = np.bincount(_classes()[codes_of(text)], minlength=7).tolist()
     return counts[_HAN] + counts[_LOST_HAN], counts[_DIGIT], counts[_SIGN], len(text) - counts[_BLANK]
 
 
 def runs(text: str) -> int:
-    """Characters of one text that repeat the one before and are not blank."""
+    """Non-blank characters of one text that repeat the one before."""
     codes = codes_of(text)
     return int(np.count_nonzero((codes[1:] == codes[:-1]) & (_classes()[codes[1:]] != _BLANK)))
 
 
-def _by_kernel(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _by_kernel(texts: Sequence[str], settings: SurveySettings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """As `_by_numpy`."""
     columns = np.empty((len(texts), _COLUMNS), dtype=np.int64)
     found = kernels.compiled.count(
         list(texts),
         _classes(),
-        asked.beginnings,
+        settings.beginnings,
         columns,
-        asked.longest,
-        asked.span,
+        settings.longest,
+        settings.span,
         SAMPLED_CHARACTERS,
         _SAMPLED_BELOW,
-        asked.fewest_lines,
+        settings.fewest_lines,
         _MANY_LINES,
     )
     keys, line_keys, widths = (np.frombuffer(numbers, dtype=np.int64) for numbers in found)
     return columns, keys, line_keys, widths
 
 
-def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What a survey is made of.
+def _by_numpy(texts: Sequence[str], settings: SurveySettings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The counts behind a survey.
 
     Returns:
-        [texts, columns] the counts of each text, in the order in which `survey` takes them; a key for each span looked
-        at, which two have in common when they are the same in one text; the same for lines; [lines] characters of
-        each of these.
+        [texts, columns] the counts of each text, in the order in which `survey` unpacks them; a key for each sampled
+        span, equal for equal spans of one text; the same for lines; [lines] characters of each of these.
 
     """
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
@@ -207,18 +206,19 @@ def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarra
     same = np.flatnonzero(codes[1:] == codes[:-1]) + 1
     same = same[_classes()[codes[same]] != _BLANK]
     pairs = pair_hashes(codes)
-    begun = np.flatnonzero(asked.beginnings.take(pairs >> np.uint32(16)))
+    phrases = np.flatnonzero(settings.beginnings.take(pairs >> np.uint32(16)))
+    phrases = phrases[phrases + 1 < (starts + lengths)[texts_of(phrases)]]
     is_long = lengths >= SAMPLED_CHARACTERS
-    sampled = np.flatnonzero(pairs[: max(0, len(codes) - asked.span)] < _SAMPLED_BELOW)
+    sampled = np.flatnonzero(pairs[: max(0, len(codes) - settings.span)] < _SAMPLED_BELOW)
     owners = texts_of(sampled)
-    whole = is_long[owners] & (sampled + asked.span <= (starts + lengths)[owners])
+    whole = is_long[owners] & (sampled + settings.span <= (starts + lengths)[owners])
     sampled, owners = sampled[whole], owners[whole]
     hashes = np.zeros(len(sampled), dtype=np.uint64)
-    for offset in range(asked.span):
+    for offset in range(settings.span):
         hashes = (hashes + codes[sampled + offset]) * _BASE
     ends = np.flatnonzero(codes == _NEWLINE)
     lines = np.searchsorted(ends, starts + lengths, side="right") - np.searchsorted(ends, starts)
-    of_many = np.repeat((lines >= asked.fewest_lines) & (lines <= _MANY_LINES), lines)
+    of_many = np.repeat((lines >= settings.fewest_lines) & (lines <= _MANY_LINES), lines)
     line_starts, ends = np.concatenate(([0], ends[:-1] + 1))[of_many], ends[of_many]
     widths = ends - line_starts
     line_hashes = widths.astype(np.uint64)
@@ -232,7 +232,7 @@ def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarra
         lost,
         in_texts(same),
         lines,
-        np.where(lengths <= asked.longest, in_texts(begun[begun + 1 < (starts + lengths)[texts_of(begun)]]), 0),
+        np.where(lengths <= settings.longest, in_texts(phrases), 0),
         np.where(is_long, 0, _different(codes, starts)),
         np.bincount(owners, minlength=len(texts)),
     )
@@ -240,7 +240,7 @@ def _by_numpy(texts: Sequence[str], asked: Asked) -> tuple[np.ndarray, np.ndarra
 
 
 def _different(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """[texts] int64: how many different characters a text and the newline after it have at least, and at most 128.
+    """[texts] int64: a lower bound, at most 128, for the distinct characters of a text and the newline after it.
 
     Every character sets one of 128 bits of its text; two that set the same one count once.
     """
@@ -250,17 +250,17 @@ def _different(codes: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _again(keys: np.ndarray) -> np.ndarray:
-    """Of keys in order those that are the same as the one before."""
+    """Of sorted keys those equal to the one before."""
     return np.asarray(keys[1:][keys[1:] == keys[:-1]])
 
 
 def count_repeated_spans(text: str, span: int) -> int:
-    """At least as many spans as stand in a text again: those of the same hash count as one."""
+    """An upper bound for the repeated spans of a text: spans with the same hash count as equal."""
     hashes = np.sort(ngram_hashes(codes_of(text), span))
     return len(_again(hashes))
 
 
 def _keys(hashes: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """[hashes] int64: the owner above the high bits of a hash; equal for what may be equal in one text."""
+    """[hashes] int64: the owner above the high bits of a hash, so that spans of different texts never collide."""
     keys: np.ndarray = owners << _HASH | (hashes >> np.uint64(64 - _HASH)).astype(np.int64)
     return keys

@@ -14,9 +14,7 @@ _HIDDEN = (
     "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff"
 )
-_JOINED = (
-    r"(?:(?<!\u200d)|(?![\u2600-\u27bf\U0001f000-\U0001faff]))"  # a joiner before a picture makes one picture of two
-)
+_JOINED = r"(?:(?<!\u200d)|(?![\u2600-\u27bf\U0001f000-\U0001faff]))"  # a joiner before an emoji joins two into one
 INVISIBLE = re.compile(f"[{_HIDDEN}]{_JOINED}")
 _INVISIBLE_NOT_SEAM = re.compile(f"[{_HIDDEN}]{_JOINED}".replace("\x0e-\x1f", "\x0e-\x1d\x1f"))
 WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ][０-９Ａ-Ｚａ-ｚ]*")
@@ -26,30 +24,30 @@ BASIC_PLANE = "".join(map(chr, range(0x10000)))
 
 
 def repair_encoding(text: str) -> str:
-    """Runs of UTF-8 that were read as GBK or Latin-1 are decoded again, where that is certain."""
+    """Decode runs of UTF-8 that were decoded as GBK or Latin-1, where that is certain."""
     return mojibake.repair(text)
 
 
 def strip_invisible(text: str) -> str:
-    """Control, zero-width, bidirectional and unassigned format characters go; joiners inside an emoji stay."""
+    """Remove control, zero-width, bidirectional and unassigned format characters; joiners inside an emoji stay."""
     return _INVISIBLE_NOT_SEAM.sub("", text)
 
 
 def compose_nfc(text: str) -> str:
-    """Unicode normalisation form C, which leaves full-width punctuation alone (NFKC would not).
+    """Unicode normalization form C, which keeps full-width punctuation (NFKC would not).
 
-    CPython orders a run of combining marks by insertion, so a long one is put in order first.
+    CPython sorts a run of combining marks by insertion, so a long run is sorted first.
     """
     return unicodedata.normalize("NFC", _MARKS.sub(_in_order, text))
 
 
 def narrow_letters(text: str) -> str:
-    """Full-width Latin letters and digits become ASCII; full-width punctuation stays."""
+    """Convert full-width Latin letters and digits to ASCII; full-width punctuation stays."""
     return WIDE.sub(lambda match: match[0].translate(_NARROW), text)
 
 
 def compose_nfc_batch(texts: list[str]) -> list[str]:
-    """`compose_nfc` for each of some texts."""
+    """`compose_nfc` for each text."""
     return [
         compose_nfc(text) if kernels.compiled.has_run(text, _MANY_MARKS) else unicodedata.normalize("NFC", text)
         for text in texts
@@ -57,14 +55,14 @@ def compose_nfc_batch(texts: list[str]) -> list[str]:
 
 
 def basic_characters(pattern: re.Pattern[str]) -> list[str]:
-    """Characters of the basic plane that a pattern matches when each stands alone."""
+    """Characters of the basic plane that a pattern matches alone."""
     return pattern.findall("a".join(BASIC_PLANE))
 
 
 @functools.cache
 def composed_characters() -> list[str]:
-    """Characters of the basic plane that can make a text differ from its normal form: marks, vowel and final Hangul
-    jamo, and what has another form.
+    """Characters of the basic plane that can make a text differ from its NFC: marks, vowel and final Hangul jamo, and
+    characters that are not NFC themselves.
     """
     return [
         character
@@ -76,7 +74,7 @@ def composed_characters() -> list[str]:
 
 
 def _in_order(match: re.Match[str]) -> str:
-    """A long run with its combining marks decomposed and in canonical order, which changes nothing of its NFC."""
+    """A long run with its combining marks decomposed and in canonical order, which has the same NFC."""
     run = match[0]
     if sum(map(bool, map(unicodedata.combining, run))) < _MANY_MARKS:
         return run

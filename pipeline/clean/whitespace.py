@@ -1,4 +1,4 @@
-"""Blanks, line breaks and blank lines; indentation and code keep theirs."""
+"""Blanks, line breaks and blank lines, except in indentation and code."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _BLANK_LINES = re.compile(r"\n\n\n+")
 
 
 def break_lines(text: str) -> str:
-    r"""Every kind of line break becomes a newline; the corpora's `\r\r` is one break each."""
+    r"""Convert every kind of line break to a newline; each `\r` of the corpora's `\r\r` is one."""
     return _BREAK.sub("\n", text.replace("\r\n", "\n"))
 
 
 def collapse_blanks(text: str) -> str:
-    """Runs of blanks become one; ideographic indents and blanks at the ends of lines go; ASCII indentation stays,
-    for code.
+    """Collapse runs of blanks to one; remove ideographic indents and blanks at the ends of lines; keep ASCII
+    indentation, for code.
     """
     codes = codes_of(f"{SEAM}{text}{SEAM}")
     blank = _is_blank().take(codes)
     first, last = blank[1:-1] & ~blank[:-2], blank[1:-1] & ~blank[2:]
-    first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # one between words is as it should be
+    first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # a single space between words stays
     starts = np.flatnonzero(first) + 1
     if len(starts) == 0:
         return text
@@ -66,7 +66,7 @@ def collapse_blanks(text: str) -> str:
 
 
 def _fences(text: str) -> Iterator[tuple[int, int]]:
-    """Where code between fences begins and ends; it ends in the text in which it begins."""
+    """Begin and end of fenced code; both are in the same text."""
     begin = text.find(_FENCE)
     while begin >= 0 and (end := text.find(_FENCE, begin + len(_FENCE))) >= 0:
         seam = text.find(SEAM, begin, end)
@@ -81,18 +81,18 @@ def collapse_lines(text: str) -> str:
 
 
 def collapse_blanks_batch(texts: list[str]) -> list[str]:
-    """`collapse_blanks` for each of some texts."""
+    """`collapse_blanks` for each text."""
     return kernels.compiled.collapse_blanks(texts)
 
 
 def collapse_lines_batch(texts: list[str]) -> list[str]:
-    """`collapse_lines` for each of some texts."""
+    """`collapse_lines` for each text."""
     return [(_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip() for text in texts]
 
 
 @functools.cache
 def _is_blank() -> np.ndarray:
-    """[0x110000] whether a character is a blank."""
+    """[0x110000] bool: whether a character is a blank."""
     table = np.zeros(0x110000, dtype=np.bool_)
     table[[ord(blank) for blank in _BLANK_CHARACTERS]] = True
     return table

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.read.archives import SUFFIXES, decompressor
 
 MAX_BYTES = 256 << 20
 """Largest evaluation file, decompressed."""
@@ -61,13 +62,13 @@ def read(path: Path, fields: Sequence[str] = (), *, max_bytes: int = MAX_BYTES) 
         SourceError: the file is missing, damaged, not what its ending says, or has no text to search for.
 
     """
-    packed = next((ending for ending in _PACKED if path.name.lower().endswith(ending)), "")
+    packed = next((ending for ending in SUFFIXES if path.name.lower().endswith(ending)), "")
     name = path.name.lower().removesuffix(packed)
     reader = next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)
     if reader is None:
         raise SourceError(
             f"{path}: the format cannot be recognized by the name",
-            hint=f"It must end with {', '.join(_READERS)}, and may be compressed as {', '.join(_PACKED)}.",
+            hint=f"It must end with {', '.join(_READERS)}, and may be compressed as {', '.join(SUFFIXES)}.",
         )
     items = 0
     found: dict[str, None] = {}
@@ -136,7 +137,7 @@ def strings(item: Any) -> Iterator[tuple[str, str]]:
 
 def _bytes(path: Path, packed: str, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file, _PACKED[packed](file) if packed else file as stream:
+        with path.open("rb") as file, decompressor(file, packed) if packed else file as stream:
             data = bytes(stream.read(max_bytes + 1))
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{path} cannot be decompressed: {error or 'it ends too early'}") from error
@@ -225,11 +226,6 @@ def _parquet(path: Path, data: bytes, max_bytes: int = MAX_BYTES) -> Items:
         raise SourceError(f"{path}: expected Parquet, but {error}") from error
 
 
-def _unzstd(packed: Any) -> Any:
-    return pa.CompressedInputStream(pa.PythonFile(packed), "zstd")  # reports a truncated file
-
-
-_PACKED: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _unzstd}
 _READERS: dict[str, Callable[[Path, bytes], Items]] = {
     ".jsonl": _json,
     ".ndjson": _json,

@@ -1,4 +1,4 @@
-"""The books of documents: records read, kept and dropped by reason."""
+"""Counts of a documents stage: records read, kept and dropped by reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from corpus.pipeline.errors import BooksError
 
 @dataclass(slots=True)
 class Counts:
-    """The books of a piece, or of all pieces."""
+    """Counts of a piece, or of all pieces."""
 
     records: int = 0
     documents: Counter[str] = field(default_factory=Counter)
@@ -22,19 +22,19 @@ class Counts:
     masked: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Counts) -> None:
-        """Sum two books."""
+        """Add the counts of another piece."""
         self.records += other.records
         for name in ("documents", "characters", "dropped", "cleaned", "masked"):
             getattr(self, name).update(getattr(other, name))
 
     def check(self, where: str) -> None:
-        """Raise BooksError unless every record was kept or dropped for a reason."""
+        """Raise BooksError unless every record was kept or dropped with a reason."""
         kept, dropped = self.documents.total(), self.dropped.total()
         if self.records != kept + dropped:
             raise BooksError(f"{where}: {self.records:,} records are not {kept:,} documents + {dropped:,} dropped")
 
     def to_dict(self) -> dict[str, Any]:
-        """As the ledger holds it."""
+        """The counts in the ledger's form."""
         return {
             "records": self.records,
             "documents": self.documents.total(),
@@ -47,7 +47,7 @@ class Counts:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Counts:
-        """Back from `to_dict`."""
+        """The inverse of `to_dict`."""
         return cls(
             records=values["records"],
             documents=Counter(values["splits"]),

@@ -29,7 +29,7 @@ from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut
-from corpus.pipeline.read.spans import File, Piece
+from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, sensible
 from corpus.pipeline.workspace.layout import Workspace
@@ -191,7 +191,7 @@ def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
 def _make_pieces(
     work: Callable[[Piece], tuple[int, Counts]],
     raw: Path,
-    files: Sequence[File],
+    files: Sequence[RecordFile],
     config: IngestConfig,
     kept: Mapping[int, Counts],
     progress: Progress,
@@ -237,7 +237,7 @@ def _size(piece: Piece) -> int:
     return size
 
 
-def _say_layout(files: Sequence[File], progress: Progress) -> None:
+def _say_layout(files: Sequence[RecordFile], progress: Progress) -> None:
     odd = sorted({file.layout for file in files} - {"lines"})
     for layout in odd:
         names = [file.path for file in files if file.layout == layout]

@@ -1,10 +1,9 @@
-"""From the records of a piece to one shard of documents and one of dropped records, with the books of both.
+"""From the records of a piece to one shard of documents and one of rejected records, with their counts.
 
-In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` where something was
-dropped, and the counts.
-Invariants: a record is kept or dropped with a reason, never both, never neither; the rejected shard is written before
-the documents shard, so
-a documents shard means both are whole; both carry the fingerprint of their work and the counts.
+In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` if a record was dropped,
+and the counts.
+Invariants: a record is kept or dropped with a reason, never both; the rejected shard is written before the documents
+shard, so a documents shard means both are complete; both carry the fingerprint of their work and the counts.
 Cost: one mebibyte of records and one row group of documents at a time.
 """
 
@@ -22,16 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.clean.boilerplate import trim
-from corpus.pipeline.clean.pii import mask_all
-from corpus.pipeline.clean.quality import Document, Limits, as_document, judge_all, swapped
-from corpus.pipeline.clean.rules import clean_all, rules
+from corpus.pipeline.clean.parts import PartSteps, clean_parts
+from corpus.pipeline.clean.quality import Document, Limits, as_document, judge_all
+from corpus.pipeline.clean.rules import rules
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.errors import ShapeError
 from corpus.pipeline.manifest import Manifest, Quality
 from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
 from corpus.pipeline.read.records import read
-from corpus.pipeline.read.spans import Block, File, Piece, Reject
+from corpus.pipeline.read.spans import Block, Piece, RecordFile, Reject
 from corpus.pipeline.storage.document_shards import (
     COUNTS_KEY,
     DOCUMENT_SCHEMA,
@@ -46,14 +44,14 @@ from corpus.pipeline.workspace.ledger import read_ledger
 
 _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
-_FEW_RECORDS = 3  # that many without a single good one are enough
+_FEW_RECORDS = 3  # enough if all of them are wrong
 _SHAPE_SHARE = 0.95
 
 
 def make_part(
     piece: Piece, *, raw: Path, folder: Path, manifest: Manifest, min_length: int, identity: str
 ) -> tuple[int, Counts]:
-    """Make one shard and the books of it; runs in a worker.
+    """Make one shard and its counts; runs in a worker.
 
     Raises:
         ShapeError: nearly all records of a file are not what the manifest describes.
@@ -66,7 +64,7 @@ def make_part(
     with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
         for span in piece.spans:
             before = counts.dropped.copy(), counts.records, dropped.rows
-            maker = _Maker(span.file, manifest, limits_of(manifest, min_length), counts)
+            maker = _DocumentMaker(span.file, manifest, limits_of(manifest, min_length), counts)
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
                 if kept.characters >= _GROUP_CHARACTERS:
@@ -75,12 +73,12 @@ def make_part(
         kept.flush(writer)
         if dropped.rows:
             _write_rejected(folder / "rejected" / name, dropped, identity)
-        _sign(writer, identity, counts.to_dict())
+        sign(writer, identity, counts.to_dict())
     return piece.number, counts
 
 
 def ingested(workspace: Workspace, dataset: str) -> Manifest:
-    """The manifest with the switches that a dataset's documents were made with."""
+    """The manifest with the quality settings that a dataset's documents were made with."""
     manifest = manifests.load(dataset)
     ledger = read_ledger(workspace.documents(dataset))
     if ledger is None:
@@ -92,13 +90,13 @@ def ingested(workspace: Workspace, dataset: str) -> Manifest:
 
 
 def limits_of(manifest: Manifest, min_length: int) -> Limits:
-    """What a dataset's documents must fulfil."""
+    """The limits of a dataset's filter rules."""
     quality = manifest.quality
     return Limits(min_length=min_length, min_han=quality.min_han, adverts=quality.adverts, off=frozenset(quality.off))
 
 
 class _Columns:
-    """Rows of a table, column by column, until they are written."""
+    """Buffered rows of a table, column by column."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
@@ -128,23 +126,27 @@ class _Columns:
             self.characters = 0
 
 
-class _Maker:
+class _DocumentMaker:
     """Turns blocks of one file's records into documents."""
 
-    def __init__(self, file: File, manifest: Manifest, limits: Limits, counts: Counts) -> None:
+    def __init__(self, file: RecordFile, manifest: Manifest, limits: Limits, counts: Counts) -> None:
         shape = manifest.shapes[file.shape]
         self.file = file
         self.text_only = file.layout == "text"
         self.parse = parser(shape)
         self.compose = composer(shape)
         self.width = len(parts_of(shape))
-        self.rules = rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets)
+        self.form = shape.form
+        is_translation = shape.form == "translation"
+        self.steps = PartSteps(
+            table=rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets),
+            trim=manifest.quality.trim and not is_translation,
+            swap=is_translation,
+            mask=manifest.quality.mask,
+        )
         self.limits = limits
         self.counts = counts
         self.share = manifest.validation_share
-        self.form = shape.form
-        self.trim = manifest.quality.trim and shape.form != "translation"
-        self.kinds = manifest.quality.mask
 
     def make(self, block: Block, kept: _Columns, dropped: _Columns) -> None:
         records, too_large = block
@@ -167,7 +169,7 @@ class _Maker:
     def _keep(
         self, good: Sequence[int], names: Sequence[str], documents: Sequence[Document], parsed: Parsed, kept: _Columns
     ) -> None:
-        """Add the good ones of a block's documents."""
+        """Add the good documents of a block."""
         names = [names[index] for index in good]
         texts = [documents[index].text for index in good]
         lengths = list(map(len, texts))
@@ -187,7 +189,7 @@ class _Maker:
         self.counts.documents.update(splits)
 
     def one(self, raw: bytes) -> tuple[str, Document]:
-        """A record's fields put together as they came, and its document."""
+        """A record's fields composed as they came, and its document."""
         parsed = self._parsed([(0, raw)])
         if not parsed.offsets:
             return "", Document("", 0, self.form, ())
@@ -205,40 +207,10 @@ class _Maker:
         ]
 
     def _clean(self, parsed: Parsed) -> None:
-        cleaned = clean_all(parsed.texts, self.rules)
+        cleaned = clean_parts(parsed.texts, self.width, self.steps)
         parsed.texts = cleaned.texts
-        changed = dict(cleaned.changed)
-        if self.trim:
-            changed["trim"] = self._trim(parsed.texts)
-        if self.form == "translation":
-            changed["swap_sides"] = _swap(parsed.texts)
-        for rule, positions in changed.items():
-            if positions:
-                self.counts.cleaned[rule] += len({position // self.width for position in positions})
-        if self.kinds:
-            masked = mask_all(parsed.texts, self.kinds)
-            parsed.texts = masked.texts
-            self.counts.masked.update(masked.counts)
-
-    def _trim(self, texts: list[str]) -> set[int]:
-        """Cut the lines that frame the last part of each record; what is left is as clean as it was.
-
-        Of all that the rules look at only code is marked across the end of a line, so only lines that take such a mark
-        with them change what others are.
-        """
-        changed: list[int] = []
-        with_code: list[int] = []
-        for position in range(self.width - 1, len(texts), self.width):
-            text = texts[position]
-            trimmed = trim(text)
-            if trimmed != text:
-                texts[position] = trimmed.strip()
-                changed.append(position)
-                if text.count("`") != trimmed.count("`"):
-                    with_code.append(position)
-        for position, text in zip(with_code, clean_all([texts[at] for at in with_code], self.rules).texts, strict=True):
-            texts[position] = text
-        return set(changed)
+        self.counts.cleaned.update(cleaned.cleaned)
+        self.counts.masked.update(cleaned.masked)
 
     def _parsed(self, records: list[tuple[int, bytes]]) -> Parsed:
         return self._plain(records) if self.text_only else self.parse(records)
@@ -270,36 +242,28 @@ class _Maker:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a record gives, step by step."""
+    """A record before and after cleaning."""
 
     before: str
-    """Its fields put together as they came."""
+    """Its fields composed as they came."""
     text: str
-    """The document; empty when the record does not have the shape."""
+    """The document; empty when the record is not of the manifest's shape."""
     prompt_length: int
     rules: tuple[str, ...]
     """The cleaning rules and kinds of personal data that changed it."""
 
 
-def rebuild(manifest: Manifest, file: File, raw: bytes) -> Rebuilt:
-    """One record made into a document again."""
+def rebuild(manifest: Manifest, file: RecordFile, raw: bytes) -> Rebuilt:
+    """Make one record into a document again."""
     counts = Counts()
-    maker = _Maker(file, manifest, limits_of(manifest, 0), counts)
+    maker = _DocumentMaker(file, manifest, limits_of(manifest, 0), counts)
     before, document = maker.one(raw)
     rules = tuple(counts.cleaned) + tuple(f"mask {kind}" for kind in counts.masked)
     return Rebuilt(before, document.text, document.prompt_length, rules)
 
 
-def _swap(texts: list[str]) -> set[int]:
-    """Put the sides of translations that stand in each other's place right."""
-    changed = swapped(texts)
-    for source in changed:
-        texts[source], texts[source + 1] = texts[source + 1], texts[source]
-    return set(changed)
-
-
 def _check_shape(
-    file: File,
+    file: RecordFile,
     manifest: Manifest,
     counts: Counts,
     dropped_before: Counter[str],
@@ -307,7 +271,7 @@ def _check_shape(
     first: int,
     dropped: _Columns,
 ) -> None:
-    """Stop when a file is plainly not what the manifest describes."""
+    """Raise ShapeError when nearly all records of a file are not what the manifest describes."""
     records = counts.records - records_before
     odd = {reason: counts.dropped[reason] - dropped_before[reason] for reason in SHAPE_REASONS}
     wrong = sum(odd.values())
@@ -344,7 +308,8 @@ def _writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> None:
+def sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> None:
+    """Add the fingerprint of the work and the counts to a shard's metadata."""
     writer.add_key_value_metadata(
         {FINGERPRINT_KEY: identity.encode(), COUNTS_KEY: json.dumps(counts, sort_keys=True).encode()}
     )
@@ -353,4 +318,4 @@ def _sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) ->
 def _write_rejected(path: Path, dropped: _Columns, identity: str) -> None:
     with atomic(path) as out, _writer(out, REJECTED_SCHEMA) as writer:
         dropped.flush(writer)
-        _sign(writer, identity, {"rejected": True})
+        sign(writer, identity, {"rejected": True})

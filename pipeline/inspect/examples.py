@@ -26,7 +26,7 @@ from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import records_at
-from corpus.pipeline.read.spans import File
+from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_at, parts, reading_part
 from corpus.pipeline.storage.selection import LISTS
@@ -269,7 +269,7 @@ def _rows(
 def _with_records(
     workspace: Workspace,
     dataset: str,
-    files: dict[str, File],
+    files: dict[str, RecordFile],
     rows: Sequence[dict[str, Any]],
     random_: random.Random,
 ) -> Iterator[tuple[dict[str, Any], bytes]]:

@@ -24,7 +24,7 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.pack import chat_turns
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
-from corpus.pipeline.read.spans import File
+from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.storage import removals, selection
 from corpus.pipeline.storage.document_shards import document_at, document_ref, parts, read_part
 from corpus.pipeline.tokenizer import files, special_tokens
@@ -219,5 +219,5 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
 
 
 @functools.cache
-def _files(raw: Path, dataset: str) -> list[File]:
+def _files(raw: Path, dataset: str) -> list[RecordFile]:
     return list_files(raw, manifests.load(dataset))

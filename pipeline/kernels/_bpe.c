@@ -1,31 +1,31 @@
 /* Byte-level BPE with the split pattern of GPT-2: texts in, ids out.
  *
- * Method: of a word's encodings the one is right in which no two neighbours would have been merged, which is found from
- * left to right by the longest token that fits, going back where none does (H. van Antwerpen and A. Neubeck, "So many
- * tokens, so little time", GitHub, 2024). Each place of a word is given up at most once, so the time is linear in the
- * word, whatever it holds, with a factor that only the vocabulary's longest chains of prefixes decide; there is no
- * cache. Before that a word is cut between all characters that no token holds side by side: nothing is merged there.
- * In: merges in order of their rank, the ids of what they make, the classes of characters. A token's number here is its
- * rank: 0 to 255 for the bytes, then the merges. A vocabulary in which a token is made by two merges, or before its
- * parts, or is not its own encoding, is refused.
+ * Method: the encoding of a word is the one in which no two adjacent tokens would have been merged. It is found from
+ * left to right by the longest matching token, with backtracking (H. van Antwerpen and A. Neubeck, "So many tokens, so
+ * little time", GitHub, 2024). Each place of a word is closed at most once, so time is linear in any word, with a factor
+ * that depends only on the vocabulary's longest chain of prefixes; there is no cache. Before that a word is cut between
+ * characters that are adjacent in no token, since nothing is merged there.
+ * In: merges in order of their rank, the ids of their tokens, the classes of characters. A token's number here is its
+ * rank: 0 to 255 for the bytes, then the merges. A vocabulary is refused if two merges make one token, if a token
+ * precedes its parts, or if a token is not its own encoding.
  */
 #include "_kernels.h"
 
 #define BYTES 256
 #define NONE UINT32_MAX
 #define MOST_BYTES (1u << 26) /* of all tokens together */
-#define MOST_TRIES 4096 /* cells that are looked at for a node's children before those are given up for all others */
+#define MOST_TRIES 4096 /* cells tried for a node's children before the first of them are skipped for all other nodes */
 #define FREE UINT32_MAX
 #define ROOT (UINT32_MAX - 1)
-#define LEFT_OF_CHARACTER 1u  /* it, or an end of it, is the left side of a merge with the beginning of a character */
-#define RIGHT_OF_CHARACTER 2u /* it, or a beginning of it, is the right side of a merge, itself beginning a character */
+#define LEFT_OF_CHARACTER 1u  /* a suffix of it, or all, is the left side of a merge with the beginning of a character */
+#define RIGHT_OF_CHARACTER 2u /* a prefix of it, or all, is the right side of a merge, and begins a character */
 #define WITHIN_CHARACTER 4u   /* it begins within a character */
 #define VOCABULARY "corpus.pipeline._kernels.vocabulary"
 
 enum { OTHER, LETTER, NUMBER, SPACE };
 
-/* A token in 64 bits, as tables that fit a core's cache are most of the speed: what it is made of (a byte is made of
- * itself), sides, length in bytes. */
+/* A token in 64 bits, since tables that fit a core's cache give most of the speed: its parts (a byte is its own), sides,
+ * length in bytes. */
 #define RANK_BITS 21
 #define MOST_TOKENS (1u << RANK_BITS)
 #define RANK_MASK (MOST_TOKENS - 1)
@@ -39,20 +39,20 @@ enum { OTHER, LETTER, NUMBER, SPACE };
 
 typedef struct {
     uint32_t base, check; /* a double array: the child for a byte is node base + byte, if that one's check is the node */
-    uint32_t best;        /* the longest token on the way here, this node included */
+    uint32_t best;        /* the longest token on the path to this node, inclusive */
 } Node;
 
-/* Where whole characters of three bytes lead, as most characters are: a token, or behind the tokens a way that ends in
- * none, with WITHIN; 0: nowhere, since a byte is no such character. */
+/* A node reached by whole characters of three bytes, as most are: a token, or a number above the tokens for a path that
+ * ends in no token, with WITHIN; 0: no node, since a byte is no such character. */
 typedef uint32_t Place;
 
-/* Of a character of three bytes: its place from the root, its class, and whether a token may hold only a part of it. */
+/* Of a character of three bytes: its place from the root, its class, and whether a token may contain a part of it. */
 typedef uint32_t Character;
 
 typedef struct {
     uint64_t *tokens;
     uint32_t *ids;
-    uint32_t *prefixes; /* the longest token that a token begins with, itself excluded */
+    uint32_t *prefixes; /* the longest proper prefix of a token that is a token */
     uint32_t count;
     uint32_t *pairs; /* the ranks of merges, by the hash of their sides; open addressing */
     uint64_t *seen;  /* a bit for every such hash */
@@ -61,24 +61,24 @@ typedef struct {
     uint32_t node_count;
     uint32_t *cells;       /* [places] the node of each */
     Character *characters; /* [BASIC_PLANE] */
-    uint64_t *neighbours;  /* a bit for the hash of any two of them that stand side by side in a token */
+    uint64_t *neighbours;  /* a bit for the hash of any two characters adjacent in a token */
     uint64_t *steps;       /* from a place with a character to a place, by the hash of all characters; open addressing */
     unsigned step_shift;
     uint8_t *classes; /* [CODE_POINTS] */
 } Vocabulary;
 
 #define WITHIN (1u << 22) /* of a place: a token ends within the next character */
-#define PLACE_BITS 23     /* ranks, ways that end in no token, WITHIN */
+#define PLACE_BITS 23     /* ranks, paths that end in no token, WITHIN */
 #define PLACE_MASK ((1u << PLACE_BITS) - 1)
 #define CLASS_AT PLACE_BITS
 #define CLASS(character) ((character) >> CLASS_AT & 3)
-#define LOOSE_FIRST ((Character)1 << (CLASS_AT + 2)) /* a token holds it, or its end, and the next, at least one in part */
-#define LOOSE_SECOND (LOOSE_FIRST << 1)              /* it is such a next one */
+#define LOOSE_FIRST ((Character)1 << (CLASS_AT + 2)) /* a token contains (the end of) it and the next, not both whole */
+#define LOOSE_SECOND (LOOSE_FIRST << 1)              /* it may be that next one */
 #define SEEN_BITS 19
 #define FACTOR 0x9E3779B97F4A7C15u
 #define HASH(left, right) ((((uint64_t)(left) << RANK_BITS | (right)) + 1) * FACTOR)
 
-/* ---- which hashes there are at all ---- */
+/* ---- set of hashes ---- */
 
 static inline int may_hold(const uint64_t *bits, uint64_t hash) {
     uint64_t bit = hash >> (64 - SEEN_BITS);
@@ -104,15 +104,15 @@ static inline uint32_t merge_of(const Vocabulary *v, uint32_t left, uint32_t rig
     return NONE;
 }
 
-/* Whether two tokens stay side by side up to the merge of rank `limit`: undo their merges from the last on, and look
- * whether what then stood side by side would have been merged before. */
+/* Whether two tokens stay unmerged up to the merge of rank `limit`: undo their merges from the last on, and check
+ * whether the parts that are then adjacent would have been merged earlier. */
 static inline int stay(const Vocabulary *v, uint32_t left, uint32_t right, uint32_t limit) {
     uint64_t first = v->tokens[left], second = v->tokens[right];
     uint32_t between = !(SIDES(second) & WITHIN_CHARACTER);
     for (;;) {
         if (between > (SIDES(first) & SIDES(second) >> 1 & LEFT_OF_CHARACTER)) return 1;
         if (merge_of(v, left, right) < limit) return 0;
-        int later = left > right; /* written without branches, which nobody could foresee */
+        int later = left > right; /* branchless, since it is unpredictable */
         uint32_t before = later ? RIGHT(first) : left, after = later ? right : LEFT(second);
         limit = later ? left : right + 1;
         if (before == left && after == right) { /* a byte, so the other one is undone */
@@ -133,7 +133,7 @@ static inline int stay(const Vocabulary *v, uint32_t left, uint32_t right, uint3
 #define STEP_KEY(place, code) ((uint64_t)(place) << 16 | (code))
 #define STEP(key, place) ((key) << PLACE_BITS | (place))
 
-/* The longest token with which the bytes at a place begin, and its length. */
+/* The longest token that is a prefix of the bytes at a place, and its length. */
 static inline uint32_t longest(const Vocabulary *v, const uint8_t *at, const uint8_t *end, uint32_t *length) {
     const uint8_t *start = at;
     uint32_t node = 0;
@@ -178,11 +178,11 @@ static inline uint32_t longest(const Vocabulary *v, const uint8_t *at, const uin
 }
 
 typedef struct {
-    uint64_t *closed; /* a bit for every place of a word from which no way leads on */
+    uint64_t *closed; /* a bit for every place of a word from which there is no encoding */
     Py_ssize_t room;  /* in words of 64 bits */
 } Scratch;
 
-/* The tokens of a word, written as ranks; how many, or -1 for an error. */
+/* Write the tokens of a word as ranks; their number, or -1 for an error. */
 static Py_ssize_t encode_word(const Vocabulary *v, Scratch *scratch, const uint8_t *word, Py_ssize_t length, uint32_t *out) {
     uint64_t few = 0, *closed = &few;
     if (length >= 64) {
@@ -212,7 +212,7 @@ static Py_ssize_t encode_word(const Vocabulary *v, Scratch *scratch, const uint8
         if (v->prefixes[token] != NONE) {
             token = v->prefixes[token];
         } else if (count == 0) {
-            PyErr_SetString(PyExc_RuntimeError, "a word has no encoding"); /* a vocabulary that was not refused has one */
+            PyErr_SetString(PyExc_RuntimeError, "a word has no encoding"); /* every accepted vocabulary has one */
             return -1;
         } else {
             closed[at >> 6] |= (uint64_t)1 << (at & 63);
@@ -226,7 +226,7 @@ static Py_ssize_t encode_word(const Vocabulary *v, Scratch *scratch, const uint8
 
 /* ---- texts ---- */
 
-/* The class of the character at a place before `end`, its length in bytes, and its code if that is three, else NONE. */
+/* The class of the character at a place before `end`, its length in bytes, and its code if it has three, else NONE. */
 static inline uint32_t class_of(const Vocabulary *v, const uint8_t *at, const uint8_t *end, int *length, uint32_t *three) {
     uint32_t code = *at;
     *three = NONE;
@@ -256,13 +256,13 @@ static inline Py_ssize_t ending(const uint8_t *at, const uint8_t *end) {
     return ((first == 'r' || first == 'v') && at[2] == 'e') || (first == 'l' && at[2] == 'l') ? 3 : 0;
 }
 
-/* Whether a token may hold the end of one character of three bytes and the beginning of the next. */
+/* Whether a token may contain the end of one character of three bytes and the beginning of the next. */
 static inline int neighbours(const Vocabulary *v, uint32_t first, uint32_t second) {
     return may_hold(v->neighbours, HASH(first, second)) ||
            (v->characters[first] & (v->characters[second] >> 1) & LOOSE_FIRST);
 }
 
-/* The ids of a part of a word that no token leaves; how many, or -1 for an error. */
+/* Write the ids of a part of a word that no token crosses; their number, or -1 for an error. */
 static inline Py_ssize_t encode_part(const Vocabulary *v, Scratch *scratch, const uint8_t *part, const uint8_t *end,
                                      uint32_t *out) {
     if (end - part == 3 && THREE(part, end)) {
@@ -281,9 +281,9 @@ static inline Py_ssize_t encode_part(const Vocabulary *v, Scratch *scratch, cons
     return count;
 }
 
-/* The ids of a text, cut into words by the pattern of GPT-2:
+/* Write the ids of a text, cut into words by the pattern of GPT-2:
  * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
- * and words into parts; how many, or -1 for an error. */
+ * and words into parts; their number, or -1 for an error. */
 static Py_ssize_t encode_text(const Vocabulary *v, Scratch *scratch, const uint8_t *at, const uint8_t *end, uint32_t *out) {
     const uint32_t *start = out;
     while (at < end) {
@@ -312,7 +312,7 @@ static Py_ssize_t encode_text(const Vocabulary *v, Scratch *scratch, const uint8
                 out += count;
                 part = at;
             }
-            if (at < end && class == SPACE && last > first) at = last; /* of blanks before a word, the last is its own */
+            if (at < end && class == SPACE && last > first) at = last; /* the last blank before a word belongs to it */
         }
         if (part == at) continue;
         if ((count = encode_part(v, scratch, part, at, out)) < 0) return -1;
@@ -321,7 +321,7 @@ static Py_ssize_t encode_text(const Vocabulary *v, Scratch *scratch, const uint8
     return out - start;
 }
 
-/* texts: their offsets in their bytes; writes ids and how many each text has; how many there are of all */
+/* texts as offsets and bytes; writes ids and the number of ids of each text; returns the total */
 PyObject *encode(PyObject *module, PyObject *args) {
     PyObject *capsule, *arrays[4];
     Py_ssize_t from, count;
@@ -362,7 +362,7 @@ done:
     return total < 0 ? NULL : PyLong_FromSsize_t(total);
 }
 
-/* ---- making a vocabulary ---- */
+/* ---- building a vocabulary ---- */
 
 static void forget(Vocabulary *v) {
     PyMem_Free(v->tokens);
@@ -395,7 +395,7 @@ static int refuse(const char *why, uint32_t token) {
     return -1;
 }
 
-/* A trie of first children and next siblings, from which the double array is laid out. */
+/* A trie of first children and next siblings, from which the double array is built. */
 typedef struct {
     uint32_t child, sibling, token, cell;
     uint8_t byte;
@@ -406,7 +406,7 @@ typedef struct {
     uint32_t count, room;
 } Trie;
 
-/* The child of a branch for a byte, made if it is not there; 0 for an error. */
+/* The child of a branch for a byte, created if missing; 0 for an error. */
 static uint32_t grow(Trie *trie, uint32_t parent, uint8_t byte) {
     uint32_t *link = &trie->items[parent].child;
     while (*link && trie->items[*link].byte < byte) link = &trie->items[*link].sibling;
@@ -426,14 +426,14 @@ static uint32_t grow(Trie *trie, uint32_t parent, uint8_t byte) {
     return *link = trie->count++;
 }
 
-/* Whether so many bytes go on with a character. */
+/* Whether these are continuation bytes of a character. */
 static int go_on(const uint8_t *bytes, uint32_t count) {
     for (uint32_t byte = 0; byte < count; byte++)
         if ((bytes[byte] & 0xC0) != 0x80) return 0;
     return 1;
 }
 
-/* Note which characters of three bytes stand side by side in a token; for one that it holds in part, all that it may be. */
+/* Record which characters of three bytes are adjacent in a token; for a partial one, all characters it may be. */
 static void note_neighbours(Vocabulary *v, const uint8_t *token, uint32_t length) {
     for (uint32_t at = 1; at < length; at++) {
         const uint8_t *second = token + at;
@@ -442,7 +442,7 @@ static void note_neighbours(Vocabulary *v, const uint8_t *token, uint32_t length
         if ((*second & 0xF0) != 0xE0 || !go_on(second + 1, after - 1)) continue;
         int whole = before == 3 && (*first & 0xF0) == 0xE0;
         if (!go_on(first + whole, before - whole) || (before == 3 && !whole)) continue;
-        uint32_t code = 0, next = 0; /* the first ones that they may be */
+        uint32_t code = 0, next = 0; /* the first characters they may be */
         for (uint32_t byte = 0; byte < before; byte++) code = code << 6 | (first[byte] & 0x3F);
         for (uint32_t byte = 0; byte < 3; byte++) next = next << 6 | (byte < after ? second[byte] & 0x3F : 0);
         code %= BASIC_PLANE;
@@ -456,7 +456,7 @@ static void note_neighbours(Vocabulary *v, const uint8_t *token, uint32_t length
     }
 }
 
-/* Spell every token into the trie. */
+/* Insert every token into the trie. */
 static int spell(Vocabulary *v, Trie *trie) {
     size_t total = 0, *starts = zeros(v->count, sizeof(size_t));
     uint8_t *bytes = NULL;
@@ -494,7 +494,7 @@ done:
     return result;
 }
 
-/* Cells for so many more than there are. */
+/* Add cells. */
 static int reserve(Vocabulary *v, uint32_t needed) {
     if (needed <= v->node_count) return 0;
     uint32_t count = needed + needed / 2;
@@ -509,7 +509,7 @@ static int reserve(Vocabulary *v, uint32_t needed) {
     return 0;
 }
 
-/* Lay the trie out as a double array, nodes near the root first, each node's children at the first place that fits. */
+/* Build the double array in breadth-first order, each node's children at the first place that fits. */
 static int lay_out(Vocabulary *v, Trie *trie) {
     uint32_t *queue = zeros(trie->count, sizeof(uint32_t)), queued = 1, from = 1;
     int result = -1;
@@ -522,7 +522,7 @@ static int lay_out(Vocabulary *v, Trie *trie) {
             if (reserve(v, ++from + BYTES + 1) < 0) goto done;
         for (uint32_t place = from;; place++) { /* for the first child */
             if (reserve(v, place + BYTES + 1) < 0) goto done;
-            if (++tries == MOST_TRIES) from = place; /* what is left before it stays empty */
+            if (++tries == MOST_TRIES) from = place; /* free cells before it stay empty */
             if (v->nodes[place].check != FREE || place < trie->items[first].byte) continue;
             base = place - trie->items[first].byte;
             uint32_t child = first;
@@ -557,13 +557,13 @@ static int ends_within(const Branch *items, uint32_t branch) {
 }
 
 typedef struct {
-    uint64_t hash; /* of the characters up to there */
+    uint64_t hash; /* of the characters up to the place */
     uint64_t step;
     uint32_t branch;
     Place place;
 } Reached;
 
-/* Find the steps over whole characters, from the root and from where they lead. */
+/* Find the steps over whole characters, from the root and from every place they reach. */
 static int find_steps(Vocabulary *v, const Trie *trie) {
     const Branch *items = trie->items;
     Reached *queue = zeros(trie->count, sizeof(Reached));
@@ -612,7 +612,7 @@ static uint64_t token_of(uint32_t left, uint32_t right, uint32_t sides, uint32_t
     return left | (uint64_t)right << RANK_BITS | (uint64_t)sides << SIDES_AT | (uint64_t)length << LENGTH_AT;
 }
 
-/* Take in the merges: what they make is longer than its parts, and comes after them. */
+/* Read the merges: a token is longer than its parts and comes after them. */
 static int join(Vocabulary *v, const uint32_t *lefts, const uint32_t *rights) {
     uint64_t mask = ((uint64_t)1 << (64 - v->shift)) - 1;
     for (uint32_t byte = 0; byte < BYTES; byte++)
@@ -631,7 +631,7 @@ static int join(Vocabulary *v, const uint32_t *lefts, const uint32_t *rights) {
     return 0;
 }
 
-/* Note what may be merged over the beginning of a character, and refuse a token that is not its own encoding. */
+/* Record what may be merged across the beginning of a character, and refuse a token that is not its own encoding. */
 static int check(Vocabulary *v) {
     uint64_t *tokens = v->tokens;
     for (uint32_t token = BYTES; token < v->count; token++) {
@@ -639,7 +639,7 @@ static int check(Vocabulary *v) {
         tokens[LEFT(tokens[token])] |= (uint64_t)LEFT_OF_CHARACTER << SIDES_AT;
         tokens[RIGHT(tokens[token])] |= (uint64_t)RIGHT_OF_CHARACTER << SIDES_AT;
     }
-    for (uint32_t token = BYTES; token < v->count; token++) { /* its parts come before it */
+    for (uint32_t token = BYTES; token < v->count; token++) { /* its parts precede it */
         uint64_t left = tokens[LEFT(tokens[token])], right = tokens[RIGHT(tokens[token])];
         tokens[token] |= (right & (uint64_t)LEFT_OF_CHARACTER << SIDES_AT) | (left & (uint64_t)RIGHT_OF_CHARACTER << SIDES_AT);
     }

@@ -1,10 +1,9 @@
-/* Loops over every character that numpy can only run as a dozen passes.
+/* Loops over characters that numpy can only run as a dozen passes.
  *
- * Each function gives what the Python of the same step gives, which stays as the reference and as what runs where no
- * compiler was at hand; tests compare the two. In: strings, and numpy's tables by the buffer protocol. Out: new
- * strings, lists, and numbers written into arrays. Only the stable ABI of Python 3.11 is used. Every index is bounded
- * by a length that was asked for here, and the length of every table is checked. Each loop is linear in its text,
- * whatever it holds: what looks ahead is bounded, or ends where the next look begins.
+ * Each function gives the result of the same step in Python, which is the reference and runs without a compiler; tests
+ * compare both. In: strings, and numpy's tables by the buffer protocol. Out: new strings, lists, and numbers written
+ * into arrays. Only the stable ABI of Python 3.11 is used. Every index is bounded by a length taken here, and the length
+ * of every table is checked. Each loop is linear in any text: lookahead is bounded, or ends where the next one begins.
  */
 #include "_kernels.h"
 
@@ -18,7 +17,7 @@ typedef struct {
     Py_ssize_t room;
 } Text;
 
-/* Copy a string into a buffer that grows; `before` places in front of it are left free, and one behind it. */
+/* Copy a string into a growing buffer, with `before` free places in front of it and one behind it. */
 static int load(Text *text, PyObject *string, Py_ssize_t before) {
     Py_ssize_t length = PyUnicode_GetLength(string);
     if (length < 0) return -1;
@@ -45,7 +44,7 @@ static PyObject *string_of(const Py_UCS4 *codes, Py_ssize_t length) {
     return PyUnicode_DecodeUTF32((const char *)codes, length * (Py_ssize_t)sizeof(Py_UCS4), "surrogatepass", &order);
 }
 
-/* ---- numbers that a function returns as bytes ---- */
+/* ---- numbers returned as bytes ---- */
 
 typedef struct {
     uint64_t *items;
@@ -73,7 +72,7 @@ static PyObject *bytes_of(const Numbers *numbers) {
                                      numbers->length * (Py_ssize_t)sizeof(uint64_t));
 }
 
-/* ---- cleaning: which rules a text calls for ---- */
+/* ---- cleaning: which rules a text triggers ---- */
 
 #define KIND_SHIFT 13
 #define KIND_SEAM 3
@@ -122,9 +121,9 @@ static PyObject *called(PyObject *module, PyObject *args) {
 
 /* ---- cleaning: tags ---- */
 
-#define ENTRY 12 /* bytes of a name in the table of tags, padded with zeros, and of what it leaves */
+#define ENTRY 12 /* bytes of an entry in the table of tags: the name, padded with zeros, and the kind of replacement */
 #define LONGEST_NAME (ENTRY - 1)
-#define UNSURE (-2) /* a letter that only Python knows */
+#define UNSURE (-2) /* a letter left to Python */
 
 static int is_gap(Py_UCS4 code) { return code == ' ' || (code >= '\t' && code <= '\r'); }
 
@@ -164,8 +163,8 @@ static const char *const LONE[] = {"allowfullscreen", "async",    "autoplay", "c
                                    "defer",           "disabled", "hidden",   "loop",    "muted",   "noshade",
                                    "nowrap",          "open",     "reversed", "selected", NULL};
 
-/* The end of a word of small letters, whatever the case in which it stands here; -1 where another stands, UNSURE where
- * a letter does that Python's re takes for an i, an s or a k. */
+/* The end of a lower-case word, matched in any case; -1 if it does not match, UNSURE for a letter that Python's re
+ * equates with i, s or k. */
 static Py_ssize_t word_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const char *word) {
     for (; *word; word++, place++) {
         if (place == length) return -1;
@@ -184,7 +183,7 @@ static Py_ssize_t any_word_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_
     return -1;
 }
 
-#define IS_WORD 1 /* bits of a character in the table of characters */
+#define IS_WORD 1 /* bits in the table of characters */
 #define IS_SPACE 2
 
 static Py_ssize_t quoted_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
@@ -197,7 +196,7 @@ static Py_ssize_t quoted_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t 
     return -1;
 }
 
-/* One attribute with the gap before it; -1 where none is. */
+/* The end of one attribute with the gap before it; -1 if there is no attribute. */
 static Py_ssize_t attribute_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const uint8_t *kinds) {
     Py_ssize_t begin = place;
     while (place < length && is_gap(codes[place])) place++;
@@ -229,7 +228,7 @@ static Py_ssize_t attribute_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize
     return any_word_end(codes, begin, length, LONE);
 }
 
-/* The end of a tag whose `<` stands at `place`, or -1; `entry` is NULL for a comment. */
+/* The end of a tag whose `<` is at `place`, or -1; `entry` is NULL for a comment. */
 static Py_ssize_t tag_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length, const uint8_t *tags,
                           Py_ssize_t count, const uint8_t *kinds, const uint8_t **entry, int *closing) {
     place++;
@@ -259,14 +258,14 @@ static Py_ssize_t tag_end(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t len
     return place < length && codes[place] == '>' ? place + 1 : -1;
 }
 
-/* What a tag leaves, by the last byte of its entry. */
+/* The replacement of a tag, by the last byte of its entry. */
 enum { NOTHING, NEWLINE, READING, SUPERSCRIPT, GENERIC_NOTHING, GENERIC_NEWLINE };
 
 static int is_fence(const Py_UCS4 *codes, Py_ssize_t place, Py_ssize_t length) {
     return place + 2 < length && codes[place] == '`' && codes[place + 1] == '`' && codes[place + 2] == '`';
 }
 
-/* Tags whose insides are not seen: a text with the end of one is for Python, which takes out what they hold. */
+/* Tags with invisible contents: a text with the end of one is left to Python, which removes the contents. */
 static const char *const UNSEEN[] = {"script", "style", "rp", NULL};
 
 /* The end of code in backticks that begins at `place`, or -1. */
@@ -287,15 +286,15 @@ typedef struct {
     const uint8_t *kinds;
 } Tags;
 
-/* One text without tags; None where only Python knows. */
+/* One text without tags; None if it is left to Python. */
 static PyObject *without_tags(PyObject *string, Text *text, const Tags *known) {
     if (load(text, string, 0) < 0) return NULL;
     Py_UCS4 *codes = text->codes;
     Py_ssize_t length = text->length;
-    for (Py_ssize_t place = 0; place + 1 < length; place++) /* in code and in comments, too */
+    for (Py_ssize_t place = 0; place + 1 < length; place++) /* also in code and comments */
         if (codes[place] == '<' && codes[place + 1] == '/' && any_word_end(codes, place + 2, length, UNSEEN) != -1)
             return Py_NewRef(Py_None);
-    Py_ssize_t out = 0; /* what is kept moves down; nothing that is still to be looked at is written over */
+    Py_ssize_t out = 0; /* kept characters move down; unread ones are not overwritten */
     Py_UCS4 before = 0;
     for (Py_ssize_t place = 0; place < length;) {
         Py_UCS4 code = codes[place];
@@ -371,7 +370,7 @@ static int is_blank(Py_UCS4 code) {
 static PyObject *with_single_blanks(PyObject *string, Text *text) {
     if (load(text, string, 1) < 0) return NULL;
     Py_UCS4 *codes = text->codes + 1; /* with a seam on either side */
-    Py_ssize_t length = text->length, out = 0, code_ends = 0; /* what is kept moves down */
+    Py_ssize_t length = text->length, out = 0, code_ends = 0; /* kept characters move down */
     codes[-1] = codes[length] = SEAM;
     int changed = 0;
     Py_UCS4 before = SEAM;
@@ -381,7 +380,7 @@ static PyObject *with_single_blanks(PyObject *string, Text *text) {
             if (code == '`' && place >= code_ends && is_fence(codes, place, length)) {
                 Py_ssize_t end = place + 3;
                 while (end < length && !is_fence(codes, end, length)) end++;
-                code_ends = end < length ? end + 3 : place + 1; /* what is opened and not closed is no code */
+                code_ends = end < length ? end + 3 : place + 1; /* a fence that is not closed is not code */
             }
             codes[out++] = before = code;
             place++;
@@ -428,7 +427,7 @@ static PyObject *collapse_blanks(PyObject *module, PyObject *texts) {
 
 /* ---- cleaning: normal form ---- */
 
-/* Whether so many characters in a row are neither Latin nor Han: only there can a long run of marks stand. */
+/* Whether at least so many adjacent characters are neither Latin nor Han, as in a long run of marks. */
 static PyObject *has_run(PyObject *module, PyObject *args) {
     PyObject *string, *answer = NULL;
     Py_ssize_t least, run = 0;
@@ -446,11 +445,11 @@ static PyObject *has_run(PyObject *module, PyObject *args) {
     return answer;
 }
 
-/* ---- personal data: where a pattern is worth a try ---- */
+/* ---- personal data: candidate positions ---- */
 
 enum { ALNUM = 1, BLANK = 2, WORD_BEGIN = 4, DIGIT = 8, DOT = 16, COLON = 32, AT = 64, WORD_END = 128 };
 
-/* Three places in a row, each at most `apart` behind the one before: the first of every three. */
+/* The first of every three consecutive places with gaps of at most `apart`. */
 typedef struct {
     Py_ssize_t places[2];
     int count;
@@ -477,7 +476,7 @@ static PyObject *spots(PyObject *module, PyObject *args) {
     if (load(&text, string, 0) < 0) goto done;
     const Py_UCS4 *codes = text.codes;
     Row dots = {{0}, 0}, colons = {{0}, 0};
-    for (Py_ssize_t place = 1; place + 1 < text.length; place++) { /* a seam stands at both ends */
+    for (Py_ssize_t place = 1; place + 1 < text.length; place++) { /* there is a seam at both ends */
         unsigned int mark = table[codes[place]];
         if (mark < DIGIT) continue;
         unsigned int last = table[codes[place - 1]], next = table[codes[place + 1]];
@@ -515,16 +514,16 @@ done:
     return found;
 }
 
-/* ---- filter: the counts that its rules need ---- */
+/* ---- filter rules: counts ---- */
 
-/* What a character adds, by its class: four counts of 16 bits in one sum. */
+/* The addend of a character, by its class: four counts of 16 bits in one sum. */
 #define BLANK_CLASS 4
 #define FIELD_HAN 1u
 #define FIELD_SIGN (1u << 16)
 #define FIELD_BLANK ((uint64_t)1 << 32)
 #define FIELD_LOST ((uint64_t)1 << 48)
 static const uint64_t FIELDS[8] = {0, FIELD_HAN, FIELD_SIGN, FIELD_SIGN, FIELD_BLANK, FIELD_HAN | FIELD_LOST, FIELD_LOST, 0};
-#define FIELD_PART ((Py_ssize_t)1 << 15) /* characters; no count of so many overflows into the next */
+#define FIELD_PART ((Py_ssize_t)1 << 15) /* characters; their counts do not overflow into the next field */
 
 enum { LENGTH, HANS, SIGNS, BLANKS, LOSTS, RUNS, LINES, BEGUN, DIFFERENT, SAMPLED, COLUMNS };
 
@@ -564,7 +563,7 @@ static PyObject *count(PyObject *module, PyObject *args) {
         if (load(&text, PyList_GetItem(texts, index), 0) < 0) goto done;
         const Py_UCS4 *codes = text.codes;
         Py_ssize_t length = text.length;
-        text.codes[length] = '\n'; /* as the reference joins texts */
+        text.codes[length] = '\n'; /* as in the reference, which joins texts */
         int64_t *row = table + index * COLUMNS, counts[4] = {0}, runs = 0, begun = 0, newlines = 0, sampled = 0;
         uint32_t ended = '\n' * FACTOR_FIRST;
         uint64_t bits[2] = {0};
@@ -633,7 +632,7 @@ done:
 
 /* ---- records: their fields ---- */
 
-/* Colons right behind the end of a string, or with blanks in between: as many as there are keys, or more. */
+/* Colons after the end of a string, with or without blanks in between: at least the number of keys. */
 static Py_ssize_t count_keys(const char *raw, Py_ssize_t length) {
     Py_ssize_t found = 0;
     const char *end = raw + length;
@@ -659,9 +658,9 @@ static PyObject *keys(PyObject *module, PyObject *record) {
 
 typedef struct {
     PyObject *loads, *dumps;
-    PyObject *strict, *types; /* tuples: the fields that a record must have, and of which types */
-    PyObject *parts;          /* tuple: the fields that form the text */
-    PyObject *ids;            /* tuple: the fields that form its name */
+    PyObject *strict, *types; /* tuples: required fields and their types */
+    PyObject *parts;          /* tuple: the fields of the text */
+    PyObject *ids;            /* tuple: the fields of the name */
     PyObject *lists[4];       /* names, texts, metas, raws */
 } Shape;
 
@@ -686,7 +685,7 @@ static PyObject *name_of(PyObject *record, PyObject *ids) {
     return name;
 }
 
-/* Add what a record gives to the lists: 1 if it is as usual, 0 if Python must look at it, -1 for an error. */
+/* Parse a record into the lists: 1 if done, 0 if it is left to Python, -1 for an error. */
 static int add_record(PyObject *raw, const Shape *shape) {
     char *bytes;
     Py_ssize_t length;
@@ -737,7 +736,7 @@ done:
     return result;
 }
 
-/* Parse records from the one at `from` on, up to the first that is not as usual; its position, or how many there are. */
+/* Parse records from `from` on, up to the first that is left to Python: its position, or the number of records. */
 static PyObject *parse(PyObject *module, PyObject *args) {
     PyObject *records, *offsets;
     Py_ssize_t from;
@@ -765,7 +764,7 @@ static PyObject *parse(PyObject *module, PyObject *args) {
     return PyLong_FromSsize_t(from);
 }
 
-/* ---- from which source this was built ---- */
+/* ---- digest of the source ---- */
 
 #ifndef SOURCE_SHA256
 #define SOURCE_SHA256 ""

@@ -1,4 +1,4 @@
-/* What the files of the extension share. */
+/* Shared by the files of the extension. */
 #ifndef CORPUS_KERNELS_H
 #define CORPUS_KERNELS_H
 
@@ -12,7 +12,7 @@
 #define CODE_POINTS 0x110000
 #define BASIC_PLANE 0x10000
 
-/* A contiguous buffer of at least `count` items of `size` bytes, which lie as items of that size do. */
+/* A contiguous, aligned buffer of at least `count` items of `size` bytes. */
 static inline int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_ssize_t count, int flags) {
     if (PyObject_GetBuffer(array, buffer, PyBUF_C_CONTIGUOUS | flags) < 0) return -1;
     if (buffer->len < size * count || (size <= 8 && (uintptr_t)buffer->buf % (size_t)size)) {

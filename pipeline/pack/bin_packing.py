@@ -1,12 +1,10 @@
-"""The packing core: token counts in, a plan of rows out. Pure arithmetic on numpy arrays.
+"""Bin packing: assigns documents to rows. Pure arithmetic on numpy arrays.
 
-In: the length of every document in tokens, separator included. Out: for every row the segments in it, as flat arrays.
-Invariants: every token of every document is in exactly one segment; only documents longer than a row are cut; a row
-holds at most
-`seq_length` tokens; equal input gives the equal plan.
-Cost: best-fit works on counts of equal lengths and equal rooms, not on single documents, so its steps grow with
-`seq_length`, not with the
-number of documents.
+In: the length of every document in tokens, separator included. Out: the segments of every row, as flat arrays.
+Invariants: every token of every document is in exactly one segment; best-fit cuts only documents longer than a row; a
+row has at most `seq_length` tokens; equal input gives an equal plan.
+Cost: best-fit works on counts of equal lengths and equal free space, not on single documents, so its steps grow with
+`seq_length`, not with the number of documents.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Rows as flat arrays; the segments of row r are those from row_starts[r] to row_starts[r + 1]."""
+class RowPlan:
+    """The segments of rows as flat arrays; row r has those from row_starts[r] to row_starts[r + 1]."""
 
     row_starts: np.ndarray
     """[rows + 1] int64."""
@@ -32,7 +30,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self.row_starts) - 1
 
     def offsets(self) -> np.ndarray:
@@ -43,8 +41,8 @@ class Plan:
         return offsets
 
 
-def concat(lengths: np.ndarray, seq_length: int) -> Plan:
-    """Documents one after another, cut where a row ends."""
+def concat(lengths: np.ndarray, seq_length: int) -> RowPlan:
+    """Concatenate documents and cut them where a row ends."""
     total = int(lengths.sum())
     ends = np.cumsum(lengths)
     cuts = np.unique(np.concatenate((ends, np.arange(0, total, seq_length), [total])))
@@ -52,53 +50,51 @@ def concat(lengths: np.ndarray, seq_length: int) -> Plan:
     documents = np.searchsorted(ends, firsts, side="right")
     row_starts = np.searchsorted(firsts, np.arange(0, total + seq_length, seq_length)[: -(-total // seq_length) + 1])
     row_starts[-1] = len(firsts)
-    return Plan(row_starts, documents, firsts - (ends - lengths)[documents], lasts - firsts)
+    return RowPlan(row_starts, documents, firsts - (ends - lengths)[documents], lasts - firsts)
 
 
-def best_fit(lengths: np.ndarray, seq_length: int) -> Plan:
+def best_fit(lengths: np.ndarray, seq_length: int) -> RowPlan:
     """Best-fit decreasing (Ding et al., 2024, "Fewer Truncations Improve Language Modeling").
 
-    Documents longer than a row are first cut into full rows and a rest; then every piece, longest first, goes to the
-    row with the
-    least room that still takes it, or opens a new one.
+    Documents longer than a row are first cut into full rows and a rest. Then every piece, longest first, goes to the
+    row with the least free space that fits it, or to a new row.
     """
     documents, starts, sizes = _cut(lengths, seq_length)
     order = np.argsort(-sizes, kind="stable")
     row_of = np.empty(len(sizes), dtype=np.int64)
-    rooms: list[deque[tuple[int, int]]] = [deque() for _ in range(seq_length + 1)]  # room -> runs of (first row, count)
-    open_rooms = np.zeros(seq_length + 1, dtype=bool)
+    rows_by_space: list[deque[tuple[int, int]]] = [deque() for _ in range(seq_length + 1)]  # runs of (first row, count)
+    has_rows = np.zeros(seq_length + 1, dtype=bool)
     rows = 0
     position = 0
     distinct, counts = np.unique(sizes, return_counts=True)
     for size, count in zip(distinct[::-1].tolist(), counts[::-1].tolist(), strict=True):
         end = position + count
         while position < end:
-            room = int(np.argmax(open_rooms[size:])) + size
-            if open_rooms[room]:
-                first, run = rooms[room].popleft()
+            space = int(np.argmax(has_rows[size:])) + size
+            if has_rows[space]:
+                first, run = rows_by_space[space].popleft()
             else:
-                first, run, room = rows, end - position, seq_length
-            # The least room that takes a piece takes the next equal one too, as long as it can: what is
-            # left of it is less still.
-            each = min(room // size, end - position)
+                first, run, space = rows, end - position, seq_length
+            # A row that fits a piece best fits the next equal piece best, too: it then has even less space.
+            each = min(space // size, end - position)
             taken = min(run, (end - position) // each)
             row_of[order[position : position + taken * each]] = first + np.repeat(np.arange(taken), each)
             position += taken * each
             if first == rows:
                 rows += taken
             elif taken < run:
-                rooms[room].appendleft((first + taken, run - taken))
-            open_rooms[room] = bool(rooms[room])
-            if room > each * size:
-                rooms[room - each * size].append((first, taken))
-                open_rooms[room - each * size] = True
+                rows_by_space[space].appendleft((first + taken, run - taken))
+            has_rows[space] = bool(rows_by_space[space])
+            if space > each * size:
+                rows_by_space[space - each * size].append((first, taken))
+                has_rows[space - each * size] = True
     by_row = order[np.argsort(row_of[order], kind="stable")]
     row_starts = np.searchsorted(row_of[by_row], np.arange(rows + 1))
-    return Plan(row_starts, documents[by_row], starts[by_row], sizes[by_row])
+    return RowPlan(row_starts, documents[by_row], starts[by_row], sizes[by_row])
 
 
 def _cut(lengths: np.ndarray, seq_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pieces of at most a row, as (document, start, length), in document order."""
+    """Pieces of at most a row as (documents, starts, lengths), in document order."""
     pieces = -(-lengths // seq_length)
     documents = np.repeat(np.arange(len(lengths)), pieces)
     ranks = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -106,15 +102,15 @@ def _cut(lengths: np.ndarray, seq_length: int) -> tuple[np.ndarray, np.ndarray, 
     return documents, starts, np.minimum(lengths[documents] - starts, seq_length)
 
 
-def fill(plan: Plan, ids: np.ndarray, document_starts: np.ndarray, seq_length: int, pad: int) -> np.ndarray:
-    """[rows, seq_length] token ids of a plan, from `ids` in which document d begins at document_starts[d]."""
+def fill(plan: RowPlan, ids: np.ndarray, document_starts: np.ndarray, seq_length: int, pad: int) -> np.ndarray:
+    """[rows, seq_length] token ids of a plan; document d begins at document_starts[d] of `ids`."""
     begins = document_starts[plan.documents] + plan.starts
     ends = begins + plan.lengths
-    room = seq_length - np.add.reduceat(plan.lengths, plan.row_starts[:-1]) if plan.rows else np.empty(0, np.int64)
-    padded = np.flatnonzero(room)
-    after = plan.row_starts[1:][padded]  # padding is one more segment, from a row of nothing else
+    space = seq_length - np.add.reduceat(plan.lengths, plan.row_starts[:-1]) if plan.rows else np.empty(0, np.int64)
+    padded = np.flatnonzero(space)
+    after = plan.row_starts[1:][padded]  # padding is one more segment, from a row of padding
     begins = np.insert(begins, after, len(ids))
-    ends = np.insert(ends, after, len(ids) + room[padded])
+    ends = np.insert(ends, after, len(ids) + space[padded])
     source = np.append(ids, np.full(seq_length, pad, dtype=ids.dtype))
     slices = [source[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
     return np.concatenate([source[:0], *slices]).reshape(plan.rows, seq_length)

@@ -1,9 +1,9 @@
-"""The chat form: a document that begins with a question becomes what a user says and what the assistant answers.
+"""Chat turns: a document that begins with a question becomes a user turn and an assistant turn.
 
-In: a text and how many of its leading characters are the question; ids of questions and answers in turn. Out: question
-and answer; ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>`.
-Invariants: question and answer are the text, but for the blanks between them; neither is empty. The special tokens are
-set as ids and never as text, so a text that spells one cannot end its own turn.
+In: a text and the number of its leading characters that are the question; ids of alternating questions and answers.
+Out: question and answer; ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>`.
+Invariants: question and answer are the text without the blanks between them; both are non-empty. The special tokens are
+inserted as ids, never as text, so a text that spells one cannot end its turn.
 Cost: two slices a document, three insertions a document in numpy.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
-    r"""Question and answer of a document, or None where one of them is missing.
+    r"""Question and answer of a document, or None if one is missing.
 
     >>> turn("天为什么蓝？\n因为散射。", 7)
     ('天为什么蓝？', '因为散射。')
@@ -26,17 +26,17 @@ def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
 def join(
     flat: np.ndarray, counts: np.ndarray, *, user: int, assistant: int, separator: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Set the three special tokens around questions and answers.
+    """Insert the three special tokens around questions and answers.
 
     Args:
-        flat: [tokens] ids of question, answer, question, answer and so on.
-        counts: [2 * documents] how many each of them has.
+        flat: [tokens] ids of alternating questions and answers.
+        counts: [2 * documents] ids of each question and answer.
         user: id of the token before a question.
         assistant: id of the token before an answer.
         separator: id of the token after an answer.
 
     Returns:
-        [tokens + 3 * documents] ids, and [documents] how many each document has.
+        [tokens + 3 * documents] ids, and [documents] ids of each document.
 
     """
     documents = len(counts) // 2
@@ -48,10 +48,10 @@ def join(
 
 
 def answer_tokens(marks: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> int:
-    """How many tokens training predicts: those after `<|assistant|>` in the segment that holds it.
+    """Number of tokens that get a label in training: those after `<|assistant|>` in its segment.
 
     Args:
-        marks: [segments] where `<|assistant|>` stands in the segment's document.
+        marks: [segments] position of `<|assistant|>` in the segment's document.
         starts: [segments] first token of the document in the segment.
         lengths: [segments] tokens of the segment.
 

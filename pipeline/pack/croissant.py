@@ -1,7 +1,8 @@
-"""`croissant.json`: what a dataset's rows are, for programs that look for datasets.
+"""`croissant.json`: a description of a dataset's rows for dataset search engines.
 
 In: the ledger of the rows and the dataset's manifest. Out: JSON-LD in the vocabulary of Croissant 1.0 (MLCommons, 2024,
-https://docs.mlcommons.org/croissant/docs/croissant-spec.html), the same for equal ledgers.
+https://docs.mlcommons.org/croissant/docs/croissant-spec.html).
+Invariant: equal ledgers give equal bytes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _SEGMENT = {
 
 
 def describe(ledger: Ledger, manifest: Manifest, *, form: str, version: str, description: str) -> bytes:
-    """The whole file."""
+    """The contents of the file."""
     name = f"{manifest.name}-{form}"
     shards = [output for output in ledger.outputs if output.path.endswith(".arrow")]
     files = [
@@ -100,13 +101,13 @@ def describe(ledger: Ledger, manifest: Manifest, *, form: str, version: str, des
 
 
 def languages(manifest: Manifest) -> list[str]:
-    """Codes of the languages of a dataset's documents."""
+    """Language codes of a dataset's documents."""
     return ["zh", "en"] if any(shape.form == "translation" for shape in manifest.shapes.values()) else ["zh"]
 
 
 def _rows(split: str, files: list[str]) -> dict[str, Any]:
-    """The record set of a split: one field of tokens, one of segments with three fields below it; its first file stands
-    for all, which have the same columns.
+    """The record set of a split: a field of tokens and one of segments with three subfields. Its source is the first
+    file, since all have the same columns.
     """
     if not files:
         return {}

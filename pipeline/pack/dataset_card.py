@@ -1,8 +1,9 @@
-"""The data card: what a dataset's rows hold, how they were made, and what is wrong with them.
+"""The data card: contents of a dataset's rows, how they were made, and their known defects.
 
-In: ledgers and a manifest. Out: `README.md` in the form of a Hugging Face dataset card and `croissant.json`, beside the
-rows, so that they travel with them. Invariants: every figure is a ledger's; equal ledgers give equal bytes; both files
-are made from the ledger of the rows and so are no outputs of it. Cost: milliseconds.
+In: ledgers and a manifest. Out: `README.md`, a Hugging Face dataset card, and `croissant.json`, beside the rows.
+Invariants: every figure is from a ledger; equal ledgers give equal bytes; both files are made from the ledger of the
+rows, so they are not among its outputs.
+Cost: milliseconds.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _SIZES = (
 
 
 def run(workspace: Workspace, datasets: Sequence[str] = (), forms: Sequence[str] = tuple(ROWS)) -> list[Path]:
-    """Write the cards of packed datasets, all of them where none is named; the caller holds `workspace.writing()`.
+    """Write the cards of packed datasets, of all by default; the caller holds `workspace.writing()`.
 
     Raises:
-        WorkspaceError: one of them is not packed, or none is.
+        WorkspaceError: one of them is not packed, or nothing is packed.
         DiskError: a card cannot be written.
 
     """
@@ -47,7 +48,7 @@ def run(workspace: Workspace, datasets: Sequence[str] = (), forms: Sequence[str]
 
 
 def write(workspace: Workspace, dataset: str, form: str) -> Path:
-    """Write the two files of one dataset's rows, where they are not there as they should be; returns the card."""
+    """Write the two files of one dataset's rows if they are missing or differ; returns the card's path."""
     folder = workspace.packed(dataset, form)
     ledger, manifest = read_ledger(folder), manifests.load(dataset)
     if ledger is None:
@@ -66,7 +67,7 @@ def write(workspace: Workspace, dataset: str, form: str) -> Path:
 
 
 def _check_current(workspace: Workspace, folder: Path, ledger: Ledger) -> None:
-    """The ledgers upstream tell of these rows: nothing that the rows were made from has changed since."""
+    """Raise WorkspaceError if an input of the rows has changed since they were made."""
     for entry in ledger.inputs:
         path = workspace.root / entry.path
         if path.is_file() and workspace.digest(path) != entry.sha256:
@@ -118,13 +119,13 @@ _REMOVAL = (
 
 
 def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
-    from huggingface_hub import DatasetCardData  # noqa: PLC0415  # 0.3 s, at the end of pack alone
+    from huggingface_hub import DatasetCardData  # noqa: PLC0415  # 0.3 s, only at the end of pack
 
     rows = sum(split["rows"] for split in ledger.counts["splits"].values())
     splits = list(ledger.counts["splits"])
     data = DatasetCardData(
         language=croissant.languages(manifest),
-        **_licence(manifest),
+        **licence_of(manifest),
         pretty_name=f"{manifest.title}, {_FORMS[form]}",
         size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1T")],
         task_categories=["text-generation"],
@@ -139,8 +140,8 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
     return str(data.to_yaml())
 
 
-def _licence(manifest: Manifest) -> dict[str, Any]:
-    """The licence as the hub names it: that of the texts where one is known; a collection's does not cover them."""
+def licence_of(manifest: Manifest) -> dict[str, Any]:
+    """The licence in the hub's terms: that of the texts if known; a collection's does not cover them."""
     if manifest.name == BUILT_IN:
         return {"license": "mit"}
     known = "cc-by-sa" if "CC BY-SA" in manifest.licence else "unsettled"
@@ -215,7 +216,7 @@ def _tokenizer(tokenizer: Ledger | None, ledger: Ledger) -> str:
 def _rebuild(
     documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Ledger, manifest: Manifest, form: str
 ) -> str:
-    """The commands, with what was not left as it is by itself."""
+    """The commands that make the same rows, with all settings that differ from the defaults."""
     lines = []
     if documents is not None:
         quality = documents.config["quality"]
@@ -244,7 +245,7 @@ def _rebuild(
 
 
 def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Ledger]:
-    """The ledgers of the stages that rows come from, by area; a list that was made after the rows is none of them."""
+    """The ledgers of the stages that the rows come from, by area, without lists made after the rows."""
     used = {entry.path for entry in rows.inputs}
     folders = {
         "raw": workspace.raw(dataset),

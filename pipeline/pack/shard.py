@@ -1,9 +1,9 @@
-"""One shard of rows from a few shards of documents: the part of packing that a worker does.
+"""Packing one shard of rows from a few shards of documents: the work of a worker.
 
-In: a unit, which is the documents of one split in a group of documents shards, and the layout of the rows. Out: one
-Arrow shard that carries the fingerprint of its work and its books.
-Invariants: tokens encoded = tokens in segments; every document is used, kept out by a list, or without the question
-that its form needs; a shard depends on its documents shards and the tokenizer alone.
+In: a unit, that is the documents of one split in a group of documents shards, and the layout of the rows. Out: one
+Arrow shard with the fingerprint of its work and its counts.
+Invariants: tokens encoded = tokens in segments; every document is used, left out by a list, or lacks the question that
+chat rows need; a shard depends on its documents shards and the tokenizer alone.
 Cost: one unit in memory; 0.36 GB a process on news2016zh.
 """
 
@@ -37,7 +37,7 @@ _CHECK_CHARACTERS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one worker packs into one shard."""
+    """The documents that one worker packs into one shard."""
 
     split: str
     number: int
@@ -52,9 +52,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What shapes the rows, of the configuration and of the tokenizer."""
+    """The layout of rows, from the configuration and the tokenizer."""
 
     form: str
+    """`text` or `chat`."""
     strategy: str
     seq_length: int
     vocab_size: int
@@ -65,25 +66,25 @@ class Layout:
 
     @property
     def token_type(self) -> type[np.unsignedinteger[Any]]:
-        """The narrowest type that holds every id."""
+        """The narrowest type for every id."""
         return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
 
 
 class _Encoded(NamedTuple):
-    """Documents as ids one after another."""
+    """Encoded documents, concatenated."""
 
     ids: np.ndarray
-    """[tokens], special ones included."""
+    """[tokens], with special tokens."""
     lengths: np.ndarray
     """[documents] tokens of each."""
     marks: np.ndarray
-    """[documents] where in each `<|assistant|>` stands; 0 in the text form, which has none."""
+    """[documents] position of `<|assistant|>` in each; 0 for text rows."""
     references: np.ndarray
-    """[documents]"""
+    """[documents] shard and line of each."""
 
 
 def has_questions(folder: Path) -> bool:
-    """Whether any document of a documents folder begins with a question: the chat form can use no other.
+    """Whether any document of a documents folder begins with a question, as chat rows need.
 
     Raises:
         DamageError: a documents shard cannot be read.
@@ -111,7 +112,7 @@ def layout_of(model: Tokenizer, *, form: str, strategy: str, seq_length: int) ->
 
 
 def divide(folder: Path, unit_characters: int) -> list[Unit]:
-    """Groups of documents shards of about `unit_characters`, split by split; a small rest joins the group before it."""
+    """Groups of consecutive documents shards of up to `unit_characters`, split by split."""
     units: list[Unit] = []
     for split in SPLITS:
         groups: list[tuple[list[Path], int]] = []
@@ -130,23 +131,23 @@ def divide(folder: Path, unit_characters: int) -> list[Unit]:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What became of a unit."""
+    """A packed unit."""
 
     aside: Path
-    """Where its shard is written, for whoever gives out the units to settle."""
+    """Temporary path of its shard, which the parent renames."""
     counts: dict[str, int]
-    """The books of its shard."""
+    """The counts of its shard."""
     engine: str
-    """What encoded it."""
+    """The encoder used."""
     warning: str
-    """Why it was not a faster engine, for the user."""
+    """Why it was not the kernel, for the user."""
 
 
 def pack_unit(
     unit: Unit, *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof, layout: Layout, identity: str,
     chosen: selection.Selection,
 ) -> Packed:  # fmt: skip
-    """Encode and pack one unit and write its shard aside; runs in a worker.
+    """Encode and pack one unit and write its shard to a temporary file; runs in a worker.
 
     Raises:
         BooksError: the tokens in the segments are not the tokens encoded.
@@ -180,7 +181,7 @@ def pack_unit(
 
 
 def check_sample(folder: Path) -> pa.Array:
-    """Texts of documents spread over the dataset, on which a faster engine must prove itself."""
+    """Texts of documents spread over the dataset, on which the kernel is checked."""
     paths = parts(folder)
     chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
     sample = [pa.nulls(0, pa.string())]
@@ -194,22 +195,22 @@ def check_sample(folder: Path) -> pa.Array:
 
 @functools.lru_cache(maxsize=1)
 def _engine(folder: Path, proof: encoders.Proof) -> encoders.Chosen:
-    """The encoder of a run, made and proven once a process."""
+    """The encoder of a run, chosen once a process."""
     return encoders.choose(folder, proof)
 
 
 def _encode(
     unit: Unit, encode: encoders.Encode, layout: Layout, chosen: selection.Selection
 ) -> tuple[_Encoded, Counter[str]]:
-    """The documents of a unit that the form can use, and the characters of these and of the others."""
-    form = _chat if layout.form == "chat" else _text
-    none = np.zeros(0, np.int64)
-    found = [_Encoded(none.astype(layout.token_type), none, none, none)]
+    """The encoded documents of a unit, and the characters of these and of those without a question."""
+    encode_batch = _encode_chat if layout.form == "chat" else _encode_text
+    empty = np.zeros(0, np.int64)
+    found = [_Encoded(empty.astype(layout.token_type), empty, empty, empty)]
     books = Counter({"characters": 0})
     if layout.form == "chat":
         books.update({"without_prompt": 0, "characters_without_prompt": 0})
-    for references, texts, prompts in _documents(unit, chosen):
-        used, ids, lengths, marks = form(texts, prompts, encode, layout)
+    for references, texts, prompts in documents_of(unit, chosen):
+        used, ids, lengths, marks = encode_batch(texts, prompts, encode, layout)
         found.append(_Encoded(ids, lengths, marks, references[used]))
         sizes = pc.utf8_length(texts).to_numpy()
         books["characters"] += int(sizes[used].sum())
@@ -219,19 +220,19 @@ def _encode(
     return _Encoded(*map(np.concatenate, zip(*found, strict=True))), books
 
 
-def _text(
+def _encode_text(
     texts: pa.Array, _prompts: pa.Array, encode: encoders.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All documents, each with the separator after it: which are used, their ids, lengths and marks."""
+    """All documents with separators: which are used, their ids, lengths and marks."""
     flat, counts = encode(texts)
     ids = np.insert(flat.astype(layout.token_type), np.cumsum(counts), layout.separator)
     return np.ones(len(texts), dtype=bool), ids, counts + 1, np.zeros_like(counts)
 
 
-def _chat(
+def _encode_chat(
     texts: pa.Array, prompts: pa.Array, encode: encoders.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The documents with question and answer as turns: which are used, their ids, lengths and marks."""
+    """The documents with question and answer, as turns: which are used, their ids, lengths and marks."""
     turns = list(map(chat_turns.turn, texts.to_pylist(), prompts.to_pylist()))
     flat, counts = encode(pa.array([side for turn in turns if turn for side in turn], pa.string()))
     ids, lengths = chat_turns.join(
@@ -240,8 +241,8 @@ def _chat(
     return np.array([turn is not None for turn in turns]), ids, lengths, counts[::2] + 1
 
 
-def _documents(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
-    """A unit's documents that no list keeps out, batch by batch: references, texts, lengths of their prompts."""
+def documents_of(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
+    """A unit's documents that no list leaves out, in batches: references, texts, prompt lengths."""
     for path in unit.parts:
         for shard, lines, batch in selection.read_selected(path, ["text", "prompt_length", "split"], chosen):
             wanted = pc.indices_nonzero(pc.equal(batch["split"], unit.split)).to_numpy()

@@ -1,6 +1,6 @@
-"""Opening a file inside its container, bounded: zip, tar, gzip, xz, zstd.
+"""Opening a file inside its container: zip, tar, gzip, xz, zstd.
 
-Invariants: nothing is unpacked to disk; a stream gives at most a bounded multiple of the bytes read.
+Invariants: nothing is unpacked to disk; a stream unpacks to at most a fixed multiple of its packed size.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import File
+from corpus.pipeline.read.spans import RecordFile
 
+SUFFIXES = (".gz", ".xz", ".zst")
+"""Endings of compressed single files."""
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
 _DAMAGE = (
@@ -35,15 +37,15 @@ _DAMAGE = (
     NotImplementedError,
 )
 UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowError, struct.error)
-"""What zipfile and tarfile raise besides when the directory of an archive is damaged."""
+"""All that zipfile and tarfile raise when the directory of an archive is damaged."""
 
 
 @contextmanager
-def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
-    """A file of records as a stream of its bytes, unpacked on the way.
+def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
+    """A file of records as a stream of unpacked bytes.
 
     Raises:
-        ArchiveError: the container is damaged, or gives more than is believable.
+        ArchiveError: the container is damaged, or unpacks to far more than text would.
 
     """
     path = raw / file.container
@@ -56,33 +58,33 @@ def open_file(raw: Path, file: File) -> Iterator[IO[bytes]]:
         elif file.codec == "plain":
             yield packed
         else:
-            with _decompressor(packed, file.codec) as stream:
-                yield BoundedReader(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # read() is all that is used
+            with decompressor(packed, f".{file.codec}") as stream:
+                yield BoundedReader(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # only read() is used
 
 
 @contextmanager
 def archive_errors(path: Path, member: str) -> Iterator[None]:
-    """Turn what a damaged archive raises within into an ArchiveError that names it."""
+    """Turn the exceptions of a damaged archive into an ArchiveError that names it."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and not isinstance(error, _DAMAGE):
             raise
-        raise _damaged(path, member, error) from error  # bz2 and zstd say no more than OSError
+        raise _damaged(path, member, error) from error  # bz2 and zstd raise a bare OSError
     except _DAMAGE as error:
         raise _damaged(path, member, error) from error
 
 
 class TarReader:
-    """Members of tar archives, each archive read once as long as they are asked for in its own order."""
+    """Members of tar archives; an archive is read once if its members are opened in their order."""
 
     def __init__(self, raw: Path) -> None:
         self._raw = raw
         self._container = ""
         self._archive: tarfile.TarFile | None = None
 
-    def open(self, file: File) -> IO[bytes]:
-        """The stream of a member; it ends when the next one is asked for."""
+    def open(self, file: RecordFile) -> IO[bytes]:
+        """The stream of a member, valid until the next one is opened."""
         path = self._raw / file.container
         with archive_errors(path, file.path):
             for fresh in (False, True):
@@ -92,23 +94,23 @@ class TarReader:
                     stream = self._archive.extractfile(entry) if entry.name == file.path else None
                     if stream is not None:
                         return stream
-                    self._archive.members = []  # type: ignore[attr-defined]  # it would remember every header
+                    self._archive.members = []  # type: ignore[attr-defined]  # it would keep every header in memory
         raise ArchiveError(f"{path}: {file.path} is no longer in it")
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
-    """A tar archive as a stream, however it is compressed."""
+    """A tar archive as a stream, with any compression."""
     file = path.open("rb")
     magic = file.read(4)
     file.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":
-        return tarfile.open(fileobj=_decompressor(file, "zst"), mode="r|")
+        return tarfile.open(fileobj=decompressor(file, ".zst"), mode="r|")
     return tarfile.open(fileobj=file, mode="r|*")
 
 
 @functools.lru_cache(maxsize=2)
 def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
-    """An archive whose directory is read once in a process."""
+    """A cached archive, so that a process reads its directory once."""
     return zipfile.ZipFile(path)
 
 
@@ -127,14 +129,14 @@ def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
 
 
 class Readable(Protocol):
-    """What records are read from."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
+        """At most `size` bytes; empty at the end."""
 
 
 class DigestReader:
-    """A stream whose bytes are counted as they are read, and hashed if there is a digest to compare with."""
+    """A stream that counts the bytes read, and hashes them if `wanted`."""
 
     def __init__(self, stream: IO[bytes], *, wanted: bool) -> None:
         self._stream = stream
@@ -142,7 +144,7 @@ class DigestReader:
         self.bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read, and add to the digest."""
+        """Read, and update count and digest."""
         data = self._stream.read(size)
         if self.digest:
             self.digest.update(data)
@@ -151,7 +153,7 @@ class DigestReader:
 
 
 class BoundedReader:
-    """A stream that refuses to inflate without bound."""
+    """A stream that limits the ratio of unpacked to packed bytes."""
 
     def __init__(self, stream: IO[bytes], packed_bytes: int, name: str) -> None:
         self._stream = stream
@@ -160,7 +162,7 @@ class BoundedReader:
         self._name = name
 
     def read(self, size: int = -1) -> bytes:
-        """Read; an ArchiveError when far more comes out than went in."""
+        """Read; raises ArchiveError beyond the ratio."""
         data = self._stream.read(size)
         self._unpacked_bytes += len(data)
         check_ratio(self._name, self._unpacked_bytes, self._packed_bytes)
@@ -168,14 +170,15 @@ class BoundedReader:
 
 
 def check_ratio(name: object, unpacked_bytes: int, packed_bytes: int) -> None:
-    """Raise ArchiveError when far more was unpacked than text allows."""
+    """Raise ArchiveError when the ratio is too high for text."""
     if unpacked_bytes > max(_RATIO_FREE_BYTES, packed_bytes * _RATIO_LIMIT):
         raise ArchiveError(f"{name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
 
 
-def _decompressor(packed: IO[bytes], codec: str) -> Any:
-    if codec == "gz":
+def decompressor(packed: IO[bytes], suffix: str) -> Any:
+    """A stream of unpacked bytes, by one of SUFFIXES."""
+    if suffix == ".gz":
         return gzip.GzipFile(fileobj=packed)
-    if codec == "xz":
+    if suffix == ".xz":
         return lzma.LZMAFile(packed)
-    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")  # tells when a stream ends too early
+    return pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")  # it alone detects a truncated stream

@@ -1,4 +1,4 @@
-"""Which files of `raw/<dataset>/` hold records, and how each is laid out."""
+"""Discovery: which files in `raw/<dataset>/` hold records, and the layout of each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import Manifest
-from corpus.pipeline.read.archives import UNREADABLE, check_ratio, open_file, open_tar
-from corpus.pipeline.read.spans import SIZES, File
+from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
+from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
 
-_SUFFIXES = (".gz", ".xz", ".zst")
+_Entry = tuple[str, str, str, int | None]
+"""Container, codec, path inside, unpacked bytes."""
 
 
-def list_files(raw: Path, manifest: Manifest) -> list[File]:
-    """The files of records among those that the download's ledger names, in the order in which they are read.
+def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
+    """The files of records among those in the download's ledger, in reading order.
 
     Raises:
         ArchiveError: an archive is damaged, encrypted, unsafe or far too large unpacked.
-        SourceError: nothing in there is what the manifest names.
+        SourceError: no file is what the manifest names.
 
     """
     ledger = read_ledger(raw)
@@ -35,14 +36,14 @@ def list_files(raw: Path, manifest: Manifest) -> list[File]:
         there = ", ".join(path for _, _, path, _ in found[:5]) or "nothing"
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise SourceError(
-            f"{raw} holds none of the files of {manifest.name}: looked for {wanted}; found {there}{more}",
+            f"{raw} holds no file of {manifest.name}: looked for {wanted}; found {there}{more}",
             hint="Unpack or rename what was fetched and give its folder with --source.",
         )
     return list(_with_layouts(raw, files))
 
 
-def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    """What a file in `raw` holds, as (container, codec, path inside, bytes unpacked)."""
+def _entries(path: Path, name: str) -> list[_Entry]:
+    """The files in a file of `raw`."""
     with path.open("rb") as file:
         magic = file.read(6)
     try:
@@ -60,12 +61,12 @@ def _entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
         ) from error
     if codec == "plain":
         return [(name, "plain", name, path.stat().st_size)]
-    plain = name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else name
+    plain = name.removesuffix(path.suffix) if path.suffix in SUFFIXES else name
     return [(name, codec, plain, None)]
 
 
-def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    entries: list[tuple[str, str, str, int | None]] = []
+def _zip_entries(path: Path, name: str) -> list[_Entry]:
+    entries: list[_Entry] = []
     with zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     for info in infos:
@@ -81,11 +82,11 @@ def _zip_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]
     return entries
 
 
-def _tar_entries(path: Path, name: str) -> list[tuple[str, str, str, int | None]]:
-    entries: list[tuple[str, str, str, int | None]] = []
-    with open_tar(path) as tape:
+def _tar_entries(path: Path, name: str) -> list[_Entry]:
+    entries: list[_Entry] = []
+    with open_tar(path) as archive:
         unpacked = 0
-        for entry in tape:
+        for entry in archive:
             _check_name(path, entry.name)
             if entry.issym() or entry.islnk():
                 raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
@@ -103,15 +104,15 @@ def _check_name(path: Path, member: str) -> None:
         )
 
 
-def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest, *, official: bool) -> list[File]:
-    """Name by the manifest's members; when none matches, by what plain-text mirrors call theirs."""
-    ranked: list[tuple[tuple[int, str], File]] = []
+def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> list[RecordFile]:
+    """Match files with the manifest's members; if no file matches, take all that have a text ending."""
+    ranked: list[tuple[tuple[int, str], RecordFile]] = []
     for container, codec, path, size in found:
         hit = manifest.member_of(path)
         if hit is not None:
             member, tail = hit
             rank = (manifest.members.index(member), path)
-            file = File(
+            file = RecordFile(
                 container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
                 layout="rows" if codec == "parquet" else "lines", bytes=size,
                 sha256=member.sha256 if official else None,
@@ -120,25 +121,25 @@ def _match(found: Sequence[tuple[str, str, str, int | None]], manifest: Manifest
     if not ranked:
         for container, codec, path, size in found:
             if path.endswith((".txt", ".jsonl", ".json")):
-                file = File(
+                file = RecordFile(
                     container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
                     shape=manifest.members[0].shape, layout="lines", bytes=size,
                 )  # fmt: skip
                 ranked.append(((0, path), file))
     ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
-    seen: dict[str, File] = {}
+    seen: dict[str, RecordFile] = {}
     for file in ordered:
         if file.tail in seen:
             raise SourceError(
-                f"{file.tail} is there twice: {seen[file.tail].container} and {file.container}",
-                hint="Keep one form of each file in the source.",
+                f"{file.tail} is in the source twice: {seen[file.tail].container} and {file.container}",
+                hint="Keep one copy of each file in the source.",
             )
         seen[file.tail] = file
     return ordered
 
 
 def _split_by_name(path: str) -> str:
-    """The split that a file's name tells; `latest` is no test."""
+    """The split in a file's name, by whole words: `latest` is not `test`."""
     words = set(re.split(r"[^a-z]+", PurePosixPath(path).name.lower()))
     for split, names in (
         ("test", {"test", "testa"}),
@@ -150,8 +151,8 @@ def _split_by_name(path: str) -> str:
     return "hash"
 
 
-def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
-    """Look into the first bytes of the first file of each kind: JSON lines, or text with blank lines in between."""
+def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile]:
+    """Files with their layouts, found in the first bytes of the first file of each kind."""
     layouts: dict[tuple[str, str], str] = {}
     for file in files:
         kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)
@@ -160,7 +161,7 @@ def _with_layouts(raw: Path, files: Sequence[File]) -> Iterator[File]:
         yield replace(file, layout=layouts[kind])
 
 
-def _layout(raw: Path, file: File) -> str:
+def _layout(raw: Path, file: RecordFile) -> str:
     with open_file(raw, file) as stream:
         head = stream.read(SIZES.sniff)
     if re.match(rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html)", head):

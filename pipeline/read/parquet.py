@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import Block, File, Reject, Span
+from corpus.pipeline.read.spans import Block, RecordFile, Reject, Span
 
 
-def parquet_spans(path: Path, file: File, piece_bytes: int) -> Iterator[Span]:
-    """Row groups taken together up to about a piece; offsets are row numbers."""
+def parquet_spans(path: Path, file: RecordFile, piece_bytes: int) -> Iterator[Span]:
+    """Spans of row groups of about `piece_bytes`; offsets are row numbers."""
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -46,7 +46,7 @@ def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
 
 
 def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:
-    """Rows as records; one whose strings are not UTF-8 is rejected alone."""
+    """Rows as records; a row with strings that are not UTF-8 is rejected."""
     first = max(span.start - row, 0)
     last = batch.num_rows if span.end is None else min(span.end - row, batch.num_rows)
     batch = batch.slice(first, max(0, last - first))

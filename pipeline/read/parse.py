@@ -1,9 +1,7 @@
-"""From the bytes of a record to the parts of a document.
+"""Parsing: from the bytes of a record to the parts of a document.
 
-In: the bytes of records as they came, and the shape the manifest gives them. Out: their fields, or the reason why
-not; after cleaning,
-one text per record with the length of its question or source side.
-Invariants: every record comes out once, as fields or with a reason; what is not used in the text is kept as `meta`.
+In: the bytes of records, and their shape in the manifest. Out: their fields, or the reason for rejecting them.
+Invariants: every record comes out once, as fields or with a reason; fields that are not in the text are kept as `meta`.
 Cost: one `orjson` call and one tuple comparison a record.
 """
 
@@ -24,19 +22,19 @@ from corpus.pipeline.read.spans import Reject
 from corpus.pipeline.templates import parts_of
 
 SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_field", "duplicate_key", "too_large"})
-"""Reasons that say a record is not what the manifest describes, whatever its text."""
+"""Reasons that mean a record is not of the manifest's shape, independent of its text."""
 _BLANK_BEFORE_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 
 @dataclass(slots=True)
 class Parsed:
-    """Records of one block that have the shape: position by position the same length."""
+    """Records of one block that are of the shape: parallel lists, but for `texts` and `rejects`."""
 
     offsets: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    """The records' own ids, "" where they have none."""
+    """The records' own ids, "" without one."""
     texts: list[str] = field(default_factory=list)
-    """The parts that form the text, `width` for each record, in the order of `parts_of(shape)`."""
+    """The parts of the text, `width` a record, in the order of `parts_of(shape)`."""
     metas: list[str] = field(default_factory=list)
     raws: list[bytes] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -50,7 +48,7 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     strict = tuple(dict.fromkeys((*(part for part in parts if part not in optional), *shape.id_fields)))
     get = _getter(strict)
     types = tuple(shape.fields[name] for name in strict)
-    none, strings = [None] * len(parts), [str] * len(parts)
+    defaults, strings = [None] * len(parts), [str] * len(parts)
 
     def one(offset: int, raw: bytes, parsed: Parsed) -> None:
         try:
@@ -66,7 +64,7 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
         if twice:
             parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
             return
-        texts = list(map(record.pop, parts, none))
+        texts = list(map(record.pop, parts, defaults))
         if list(map(type, texts)) != strings:
             odd = next((index for index, text in enumerate(texts) if text is not None and type(text) is not str), None)
             if odd is not None:
@@ -76,7 +74,7 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
             texts = ["" if text is None else text for text in texts]
         try:
             meta = orjson.dumps(record).decode()
-        except TypeError as error:  # it reads deeper nesting than it writes
+        except TypeError as error:  # orjson reads deeper nesting than it writes
             parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
             return
         parsed.offsets.append(offset)
@@ -95,7 +93,7 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
         lists = (parsed.offsets, parsed.names, parsed.texts, parsed.metas, parsed.raws)
         at = 0
         while (at := kernels.compiled.parse(records, at, fields, lists)) < len(records):
-            one(*records[at], parsed)  # it is not as usual
+            one(*records[at], parsed)  # the kernel leaves unusual records to Python
             at += 1
         return parsed
 
@@ -103,7 +101,7 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
 
 
 def is_memory_error(error: orjson.JSONDecodeError) -> bool:
-    """Whether it is no fault of the text: orjson says a lack of memory by the same exception."""
+    """Whether memory ran out: orjson raises the same exception as for malformed text."""
     return error.msg.startswith("Not enough memory")
 
 
@@ -117,7 +115,7 @@ def _reject(offset: int, reason: str, detail: str, raw: bytes) -> Reject:
 
 
 def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> Reject:
-    """Why a record does not have the shape: only for those that do not."""
+    """The reason why a record is not of the shape; called only for those that are not."""
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -142,10 +140,10 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
 
 
 def _may_repeat(raw: bytes, keys: int) -> bool:
-    """Whether more keys stand there than the record has: a quote that is not escaped and a colon end each, at once or
-    with blanks in between.
+    """Whether the bytes may hold more keys than the parsed record: each ends with an unescaped quote and a colon, with
+    or without blanks in between.
 
-    Of two backslashes before the quote, or more, the kernel knows whether they escape it, and this does not.
+    Only the kernel decides whether two or more backslashes escape the quote.
     """
     if kernels.compiled:
         return kernels.compiled.keys(raw) > keys
@@ -158,11 +156,11 @@ def _may_repeat(raw: bytes, keys: int) -> bool:
 
 
 def _repeated(raw: bytes, shape: Shape) -> str | None:
-    """The first field whose key stands more than once in the record itself; deeper down is not our concern."""
+    """The first field whose key occurs more than once in the record; nested objects are not checked."""
     keys: list[str] = []
 
     def outermost(pairs: list[tuple[str, object]]) -> None:
-        keys[:] = [key for key, _ in pairs]  # the record itself closes last
+        keys[:] = [key for key, _ in pairs]  # the outermost object closes last
 
     try:
         json.loads(raw, object_pairs_hook=outermost)

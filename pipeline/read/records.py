@@ -1,13 +1,11 @@
-"""Readers: from what lies in `raw/` to numbered pieces of records, whatever it is packed in.
+"""Reading the records of spans, from any container.
 
-In: the files of `raw/<dataset>/`. Out: pieces of about `piece_bytes` of records, in a fixed order, each read by one
-worker.
-Invariants: a piece is the records that *begin* in its range, so cuts fall between records and do not depend on who
-reads; nothing is ever
-unpacked to disk, so no archive can write anywhere; what a stream gives is bounded by a ratio, a record by
+In: spans of the files in `raw/<dataset>/`. Out: their records with byte offsets, in blocks.
+Invariants: a span is the records that *begin* in its range, so cuts fall between records and do not depend on the
+reader; nothing is unpacked to disk, so no archive can write anywhere; a stream is bounded by a ratio, a record by
 `ReadSizes.record`.
-Cost: plain files and small zip members are read by the workers themselves; a large compressed member is read once, by
-the parent, which only looks for the ends of records where it must cut, and holds one piece at a time.
+Cost: workers read plain files and small zip members themselves; the parent reads a large compressed member once, splits
+records only at cuts, and holds one piece at a time.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ from corpus.pipeline.errors import SourceError
 from corpus.pipeline.read.archives import open_file
 from corpus.pipeline.read.parquet import parquet_blocks
 from corpus.pipeline.read.pieces import read_chunks, record_offsets
-from corpus.pipeline.read.spans import SIZES, Block, Chunk, File, ReadSizes, Reject, Span
+from corpus.pipeline.read.spans import SIZES, Block, Chunk, ReadSizes, RecordFile, Reject, Span
 
 _Run = tuple[list[int], list[bytes], int]
-"""Offsets and records; of a record that is too long alone its head, and its size, which is else 0."""
+"""Offsets, records, 0; or for a record that is too long its offset, head and size."""
 
 
 def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
@@ -36,21 +34,21 @@ def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
         with open_file(raw, span.file) as stream:
             at = 0
             if span.start > 0 and span.file.codec == "plain" and span.file.layout == "lines":
-                at = stream.seek(span.start - 1)  # what ends at the first newline from here began before
+                at = stream.seek(span.start - 1)  # a record that ends at the first newline from here began before
             delimiter, chunks = read_chunks(stream, span.file, at, sizes)
             yield from _blocks(_records(chunks, delimiter, span.start, span.end, sizes), sizes)
 
 
-def record_at(raw: Path, file: File, offset: int) -> bytes:
-    """One record as it came, by its offset; `records_at` for one."""
+def record_at(raw: Path, file: RecordFile, offset: int) -> bytes:
+    """The bytes of one record, by its offset."""
     return records_at(raw, file, [offset])[offset]
 
 
-def records_at(raw: Path, file: File, offsets: Sequence[int]) -> dict[int, bytes]:
-    """Records as they came, by their offsets; the file is read once, from the first to the last of them.
+def records_at(raw: Path, file: RecordFile, offsets: Sequence[int]) -> dict[int, bytes]:
+    """The bytes of records, by their offsets; the file is read once, from the first to the last of them.
 
     Raises:
-        SourceError: at one of the offsets no record begins.
+        SourceError: no record begins at one of the offsets.
 
     """
     wanted = set(offsets)
@@ -106,7 +104,7 @@ def _records(
 
 
 def _without_blank(offsets: list[int], records: list[bytes], size: int) -> Iterator[_Run]:
-    """The run itself where no record is blank, as nearly always; nothing where all are."""
+    """The run without blank records; nothing if all are blank."""
     if not all(records) or any(map(bytes.isspace, records)):
         filled = [at for at, record in enumerate(records) if record and not record.isspace()]
         offsets, records = [offsets[at] for at in filled], [records[at] for at in filled]
@@ -115,7 +113,7 @@ def _without_blank(offsets: list[int], records: list[bytes], size: int) -> Itera
 
 
 def _split(chunk: Chunk, delimiter: bytes, sizes: ReadSizes) -> Iterator[_Run]:
-    """The records of a chunk; of what is longer than a record may be, only the head is kept."""
+    """The records of a chunk; only the head of a record that is too long."""
     if chunk.size:
         yield [chunk.offset], [chunk.data], chunk.size
         return

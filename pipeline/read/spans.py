@@ -1,4 +1,4 @@
-"""What readers hand on: files, spans, chunks, pieces, rejected records; and the sizes they keep to. Values only."""
+"""Values of the readers: files, spans, chunks, pieces, rejected records, size limits."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class File:
+class RecordFile:
     """One file of records, packed or plain."""
 
     container: str
-    """The file in `raw/<dataset>/` that holds it, relative to that folder."""
+    """The file in `raw/<dataset>/` that contains it, relative to that folder."""
     codec: str
     """`plain`, `zip`, `tar`, `gz`, `xz`, `zst` or `parquet`."""
     path: str
-    """Its name inside the container, or of the container: the `source_file` of its documents."""
+    """Its name inside the container, or the container's name: the `source_file` of its documents."""
     tail: str
     """The part of the path that the manifest's pattern describes; it makes ids unique within the dataset."""
     split: str
     shape: str
     layout: str
-    """`lines`: a JSON object a line; `text`: documents divided by blank lines; `rows`: Parquet."""
+    """`lines`: a JSON object a line; `text`: documents separated by blank lines; `rows`: Parquet."""
     bytes: int | None
-    """Size unpacked, where the container knows it."""
+    """Unpacked size, if the container has it."""
     sha256: str | None = None
-    """Digest that the manifest knows of the official file; None for files that were given."""
+    """Digest of the official file in the manifest; None for files from --source."""
 
 
 class Chunk(NamedTuple):
-    """Records that stand one after another, as they came; or the head of one that is too long."""
+    """The bytes of consecutive records; or the head of a record that is too long."""
 
     offset: int
     data: bytes
     size: int = 0
-    """Bytes of the record that is too long; 0 for whole records."""
+    """Bytes of the record that is too long; 0 otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of one file. `chunks` are its records when the parent has read them already."""
+    """A range of one file; with `chunks` if the parent has already read its records."""
 
-    file: File
+    file: RecordFile
     start: int
     end: int | None
     chunks: tuple[Chunk, ...] | None = None
     delimiter: bytes = b"\n"
-    """What ends a record in `chunks`."""
+    """The end of a record in `chunks`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one worker turns into one documents shard."""
+    """The spans that one worker makes into one documents shard."""
 
     number: int
     spans: tuple[Span, ...]
@@ -62,15 +62,15 @@ class ReadSizes:
     """Sizes that bound the memory of a reader, in bytes."""
 
     record: int = 16 << 20
-    """Longest record read; the longest of the real corpora has about a megabyte."""
+    """Longest record read; the longest in the real corpora has about a megabyte."""
     rejected: int = 1 << 20
-    """How much of a longer record is kept in `rejected/`."""
+    """Kept in `rejected/` of a longer record."""
     read: int = 1 << 20
     """One read of a stream."""
     sniff: int = 1 << 16
-    """First bytes of a text file, which tell what divides its documents."""
+    """First bytes of a text file, in which its delimiter is detected."""
     block: int = 1 << 20
-    """Records are handed on in blocks that begin in the same range of so many bytes."""
+    """Records that begin in the same range of this size make a block."""
 
 
 SIZES = ReadSizes()
@@ -78,7 +78,7 @@ SIZES = ReadSizes()
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that is kept out."""
+    """A rejected record."""
 
     offset: int
     reason: str

@@ -11,7 +11,7 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 @functools.cache
 def _values() -> np.ndarray:
-    """[0x110000] uint64: a fixed random number for every code."""
+    """[0x110000] uint64: a fixed random number for every code point."""
     with np.errstate(over="ignore"):
         mixed = (np.arange(0x110000, dtype=np.uint64) + np.uint64(1)) * _BASE  # splitmix64 (Steele et al., 2014)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -20,7 +20,7 @@ def _values() -> np.ndarray:
 
 
 def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
-    """[len(codes) - n + 1] uint64: a hash of every n neighbours, none when there are fewer.
+    """[len(codes) - n + 1] uint64: a hash of every n adjacent codes; empty for fewer codes.
 
     Polynomial over random values of the codes (Karp and Rabin, 1987), modulo 2**64, built by doubling. The same n-gram
     has the same hash in every run and on every machine.
@@ -29,7 +29,7 @@ def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
 
 
 def rolling(values: np.ndarray, n: int) -> np.ndarray:
-    """[len(values) - n + 1] uint64: the polynomial hash of every n neighbours among values of 64 bits."""
+    """[len(values) - n + 1] uint64: the polynomial hash of every n adjacent values of 64 bits."""
     if n < 1:
         raise ValueError(f"n must be at least 1, is {n}")
     if len(values) < n:
@@ -50,16 +50,16 @@ def rolling(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def inner(starts: np.ndarray, n: int, count: int) -> np.ndarray:
-    """[count - n + 1] bool: which n-grams of texts that stand one after another lie within one text.
+    """[count - n + 1] bool: which n-grams of concatenated texts lie within one text.
 
     Args:
         starts: [texts + 1] where each text begins, `count` at the end.
-        n: neighbours of an n-gram.
-        count: codes in all.
+        n: codes of an n-gram.
+        count: codes of all texts.
 
     """
     whole = np.ones(max(0, count - n + 1), dtype=np.bool_)
-    for back in range(1, n):  # an n-gram that begins fewer than n before a seam crosses it
+    for back in range(1, n):  # an n-gram that begins fewer than n before a text crosses into it
         crossing = starts[1:-1] - back
         whole[crossing[(crossing >= 0) & (crossing < len(whole))]] = False
     return whole

@@ -1,10 +1,9 @@
-"""Folding: what is left of a text when script, width, case, punctuation and blanks no longer count.
+"""Folding: normalizes script, width and case, and removes punctuation and blanks.
 
-In: strings. Out: arrays of folded code points with where each came from, and hashes of their n-grams.
-Invariants: a Traditional and a Simplified spelling, full and half width, and any punctuation or spacing of the same
-characters fold to the same codes; folding looks at one character at a time, so a part of a text folds to the part of
-its folding.
-Cost: one table lookup a character; a hash of an n-gram takes about two multiplications per doubling of n.
+In: strings. Out: arrays of folded code points with their positions in the texts.
+Invariants: Traditional and Simplified, full and half width, and any punctuation or spacing of the same characters fold
+to the same codes; folding maps one character at a time, so a part of a text folds to a part of its folding.
+Cost: one table lookup a character.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.pipeline.text.codepoints import codes_of
+from corpus.pipeline.text.codepoints import codes_of, text_of
 
-_UNSEEN = frozenset("PZC")  # punctuation, separators and controls do not count
+_REMOVED = frozenset("PZC")  # categories: punctuation, separators, controls
 _ORNAMENTS = frozenset("~`^¨¯´¸|")
-_AS_THEY_ARE = ((0x3400, 0x9FFF), (0xAC00, 0xD7A3), (0x20000, 0x2F7FF), (0x2FA20, 0x3FFFF))
-"""Han and Hangul, which neither width nor case changes."""
+_UNCHANGED = ((0x3400, 0x9FFF), (0xAC00, 0xD7A3), (0x20000, 0x2F7FF), (0x2FA20, 0x3FFFF))
+"""Han and Hangul, which have neither width nor case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Texts folded together, one after another."""
+    """Folded texts, concatenated."""
 
     codes: np.ndarray
     """[characters] uint32: folded code points."""
     positions: np.ndarray
-    """[characters] int64: where each stands in its own text."""
+    """[characters] int64: position of each in its own text."""
     starts: np.ndarray
-    """[texts + 1] int64: where each text begins in `codes`."""
+    """[texts + 1] int64: begin of each text in `codes`, and the end of the last."""
 
     def owners(self) -> np.ndarray:
         """[characters] int64: which text each code belongs to."""
@@ -42,11 +41,11 @@ class Folded:
 
 @functools.cache
 def table() -> np.ndarray:
-    """[0x110000] uint32: the folded code of every character, 0 for what does not count; read-only."""
-    import opencc  # noqa: PLC0415  # loads its dictionaries; only those who fold pay
+    """[0x110000] uint32: the folded code of every character, 0 for removed ones; read-only."""
+    import opencc  # noqa: PLC0415  # slow: it loads its dictionaries
 
     folded = np.zeros(0x110000, dtype=np.uint32)
-    for first, last in _AS_THEY_ARE:
+    for first, last in _UNCHANGED:
         folded[first : last + 1] = np.arange(first, last + 1)
     for code in (
         *range(0x3400),
@@ -66,24 +65,24 @@ def table() -> np.ndarray:
 
 
 def _plain(character: str) -> str:
-    """The one character that stands for it whatever its width and case, or nothing."""
+    """The character without width and case, or nothing if it is removed."""
     for part in unicodedata.normalize("NFKC", character).casefold():
-        if unicodedata.category(part)[0] not in _UNSEEN and part not in _ORNAMENTS:
+        if unicodedata.category(part)[0] not in _REMOVED and part not in _ORNAMENTS:
             return part
     return ""
 
 
 def fold(text: str) -> str:
-    """A text folded.
+    """Fold a text.
 
     >>> fold("臺灣，２０１９ 年！")
     '台湾2019年'
     """
-    return fold_all([text]).codes.astype("<u4").tobytes().decode("utf-32-le")
+    return text_of(fold_all([text]).codes)
 
 
 def fold_all(texts: Sequence[str]) -> Folded:
-    """Many texts folded at once."""
+    """Fold many texts at once."""
     codes = table()[codes_of("".join(texts))]
     kept = np.flatnonzero(codes)
     bounds = np.zeros(len(texts) + 1, dtype=np.int64)

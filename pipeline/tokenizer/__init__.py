@@ -1,6 +1,6 @@
 """From documents to `tokenizer/`, and from texts to token ids.
 
-The stage loads when it is asked for: training and sampling need the special tokens, without Arrow and worker processes.
+The stage is imported lazily: training and sampling need the special tokens without Arrow and worker processes.
 """
 
 from typing import TYPE_CHECKING, Any

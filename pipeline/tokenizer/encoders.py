@@ -1,23 +1,18 @@
-"""Encoders: texts in, token ids out, by the reference or by a faster engine that gives the same ids.
+"""Encoders: texts in, token ids out, by the reference or by the compiled kernel, which gives the same ids.
 
-In: batches of texts, as Arrow has them. Out: one flat array of ids and the number of ids of each text, separators not
-included.
-Invariants: `tokenizers` is the reference; another engine is used only after it gave the reference's ids on real
-documents in this very run, in each process that uses it; special strings in texts are ordinary text in all.
-Cost: on one core the reference does 1-4 MB/s; fastokens 40-90, in 0.2 GB that hardly grow; the compiled kernel 40-70,
-whether it has seen a text before or not, in 5 MB, and it needs no Python strings.
+In: batches of texts, as Arrow holds them. Out: one flat array of ids and the number of ids of each text, without
+separators.
+Invariants: `tokenizers` is the reference; a process uses the kernel only after the kernel gave the reference's ids on
+real documents in this run; both encode special strings in texts as ordinary text.
+Cost: on one core the reference does 1-4 MB/s, the kernel 40-70 in 5 MB of memory, without Python strings.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,16 +24,15 @@ from corpus.pipeline import kernels
 from corpus.pipeline.tokenizer import files, trainer, vocabulary
 
 REFERENCE = trainer.REFERENCE
-FAST = "fastokens"
 KERNEL = "kernels"
 Encode = Callable[[pa.Array], tuple[np.ndarray, np.ndarray]]
 
 
 class Encoder(Protocol):
-    """What the packing stage asks of an engine."""
+    """Encodes batches of texts."""
 
     def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """[tokens] uint32 ids of all texts, an array of strings, one after another; [texts] int64 how many each has."""
+        """[tokens] uint32 ids of an array of strings, one text after another; [texts] int64 ids of each text."""
 
 
 class ReferenceEncoder:
@@ -54,30 +48,6 @@ class ReferenceEncoder:
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         flat = np.fromiter((token for part in ids for token in part), dtype=np.uint32, count=int(lengths.sum()))
         return flat, lengths
-
-
-class FastEncoder:
-    """The `fastokens` library."""
-
-    def __init__(self, folder: Path) -> None:
-        self._tokenizer = _fast((folder / "tokenizer.json").read_text(encoding="utf-8"))
-
-    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """See `Encoder`."""
-        flat, offsets = self._tokenizer.encode_batch_flat(texts.to_pylist())
-        return np.frombuffer(flat, dtype="<u4"), np.diff(np.frombuffer(offsets, dtype="<u8")).astype(np.int64)
-
-
-@functools.lru_cache(maxsize=1)
-def _fast(description: str) -> Any:
-    """The tokenizer that a `tokenizer.json` describes; a process loads it once, however many datasets it packs."""
-    for threads in ("RAYON_NUM_THREADS", "FASTOKENS_BPE_THREADS"):  # both are read when the library loads
-        os.environ.setdefault(threads, "1")  # a worker is a process, and each thread has a cache
-    import fastokens  # noqa: PLC0415  # an extra
-
-    described = vocabulary.parse(description)
-    described["added_tokens"] = []  # it would find special tokens in ordinary text
-    return fastokens.Tokenizer.from_json_str(json.dumps(described))
 
 
 class KernelEncoder:
@@ -101,32 +71,24 @@ class KernelEncoder:
 
 def make(engine: str, folder: Path) -> Encoder:
     """The encoder of an engine for the tokenizer in `folder`."""
-    if engine == KERNEL:
-        return KernelEncoder(folder)
-    return FastEncoder(folder) if engine == FAST else ReferenceEncoder(files.load(folder))
-
-
-def faster() -> tuple[str, ...]:
-    """The engines that are there beside the reference, the fastest first."""
-    there = {KERNEL: kernels.compiled is not None, FAST: find_spec(FAST) is not None}
-    return tuple(engine for engine, is_there in there.items() if is_there)
+    return KernelEncoder(folder) if engine == KERNEL else ReferenceEncoder(files.load(folder))
 
 
 def load(folder: Path) -> None:
-    """Load the engine that `choose` tries first, in a worker whose proof is not there yet."""
-    for engine in faster()[:1]:
-        make(engine, folder)
+    """Load what `choose` tries first, in a worker that has no proof yet."""
+    if kernels.compiled is not None:
+        make(KERNEL, folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Real documents and what the reference makes of them, for another engine to prove itself on."""
+    """Real documents and a digest of the reference's ids of them, against which the kernel is checked."""
 
     texts: pa.Array = field(compare=False)
     digest: str
     """Of the ids and their number for each text."""
     run: str
-    """Tells the runs of a command apart: each has its own proof."""
+    """Unique to a run, which has its own proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +98,12 @@ class Chosen:
     engine: str
     encode: Encode
     warning: str = ""
-    """Why it is not a faster one, for the user."""
+    """Why it is not the kernel, for the user."""
 
 
 def prove(reference: Encoder, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
-    """What a faster engine has to give, and the same as the ledger records it: about the reference's ids alone, so
-    that it does not depend on which engine is used.
+    """The proof that the kernel must pass, and its record in the ledger: of the reference's ids alone, so that the
+    ledger does not depend on the engine used.
     """
     flat, lengths = reference.encode(texts)
     record = {"documents": len(texts), "tokens": int(lengths.sum()), "sha256": _digest(flat)}
@@ -149,24 +111,18 @@ def prove(reference: Encoder, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
 
 
 def choose(folder: Path, proof: Proof) -> Chosen:
-    """The fastest engine that proves itself in this process; the reference where none does."""
-    refused: list[str] = []
-    for engine in faster():
+    """The kernel if it passes the proof in this process, else the reference."""
+    warning = "the kernels were not built: encoding with tokenizers, ten times slower or more"
+    if kernels.compiled is not None:
         try:
-            encode = make(engine, folder).encode
+            encode = make(KERNEL, folder).encode
             if _digest(*encode(proof.texts)) == proof.digest:
-                return Chosen(engine, encode, _said(refused, engine))
-            refused.append(f"{engine} gives other ids than tokenizers on real documents")
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  # whatever it raises, a panic too: another does the work
-            refused.append(f"{engine} refuses this tokenizer ({error})")
-    warning = "neither the kernels nor fastokens are there: encoding with tokenizers, ten times slower or more"
-    return Chosen(REFERENCE, make(REFERENCE, folder).encode, _said(refused, REFERENCE) or warning)
-
-
-def _said(refused: list[str], engine: str) -> str:
-    return f"WARNING: {' and '.join(refused)}: encoding with {engine}" if refused else ""
+                return Chosen(KERNEL, encode)
+            why = "give other ids than tokenizers on real documents"
+        except Exception as error:  # noqa: BLE001  # whatever it raises, the reference does the work
+            why = f"refuse this tokenizer ({error})"
+        warning = f"WARNING: the kernels {why}: encoding with tokenizers"
+    return Chosen(REFERENCE, make(REFERENCE, folder).encode, warning)
 
 
 def _digest(flat: np.ndarray, lengths: np.ndarray | None = None) -> str:

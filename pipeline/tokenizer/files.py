@@ -1,4 +1,4 @@
-"""The files of a tokenizer: opening the workspace's own, and what the hub's `AutoTokenizer` reads beside it."""
+"""The files of a tokenizer: loads the workspace's, and makes the configuration for the hub's `AutoTokenizer`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline.errors import TokenizerError, WorkspaceError
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, PAD, SEPARATOR, USER
-from corpus.pipeline.workspace.ledger import (
-    read_ledger,
-)
+from corpus.pipeline.workspace.ledger import read_ledger
 
 PATTERN = "gpt2"
-"""The split pattern, by the name under which encoders and runtimes know it.
+"""The split pattern, by its name in encoders and runtimes.
 
-It keeps a newline apart from the punctuation before it, so that a prompt ending in a question mark is encoded as the
-same question is in training; Qwen 2's makes one token of both.
+It separates a newline from the punctuation before it, so that a prompt ending in a question mark is encoded as in
+training; Qwen 2's pattern joins both.
 """
 
 _CHAT_TEMPLATE = (
@@ -31,10 +29,10 @@ _CHAT_TEMPLATE = (
 
 
 def load(folder: Path) -> Tokenizer:
-    """The workspace's tokenizer, with special strings in text taken as ordinary text.
+    """The workspace's tokenizer, which encodes special strings in text as ordinary text.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: there is no tokenizer.
         TokenizerError: it cannot be read.
 
     """
@@ -50,7 +48,7 @@ def load(folder: Path) -> Tokenizer:
 
 
 def hub_config() -> bytes:
-    """`tokenizer_config.json`, as the hub's `AutoTokenizer` reads it."""
+    """`tokenizer_config.json` for the hub's `AutoTokenizer`."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SEPARATOR,

@@ -1,4 +1,4 @@
-"""The documents a tokenizer learns from: a bounded sample, balanced over the datasets.
+"""The documents a tokenizer is trained on: a bounded sample, balanced over the datasets.
 
 Invariant: the sample depends on the documents alone.
 """
@@ -16,9 +16,7 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    read_ledger,
-)
+from corpus.pipeline.workspace.ledger import read_ledger
 
 _STRATA = 64
 _BATCH_ROWS = 256
@@ -27,7 +25,7 @@ _MEASURED_CHARACTERS = 200_000
 
 
 class Sample:
-    """The training documents to learn from: read anew for every pass, never all in memory."""
+    """A sample of training documents: read again for every pass, never all in memory."""
 
     def __init__(
         self, workspace: Workspace, quotas: Mapping[str, int], chosen: Mapping[str, selection.Selection]
@@ -37,12 +35,12 @@ class Sample:
         self.quotas = quotas
         self.quota = sum(quotas.values())
         self.characters: dict[str, int] = {}
-        """What was really read of each dataset."""
+        """Characters read of each dataset."""
         self.measured: dict[str, list[str]] = {}
-        """A part of it, evenly spread, to measure the tokenizer on."""
+        """An evenly spread part of the sample, to measure the tokenizer on."""
 
     def batches(self, progress: Progress) -> Iterator[str]:
-        """The documents, joined to texts of about two million characters."""
+        """The documents, joined into texts of about two million characters."""
         for name, quota in self.quotas.items():
             batch: list[str] = []
             size = seen = kept = 0
@@ -65,7 +63,7 @@ class Sample:
 
 
 def share_quota(workspace: Workspace, chosen: Mapping[str, selection.Selection], characters: int) -> dict[str, int]:
-    """Characters from each dataset: equal shares, and what a small one lacks goes to the others."""
+    """Characters from each dataset: equal shares, with the shortfall of a small one shared by the others."""
     sizes: dict[str, int] = {}
     for name, selected in chosen.items():
         ledger = read_ledger(workspace.documents(name))
@@ -87,7 +85,7 @@ def _sample(workspace: Workspace, name: str, quota: int, chosen: selection.Selec
     groups = [(path, group) for path in parts(workspace.documents(name)) for group in range(_row_groups(path))]
     strata = groups if len(groups) <= _STRATA else [groups[index * len(groups) // _STRATA] for index in range(_STRATA)]
     taken = [0] * len(strata)
-    for _ in range(2):  # what small groups lack in the first round, the others give in the second
+    for _ in range(2):  # the second round makes up for small groups in the first
         for rank, (path, group) in enumerate(strata):
             share = -(-quota // (len(strata) - rank))
             if share <= 0:
@@ -107,7 +105,7 @@ def _row_groups(path: Path) -> int:
 
 
 def _training_texts(path: Path, group: int, chosen: selection.Selection) -> Iterator[str]:
-    """The training documents of a row group that are used, read no further than they are asked for."""
+    """The selected training documents of a row group, read lazily."""
     shard = part_number(path)
     with reading_part(path), pq.ParquetFile(path) as file:
         line = sum(file.metadata.row_group(before).num_rows for before in range(group))

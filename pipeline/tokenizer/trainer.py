@@ -1,11 +1,11 @@
-"""Training byte-level BPE in bounded memory: which pairs of tokens to merge, and the tokenizer that they make.
+"""Training byte-level BPE in bounded memory: learns the merges and builds the tokenizer from them.
 
 In: texts, read twice. Out: a `tokenizers.Tokenizer` with the split pattern of GPT-2.
-Method: BPE (Sennrich et al., 2016) over bytes (Radford et al., 2019). To the pattern a clause of Han characters is one
-word, so nearly all words are unique and a trainer holds the whole text. But no merge reaches over two characters that
-seldom stand side by side, so clauses are cut there first: two passes over the text, one that counts neighbours, one
-that cuts. Bytes per token on other text change by less than a thousandth.
-Invariants: the merges depend on the texts alone: both trainers, `tokenizers` and the faster `gigabpe`, give the same.
+Method: BPE (Sennrich et al., 2016) over bytes (Radford et al., 2019). For the split pattern a clause of Han characters
+is one word, so nearly all words are unique and a trainer holds the whole text. But no merge crosses two characters that
+are rarely adjacent, so clauses are cut there first: one pass over the text counts adjacent characters, one cuts. Bytes
+per token on held-out text change by less than a thousandth.
+Invariant: the merges depend on the texts alone: both trainers, `tokenizers` and the faster `gigabpe`, give the same.
 Cost: 64 MiB of counts; for gigabpe about 4 bytes of memory a byte of text and 0.15 s a megabyte.
 """
 
@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from corpus.pipeline.text.codepoints import codes_of, text_of
 from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES, SPECIAL_TOKENS
 
 REFERENCE = "tokenizers"
 FAST = "gigabpe"
 
 RARE = 0.032
-"""Neighbours seen less often than this, times the characters of the text, by the entries of the vocabulary, are cut
-apart: 37 times in 37 million characters for 32,000 entries."""
+"""Adjacent characters are separated below RARE * characters / vocabulary entries occurrences: 37 in 37 million
+characters for 32,000 entries."""
 
 _SLOTS_BITS = 24
 HAN_RANGES = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x31350))
@@ -38,9 +39,9 @@ Merge = tuple[str, str]
 
 
 class Neighbours:
-    """How often two Han characters stand side by side, counted in a table of fixed size.
+    """Counts of adjacent Han characters, in a hash table of fixed size.
 
-    Two pairs may share a slot, so a count may be too high, never too low: then a clause stays whole that might be cut.
+    Two pairs may share a slot, so a count may be too high, never too low: then a clause is not cut that could be.
     """
 
     def __init__(self) -> None:
@@ -49,22 +50,22 @@ class Neighbours:
 
     def add(self, text: str) -> None:
         """Count one text."""
-        codes = _codes(text)
-        slots, han = _slots(codes)
+        codes = codes_of(text)
+        slots, han = pair_slots(codes)
         np.add.at(self.counts, slots[han], np.uint32(1))
         self.characters += len(codes)
 
     def cut(self, text: str, vocab_size: int) -> str:
-        """The text with a line break between characters that are seldom neighbours."""
-        codes = _codes(text)
-        slots, han = _slots(codes)
+        """The text with a line break between characters that are rarely adjacent."""
+        codes = codes_of(text)
+        slots, han = pair_slots(codes)
         rare = self.characters * RARE / vocab_size
         places = np.flatnonzero(han & (self.counts[slots] < rare)) + 1
-        return np.insert(codes, places, ord("\n")).astype("<u4").tobytes().decode("utf-32-le")
+        return text_of(np.insert(codes, places, ord("\n")))
 
 
 def train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A tokenizer from texts in memory, by the reference trainer."""
+    """Train a tokenizer on texts in memory with the reference trainer."""
     neighbours = Neighbours()
     for text in texts:
         neighbours.add(text)
@@ -75,8 +76,8 @@ def train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
 def merges_of(path: Path, vocab_size: int, *, fast: bool) -> tuple[list[Merge], str, str]:
     """The merges learnt from the lines of a file, the trainer used, and why it is not the fast one.
 
-    The fast trainer, when `fast`, must first give the reference's merges on the beginning of the file. Neither hears
-    Ctrl-C, so this runs in a process of its own.
+    With `fast`, the fast trainer must first give the reference's merges on the beginning of the file. Both ignore
+    SIGINT, so this runs in a separate process.
     """
     why = "gigabpe is not installed: training with tokenizers, some five times slower"
     if fast:
@@ -86,7 +87,7 @@ def merges_of(path: Path, vocab_size: int, *, fast: bool) -> tuple[list[Merge], 
             why = "WARNING: gigabpe learns other merges than tokenizers on the same text: training with tokenizers"
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001  # whatever it raises, a panic too: the reference does the work
+        except BaseException as error:  # noqa: BLE001  # also a panic in Rust: the reference does the work
             why = f"WARNING: gigabpe cannot train on this text ({error}): training with tokenizers"
     with path.open(encoding="utf-8", newline="\n") as lines:
         return _reference_merges(lines, vocab_size), REFERENCE, why
@@ -98,7 +99,7 @@ def fast_available() -> bool:
 
 
 def build(merges: Sequence[Merge], vocab_size: int) -> Tokenizer:
-    """The tokenizer of some merges: special tokens first, then the bytes, then what the merges make."""
+    """Build the tokenizer: ids of the special tokens first, then of the bytes, then of the merges."""
     names = [*SPECIAL_TOKENS, *sorted(BYTE_NAMES.values())]
     vocabulary = {name: number for number, name in enumerate(names)}
     used: list[Merge] = []
@@ -120,7 +121,7 @@ def _split() -> pre_tokenizers.PreTokenizer:
 
 
 def _lines(text: str) -> list[str]:
-    """A text's lines with their ends, as both trainers read a file."""
+    """The lines of a text with their ends, as both trainers read a file."""
     return [line + "\n" for line in text.split("\n")]
 
 
@@ -137,7 +138,7 @@ def _reference_merges(lines: Iterable[str], vocab_size: int) -> list[Merge]:
 
 
 def _fast_merges(path: Path, vocab_size: int) -> list[Merge]:
-    """It counts only the bytes it has seen as entries, so it may return a few merges too many."""
+    """The merges of gigabpe, which counts only occurring bytes as entries: a few merges too many."""
     import gigabpe  # noqa: PLC0415  # an extra
 
     _, merges = gigabpe.train_bpe([str(path)], vocab_size=vocab_size - len(SPECIAL_TOKENS), pretokenizer="bytelevel")
@@ -157,10 +158,6 @@ def _agree(path: Path) -> bool:
     return fast[: len(reference)] == reference
 
 
-def _codes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-
-
 def _han_table() -> np.ndarray:
     table = np.zeros(0x110000, dtype=np.bool_)
     for first, end in HAN_RANGES:
@@ -171,8 +168,8 @@ def _han_table() -> np.ndarray:
 _HAN = _han_table()
 
 
-def _slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every two neighbours the slot that counts them, and whether both are Han."""
+def pair_slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slot of every two adjacent characters, and whether both are Han."""
     han = _HAN[codes]
     mixed = (codes[:-1] * np.uint32(0x9E3779B1)) ^ (codes[1:] * np.uint32(0x85EBCA6B) + np.uint32(0x9E3779B9))
     mixed *= np.uint32(0xC2B2AE35)

@@ -1,9 +1,9 @@
-"""A `tokenizer.json` as the compiled encoder takes it: merges by rank, ids, and the classes of characters.
+"""A `tokenizer.json` as input of the compiled encoder: merges by rank, ids, and character classes.
 
 In: the description of a byte-level BPE tokenizer with GPT-2's split pattern. Out: a vocabulary for `_kernels.encode`.
-Invariants: what would be encoded in another way than that is refused; which characters are letters, numbers and blanks
-is what the regular expressions of `tokenizers` say, not Python.
-Cost: 0.3 s once a process for 32,000 entries, of which the classes are half; some 5 MB.
+Invariants: any other tokenizer is refused; letters, numbers and blanks are those of the regular expressions of
+`tokenizers`, not of Python.
+Cost: 0.3 s a process for 32,000 entries, half of it for the classes; about 5 MB.
 """
 
 from __future__ import annotations
@@ -23,35 +23,24 @@ _MODEL_MUST_LACK = ("dropout", "continuing_subword_prefix", "end_of_word_suffix"
 _SPLIT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _CODE_POINTS = 0x110000
 _ASSIGNED = 0x34000
-"""Behind it lie only marks, tags and private characters, which are neither letters, numbers nor blanks."""
+"""From here on there are only marks, tags and private characters: no letters, numbers or blanks."""
 _CLASSES = {r"\p{L}": 1, r"\p{N}": 2, r"\s": 3}
 _LETTERS = ((0x3400, 0x4DB6), (0x4E00, 0x9FA6), (0xAC00, 0xD7A4), (0x20000, 0x2A6D7))
 _NO_TEXT = ((0xD800, 0xF900),)
 """Surrogates, and private characters."""
 
 
-def parse(description: str) -> dict[str, Any]:
-    """A tokenizer's description, in which ordinary text is all that is found in ordinary text.
+@functools.lru_cache(maxsize=1)
+def of(description: str) -> object:
+    """The vocabulary of a tokenizer's description; cached, so that a process builds it once for all datasets.
 
     Raises:
-        ValueError: it has tokens beside the model's that are found in any text.
+        ValueError: the tokenizer is of another kind, or its merges are not of the kind that training makes.
 
     """
     parsed: dict[str, Any] = orjson.loads(description)
     if not all(token.get("special") for token in parsed.get("added_tokens") or ()):
-        raise ValueError("it has added tokens that are not special")
-    return parsed
-
-
-@functools.lru_cache(maxsize=1)
-def of(description: str) -> object:
-    """The vocabulary of a tokenizer's description; a process makes it once, however many datasets it packs.
-
-    Raises:
-        ValueError: the tokenizer is of another kind, or its merges are not such as training makes.
-
-    """
-    parsed = parse(description)
+        raise ValueError("it has added tokens that are not special")  # they would be found in ordinary text
     model = parsed["model"]
     split, after = (parsed.get(step) or {} for step in ("pre_tokenizer", "post_processor"))
     if (
@@ -61,7 +50,7 @@ def of(description: str) -> object:
         or any(split.get(key) != value for key, value in _SPLIT.items())
         or after.get("type") not in (None, "ByteLevel")
     ):
-        raise ValueError("it is no plain byte-level BPE with GPT-2's split pattern")
+        raise ValueError("it is not plain byte-level BPE with GPT-2's split pattern")
     entries: dict[str, int] = model["vocab"]
     ranks = {name: byte for byte, name in special_tokens.BYTE_NAMES.items()}
     sides: list[tuple[int, int]] = []
@@ -85,14 +74,14 @@ def of(description: str) -> object:
 
 @functools.cache
 def classes() -> np.ndarray:
-    """[0x110000] uint8: 1 for letters, 2 for numbers, 3 for blanks, 0 for all else, as `tokenizers` takes them."""
+    """[0x110000] uint8: 1 for letters, 2 for numbers, 3 for blanks, 0 for others, by the patterns of `tokenizers`."""
     table = np.zeros(_CODE_POINTS, dtype=np.uint8)
-    asked = np.ones(_ASSIGNED, dtype=bool)
+    unknown = np.ones(_ASSIGNED, dtype=bool)
     for first, end in (*_LETTERS, *_NO_TEXT):
-        asked[first:end] = False
-    for first, end in _LETTERS:  # as a whole, and in every Unicode since 3.1
+        unknown[first:end] = False
+    for first, end in _LETTERS:  # in every version of Unicode since 3.1
         table[first:end] = _CLASSES[r"\p{L}"]
-    codes = np.flatnonzero(asked)
+    codes = np.flatnonzero(unknown)
     runs = _pieces("|".join(f"{pattern}+" for pattern in _CLASSES), "".join(map(chr, codes.tolist())), "isolated")
     numbers = np.zeros(len(runs), dtype=np.uint8)
     for pattern, number in _CLASSES.items():

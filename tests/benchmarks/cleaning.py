@@ -130,7 +130,7 @@ def _write(workspace: Workspace, dataset: str, splits: dict[str, list[str]]) -> 
     folder = workspace.documents(dataset)
     with atomic(folder / "part-00000.parquet") as out, pq.ParquetWriter(out, DOCUMENT_SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=DOCUMENT_SCHEMA))
-        transform._sign(writer, "cleaning", counts.to_dict())
+        transform.sign(writer, "cleaning", counts.to_dict())
     outputs = [workspace.file_digest(folder / "part-00000.parquet", folder)]
     ledger = Ledger(
         stage="ingest", dataset=dataset, version=ingest.VERSION, config={}, inputs=[], outputs=outputs,

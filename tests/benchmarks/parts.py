@@ -72,7 +72,7 @@ def _dataset(workspace: Workspace, name: str, runs: int) -> float:
     return size
 
 
-def _make(workspace: Workspace, raw: Path, files: list[spans.File], manifest: Manifest) -> None:
+def _make(workspace: Workspace, raw: Path, files: list[spans.RecordFile], manifest: Manifest) -> None:
     for piece in pieces.cut(raw, files, ingest.PIECE_BYTES):
         transform.make_part(
             piece,

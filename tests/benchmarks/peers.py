@@ -151,7 +151,7 @@ def raw_kernel(clock: Clock, *, documents: str, tokenizer: str) -> dict[str, int
 
 
 def raw_fastokens(clock: Clock, *, documents: str, tokenizer: str) -> dict[str, int]:
-    """The fastest encoder of others, alone, on texts in memory; ours where there are no kernels."""
+    """The fastest encoder of others, alone, on texts in memory."""
     import fastokens
 
     text = _without_added_tokens(tokenizer)

@@ -149,7 +149,7 @@ def test_masking_is_the_same(texts: list[str]) -> None:
 
 
 def survey(texts: list[str]) -> dict[str, list[int]]:
-    asked = statistics.Asked(
+    asked = statistics.SurveySettings(
         span=6, spans_share=0.7, fewest_lines=8, lines_share=0.5, beginnings=BEGINNINGS, longest=20
     )
     return {name: found.tolist() for name, found in vars_of(statistics.survey(texts, asked)).items()}

@@ -15,7 +15,7 @@ from corpus.pipeline.clean.boilerplate import LONGEST_LINE, is_frame, trim
 from corpus.pipeline.clean.rules import clean, rules
 from corpus.pipeline.documents.transform import rebuild
 from corpus.pipeline.manifest import load
-from corpus.pipeline.read.spans import File
+from corpus.pipeline.read.spans import RecordFile
 from tests.support.records import ROOT, examples
 
 RULES = rules(simplify=True, brackets=True)
@@ -136,7 +136,7 @@ def test_lines_that_take_no_mark_of_code_with_them_leave_a_clean_text(text: str)
 def document_of(content: str) -> str:
     """What ingest makes of an article of news."""
     manifest = load("news2016zh")
-    file = File(
+    file = RecordFile(
         container="x", codec="plain", path="x", tail="x", split="train", shape=manifest.members[0].shape,
         layout="lines", bytes=0,
     )  # fmt: skip

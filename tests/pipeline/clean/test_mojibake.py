@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline.clean import mojibake as module
-from corpus.pipeline.clean.mojibake import repair, signs, strangers
+from corpus.pipeline.clean.mojibake import mojibake_characters, mojibake_han, repair
 from corpus.pipeline.text.codepoints import SEAM
 from tests.support.records import ROOT, examples
 
@@ -78,9 +78,9 @@ def test_the_examples_in_the_module_hold() -> None:
 
 
 def test_signs_call_for_every_repair() -> None:
-    called = set(signs())
+    called = set(mojibake_characters())
     assert all(called & set(case["text"]) for case in CASES if case["text"] != case["repaired"])
-    assert not set(strangers()) & set(ALL_GB2312)
+    assert not set(mojibake_han()) & set(ALL_GB2312)
 
 
 WHOLE = st.lists(st.sampled_from(_pairs()), min_size=2, max_size=30).map("".join)
@@ -134,7 +134,7 @@ def damaged(draw: st.DrawFn) -> str:
         if kind == "windows":
             text = as_windows(text)
         if kind == "odd":
-            text = "".join(draw(st.lists(st.sampled_from(signs()), max_size=8)))
+            text = "".join(draw(st.lists(st.sampled_from(mojibake_characters()), max_size=8)))
         pieces.append(text)
     return draw(st.sampled_from(["", "", "?", "\n"])).join(pieces)
 
@@ -151,8 +151,8 @@ def test_repair_is_idempotent(text: str) -> None:
 @given(damaged())
 @example("ä½\xa0å¥½ä¸–ç•Œ")
 def test_the_quick_look_misses_no_run(text: str) -> None:
-    if any(pattern.search(text) for pattern, _, _ in module._patterns()):
-        assert module._may_hold_run(text)
+    if any(pattern.search(text) for pattern, _, _ in module.run_patterns()):
+        assert module.may_hold_run(text)
 
 
 @settings(max_examples=examples(500), deadline=None, derandomize=True)

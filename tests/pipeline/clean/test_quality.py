@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean.boilerplate import trim
+from corpus.pipeline.clean.parts import swapped
 from corpus.pipeline.clean.pii import mask_all
-from corpus.pipeline.clean.quality import QUALITY, RULES, Document, Limits, judge, judge_all, swapped
+from corpus.pipeline.clean.quality import QUALITY, RULES, Document, Limits, judge, judge_all
 from corpus.pipeline.clean.rules import clean_all, rules
 from corpus.pipeline.documents.transform import limits_of
 from corpus.pipeline.manifest import CORPORA, Manifest
@@ -24,7 +25,7 @@ from corpus.pipeline.templates import composer
 from tests.support.records import ROOT, examples
 
 GOLDEN = ROOT / "tests" / "golden"
-NAMES = tuple(rule.__name__ for rule in RULES)
+NAMES = tuple(rule.name for rule in RULES)
 LONG_HEAD = "如何在命令行里用一条管道统计日志中每个来源的请求次数？"
 
 Case = dict[str, Any]
@@ -222,7 +223,7 @@ def test_order_and_neighbours_do_not_matter(documents: list[Document], limits: L
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(batches(), LIMITS)
 def test_switched_off_rules_do_not_drop(documents: list[Document], limits: Limits) -> None:
-    left = [rule for rule in RULES if rule.__name__ not in limits.off]
+    left = [rule for rule in RULES if rule.name not in limits.off]
     verdicts = judge_all(documents, limits)
     assert not limits.off & {verdict[0] for verdict in verdicts if verdict}
     on = Limits(min_length=limits.min_length, min_han=limits.min_han, adverts=limits.adverts)
@@ -288,7 +289,7 @@ def _cost(text: str, form: str) -> float:
     start = time.process_time()
     judge_all([made], limits)
     for rule in RULES:
-        rule(made, limits)
+        judge(made, limits, [rule])
     return time.process_time() - start
 
 

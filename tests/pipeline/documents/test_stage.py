@@ -25,7 +25,7 @@ from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import ArchiveError, DamageError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import read, record_at
-from corpus.pipeline.read.spans import SIZES, File, ReadSizes, Span
+from corpus.pipeline.read.spans import SIZES, ReadSizes, RecordFile, Span
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID, Listener, tree
 from tests.support.records import LayRaw, baike, lines
@@ -419,7 +419,7 @@ def test_hash_split_is_stable_and_small(workspace: Workspace, lay_raw: LayRaw) -
 def test_any_cut_reads_every_line_once(tmp_path: Path, texts: list[str], piece_bytes: int, closed: bool) -> None:
     data = "\n".join(texts).encode() + (b"\n" if closed else b"")
     (tmp_path / "x").write_bytes(data)
-    file = File(
+    file = RecordFile(
         container="x", codec="plain", path="x", tail="x", split="train", shape="s", layout="lines", bytes=len(data)
     )
     got = [
@@ -435,7 +435,7 @@ def test_any_cut_reads_every_line_once(tmp_path: Path, texts: list[str], piece_b
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
 def test_the_longest_record_of_plain_text_is_whole_wherever_a_read_ends(tmp_path: Path, end: bytes) -> None:
-    file = File(
+    file = RecordFile(
         container="a.txt", codec="plain", path="a.txt", tail="a.txt", split="train", shape="baike2018qa", layout="text",
         bytes=None,
     )  # fmt: skip
@@ -479,7 +479,7 @@ def test_an_official_file_with_another_digest_is_told(workspace: Workspace, lay_
     notes = make(workspace, piece_bytes=4096).notes
     assert bool(notes) == official
     if official:
-        assert "baike_qa_train.json is not the official file" in notes[0]
+        assert "baike_qa_train.json is does not have the SHA-256 of the official file" in notes[0]
 
 
 def test_a_damaged_bzip2_member_is_named(workspace: Workspace, lay_raw: LayRaw) -> None:

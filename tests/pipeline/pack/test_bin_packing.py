@@ -12,7 +12,7 @@ from corpus.pipeline.pack import bin_packing
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
-def rows(plan: bin_packing.Plan) -> list[list[tuple[int, int, int]]]:
+def rows(plan: bin_packing.RowPlan) -> list[list[tuple[int, int, int]]]:
     segments = list(zip(plan.documents.tolist(), plan.starts.tolist(), plan.lengths.tolist(), strict=True))
     return [segments[first:last] for first, last in zip(plan.row_starts[:-1], plan.row_starts[1:], strict=True)]
 

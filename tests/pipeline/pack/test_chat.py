@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from corpus.pipeline import kernels
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
@@ -26,7 +27,7 @@ from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import split_ref
 from corpus.pipeline.storage.row_shards import open_rows
-from corpus.pipeline.tokenizer import encoders, files, special_tokens
+from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report
@@ -194,7 +195,7 @@ def test_the_books_balance(ready: Workspace) -> None:
 
 @pytest.mark.parametrize("lost", ["document", "character"])
 def test_books_that_do_not_balance_end_the_stage(ready: Workspace, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    documents_of = shard._documents
+    documents_of = shard.documents_of
 
     def lossy(*arguments: Any) -> Any:
         for references, array, prompts in documents_of(*arguments):
@@ -204,7 +205,7 @@ def test_books_that_do_not_balance_end_the_stage(ready: Workspace, monkeypatch: 
             else:
                 yield references, pa.array([texts[0][:-1], *texts[1:]], pa.string()), prompts
 
-    monkeypatch.setattr(shard, "_documents", lossy)
+    monkeypatch.setattr(shard, "documents_of", lossy)
     with pytest.raises(BooksError, match="without a question"):
         make(ready, seq_length=64)
 
@@ -222,10 +223,10 @@ def test_the_answer_tokens_are_those_that_get_a_label(ready: Workspace, strategy
 
 
 def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees, there = [], encoders.faster()
-    for workers, engines in ((1, there), (3, there), (1, (encoders.FAST,)), (1, ())):
+    trees, compiled = [], kernels.compiled
+    for workers, loaded in ((1, compiled), (3, compiled), (1, None)):
         shutil.rmtree(ready.packed(NAME, "chat"), ignore_errors=True)
-        monkeypatch.setattr(encoders, "faster", lambda engines=engines: engines)
+        monkeypatch.setattr(kernels, "compiled", loaded)
         trees.append(tree(make(ready, workers=workers, unit_characters=5000).folder))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])

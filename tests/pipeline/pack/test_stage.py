@@ -18,6 +18,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from corpus.pipeline import kernels
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
@@ -32,6 +33,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID, Listener, tree
 from tests.support.records import LayRaw, baike, lines
 
+needs_kernels = pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler at hand")
 SPECIAL = "正文里写着<|endoftext|>和<|pad|>，还有<|user|>，它们只是字。"
 
 
@@ -124,10 +126,11 @@ def test_shards_are_small_arrow_streams(ready: Workspace) -> None:
     assert size < 2 * 256 * counts["rows"] + 16 * (counts["documents"] + counts["rows"]) + 4 * counts["rows"] + 6000
 
 
+@needs_kernels
 def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
     model = files.load(ready.tokenizer)
     specials = {model.token_to_id(token) for token in special_tokens.SPECIAL_TOKENS}
-    for engine in (encoders.REFERENCE, *encoders.faster()):
+    for engine in (encoders.REFERENCE, encoders.KERNEL):
         flat, lengths = encoded(ready, engine, [SPECIAL, "平常"])
         assert not specials & set(flat.tolist())
         assert model.decode(flat[: lengths[0]].tolist(), skip_special_tokens=False) == SPECIAL
@@ -139,21 +142,22 @@ def test_special_strings_are_ordinary_text(ready: Workspace) -> None:
     assert (hub.eos_token, hub.pad_token) == ("<|endoftext|>", "<|pad|>")
 
 
+@needs_kernels
 def test_workers_and_engine_change_no_byte(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees, there = [], encoders.faster()
-    assert encoders.FAST in there
-    for workers, engines in ((1, there), (2, there), (4, there), (1, (encoders.FAST,)), (1, ())):
+    trees, compiled = [], kernels.compiled
+    for workers, loaded in ((1, compiled), (2, compiled), (4, compiled), (1, None)):
         shutil.rmtree(ready.packed("baike2018qa"), ignore_errors=True)
-        monkeypatch.setattr(encoders, "faster", lambda engines=engines: engines)
+        monkeypatch.setattr(kernels, "compiled", loaded)
         report = make(ready, workers=workers, unit_characters=9000)
         engine = json.loads((report.folder / "timings.json").read_text())["engine"]
-        assert engine == [*engines, encoders.REFERENCE][0]
+        assert engine == (encoders.KERNEL if loaded else encoders.REFERENCE)
         trees.append(tree(ready.packed("baike2018qa")))
     assert len([name for name in trees[0] if name.startswith("train/data-")]) > 2
     assert all(other == trees[0] for other in trees[1:])
 
 
-def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_kernels
+def test_kernels_with_other_ids_are_not_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(right: encoders.Encode, batch: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         flat, lengths = right(batch)
         flat = flat.copy()
@@ -163,81 +167,78 @@ def test_an_engine_with_other_ids_is_not_used(ready: Workspace, monkeypatch: pyt
     def refuse(folder: Path) -> Any:
         raise ValueError("not this one")
 
-    first, there = tree(make(ready).folder), encoders.faster()
-    for engine in there:
-        encodes: Any = {encoders.KERNEL: encoders.KernelEncoder, encoders.FAST: encoders.FastEncoder}[engine]
-        right = encodes.encode
-        monkeypatch.setattr(encoders, "faster", lambda engine=engine: (engine,))
-        for name, fault, said in (
-            ("encode", lambda self, batch, right=right: wrong(partial(right, self), batch), "gives other ids"),
-            ("__init__", lambda self, folder: refuse(folder), "refuses this tokenizer (not this one)"),
-        ):
-            with monkeypatch.context() as patch:
-                patch.setattr(encodes, name, fault)
-                shutil.rmtree(ready.packed("baike2018qa"))
-                listener = Listener()
-                config = PackConfig(dataset="baike2018qa", workers=1, seq_length=128)
-                report = pack.run(config, ready, progress=listener)
-            assert any(f"{engine} {said}" in line and "encoding with tokenizers" in line for line in listener.said)
-            assert json.loads((report.folder / "timings.json").read_text())["engine"] == encoders.REFERENCE
-            assert tree(report.folder) == first
+    first, right = tree(make(ready).folder), encoders.KernelEncoder.encode
+    for name, fault, said in (
+        ("encode", lambda self, batch: wrong(partial(right, self), batch), "give other ids"),
+        ("__init__", lambda self, folder: refuse(folder), "refuse this tokenizer (not this one)"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(encoders.KernelEncoder, name, fault)
+            shutil.rmtree(ready.packed("baike2018qa"))
+            listener = Listener()
+            config = PackConfig(dataset="baike2018qa", workers=1, seq_length=128)
+            report = pack.run(config, ready, progress=listener)
+        assert any(f"kernels {said}" in line and "encoding with tokenizers" in line for line in listener.said)
+        assert json.loads((report.folder / "timings.json").read_text())["engine"] == encoders.REFERENCE
+        assert tree(report.folder) == first
 
 
+@needs_kernels
 def test_strings_of_any_arrow_type_are_encoded_alike(ready: Workspace) -> None:
     texts = pa.array(["重来", "潮水涨落，春去秋来。", SPECIAL, "abc"], pa.string())
     expected = encoders.make(encoders.REFERENCE, ready.tokenizer).encode(texts[1:])[0].tolist()
-    for engine in encoders.faster():
-        encode = encoders.make(engine, ready.tokenizer).encode
-        for same in (texts, texts.cast(pa.large_string())):
-            assert encode(same[1:])[0].tolist() == expected
+    encode = encoders.make(encoders.KERNEL, ready.tokenizer).encode
+    for same in (texts, texts.cast(pa.large_string())):
+        assert encode(same[1:])[0].tolist() == expected
 
 
-def test_where_one_engine_fails_the_next_is_tried(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "faster", lambda: ("nothing of that name", encoders.FAST))
+@needs_kernels
+def test_where_the_kernels_fail_the_reference_is_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     right = encoders.make
 
     def make_known(engine: str, folder: Path) -> encoders.Encoder:
-        if engine not in (encoders.FAST, encoders.REFERENCE):
+        if engine != encoders.REFERENCE:
             raise ValueError("unknown")
         return right(engine, folder)
 
-    monkeypatch.setattr(encoders, "make", make_known)
     proof, _ = encoders.prove(right(encoders.REFERENCE, ready.tokenizer), pa.array([SPECIAL]))
+    assert encoders.choose(ready.tokenizer, proof).engine == encoders.KERNEL
+    monkeypatch.setattr(encoders, "make", make_known)
     chosen = encoders.choose(ready.tokenizer, proof)
-    assert chosen.engine == encoders.FAST
-    assert chosen.warning.endswith("refuses this tokenizer (unknown): encoding with fastokens")
+    assert chosen.engine == encoders.REFERENCE
+    assert chosen.warning.endswith("refuse this tokenizer (unknown): encoding with tokenizers")
 
 
-def test_without_a_faster_engine_it_says_so(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "faster", tuple)
+def test_without_kernels_it_says_so(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "compiled", None)
     listener = Listener()
     pack.run(PackConfig(dataset="baike2018qa", workers=1, seq_length=128), ready, progress=listener)
-    assert any("neither the kernels nor fastokens are there" in line for line in listener.said)
+    assert any("the kernels were not built: encoding with tokenizers" in line for line in listener.said)
 
 
+@needs_kernels
 def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
     reference = encoders.make(encoders.REFERENCE, ready.tokenizer)
-    for engine in encoders.faster():
-        fast = encoders.make(engine, ready.tokenizer)
-        for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
-            for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
-                for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
-                    texts = pa.array(["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"])
-                    flat, lengths = fast.encode(texts)
-                    assert flat.tolist() == reference.encode(texts)[0].tolist()
-                    assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
+    fast = encoders.make(encoders.KERNEL, ready.tokenizer)
+    for same in ("潮水涨落，" * 400, "the tide comes in and " * 250):  # a long beginning that two documents share
+        for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
+            for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
+                texts = pa.array(["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"])
+                flat, lengths = fast.encode(texts)
+                assert flat.tolist() == reference.encode(texts)[0].tolist()
+                assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
 
 
+@needs_kernels
 def test_a_tokenizer_that_took_the_place_of_another_is_loaded_anew(ready: Workspace) -> None:
     path, texts = ready.tokenizer / "tokenizer.json", ["潮水涨落，春去秋来。"]
-    before = [encoded(ready, engine, texts)[0].tolist() for engine in encoders.faster()]
+    before = encoded(ready, encoders.KERNEL, texts)[0].tolist()
     description = json.loads(path.read_bytes())
     description["model"]["merges"] = []
     path.write_text(json.dumps(description), encoding="utf-8")
-    for engine, old in zip(encoders.faster(), before, strict=True):
-        after = encoded(ready, engine, texts)[0].tolist()
-        assert len(after) > len(old)
-        assert after == encoded(ready, encoders.REFERENCE, texts)[0].tolist()
+    after = encoded(ready, encoders.KERNEL, texts)[0].tolist()
+    assert len(after) > len(before)
+    assert after == encoded(ready, encoders.REFERENCE, texts)[0].tolist()
 
 
 def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace, lay_raw: LayRaw) -> None:

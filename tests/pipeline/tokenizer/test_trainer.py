@@ -1,10 +1,11 @@
-"""Training BPE: cutting seldom neighbours apart, and the same merges from either trainer."""
+"""Training BPE: cutting rare pairs, and the same merges from either trainer."""
 
 from __future__ import annotations
 
 import random
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
+from corpus.pipeline.text.codepoints import codes_of
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer import trainer as bpe
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
@@ -38,7 +40,7 @@ def write(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def test_seldom_neighbours_are_cut_and_nothing_else() -> None:
+def test_rare_pairs_are_cut_and_nothing_else() -> None:
     often, seldom = "春天来了", "甲乙 a甲乙b 12，。乙丙\U00020000\U00020001"
     neighbours = bpe.Neighbours()
     for _ in range(1000):
@@ -60,7 +62,7 @@ def test_counts_are_never_too_low() -> None:
     assert neighbours.characters == 50 * 200
     assert int(neighbours.counts.sum(dtype=np.int64)) == 50 * 199
     exact = sum(text.count("天地") for text in texts)
-    slot = bpe._slots(bpe._codes("天地"))[0][0]
+    slot = bpe.pair_slots(codes_of("天地"))[0][0]
     assert neighbours.counts[slot] >= exact > 0
 
 
@@ -93,12 +95,18 @@ def test_a_text_with_too_few_entries(tmp_path: Path) -> None:
 @needs_gigabpe
 def test_a_trainer_that_disagrees_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "sample.txt", built_in())
-    honest = bpe._fast_merges
-    monkeypatch.setattr(bpe, "_fast_merges", lambda source, size: honest(source, size)[::-1])
+    gigabpe = pytest.importorskip("gigabpe")
+    honest = gigabpe.train_bpe
+
+    def reversed_merges(*arguments: Any, **named: Any) -> tuple[Any, list[Any]]:
+        vocabulary, merges = honest(*arguments, **named)
+        return vocabulary, merges[::-1]
+
+    monkeypatch.setattr(gigabpe, "train_bpe", reversed_merges)
     merges, trainer, why = bpe.merges_of(path, 500, fast=True)
     assert trainer == bpe.REFERENCE
     assert "other merges" in why
-    assert merges == bpe._reference_merges(bpe._lines(path.read_text()), 500)
+    assert merges == bpe.merges_of(path, 500, fast=False)[0]
 
 
 def test_without_the_fast_trainer_the_tokenizer_is_the_same(
