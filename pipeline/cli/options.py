@@ -1,8 +1,9 @@
-"""What the commands share: options, the workspace, and a stage's configuration from flags."""
+"""Options that several commands take, and what turns flags into a workspace, a configuration or a model's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,20 +81,28 @@ def workspace_of(folder: Path) -> Workspace:
 
 
 def tell_behind(workspace: Workspace) -> None:
-    """Say which rows still hold documents that the removal list names, or lack some that it no longer names."""
-    from corpus.pipeline.pack import stage as pack
-    from corpus.pipeline.storage import removals
+    """Say which rows do not follow the removal list yet."""
+    from corpus.pipeline.workflows import report_outdated_rows
 
-    if (workspace.root / removals.LIST).exists():
-        for command in pack.behind(workspace):
-            console.Console().say(f"rows do not follow {removals.LIST} yet: run `{command}`")
+    report_outdated_rows(workspace, console.Console())
 
 
 def config_of(kind: Callable[..., T], **values: Any) -> T:
-    """A stage's configuration; what its check refuses is wrong usage."""
+    """A stage's configuration; a value that it refuses is wrong usage."""
     try:
         return kind(**values)
     except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """An argument that a workflow refuses is wrong usage."""
+    from corpus.pipeline.workflows import UsageError
+
+    try:
+        yield
+    except UsageError as error:
         raise click.UsageError(str(error)) from error
 
 
