@@ -90,9 +90,9 @@ class IngestResult:
     """What `ingest` did."""
 
     documents: tuple[Report, ...]
-    """Records to documents, dataset by dataset."""
+    """Of each dataset, from records to documents."""
     lists: tuple[Report, ...]
-    """Of dedup and decontaminate, where they ran."""
+    """Of dedup and decontaminate, if they ran."""
     left_out: tuple[LeftOut, ...]
     """What the lists leave out, for each report in `documents`; empty when no list was made."""
 
@@ -102,9 +102,9 @@ class PackResult:
     """What `pack` did."""
 
     tokenizer: Report | None
-    """Training the tokenizer; None where there was one."""
+    """Of the tokenizer stage; None if the workspace had a tokenizer."""
     rows: tuple[Report, ...]
-    """Documents to rows, dataset by dataset."""
+    """Of each dataset, from documents to rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,7 +283,7 @@ def report_outdated_rows(workspace: Workspace, progress: Progress) -> None:
 
 @contextlib.contextmanager
 def _checking() -> Iterator[None]:
-    """What a configuration refuses is wrong usage. No stage runs within: its ValueErrors mean something else."""
+    """Turn the ValueErrors of configurations into UsageErrors. Stages run outside: theirs have other causes."""
     try:
         yield
     except ValueError as error:
@@ -335,11 +335,7 @@ def _ingest(
 
 
 def _pack(
-    workspace: Workspace,
-    datasets: Sequence[str],
-    config: PackConfig,
-    tokenizer: TokenizerConfig,
-    progress: Progress,
+    workspace: Workspace, datasets: Sequence[str], config: PackConfig, tokenizer: TokenizerConfig, progress: Progress
 ) -> PackResult:
     names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
     if not names:

@@ -46,7 +46,7 @@ class _Interrupts:
 
 
 def talk(model: Any, config: Any) -> None:
-    """Answer questions until they end."""
+    """Answer questions until the user or the input ends."""
     from corpus.generate.chat import Chat
 
     progress = console.Console()

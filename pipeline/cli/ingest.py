@@ -87,10 +87,10 @@ def clean(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **setti
 def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Download, clean, filter and deduplicate, in one command.
 
-    Dropped records lie in documents/NAME/rejected/ with the reason; the ledger counts them. Duplicates within
-    and across datasets, and documents that hold items of the evaluation sets, stay in documents/ and are listed
-    in dedup/ and decontaminate/; no later command uses them. Official splits are kept; wiki2019zh, which has
-    none, gives 0.5 % to validation.
+    Dropped records go to documents/NAME/rejected/ with the reason; the ledger counts them. Duplicates within and
+    across datasets, and documents that hold items of the evaluation sets, stay in documents/; dedup/ and
+    decontaminate/ list them, and no later command uses them. Official splits are kept; wiki2019zh has no splits, so
+    0.5 % of it goes to validation.
 
     \b
     Examples:
@@ -111,9 +111,13 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 
 @click.command()
 @dataset_option("all that have documents")
-@click.option("--near/--no-near", default=True, show_default=True, help="Count documents that are nearly alike, too.")
+@click.option("--near/--no-near", default=True, show_default=True, help="Also find near duplicates.")
 @click.option(
-    "--threshold", type=float, default=0.8, show_default=True, help="Least similarity (Jaccard, of shingles of 5)."
+    "--threshold",
+    type=float,
+    default=0.8,
+    show_default=True,
+    help="Least similarity of near duplicates (Jaccard, 5-shingles).",
 )
 @workers_option
 @json_option
@@ -121,9 +125,9 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 def dedup(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Find duplicate documents, within and across datasets.
 
-    Script, width, punctuation and blanks do not count. One document of each group stays: one of the test split,
-    else of validation, else the first in the order of datasets, files and records; the others are listed in
-    dedup/NAME.parquet and no later command uses them.
+    Script, width, punctuation and blanks do not count. One document of each group is kept: one of the test split,
+    else of validation, else the first in the order of datasets, files and records. dedup/NAME.parquet lists the
+    others, and no later command uses them.
 
     \b
     Examples:
@@ -158,9 +162,9 @@ def decontaminate(
 ) -> None:
     """Find documents that hold items of evaluation sets.
 
-    Compares spans of 13 characters; script, width, punctuation and blanks do not count. The documents are listed
-    in decontaminate/NAME.parquet with the item and the shared span, and no later command uses them. The workspace
-    keeps the sets: without --against, those given before are used.
+    Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/NAME.parquet
+    lists the documents with the item and the shared span, and no later command uses them. The workspace keeps the
+    sets: without --against, those given before are used.
 
     \b
     Examples:

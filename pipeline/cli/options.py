@@ -33,7 +33,7 @@ def workspace_option(default: str = "workspace") -> Callable[[F], F]:
     )
 
 
-def dataset_option(left_out: str) -> Callable[[F], F]:
+def dataset_option(default: str) -> Callable[[F], F]:
     """`--dataset`, repeatable."""
     return click.option(
         "--dataset",
@@ -41,7 +41,7 @@ def dataset_option(left_out: str) -> Callable[[F], F]:
         multiple=True,
         type=click.Choice(DATASETS),
         metavar="NAME",
-        help=f"Dataset, may be repeated; left out: {left_out}.",
+        help=f"Dataset; may be repeated.  [default: {default}]",
     )
 
 
@@ -51,23 +51,23 @@ workers_option = click.option(
 source_option = click.option(
     "--source",
     metavar="DIR|URL",
-    help="Where the archives lie: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
+    help="Where the archives are: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
 )
 min_length_option = click.option(
     "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
 )
 no_rule_option = click.option(
-    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
+    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch off a filter rule; may be repeated."
 )
 mask_option = click.option(
-    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
+    "--mask/--no-mask", default=True, show_default=True, help="Replace personal data by placeholders such as [手机号]."
 )
 against_option = click.option(
     "--against",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
+    help="Evaluation set to leave out: JSON Lines, CSV, Parquet or text; may be repeated.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

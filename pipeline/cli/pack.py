@@ -58,7 +58,7 @@ def tokenizer(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **s
 )  # fmt: skip
 @click.option(
     "--exclude", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-    help="Ids of documents to take out for good, one a line; may be repeated.",
+    help="Ids of documents to remove for good, one a line; may be repeated.",
 )  # fmt: skip
 @workers_option
 @json_option
@@ -71,8 +71,8 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     Rows of the chat form are written to `chat/`. Each is question and answer between the tokens that
     `corpus sample --chat` uses; training on them predicts the answers alone.
 
-    What --exclude names (DATASET:ID, or ID) goes on the workspace's list, exclude.txt, and stays out of the rows of
-    every later pack, until its line is taken from that file. `corpus inspect` and `corpus trace` show the ids.
+    Ids in --exclude files (DATASET:ID, or ID) join the workspace's removal list, exclude.txt. Every later pack leaves
+    these documents out, until their lines are deleted from that file. `corpus inspect` and `corpus trace` show ids.
 
     \b
     Examples:

@@ -19,7 +19,7 @@ def report(seed: int, workspace_dir: Path) -> None:
     Each dataset from records to tokens, what was dropped and why, lengths and characters, duplicates,
     evaluation items, documents before and after, the tokenizer with a box to try it, packed rows and training runs.
     Figures come from the ledgers; pictures and texts from a seeded sample, so it takes seconds whatever the corpus.
-    The page is one file, needs no network, and can be made while another command works.
+    The page is one file, needs no network, and can be written while another command runs.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def report(seed: int, workspace_dir: Path) -> None:
     workspace = workspace_of(workspace_dir)
     path = build.run(config_of(build.ReportConfig, seed=seed), workspace, progress=console.Console())
     console.line(f"report: {path} ({console.size(path.stat().st_size)})")
-    console.line("It shows texts of the corpora: look before you pass it on.")
+    console.line("It shows texts of the corpora: check it before you share it.")
 
 
 @click.command()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "prompts",
     multiple=True,
     metavar="TEXT",
-    help="Text to continue, may be repeated; left out: a new document.",
+    help="Text to continue; may be repeated.  [default: none, so a new document begins]",
 )
 @click.option(
     "--prompts", "prompts_file", metavar="FILE",
@@ -40,26 +40,32 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="PATH",
     help="File of the results of --prompts, or folder of --timings.  [default: printed; timings-MODEL/]",
 )  # fmt: skip
-@click.option("--chat", is_flag=True, help="Talk with a model that was tuned on questions and answers.")
+@click.option("--chat", is_flag=True, help="Chat with a model that was fine-tuned on questions and answers.")
 @click.option(
     "--shots", type=click.Path(path_type=Path), metavar="FILE",
-    help="Questions with answers to put first: JSON Lines with prompt and answer, or blocks of text.",
+    help="Examples to put first: JSON Lines with prompt and answer, or blocks of text.",
 )  # fmt: skip
 @click.option("--translate", is_flag=True, help="Prompts are English; the model writes the Chinese.")
-@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and draw it.")
+@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and plot it.")
 @click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
 @click.option(
-    "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
+    "--temperature",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Below 1 favours likely tokens; 0 always takes the likeliest.",
 )
 @click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="... that together reach this probability.")
 @click.option(
-    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, repeating gets less likely."
+    "--top-p", type=float, default=1.0, show_default=True, help="Choose among the likeliest tokens that add up to p."
+)
+@click.option(
+    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 makes repetition less likely."
 )
 @click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples written at the same time.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples in one batch.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End a sample at this text; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @workspace_option()
