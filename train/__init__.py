@@ -5,3 +5,21 @@
 runs, `arguments` and `trainer` the thin layer over Hugging Face's `Trainer`, `evaluate` bits per character and byte,
 `announce` what is said before it starts, `folder` what lies in a run's folder, and `train` the stage that joins them.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corpus.train.config import TrainConfig
+    from corpus.train.run.stage import run as train
+
+__all__ = ["TrainConfig", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """What `__all__` names, imported on first use: it needs torch."""
+    if name not in __all__:
+        raise AttributeError(name)
+    from corpus.train.config import TrainConfig  # noqa: PLC0415
+    from corpus.train.run import stage  # noqa: PLC0415
+
+    return TrainConfig if name == "TrainConfig" else stage.run

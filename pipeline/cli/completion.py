@@ -1,7 +1,7 @@
-"""What the shell is offered after an option, besides what Click knows by itself: the workspace's runs, and presets.
+"""Completions of options whose values Click does not know: runs of the workspace, datasets and presets.
 
-In: the options typed so far. Out: words. Cost: a listing of one folder; nothing heavy is loaded, for the user waits at
-the prompt. A workspace that cannot be read offers nothing.
+In: the options typed so far. Out: words; an unreadable workspace gives an empty list.
+Cost: a listing of one folder. Nothing heavy is loaded, as the user waits at the prompt.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -
 
 
 def models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Runs, or any folder where no run begins so."""
+    """Runs, or folders where no run has this prefix."""
     found = [CompletionItem(name) for name in runs(context, parameter, incomplete)]
     return found or [CompletionItem(incomplete, type="dir")]
 
@@ -40,12 +40,12 @@ def _is_model(folder: Path) -> bool:
 
 
 def datasets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of datasets, where a weight may follow."""
+    """Names of datasets, which a weight may follow."""
     return [name for name in DATASETS if name.startswith(incomplete)]
 
 
 def presets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Sizes of models."""
-    from corpus.train.presets import PRESETS  # not for `--help`
+    """Presets of `corpus train`."""
+    from corpus.train.presets import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]

@@ -1,8 +1,9 @@
-"""What the commands share: options, the workspace, and a stage's configuration from flags."""
+"""Options that several commands take, and what turns flags into a workspace, a configuration or a model's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +33,7 @@ def workspace_option(default: str = "workspace") -> Callable[[F], F]:
     )
 
 
-def dataset_option(left_out: str) -> Callable[[F], F]:
+def dataset_option(default: str) -> Callable[[F], F]:
     """`--dataset`, repeatable."""
     return click.option(
         "--dataset",
@@ -40,7 +41,7 @@ def dataset_option(left_out: str) -> Callable[[F], F]:
         multiple=True,
         type=click.Choice(DATASETS),
         metavar="NAME",
-        help=f"Dataset, may be repeated; left out: {left_out}.",
+        help=f"Dataset; may be repeated.  [default: {default}]",
     )
 
 
@@ -50,23 +51,23 @@ workers_option = click.option(
 source_option = click.option(
     "--source",
     metavar="DIR|URL",
-    help="Where the archives lie: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
+    help="Where the archives are: a folder, a URL, one archive, or a folder of unpacked files.  [default: the mirrors]",
 )
 min_length_option = click.option(
     "--min-length", type=int, metavar="N", help="Shortest document kept, in characters.  [default: the manifest's]"
 )
 no_rule_option = click.option(
-    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch a filter rule off, may be repeated."
+    "--no-rule", "off", multiple=True, metavar="RULE", help="Switch off a filter rule; may be repeated."
 )
 mask_option = click.option(
-    "--mask/--no-mask", default=True, show_default=True, help="Personal data becomes placeholders such as [手机号]."
+    "--mask/--no-mask", default=True, show_default=True, help="Replace personal data by placeholders such as [手机号]."
 )
 against_option = click.option(
     "--against",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Evaluation set to keep out: JSON Lines, CSV, Parquet or text; may be repeated.",
+    help="Evaluation set to leave out: JSON Lines, CSV, Parquet or text; may be repeated.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -80,20 +81,28 @@ def workspace_of(folder: Path) -> Workspace:
 
 
 def tell_behind(workspace: Workspace) -> None:
-    """Say which rows still hold documents that the removal list names, or lack some that it no longer names."""
-    from corpus.pipeline.pack import stage as pack
-    from corpus.pipeline.storage import removals
+    """Say which rows do not follow the removal list yet."""
+    from corpus.pipeline.workflows import report_outdated_rows
 
-    if (workspace.root / removals.LIST).exists():
-        for command in pack.behind(workspace):
-            console.Console().say(f"rows do not follow {removals.LIST} yet: run `{command}`")
+    report_outdated_rows(workspace, console.Console())
 
 
 def config_of(kind: Callable[..., T], **values: Any) -> T:
-    """A stage's configuration; what its check refuses is wrong usage."""
+    """A stage's configuration; a value that it refuses is wrong usage."""
     try:
         return kind(**values)
     except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """An argument that a workflow refuses is wrong usage."""
+    from corpus.pipeline.workflows import UsageError
+
+    try:
+        yield
+    except UsageError as error:
         raise click.UsageError(str(error)) from error
 
 

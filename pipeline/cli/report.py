@@ -1,7 +1,4 @@
-"""`corpus report`, one page about the workspace, and `corpus card`, what travels with the rows.
-
-In: options. Out: the paths of what was written. Nothing heavy is imported at the top.
-"""
+"""`corpus report`, one page about the workspace, and `corpus card`, the data cards beside the rows."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ from corpus.pipeline.terminal import console
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed shows other documents and rows.")
 @workspace_option()
 def report(seed: int, workspace_dir: Path) -> None:
-    """Show the workspace as a page: report/index.html, to be opened in a browser.
+    """Write a page about the workspace: report/index.html.
 
-    Each dataset's way from records to tokens, what was dropped and why, lengths and characters, duplicates,
+    Each dataset from records to tokens, what was dropped and why, lengths and characters, duplicates,
     evaluation items, documents before and after, the tokenizer with a box to try it, packed rows and training runs.
     Figures come from the ledgers; pictures and texts from a seeded sample, so it takes seconds whatever the corpus.
-    The page is one file, needs no network, and can be made while another command works.
+    The page is one file, needs no network, and can be written while another command runs.
 
     \b
     Examples:
@@ -34,18 +31,18 @@ def report(seed: int, workspace_dir: Path) -> None:
     workspace = workspace_of(workspace_dir)
     path = build.run(config_of(build.ReportConfig, seed=seed), workspace, progress=console.Console())
     console.line(f"report: {path} ({console.size(path.stat().st_size)})")
-    console.line("It shows texts of the corpora: look before you pass it on.")
+    console.line("It shows texts of the corpora: check it before you share it.")
 
 
 @click.command()
 @dataset_option("all that are packed")
 @workspace_option()
 def card(datasets: tuple[str, ...], workspace_dir: Path) -> None:
-    """Write the data cards of packed datasets: README.md and croissant.json, beside the rows.
+    """Write README.md and croissant.json beside packed rows.
 
-    Sources and rights, rules with what they dropped and changed, splits, tokenizer, known defects, digests of all
-    ledgers, how to rebuild it and how to have a document removed. `corpus pack` writes them too; this makes them anew.
-    A model's card is written by `corpus train`.
+    These data cards state sources and rights, rules with what they dropped and changed, splits, tokenizer, known
+    defects, digests of all ledgers, how to rebuild the rows and how to have a document removed. `corpus pack` also
+    writes them; `corpus train` writes a model's card.
 
     \b
     Example:

@@ -1,28 +1,23 @@
-"""`corpus sample`: prompts, files of prompts, a talk, or timings.
-
-In: options. Out: text as it is written, JSON Lines, or a table. Nothing heavy is imported at the top.
-"""
+"""`corpus sample`: continue prompts or files of prompts, chat, or measure what a token costs."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from corpus.pipeline.cli import chat as conversation
 from corpus.pipeline.cli import completion
 from corpus.pipeline.cli.options import config_of, model_folder, workspace_of, workspace_option
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
+    from corpus.generate.config import Finish
     from corpus.generate.prompt_file import PromptFile
-
-_EXIT, _RESET = "/exit", "/reset"
 
 
 @click.command()
@@ -35,7 +30,7 @@ _EXIT, _RESET = "/exit", "/reset"
     "prompts",
     multiple=True,
     metavar="TEXT",
-    help="Text to continue, may be repeated; left out: a new document.",
+    help="Text to continue; may be repeated.  [default: none, so a new document begins]",
 )
 @click.option(
     "--prompts", "prompts_file", metavar="FILE",
@@ -45,26 +40,32 @@ _EXIT, _RESET = "/exit", "/reset"
     "--output", type=click.Path(path_type=Path), metavar="PATH",
     help="File of the results of --prompts, or folder of --timings.  [default: printed; timings-MODEL/]",
 )  # fmt: skip
-@click.option("--chat", is_flag=True, help="Talk with a model that was tuned on questions and answers.")
+@click.option("--chat", is_flag=True, help="Chat with a model that was fine-tuned on questions and answers.")
 @click.option(
     "--shots", type=click.Path(path_type=Path), metavar="FILE",
-    help="Questions with answers to put first: JSON Lines with prompt and answer, or blocks of text.",
+    help="Examples to put first: JSON Lines with prompt and answer, or blocks of text.",
 )  # fmt: skip
 @click.option("--translate", is_flag=True, help="Prompts are English; the model writes the Chinese.")
-@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and draw it.")
+@click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and plot it.")
 @click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
 @click.option(
-    "--temperature", type=float, default=1.0, show_default=True, help="Below 1 bolder choices get rarer; 0: none."
+    "--temperature",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Below 1 favours likely tokens; 0 always takes the likeliest.",
 )
 @click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="... that together reach this probability.")
 @click.option(
-    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, repeating gets less likely."
+    "--top-p", type=float, default=1.0, show_default=True, help="Choose among the likeliest tokens that add up to p."
+)
+@click.option(
+    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 makes repetition less likely."
 )
 @click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples written at the same time.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End where this text comes, may be repeated.")
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples in one batch.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End a sample at this text; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @workspace_option()
@@ -72,12 +73,12 @@ def sample(
     model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, prompts_file: str | None,
     output: Path | None, chat: bool, shots: Path | None, translate: bool, timings: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Continue prompts, token by token, until the model ends the document.
+    """Continue prompts until the model ends the document.
 
     --model names a run, RUN/best, RUN/checkpoint-N, or any folder with a model. --prompts continues whole files:
-    one JSON line for each result, in the order of the prompts. With --output an interrupted command goes on where
-    it was. With --shots or --translate, prompts are put as the documents of training were, and the answer ends
-    where the model ends the document. docs/sampling.md tells more.
+    one JSON line for each result, in the order of the prompts. With --output an interrupted command resumes. With
+    --shots or --translate, prompts take the form of training documents, and the answer ends where the model ends
+    the document. See docs/sampling.md.
 
     \b
     Examples:
@@ -114,40 +115,42 @@ def sample(
 
     opened = stage.load(folder, device=device, precision=precision)
     if timings:
-        _time(timed, opened, output or Path(f"timings-{_name_of(folder)}"))
+        _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))
     elif chat:
-        _tell_untuned(folder)
-        _talk(opened, config)
+        conversation.warn_if_untuned(folder)
+        conversation.talk(opened, config)
     elif file is not None:
         _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
     else:
-        print_samples(stage, opened, config, _form(pairs, translate=translate))
+        _print_samples(opened, config, _form(pairs, translate=translate))
 
 
-def print_samples(stage: Any, model: Any, config: Any, form: Any = None) -> None:
-    """Samples one after another as they are written: the prompt, its continuation, and how it ended."""
+def _print_samples(model: Any, config: Any, form: Any) -> None:
+    """Stream samples one after another: the prompt, its continuation, and how it ended."""
+    from corpus.generate import stage
+
     many = len(config.prompts) * config.num_samples > 1
     opened: set[tuple[int, int]] = set()
     progress = console.Console()
-    pieces = stage.stream(model, config, progress=progress, **({} if form is None else {"form": form}))
-    for piece in stage.in_order(pieces, config):
+    for piece in stage.in_order(stage.stream(model, config, form=form, progress=progress), config):
         if (piece.prompt, piece.sample) not in opened:
             opened.add((piece.prompt, piece.sample))
             if many:
                 console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
-            answers = form is not None and form.begin
-            console.write(config.prompts[piece.prompt], end="\n" if answers else "")
+            console.write(config.prompts[piece.prompt], end="\n" if form.begin else "")
         console.write(console.harmless(piece.text), end="")
         if piece.finish:
             console.write()
-            progress.say(
-                f"({piece.finish.tokens} tokens, {piece.finish.tokens_per_second:.0f} a second, "
-                f"ended by {piece.finish.reason}, seed {config.seed})"
-            )
+            progress.say(ending(piece.finish, config.seed))
+
+
+def ending(finish: Finish, seed: int) -> str:
+    """How long a sample is, how fast it was written, and what ended it."""
+    return f"({finish.tokens} tokens, {finish.tokens_per_second:.0f} a second, ended by {finish.reason}, seed {seed})"
 
 
 def _check_usage(modes: dict[str, Any], extras: dict[str, Any]) -> None:
-    """What `corpus sample` is asked for is one thing, and the rest belongs to it."""
+    """At most one mode is given, and no flag of another mode."""
     chosen = [flag for flag, given in modes.items() if given not in {None, False, ()}]
     if len(chosen) > 1:
         raise click.UsageError(f"{chosen[0]} and {chosen[1]} exclude each other")
@@ -158,20 +161,20 @@ def _check_usage(modes: dict[str, Any], extras: dict[str, Any]) -> None:
 
 
 def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
-    """The prompts of a file, all read once to see whether they are prompts; or of a pipe."""
+    """The prompts of a pipe, or of a file, which is checked first."""
     from corpus.generate.prompt_file import PromptFile
 
     if name == "-":
         return PromptFile(sys.stdin.buffer, blank=blank)
     prompts = PromptFile(Path(name).expanduser(), blank=blank)
     if output is not None and output.exists() and prompts.is_file and output.samefile(Path(name).expanduser()):
-        raise click.UsageError("--output is the file of --prompts: it would be overwritten")
+        raise click.UsageError("--output would overwrite the file of --prompts")
     prompts.check()
     return prompts
 
 
 def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
-    """How prompts are put to the model: as they are, as questions after examples, or as translations."""
+    """The form of prompts: unchanged, questions after examples, or translations."""
     from corpus.generate.few_shot import PLAIN, answered
     from corpus.pipeline.templates import question_prompt, translation_prompt
 
@@ -181,7 +184,7 @@ def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
 
 
 def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, form: Any, *, new_seed: bool) -> None:
-    """Continue the prompts of a file into another, or into standard output as they come."""
+    """Continue the prompts of a file into another file, or stream the results to standard output."""
     from corpus.generate import bulk
 
     progress = console.Console()
@@ -192,7 +195,7 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
         console.write(f"{done.results:,} results{kept}; {speed}")
         console.write(f"results: {output}")
         return
-    if not sys.stdout.isatty():  # a bar between the results would tear them
+    if not sys.stdout.isatty():  # on a terminal the bar would break up the results
         progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
     try:
         for result in bulk.results(model, config, prompts, form=form, progress=progress):
@@ -201,118 +204,8 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
         progress.end()
 
 
-def _tell_untuned(folder: Path) -> None:
-    """Say so where the run's ledger knows that a model was not tuned on questions and answers."""
-    from corpus.pipeline.workspace.ledger import read_ledger
-
-    ledger = read_ledger(folder) or read_ledger(folder.parent)
-    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") != "sft":
-        console.Console().say(
-            "this model was trained on text alone: it continues, it does not answer; "
-            "`corpus train --objective sft --init DIR` tunes one"
-        )
-
-
-class _Interrupts:
-    """Ctrl-C at a terminal, heard only while there is something to stop: an answer, or a line being typed."""
-
-    def __init__(self) -> None:
-        self.are_heard = False
-
-    def __call__(self, _number: int, _frame: object) -> None:
-        """What the system calls."""
-        if self.are_heard:
-            self.are_heard = False  # pressed once more, it must not disturb the tidying up
-            raise KeyboardInterrupt
-
-
-def _talk(model: Any, config: Any) -> None:
-    """Questions and answers until the questions end."""
-    from corpus.generate.chat import Chat
-
-    progress = console.Console()
-    chat = Chat(model, config, progress=progress)
-    progress.say(f"seed {config.seed}; {_RESET} forgets what was said, {_EXIT} or Ctrl-D ends, Ctrl-C stops an answer")
-    interrupts = _Interrupts()
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    handlers: dict[int, Any] = {signal.SIGTERM: _leave} | ({signal.SIGINT: interrupts} if is_terminal else {})
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        for question in _typed(progress, interrupts) if is_terminal else _piped():
-            if question == _EXIT:
-                break
-            if question == _RESET:
-                chat.reset()
-                progress.say("(forgotten)")
-            elif question:
-                _heard_out(chat, question, progress, interrupts if is_terminal else None)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _heard_out(chat: Any, question: str, progress: console.Console, interrupts: _Interrupts | None) -> None:
-    """An answer; where it can be stopped, as much of it as is wanted."""
-    if interrupts is None:
-        _answer(chat, question, progress)
-        return
-    try:
-        interrupts.are_heard = True
-        _answer(chat, question, progress)
-        interrupts.are_heard = False
-    except KeyboardInterrupt:
-        progress.say(" (stopped)")
-
-
-def _answer(chat: Any, question: str, progress: console.Console) -> None:
-    """One answer as it comes; stopped, it stays in the conversation as far as it came."""
-    with contextlib.closing(chat.ask(question)) as pieces:
-        for piece in pieces:
-            console.write(console.harmless(piece.text), end="")
-            if piece.finish and piece.finish.reason == "length":
-                progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
-    console.write()
-
-
-def _typed(progress: console.Console, interrupts: _Interrupts) -> Iterator[str]:
-    """What is typed at a terminal, a line at a time."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # `input` then knows the arrow keys
-    while True:
-        try:
-            interrupts.are_heard = True
-            line = input("> ")
-            interrupts.are_heard = False
-            line.encode()
-        except EOFError:
-            console.write()
-            return
-        except KeyboardInterrupt:
-            console.write()
-            continue
-        except UnicodeError:
-            progress.say("that was not UTF-8")
-            continue
-        yield line.strip()
-
-
-def _piped() -> Iterator[str]:
-    """What a pipe or a file asks, one question a line, each shown before its answer."""
-    from corpus.generate.prompt_file import questions
-
-    for question in questions(sys.stdin.buffer):
-        if question not in {_EXIT, _RESET}:
-            console.write(f"> {console.harmless(question)}")
-        yield question
-
-
-def _leave(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM, which elsewhere is heard as Ctrl-C, ends a conversation."""
-    raise click.Abort
-
-
 def _time(config: Any, model: Any, folder: Path) -> None:
-    """Measure, print and draw what a token costs."""
+    """Measure, print and plot what a token costs."""
     from corpus.generate import benchmark as stage
     from corpus.generate.benchmark_picture import picture
     from corpus.pipeline.workspace.files import write_atomic
@@ -352,8 +245,8 @@ def _time(config: Any, model: Any, folder: Path) -> None:
     console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")
 
 
-def _name_of(folder: Path) -> str:
-    """What a model is called by its folder; one inside a run has the run's name too."""
+def name_of(folder: Path) -> str:
+    """A model's name from its folder; that of a checkpoint begins with the run's name."""
     whole = folder.resolve()
     inside = whole.name == "best" or whole.name.startswith("checkpoint-")
     return f"{whole.parent.name}-{whole.name}" if inside else whole.name

@@ -1,6 +1,4 @@
-"""What a command says when it is done: a short table and the path of each ledger, or the same as JSON. Called by
-`cli.py` only.
-"""
+"""The closing output of a command: a short table and the path of each ledger, or the same as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +12,12 @@ from corpus.pipeline.terminal import console
 if TYPE_CHECKING:
     from corpus.pipeline.inspect.status import Row
     from corpus.pipeline.manifest import Manifest
-    from corpus.pipeline.storage.selection import Selection
+    from corpus.pipeline.workflows import LeftOut
     from corpus.pipeline.workspace.ledger import Report
 
 
 def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *, as_json: bool) -> None:
-    """What there is, and which areas of the workspace hold it."""
+    """The datasets, and which areas of the workspace hold each."""
     if as_json:
         fields = ("name", "title", "summary", "homepage", "licence", "records", "raw_bytes", "archive_bytes")
         console.data(
@@ -38,12 +36,12 @@ def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *
 
 
 def _furthest(areas: Sequence[str]) -> str:
-    """How far a dataset has come: its rows of either form, else the last area before them."""
+    """The areas with its rows, else the last area before them."""
     return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
 
 
 def status(rows: Sequence[Row]) -> None:
-    """Every stage, and why it is not finished."""
+    """Every stage and its state, with the reason where it is not finished."""
     shown = [
         (
             f"{row.area}/{row.name}".rstrip("/"),
@@ -59,8 +57,8 @@ def status(rows: Sequence[Row]) -> None:
             console.line(f"{row.area}/{row.name}: {row.state}: {row.why}")
 
 
-def as_json(reports: Sequence[Report], left_out: Sequence[Selection] = ()) -> None:
-    """Every stage as an object: what its ledger counts, and where that lies. docs/terminal.md states the fields."""
+def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None:
+    """Every stage as an object with the counts and the path of its ledger; docs/terminal.md lists the fields."""
     stages: list[dict[str, Any]] = [
         {
             "stage": report.ledger.stage,
@@ -77,9 +75,8 @@ def as_json(reports: Sequence[Report], left_out: Sequence[Selection] = ()) -> No
         }
         for report in reports
     ]
-    for stage, lists in zip(stages, left_out, strict=False):
-        documents, characters = lists.documents.total(), lists.characters.total()
-        stage["left_out"] = {"documents": documents, "characters": characters, "reasons": dict(lists.reasons)}
+    for stage, out in zip(stages, left_out, strict=False):
+        stage["left_out"] = {"documents": out.documents, "characters": out.characters, "reasons": out.reasons}
     console.data(stages)
 
 
@@ -93,14 +90,13 @@ def download(reports: Sequence[Report]) -> None:
     ledgers(reports)
 
 
-def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequence[Report] = ()) -> None:
+def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: Sequence[Report] = ()) -> None:
     """Records, documents, what was dropped, left out and masked, and why."""
     rows: list[tuple[object, ...]] = []
     for index, report in enumerate(reports):
         counts = report.ledger.counts
-        out = left_out[index].documents.total() if left_out else 0
-        characters = sum(counts["characters"].values())
-        characters -= left_out[index].characters.total() if left_out else 0
+        out = left_out[index].documents if left_out else 0
+        characters = sum(counts["characters"].values()) - (left_out[index].characters if left_out else 0)
         dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
         rows.append((report.ledger.dataset, counts["records"], dropped, out, used, short(characters)))
     console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
@@ -115,7 +111,7 @@ def ingest(reports: Sequence[Report], left_out: Sequence[Selection], lists: Sequ
 
 
 def short(count: int) -> str:
-    """A number as people say it.
+    """A number with a unit prefix.
 
     >>> short(1_234_567), short(950)
     ('1.2 M', '950')
@@ -131,7 +127,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def dedup(report: Report) -> None:
-    """Documents of each dataset that repeat others, and between which datasets."""
+    """Duplicates in each dataset, and between datasets."""
     counts = report.ledger.counts
     rows: list[tuple[object, ...]] = []
     for name, seen in counts["datasets"].items():
@@ -166,7 +162,7 @@ def decontaminate(report: Report) -> None:
 
 
 def tokenizer(report: Report) -> None:
-    """How the tokenizer does on its sample."""
+    """How well the tokenizer compresses its sample."""
     rows = [
         (
             name,
@@ -204,12 +200,10 @@ def losses(folder: Path) -> None:
     console.line("loss: " + "  ".join(f"{loss:.2f} (step {step})" for step, loss in shown))
 
 
-def pack(reports: Sequence[Report]) -> None:
-    """Rows of each split and how full they are; in the chat form also the tokens of answers, which alone are learnt."""
-    for report in reports:
-        if report.ledger.dataset is None:
-            tokenizer(report)  # which was trained first
-    packed = [report for report in reports if report.ledger.dataset is not None]
+def pack(packed: Sequence[Report], trained: Report | None) -> None:
+    """The tokenizer if it was trained first, then rows by split and how full; chat rows count answer tokens."""
+    if trained is not None:
+        tokenizer(trained)
     chat = any("form" in report.ledger.config for report in packed)
     rows: list[tuple[object, ...]] = []
     for report in packed:
@@ -229,12 +223,12 @@ def pack(reports: Sequence[Report]) -> None:
 
 
 def state(report: Report) -> str:
-    """Whether anything had to be done."""
+    """How long a stage took, or that it was finished before."""
     return "was finished" if report.skipped else f"{report.seconds:.1f} s"
 
 
 def ledgers(reports: Sequence[Report]) -> None:
-    """Notes of the stages, then where their ledgers lie."""
+    """Notes of the stages, then the paths of their ledgers."""
     for report in reports:
         for note in report.notes:
             console.line(f"note: {note}")

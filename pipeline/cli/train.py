@@ -20,11 +20,10 @@ from corpus.pipeline.cli.options import (
     workspace_of,
     workspace_option,
 )
-from corpus.pipeline.manifest import BUILT_IN, DATASETS
+from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.evaluation.config import Evaluation
 
 
@@ -122,7 +121,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows, or tune one on questions and answers.
+    """Train a GPT on packed rows, or fine-tune one for chat.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
@@ -221,23 +220,6 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
         console.data(evaluation.to_dict())
     else:
         _evaluated(evaluation)
-
-
-def train_demo(workspace: Workspace, max_steps: int, prompts: tuple[str, ...]) -> Path:
-    """The tiny model of `corpus demo`; returns its folder."""
-    from corpus.train.config import TrainConfig
-
-    config = config_of(
-        TrainConfig, datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3,
-        dropout=0.0, log_steps=20, eval_steps=max(1, max_steps // 4), sample_prompts=prompts,
-    )  # fmt: skip
-    console.Console().say("loading torch and transformers ...")
-    from corpus.train.run import stage
-
-    report = stage.run(config, workspace, progress=console.Console())
-    summaries.losses(report.folder)
-    summaries.train(report)
-    return report.folder
 
 
 def _rate(text: str | None) -> float | None:

@@ -292,7 +292,7 @@ def test_documents_have_the_same_bytes_without_kernels(tmp_path: Path, workers: 
         workspace = tmp_path / switch
         command = ["ingest", "--dataset", "demo", "--workers", str(workers), "--workspace", str(workspace)]
         subprocess.run(
-            [sys.executable, "-m", "corpus.pipeline.cli.main", *command],
+            [sys.executable, "-m", "corpus.pipeline.cli", *command],
             check=True, env={**os.environ, kernels.SWITCH: switch}, capture_output=True,
         )  # fmt: skip
         folder = workspace / "documents" / "demo"

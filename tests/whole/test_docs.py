@@ -117,8 +117,10 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
     )
     models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
     assert len(models) == 4
+    script = tmp_path / "script.py"
     for code in (*blocks(ENGLISH, "python"), *models):
-        done = run([sys.executable, "-c", code], check=False)
+        script.write_text(code, encoding="utf-8")  # a file, as users have one: worker processes import it
+        done = run([sys.executable, script], check=False)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
     shown = run(["find", "workspace", "-maxdepth", "2"], check=True).stdout
     for line in re.findall(r"^[├└]── (\S+?)/ ", "\n".join(blocks(ENGLISH, "")), re.MULTILINE):

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_every_command_teaches(tmp_path: Path) -> None:
         text = corpus(name, "-h", folder=tmp_path).stdout
         assert re.search(rf"Examples?:\n +corpus {name}", text), name
         assert "--workspace" in text
+
+
+def test_no_description_is_cut_at_80_columns(tmp_path: Path) -> None:
+    text = corpus("--help", folder=tmp_path, COLUMNS="80").stdout.partition("Commands:")[2]
+    assert len(text.split("\n  ")) == 1 + len(cli_module.cli.commands)
+    assert "..." not in text
+
+
+def test_the_command_is_also_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "corpus.pipeline.cli"]
+    done = subprocess.run([*command, "pack"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "corpus ingest" in done.stderr
+    assert subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout.startswith(
+        "corpus"
+    )
 
 
 def test_the_way_to_rows(tmp_path: Path, source: Path) -> None:

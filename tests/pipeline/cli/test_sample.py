@@ -21,6 +21,7 @@ from corpus.generate import bulk
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import load
 from corpus.generate.prompt_file import PromptFile
+from corpus.pipeline.cli import chat
 from corpus.pipeline.cli import sample as cli_sample
 from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import CorpusError
@@ -139,7 +140,7 @@ def test_timings_are_written_where_asked(workspace: Path, tmp_path: Path) -> Non
     [("models/run", "run"), ("models/run/best", "run-best"), ("run/checkpoint-40", "run-checkpoint-40")],
 )
 def test_what_a_model_is_called(folder: str, name: str) -> None:
-    assert cli_sample._name_of(Path("workspace") / folder) == name
+    assert cli_sample.name_of(Path("workspace") / folder) == name
 
 
 def test_sigterm_ends_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +153,7 @@ def test_sigterm_ends_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
         ask.flush()
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(click.Abort):
-            cli_sample._talk(random_model(128), SampleConfig(max_new_tokens=1_000_000, seed=1))
+            chat.talk(random_model(128), SampleConfig(max_new_tokens=1_000_000, seed=1))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -196,7 +197,7 @@ def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
     save_model(workspace / "models" / "run", context=128, ends=False)
     command = [*SAMPLE, "--workspace", str(workspace), "--chat", "--seed", "1", "--max-new-tokens", "1000000"]
     ours, theirs = pty.openpty()
-    chat = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     shown = bytearray()
 
@@ -211,18 +212,18 @@ def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
         os.write(ours, "雨停了吗？\n".encode())
         size = len(shown)
         wait_for("an answer", lambda: len(shown) > size + 400)
-        os.kill(chat.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         wait_for("the end of the answer", lambda: b"(stopped)" in shown)
         for _ in range(3):  # between the answer and the next question, and while that is typed
-            os.kill(chat.pid, signal.SIGINT)
+            os.kill(process.pid, signal.SIGINT)
             time.sleep(0.1)
         os.write(ours, b"/reset\n")
         wait_for("the reset", lambda: b"> " in shown.partition(b"(forgotten)")[2])
         os.write(ours, b"\x04")
-        assert chat.wait(timeout=30) == 0, shown.decode(errors="replace")
+        assert process.wait(timeout=30) == 0, shown.decode(errors="replace")
     finally:
-        chat.kill()
-        chat.wait()
+        process.kill()
+        process.wait()
         reader.join(timeout=10)
         os.close(ours)
     assert b"Traceback" not in shown

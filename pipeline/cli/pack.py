@@ -1,0 +1,91 @@
+"""`corpus tokenizer` and `corpus pack`: from documents to rows of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corpus.pipeline.cli import summaries
+from corpus.pipeline.cli.options import (
+    config_of,
+    dataset_option,
+    json_option,
+    usage_errors,
+    workers_option,
+    workspace_of,
+    workspace_option,
+)
+from corpus.pipeline.terminal.console import Console
+
+
+@click.command()
+@dataset_option("all that have documents")
+@click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
+@click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
+@json_option
+@workspace_option()
+def tokenizer(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+    """Train the byte-level BPE tokenizer on the documents.
+
+    \b
+    Example:
+      corpus tokenizer --vocab-size 32000
+    """
+    from corpus.pipeline.tokenizer import stage
+
+    workspace = workspace_of(workspace_dir)
+    config = config_of(stage.TokenizerConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    with workspace.writing("tokenizer"):
+        report = stage.run(config, workspace, progress=Console())
+    if as_json:
+        summaries.as_json([report])
+    else:
+        summaries.tokenizer(report)
+
+
+@click.command()
+@dataset_option("all that have documents")
+@click.option(
+    "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True,
+    help="chat: only documents with a question, as a turn of the user and one of the assistant.",
+)  # fmt: skip
+@click.option("--seq-length", type=int, default=1024, show_default=True, help="Tokens of a row.")
+@click.option(
+    "--strategy", type=click.Choice(["best-fit", "concat"]), default="best-fit", show_default=True,
+    help="best-fit cuts only documents longer than a row; concat cuts wherever a row ends.",
+)  # fmt: skip
+@click.option(
+    "--exclude", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="Ids of documents to remove for good, one a line; may be repeated.",
+)  # fmt: skip
+@workers_option
+@json_option
+@workspace_option()
+def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+    """Tokenize documents and pack them into Arrow shards.
+
+    Trains the tokenizer first if there is none, on all documents in the workspace.
+
+    Rows of the chat form are written to `chat/`. Each is question and answer between the tokens that
+    `corpus sample --chat` uses; training on them predicts the answers alone.
+
+    Ids in --exclude files (DATASET:ID, or ID) join the workspace's removal list, exclude.txt. Every later pack leaves
+    these documents out, until their lines are deleted from that file. `corpus inspect` and `corpus trace` show ids.
+
+    \b
+    Examples:
+      corpus pack --dataset baike2018qa
+      corpus pack --exclude takedown.txt
+      corpus pack --seq-length 2048 --strategy concat
+      corpus pack --form chat --dataset baike2018qa
+    """
+    from corpus.pipeline import workflows
+
+    with usage_errors():
+        result = workflows.pack(workspace_of(workspace_dir), progress=Console(), **settings)
+    if as_json:
+        summaries.as_json([*([result.tokenizer] if result.tokenizer else []), *result.rows])
+    else:
+        summaries.pack(result.rows, result.tokenizer)

@@ -1,0 +1,392 @@
+"""Several stages as one call: what `corpus download`, `clean`, `ingest`, `pack` and `demo` do, for Python programs.
+
+In: a workspace and keyword arguments. Out: files in the workspace, and a frozen result with the report of every stage.
+Invariants: arguments are checked before any work starts, and a wrong one is a UsageError; each call holds the
+workspace's lock while it writes; a stage's failure is a CorpusError, after which the same call resumes; messages and
+amounts go to `progress`, never to the terminal.
+Cost: that of the stages. torch is imported by `demo` alone, when it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import pyarrow as pa
+
+from corpus.pipeline.decontaminate import stage as decontaminate_stage
+from corpus.pipeline.decontaminate.config import DecontaminateConfig
+from corpus.pipeline.dedup import stage as dedup_stage
+from corpus.pipeline.documents import stage as documents_stage
+from corpus.pipeline.documents.stage import IngestConfig
+from corpus.pipeline.download import source as sources
+from corpus.pipeline.download import stage as download_stage
+from corpus.pipeline.download.stage import DownloadConfig
+from corpus.pipeline.errors import SourceError, WorkspaceError
+from corpus.pipeline.manifest import BUILT_IN, CORPORA
+from corpus.pipeline.pack import dataset_card
+from corpus.pipeline.pack import stage as pack_stage
+from corpus.pipeline.pack.shard import has_questions
+from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import parts
+from corpus.pipeline.tokenizer import stage as tokenizer_stage
+from corpus.pipeline.tokenizer.stage import VOCAB_SIZE, TokenizerConfig
+from corpus.pipeline.workers import kept
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Report, read_ledger
+
+if TYPE_CHECKING:
+    from corpus.generate.config import Sample
+
+__all__ = [
+    "CleaningSettings", "DemoResult", "IngestResult", "LeftOut", "PackResult", "RowSettings", "UsageError", "clean",
+    "demo", "download", "ingest", "pack", "report_outdated_rows", "used_documents",
+]  # fmt: skip
+
+_DEMO_STEPS = 400
+_DEMO_PROMPTS = ("我肚子痛了，要怎么办？", "潮汐")
+_DEMO_VOCABULARY = 3_000
+
+
+class UsageError(ValueError):
+    """An argument has a wrong value; nothing was done. The message names the flag of the command line."""
+
+
+class CleaningSettings(TypedDict, total=False):
+    """How records become documents: the fields of `IngestConfig` with the same names."""
+
+    min_length: int | None
+    off: tuple[str, ...]
+    mask: bool
+    workers: int
+
+
+class RowSettings(TypedDict, total=False):
+    """How documents become rows: the fields of `PackConfig` with the same names."""
+
+    form: str
+    seq_length: int
+    strategy: str
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """Documents of one dataset that are duplicates or hold evaluation items."""
+
+    documents: int
+    characters: int
+    reasons: Mapping[str, int]
+    """Documents and spans by reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestResult:
+    """What `ingest` did."""
+
+    documents: tuple[Report, ...]
+    """Of each dataset, from records to documents."""
+    lists: tuple[Report, ...]
+    """Of dedup and decontaminate, if they ran."""
+    left_out: tuple[LeftOut, ...]
+    """What the lists leave out, for each report in `documents`; empty when no list was made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackResult:
+    """What `pack` did."""
+
+    tokenizer: Report | None
+    """Of the tokenizer stage; None if the workspace had a tokenizer."""
+    rows: tuple[Report, ...]
+    """Of each dataset, from documents to rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoResult:
+    """What `demo` did."""
+
+    ingest: IngestResult
+    pack: PackResult
+    train: Report
+    samples: tuple[Sample, ...]
+    """A continuation of each of two prompts."""
+
+
+def download(
+    workspace: Workspace, *, datasets: Sequence[str] = (), source: str | None = None, progress: Progress = SILENT
+) -> tuple[Report, ...]:
+    """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`."""
+    with _checking():
+        configs = _downloads(datasets, source)
+    with workspace.writing("download"):
+        found = configs if datasets else _found(workspace, configs, progress)
+        return tuple(download_stage.run(config, workspace, progress=progress) for config in found)
+
+
+def clean(
+    workspace: Workspace, *, datasets: Sequence[str] = (), progress: Progress = SILENT,
+    **settings: Unpack[CleaningSettings],
+) -> tuple[Report, ...]:  # fmt: skip
+    """Turn the downloaded records of datasets, all of them when none is named, into documents.
+
+    Raises:
+        UsageError: a setting is out of range, or a rule is unknown.
+        WorkspaceError: nothing is downloaded.
+
+    """
+    with _checking():
+        config = IngestConfig(dataset=BUILT_IN, **settings)
+    with workspace.writing("clean"), kept():
+        names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
+        if not names:
+            raise WorkspaceError(
+                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
+            )
+        configs = [replace(config, dataset=name) for name in names]
+        return tuple(documents_stage.run(each, workspace, progress=progress) for each in configs)
+
+
+def ingest(
+    workspace: Workspace, *, datasets: Sequence[str] = (), source: str | None = None, dedup: bool = True,
+    against: Sequence[Path] = (), progress: Progress = SILENT, **settings: Unpack[CleaningSettings],
+) -> IngestResult:  # fmt: skip
+    """Download datasets, turn their records into documents, and list the documents to leave out.
+
+    Args:
+        workspace: where to.
+        datasets: names; empty for the five corpora, or those of the five that `source` holds.
+        source: a folder, an archive, unpacked files or a URL; None for the mirrors.
+        dedup: whether to list duplicates, among all documents of the workspace.
+        against: evaluation files whose items are to be left out; those given in earlier calls count, too.
+        progress: receives messages and amounts.
+        settings: how records become documents.
+
+    Raises:
+        UsageError: a name or rule is unknown, or a value out of range.
+        SourceError: an evaluation file cannot be read, or `source` holds no dataset.
+
+    """
+    with _checking():
+        downloads, config = _downloads(datasets, source), IngestConfig(dataset=BUILT_IN, **settings)
+    for path in against:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    with workspace.writing("ingest"), kept():
+        found = downloads if datasets else _found(workspace, downloads, progress)
+        return _ingest(workspace, found, config, dedup=dedup, against=against, progress=progress)
+
+
+def pack(
+    workspace: Workspace, *, datasets: Sequence[str] = (), exclude: Iterable[Path] = (),
+    vocab_size: int = VOCAB_SIZE, progress: Progress = SILENT, **settings: Unpack[RowSettings],
+) -> PackResult:  # fmt: skip
+    """Tokenize documents into rows, with a data card beside them; trains the tokenizer first if there is none.
+
+    Args:
+        workspace: where the documents are, and where the rows go.
+        datasets: names; empty for all that have documents.
+        exclude: files of document ids to add to the workspace's removal list.
+        vocab_size: entries of a tokenizer that is trained now.
+        progress: receives messages and amounts.
+        settings: how documents become rows.
+
+    Raises:
+        UsageError: a value is out of range.
+        WorkspaceError: there are no documents, or no questions for the chat form.
+
+    """
+    with _checking():
+        config, tokenizer = PackConfig(dataset=BUILT_IN, **settings), TokenizerConfig(vocab_size=vocab_size)
+    with workspace.writing("pack"):
+        excluded = removals.add(workspace, exclude)
+        result = _pack(workspace, datasets, config, tokenizer, progress)
+        report_outdated_rows(workspace, progress)
+        _report_unused_exclusions(
+            workspace, excluded, [report.ledger.dataset or "" for report in result.rows], progress
+        )
+    return result
+
+
+def demo(
+    workspace: Workspace, *, max_steps: int = _DEMO_STEPS, progress: Progress = SILENT,
+    on_result: Callable[[IngestResult | PackResult | Report], None] = lambda _: None,
+) -> DemoResult:  # fmt: skip
+    """Ingest and pack the built-in dataset, train a tiny GPT on it, and sample it.
+
+    Args:
+        workspace: where to.
+        max_steps: training steps.
+        progress: receives messages and amounts.
+        on_result: called with each stage's result as soon as it is done.
+
+    Raises:
+        UsageError: `max_steps` is below 1.
+
+    """
+    from corpus.train.config import TrainConfig  # noqa: PLC0415  # only a demo trains
+
+    with _checking():
+        config = TrainConfig(
+            datasets=(BUILT_IN,), model="tiny", max_steps=max_steps, batch_size=8, learning_rate=1e-3, dropout=0.0,
+            log_steps=20, eval_steps=max(1, max_steps // 4), sample_prompts=_DEMO_PROMPTS,
+        )  # fmt: skip
+    cleaning, rows = IngestConfig(dataset=BUILT_IN), PackConfig(dataset=BUILT_IN, seq_length=256)
+    tokenizer = TokenizerConfig(vocab_size=_DEMO_VOCABULARY)
+    with workspace.writing("demo"):
+        downloads = _downloads((BUILT_IN,), None)
+        ingested = _ingest(workspace, downloads, cleaning, dedup=True, against=(), progress=progress)
+        on_result(ingested)
+        packed = _pack(workspace, (BUILT_IN,), rows, tokenizer, progress)
+        on_result(packed)
+        progress.say("loading torch and transformers ...")
+        from corpus.generate import stage as sampling  # noqa: PLC0415  # torch
+        from corpus.train.run import stage as train_stage  # noqa: PLC0415  # torch
+
+        trained = train_stage.run(config, workspace, progress=progress)
+        on_result(trained)
+    asked = sampling.SampleConfig(prompts=_DEMO_PROMPTS, max_new_tokens=120, temperature=0, seed=1)
+    samples = sampling.run(asked, trained.folder, progress=progress)
+    return DemoResult(ingest=ingested, pack=packed, train=trained, samples=tuple(samples))
+
+
+def used_documents(
+    workspace: Workspace, dataset: str, columns: Sequence[str] = ("id", "split", "text")
+) -> Iterator[pa.RecordBatch]:
+    """The documents that rows are made of: without duplicates, evaluation items and removals.
+
+    Raises:
+        WorkspaceError: the dataset has no documents, or a list was made from other ones.
+        DamageError: a shard or a list is not what its ledger says.
+
+    """
+    selection.documents_of(workspace, dataset)
+    chosen = selection.load(workspace, dataset, removals=True)
+    for path in parts(workspace.documents(dataset)):
+        for _, _, batch in selection.read_selected(path, columns, chosen):
+            yield batch
+
+
+def report_outdated_rows(workspace: Workspace, progress: Progress) -> None:
+    """Say which rows still hold documents that the removal list names, or lack some that it no longer names."""
+    if (workspace.root / removals.LIST).exists():
+        for command in pack_stage.behind(workspace):
+            progress.say(f"rows do not follow {removals.LIST} yet: run `{command}`")
+
+
+@contextlib.contextmanager
+def _checking() -> Iterator[None]:
+    """Turn the ValueErrors of configurations into UsageErrors. Stages run outside: theirs have other causes."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _downloads(datasets: Sequence[str], source: str | None) -> list[DownloadConfig]:
+    return [DownloadConfig(dataset=name, source=source) for name in list(dict.fromkeys(datasets)) or CORPORA]
+
+
+def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:
+    """The downloads whose source holds the dataset. Mirrors are not asked: all of them count as found."""
+    source = configs[0].source
+    if source is None:
+        return list(configs)
+    raw, shown = workspace.root / "raw", sources.shown(source)
+    found = [each for each in configs if sources.found_in(source, each.dataset, exclude=raw, progress=progress)]
+    if not found:
+        raise SourceError(
+            f"none of the five corpora is at {shown}",
+            hint="Name one with --dataset to see which files were expected and which are there.",
+        )
+    absent = [each.dataset for each in configs if each not in found]
+    if absent:
+        progress.say(f"not at {shown}: {', '.join(absent)}")
+    return found
+
+
+def _ingest(
+    workspace: Workspace, downloads: Iterable[DownloadConfig], config: IngestConfig, *, dedup: bool,
+    against: Sequence[Path], progress: Progress,
+) -> IngestResult:  # fmt: skip
+    documents, lists = list[Report](), list[Report]()
+    for each in downloads:
+        download_stage.run(each, workspace, progress=progress)
+        documents.append(documents_stage.run(replace(config, dataset=each.dataset), workspace, progress=progress))
+    if dedup:
+        duplicates = dedup_stage.DedupConfig(workers=config.workers)
+        lists.append(dedup_stage.run(duplicates, workspace, progress=progress))
+    if against or read_ledger(workspace.decontaminate) is not None:
+        evaluation = DecontaminateConfig(against=tuple(against), workers=config.workers)
+        lists.append(decontaminate_stage.run(evaluation, workspace, progress=progress))
+    chosen = [selection.load(workspace, report.ledger.dataset or "") for report in documents] if lists else []
+    left_out = [
+        LeftOut(documents=each.documents.total(), characters=each.characters.total(), reasons=dict(each.reasons))
+        for each in chosen
+    ]
+    return IngestResult(documents=tuple(documents), lists=tuple(lists), left_out=tuple(left_out))
+
+
+def _pack(
+    workspace: Workspace, datasets: Sequence[str], config: PackConfig, tokenizer: TokenizerConfig, progress: Progress
+) -> PackResult:
+    names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    if config.form == "chat" and not datasets:
+        names = _with_questions(workspace, names, progress)
+    trained, rows = None, list[Report]()
+    if read_ledger(workspace.tokenizer) is None:
+        progress.say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
+        trained = tokenizer_stage.run(tokenizer, workspace, progress=progress)
+    with kept():
+        for name in names:
+            rows.append(pack_stage.run(replace(config, dataset=name), workspace, progress=progress))
+            dataset_card.write(workspace, name, config.form)
+    return PackResult(tokenizer=trained, rows=tuple(rows))
+
+
+def _with_questions(workspace: Workspace, names: Sequence[str], progress: Progress) -> list[str]:
+    """The datasets that the chat form can use; names the others in a message."""
+    found = [name for name in names if has_questions(workspace.documents(name))]
+    others = ", ".join(name for name in names if name not in found)
+    if not found:
+        raise WorkspaceError(
+            f"{others}: no questions that the chat form could use",
+            hint="`corpus pack` without --form takes any document.",
+        )
+    if others:
+        progress.say(f"without questions, so not packed: {others}")
+    return found
+
+
+def _report_unused_exclusions(
+    workspace: Workspace, excluded: Sequence[str], datasets: Sequence[str], progress: Progress
+) -> None:
+    """Say which excluded ids name no packed document, and which name one that was left out before."""
+    if not excluded:
+        return
+    chosen = {name: selection.load(workspace, name, removals=True) for name in datasets}
+    known = {name: each.known for name, each in chosen.items()}
+    left_out = {name: each.known - {*each.removed} for name, each in chosen.items()}
+
+    def is_among(each: str, ids: Mapping[str, set[str]]) -> bool:
+        return any(removals.of_dataset([each], name) & ids[name] for name in datasets)
+
+    named = list(dict.fromkeys(excluded))
+    unknown = [each for each in named if not is_among(each, known)]
+    unused = [each for each in named if is_among(each, left_out)]
+    for found, what in (
+        (unknown, "are no documents of what was packed"),
+        (unused, "were left out before; the document that each is like may stay"),
+    ):
+        if found:
+            shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            progress.say(f"{len(found):,} of {len(named):,} excluded ids {what}: {shown}")
