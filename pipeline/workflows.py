@@ -300,7 +300,7 @@ def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Pr
     if source is None:
         return list(configs)
     raw, shown = workspace.root / "raw", sources.shown(source)
-    found = [each for each in configs if sources.found_in(source, each.dataset, exclude=raw, progress=progress)]
+    found = [each for each in configs if sources.has_dataset(source, each.dataset, exclude=raw, progress=progress)]
     if not found:
         raise SourceError(
             f"none of the five corpora is at {shown}",
