@@ -314,7 +314,6 @@ def _leave(_number: int, _frame: object) -> NoReturn:
 def _time(config: Any, model: Any, folder: Path) -> None:
     """Measure, print and draw what a token costs."""
     from corpus.generate import benchmark as stage
-    from corpus.generate.benchmark_picture import picture
     from corpus.pipeline.workspace.files import write_atomic
 
     measured = stage.measure(config, model, progress=console.Console())
@@ -348,7 +347,7 @@ def _time(config: Any, model: Any, folder: Path) -> None:
         left=0,
     )
     write_atomic(folder / "timings.json", (json.dumps(measured.to_dict(), indent=2) + "\n").encode())
-    write_atomic(folder / "timings.png", picture(measured))
+    write_atomic(folder / "timings.png", stage.picture(measured))
     console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")
 
 

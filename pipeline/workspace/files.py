@@ -86,7 +86,7 @@ def settle(beside: Path, path: Path) -> None:
                 with contextlib.suppress(OSError):  # not every file system has modes
                     os.fchmod(file.fileno(), FINISHED_MODE)
             beside.replace(path)
-            _fsync_folder(path.parent)
+            fsync(path.parent)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
@@ -139,8 +139,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
