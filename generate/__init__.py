@@ -1,9 +1,8 @@
-"""Sampling: a model folder and prompts in, text out, piece by piece.
+"""Sampling: a model folder and prompts in, text out.
 
-`loading` opens a folder safely; `window` keeps keys and values of the newest tokens; `choose` picks the next token;
-`decode` turns tokens into whole characters; `stop` finds stop strings across token borders; `sample` is the command.
-`prompts` reads files of prompts, `bulk` continues them, `part` lets an interrupted file go on; `form` puts examples and
-questions as training did; `chat` holds a conversation; `timings` and `picture` show what a token costs.
+`config` holds settings and results; `stage` streams samples; `bulk` continues a file of prompts (`prompt_file`) into a
+file of results (`results_file`); `few_shot` puts examples before a prompt; `chat` holds a conversation; `benchmark`
+times a token. `engine` has the model, its cache, the sampler and the detokenizer.
 """
 
 from typing import TYPE_CHECKING, Any

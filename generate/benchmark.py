@@ -1,24 +1,24 @@
-"""`corpus sample --timings`: what a token costs, with the keys and values of the tokens before it kept, and without.
+"""`corpus sample --timings`: time and memory of a token, with and without the cache of keys and values.
 
-In: a model. Out: seconds of the next token and bytes of memory at positions up to the context, and tokens a second for
-batches of several sizes.
-Method: with the cache one text grows token by token through the window that sampling uses; without it the whole text is
-read again for the next token, by the same network in the same precision. A time is the median over the repeats, a peak
-the least: what the passes before left behind only adds to it. The texts are random tokens: what they say changes no
-time.
-Memory: `kept` are the bytes of keys and values, exactly; `peak` is the largest memory of the device, or on a CPU of the
-process, weights included; None where that cannot be asked for.
-Cost: two passes over the context a repeat, and one text without the cache for each position.
+In: a model. Out: seconds of the next token and bytes of memory at positions up to the context, tokens per second for
+several batch sizes, and a picture of them.
+Method: with the cache one text of random tokens grows token by token through the cache that sampling uses; without it
+the same network reads the whole text for each next token. A time is the median over the repeats. A peak is the minimum,
+because memory that earlier passes left only adds to it.
+Memory: `kept` is the exact size of keys and values; `peak` is the peak memory of the device, on a CPU that of the
+process, weights included; None where the system does not tell it.
+Cost: two passes over the context for each repeat, and one text without the cache for each position.
 """
 
 # Shape suffixes: b rows of the batch, n tokens of the text; _1n is one row.
 from __future__ import annotations
 
 import dataclasses
+import io
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,18 @@ from torch import Tensor
 
 from corpus.generate.config import SampleConfig, TimingsConfig
 from corpus.generate.engine.batch import Batch
-from corpus.generate.engine.kv_cache import Window
+from corpus.generate.engine.kv_cache import SlidingCache
 from corpus.generate.engine.model import Model, memory_errors
 from corpus.pipeline.progress import SILENT, Progress
 
 _NEIGHBOURS = 4
-"""Steps on each side of a position whose times are taken with it: a single one is a few milliseconds."""
+"""Steps on each side of a position that its median includes: a single step is too short to time."""
 _PROMPT_TOKENS = 16
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+_WIDTH_IN, _HEIGHT_IN, _DPI = 12.0, 4.0, 110
+_MB = 1e6
+_CACHED, _RECOMPUTED = "with cache", "without cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,34 +48,34 @@ class Point:
 
     position: int
     cached_s: float
-    """Seconds with the keys and values kept."""
+    """Seconds with the cache."""
     recomputed_s: float
-    """Seconds with the whole text read again."""
+    """Seconds without it, the whole text read again."""
     kept_bytes: int
-    """Keys and values of the text."""
+    """Bytes of the text's keys and values."""
     cached_peak_bytes: int | None
     recomputed_peak_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """Samples written side by side."""
+    """Samples written in one batch."""
 
     batch_size: int
     tokens_per_second: float
-    """Of all rows together, the choice of the tokens included."""
+    """Of all rows together, sampling included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timings:
-    """What `measure` found, and on what."""
+    """Result of `measure`, and the machine."""
 
     machine: dict[str, Any]
     points: tuple[Point, ...]
     throughput: tuple[Throughput, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `timings.json` holds it; times in seconds, memory in bytes."""
+        """The content of `timings.json`; times in seconds, memory in bytes."""
         return dataclasses.asdict(self)
 
 
@@ -80,7 +83,7 @@ def measure(config: TimingsConfig, model: Model, *, progress: Progress = SILENT)
     """Time a model.
 
     Raises:
-        ModelError: the device is full.
+        DeviceError: the device is out of memory.
 
     """
     positions = config.positions_of(model.context)
@@ -89,7 +92,7 @@ def measure(config: TimingsConfig, model: Model, *, progress: Progress = SILENT)
     vocabulary = model.network.config.vocab_size
     ids_1n = torch.randint(vocabulary, (1, positions[-1]), device=model.network.device)
     with memory_errors():
-        _grow(model, ids_1n[:, : 2 * _NEIGHBOURS], positions[:1], SILENT)  # what is made once is made before
+        _grow(model, ids_1n[:, : 2 * _NEIGHBOURS], positions[:1], SILENT)  # warm-up
         grown = [_grow(model, ids_1n, positions, progress) for _ in range(config.repeats)]
         read = [[_read(model, ids_1n[:, :position], progress) for position in positions] for _ in range(config.repeats)]
         points = [
@@ -116,20 +119,20 @@ class _Step:
 
 
 def _grow(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Progress) -> list[_Step]:
-    """One text token by token; what the steps near each position took."""
+    """One text token by token; time and memory of the steps near each position."""
     tokens: list[int] = ids_1n[0].tolist()
     seconds: list[float] = []
     kept: dict[int, int] = {}
     peaks: dict[int, int | None] = {}
     _reset_peak(model.network.device)
-    window = Window(model, [tokens[:1]], [0])
+    cache = SlidingCache(model, [tokens[:1]], [0])
     for position, token in enumerate(tokens[1:], 2):
         started = time.perf_counter()
-        window.step(torch.tensor([token], device=model.network.device))
+        cache.step(torch.tensor([token], device=model.network.device))
         _wait(model.network.device)
         seconds.append(time.perf_counter() - started)
         if position in positions:
-            kept[position], peaks[position] = window.kept_bytes, _peak(model.network.device)
+            kept[position], peaks[position] = cache.kept_bytes, _peak(model.network.device)
         progress.advance(1)
     # seconds[i] is the step that made the text i + 2 tokens long
     return [
@@ -145,7 +148,7 @@ def _grow(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Prog
 
 @torch.inference_mode()
 def _read(model: Model, ids_1n: Tensor, progress: Progress) -> _Step:
-    """A whole text in one pass, nothing kept."""
+    """A whole text in one pass without a cache."""
     _reset_peak(model.network.device)
     started = time.perf_counter()
     model.network(ids_1n, use_cache=False, logits_to_keep=1)
@@ -156,7 +159,7 @@ def _read(model: Model, ids_1n: Tensor, progress: Progress) -> _Step:
 
 
 def _throughput(model: Model, size: int, config: TimingsConfig) -> Throughput:
-    """Tokens a second of samples that do not end before their time."""
+    """Tokens per second of samples that cannot end early."""
     separator = torch.tensor([model.separator], device=model.network.device)
     endless = dataclasses.replace(model, banned=torch.cat([model.banned, separator]))
     tokens = min(config.tokens, model.context - min(_PROMPT_TOKENS, model.context // 2))
@@ -183,7 +186,7 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats()
     elif device.type == "cpu":
         try:
-            _CLEAR.write_text("5")  # Linux: the largest resident size begins anew
+            _CLEAR.write_text("5")  # Linux: resets the peak of the resident size
         except OSError:
             return
 
@@ -204,7 +207,7 @@ def _least(peaks: Sequence[int | None]) -> int | None:
 
 
 def _machine(model: Model, config: TimingsConfig) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The machine and settings that the figures depend on."""
     device = model.network.device
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type} ({platform.machine()})",
@@ -215,3 +218,49 @@ def _machine(model: Model, config: TimingsConfig) -> dict[str, Any]:
         "torch": torch.__version__,
         "repeats": config.repeats,
     }
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+_Value = Callable[[Point], float | None]
+_PANELS: tuple[tuple[str, dict[str, _Value]], ...] = (
+    (
+        "time of the next token (ms)",
+        {_RECOMPUTED: lambda point: point.recomputed_s * 1e3, _CACHED: lambda point: point.cached_s * 1e3},
+    ),
+    (
+        "keys and values kept (MB)",
+        {_RECOMPUTED: lambda _: 0.0, _CACHED: lambda point: point.kept_bytes / _MB},
+    ),
+    (
+        "peak memory, weights included (MB)",
+        {
+            _RECOMPUTED: lambda point: point.recomputed_peak_bytes and point.recomputed_peak_bytes / _MB,
+            _CACHED: lambda point: point.cached_peak_bytes and point.cached_peak_bytes / _MB,
+        },
+    ),
+)
+
+
+def picture(timings: Timings) -> bytes:
+    """Three panels over the position, as the bytes of a PNG; a panel without figures says so."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, for --timings alone
+    from matplotlib.figure import Figure  # noqa: PLC0415  # as above
+
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
+    for panel, (title, lines) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.set_xlabel("position: tokens of the text so far")
+        panel.grid(alpha=0.25)
+        for name, value in lines.items():
+            points = [(point.position, value(point)) for point in timings.points if value(point) is not None]
+            if points:
+                panel.plot(*zip(*points, strict=True), label=name, marker="o", markersize=3, linewidth=1.3)
+        if panel.lines:
+            panel.set_ylim(0, 1.08 * panel.dataLim.ymax)
+            panel.legend(fontsize=8, frameon=False)
+        else:
+            panel.text(0.5, 0.5, "not measured", transform=panel.transAxes, ha="center", va="center", alpha=0.6)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()

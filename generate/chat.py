@@ -1,10 +1,10 @@
-"""A conversation: questions in, answers out, in the form that models are tuned with.
+"""A conversation: questions in, answers out, in the chat form of instruction tuning.
 
 In: one question after another. Out: `Piece`s of its answer. The model reads `<|user|>` question `<|assistant|>` answer
-`<|endoftext|>` of each turn so far and then `<|user|>` question `<|assistant|>`: what the tokenizer's own chat template
-makes of them, but that special strings which somebody types stay text.
-Invariants: answers depend on the questions, the seed and the settings; an answer that is stopped stays in the history
-as far as it has come; the oldest turns go when they would leave no room for an answer.
+`<|endoftext|>` of each earlier turn and then `<|user|>` question `<|assistant|>`, as the tokenizer's chat template
+gives, except that special strings typed by a user stay text.
+Invariants: answers depend on the questions, the seed and the settings; the written part of a stopped answer stays in
+the history; the oldest turns are dropped when they would leave no room for an answer.
 Cost: the whole history is read again for each question, in one pass.
 """
 
@@ -25,10 +25,10 @@ class Chat:
     """One conversation with one model."""
 
     def __init__(self, model: Model, config: SampleConfig, *, progress: Progress = SILENT) -> None:
-        """`config.prompts` plays no part.
+        """`config.prompts` is ignored.
 
         Raises:
-            ModelError: the tokenizer has no tokens for the two sides.
+            ModelError: the tokenizer has no tokens for the two roles.
 
         """
         user, assistant = map(model.tokenizer.backend_tokenizer.token_to_id, (USER, ASSISTANT))
@@ -44,13 +44,14 @@ class Chat:
         self._room = model.context - min(config.max_new_tokens, model.context // 2)
         self._turns: list[list[int]] = []
         self._asked = 0
-        self._has_told = False
+        self._has_warned = False
 
     def ask(self, question: str) -> Generator[Piece, None, None]:
-        """The answer as it comes; close the generator to stop it. The last piece has a `finish`.
+        """The answer, streamed; close the generator to stop it. The last piece has a `finish`.
 
         Raises:
-            ModelError: the model computes no numbers, or the device is full.
+            ModelError: the model returned NaN or infinity.
+            DeviceError: the device is out of memory.
 
         """
         opening = self._opening(question)
@@ -68,12 +69,12 @@ class Chat:
                 self._turns.append([*opening, *self._model.encode(answer), self._model.separator])
 
     def reset(self) -> None:
-        """Forget all that was said; the next question is the first of a new conversation."""
+        """Clear the history; the next question starts a new conversation."""
         self._turns.clear()
         self._asked = 0
 
     def _opening(self, question: str) -> list[int]:
-        """The tokens of a question with the marks of its side; of one that is too long the newest."""
+        """The tokens of a question between the role tokens; a question that is too long loses its beginning."""
         ids = self._model.encode(question)
         most = max(1, self._room - 2)
         if len(ids) > most:
@@ -81,13 +82,13 @@ class Chat:
         return [self._user, *ids[-most:], self._assistant]
 
     def _forget(self, tokens: int) -> None:
-        """Drop the oldest turns until so many more tokens fit."""
+        """Drop the oldest turns until this many tokens fit."""
         before = len(self._turns)
         while self._turns and sum(map(len, self._turns)) + tokens > self._room:
             self._turns.pop(0)
-        if len(self._turns) < before and not self._has_told:
-            self._has_told = True
+        if len(self._turns) < before and not self._has_warned:
+            self._has_warned = True
             self._progress.say(
-                f"the conversation is longer than the model can read ({self._model.context:,} tokens): "
-                "from now on the oldest questions and answers are forgotten"
+                f"the conversation is longer than the model's context of {self._model.context:,} tokens: "
+                "from now on the oldest questions and answers are dropped"
             )

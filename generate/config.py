@@ -1,4 +1,4 @@
-"""What `corpus sample` can be asked for, and what it answers. Imports neither torch nor transformers."""
+"""Settings and results of `corpus sample`. Imports no torch and no transformers."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
-PRECISIONS = ("auto", "fp32", "bf16")
 Reason = Literal["separator", "stop", "length"]
 _LOWEST_TEMPERATURE = 0.001
 _SEEDS = 1 << 63
 
 
 def fresh_seed() -> int:
-    """A seed nobody has used: below 2**32, short enough to be typed again."""
+    """A random seed below 2**32, short enough to be typed."""
     return secrets.randbelow(1 << 32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """What to continue, and how."""
+    """Prompts and sampling settings."""
 
     prompts: tuple[str, ...] = ("",)
-    """Texts to continue; an empty one lets the model begin a document."""
+    """Texts to continue; an empty one begins a document."""
     max_new_tokens: int = 256
     """Most tokens of one sample."""
     temperature: float = 1.0
-    """Below 1 the likely becomes likelier; 0 always takes the likeliest token."""
+    """Below 1 likely tokens become likelier; 0 always takes the likeliest token."""
     top_k: int = 30
     """Only the k likeliest tokens may be chosen; 0 allows all."""
     top_p: float = 1.0
@@ -39,11 +37,11 @@ class SampleConfig:
     num_samples: int = 1
     """Different continuations of each prompt."""
     seed: int = field(default_factory=fresh_seed)
-    """The same seed gives the same text; drawn anew when it is not given."""
+    """The same seed gives the same text; random when not given."""
     stop: tuple[str, ...] = ()
     """Strings that end a sample; they are not printed."""
     batch_size: int = 16
-    """Most samples that are written at the same time."""
+    """Most samples in one batch."""
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
@@ -82,18 +80,18 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimingsConfig:
-    """Where a model is timed, and how often."""
+    """Positions and repeats of the timings."""
 
     positions: tuple[int, ...] = ()
     """Lengths of the text before the token that is timed, rising; nine up to the model's context when empty."""
     repeats: int = 3
-    """How often each is timed; the median counts."""
+    """How often each is timed; the median is reported."""
     batch_size: int = 16
-    """Most samples that are written at the same time, to see what a batch gains."""
+    """Largest batch whose throughput is measured."""
     tokens: int = 64
-    """Tokens of each of those samples."""
+    """Tokens of each sample of a batch."""
     seed: int = 1
-    """Of the random tokens that are read."""
+    """Seed of the random tokens."""
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
@@ -109,12 +107,12 @@ class TimingsConfig:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """1, 4, 16 and so on below `batch_size`, and that itself."""
+        """1, 4, 16 and so on below `batch_size`, and `batch_size`."""
         powers = itertools.takewhile(lambda size: size < self.batch_size, (4**power for power in itertools.count()))
         return (*powers, self.batch_size)
 
     def positions_of(self, context: int) -> tuple[int, ...]:
-        """The positions that a model with this context has."""
+        """The positions up to a model's context."""
         sixteenths = sorted({max(2, context * part // 16) for part in (1, 2, 4, 6, 8, 10, 12, 14, 16)})
         return tuple(position for position in self.positions or sixteenths if position <= context)
 
@@ -124,25 +122,25 @@ class Finish:
     """How a sample ended."""
 
     reason: Reason
-    """`separator`: it ended the document; `stop`: a stop string came; `length`: `max_new_tokens` were reached."""
+    """`separator`: the document ended; `stop`: a stop string was found; `length`: `max_new_tokens` was reached."""
     prompt_tokens: int
-    """Tokens of the prompt, as encoded; the model reads at most its context of them."""
+    """Tokens of the whole prompt, also where the context holds only the newest of them."""
     tokens: int
     """Tokens written, a separator included."""
     logprob: float
-    """Natural logarithm of the probability of those tokens under the model itself: temperature 1, nothing filtered."""
+    """Log-probability of those tokens under the model: temperature 1, no filter."""
     seconds: float
-    """Time the model took, from reading the prompt to the last token; what is done with the pieces is not counted."""
+    """Time of the model, from reading the prompt to the last token, without the caller's work between pieces."""
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of this sample in a second; those of the whole batch come on top."""
+        """Tokens per second of this sample alone, not of its batch."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """What one token added to one sample, if anything can be printed, and how the sample ended, when it did."""
+    """Text that one token added to one sample, and how the sample ended, if it did."""
 
     prompt: int
     """Which of the prompts, from 0."""
@@ -162,9 +160,9 @@ class Sample:
     text: str
     finish: Finish
     seed: int
-    """The seed of the run; with it and the same settings the text comes again."""
+    """The seed of the run; it reproduces the text with the same settings."""
 
 
 def _is_text(text: str) -> bool:
-    """Whether it can be written in UTF-8: bytes that a terminal could not read come as lone surrogates."""
+    """Whether it can be written in UTF-8: undecodable bytes of the command line are lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

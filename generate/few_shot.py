@@ -1,8 +1,8 @@
-"""What the model reads before it writes: worked examples, then the prompt as the beginning of a document.
+"""Few-shot prompts: worked examples, then the prompt as the beginning of a document.
 
-In: examples and a prompt. Out: tokens. Invariants: an example is a document with the separator after it, as in the rows
-that the model was trained on; the prompt is the beginning of the next document, so the model ends its answer with the
-separator; special strings in any of them are text.
+In: examples and a prompt. Out: tokens.
+Invariants: an example is a document with the separator after it, as in the rows of training; the prompt is the
+beginning of the next document, so the model ends its answer with the separator; special strings in them are text.
 Cost: examples are encoded once; the model reads them with every prompt.
 """
 
@@ -18,24 +18,24 @@ from corpus.pipeline.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """How a prompt is put to the model; as it is, unless told otherwise."""
+    """How a prompt is put to the model; by default unchanged."""
 
     begin: Callable[[str], str] | None = None
-    """From a question to the beginning of its document; what the model writes is then the answer."""
+    """Makes the beginning of a document from a question; the model then writes the answer."""
     shots: tuple[str, ...] = ()
-    """Whole documents that come first, each with the separator after it."""
+    """Documents before the prompt, each with the separator after it."""
 
     def encoder(self, model: Model) -> Callable[[str], list[int]]:
         """A function from a prompt to the tokens that the model reads.
 
         Raises:
-            ModelError: the examples alone fill the model's context.
+            ModelError: the examples alone fill the context.
 
         """
         before = [token for shot in self.shots for token in (*model.encode(shot), model.separator)]
         if len(before) >= model.context:
             raise ModelError(
-                f"the {len(self.shots)} examples have {len(before):,} tokens, all that the model can read is "
+                f"the {len(self.shots)} examples have {len(before):,} tokens, the model's context has "
                 f"{model.context:,}",
                 hint="Give fewer or shorter ones with --shots.",
             )
@@ -45,22 +45,22 @@ class Form:
     def _begin(self, prompt: str) -> str:
         """The document's text up to the answer.
 
-        A blank before the answer is left to the model: in its training texts that blank is the first character of the
-        answer's first token, never a token of its own.
+        A blank before the answer is left to the model: in training that blank is the first character of the answer's
+        first token, never a separate token.
         """
         return prompt if self.begin is None else self.begin(prompt).rstrip(" ")
 
     def answers(self, pieces: Iterable[Piece]) -> Iterable[Piece]:
-        """The pieces; where the samples are answers, without the blanks they begin with."""
+        """The pieces; leading blanks of answers are dropped."""
         return pieces if self.begin is None else without_blanks(pieces)
 
 
 PLAIN = Form()
-"""The prompt as it is, and nothing before it."""
+"""The unchanged prompt, without examples."""
 
 
 def answered(shots: Sequence[tuple[str, str]], begin: Callable[[str], str]) -> Form:
-    """The form of questions with answers: `begin` turns a question into what stands before its answer."""
+    """The form of questions with answers: `begin` turns a question into the text before its answer."""
     return Form(begin=begin, shots=tuple(begin(question) + answer for question, answer in shots))
 
 

@@ -3,7 +3,7 @@
 In: text, one prompt a line; or JSON Lines, each a string or an object with "prompt". Out: `Prompt`s with their line
 numbers, and pairs of question and answer.
 Invariants: lines are UTF-8 and no longer than `LINE_BYTES`; a bad one is a PromptError with its number; blank lines are
-skipped and counted; other keys of an object come through as they are.
+skipped but numbered; other keys of an object are passed through unchanged.
 Cost: one line in memory.
 """
 
@@ -24,7 +24,7 @@ from corpus.pipeline.errors import PromptError
 LINE_BYTES = 16 << 20
 """Longest line read, in bytes."""
 RESULT_KEYS = ("prompt", "text", "sample", "prompt_tokens", "tokens", "finish", "logprob", "seed")
-"""Keys of a result; an object's other keys stand beside them."""
+"""Keys of a result; the prompt's other keys are added to them."""
 _JSON_NAMES = frozenset({".jsonl", ".ndjson", ".json"})
 _PROMPT_HINT = 'Each line must be a JSON string, or an object such as {"prompt": "..."}.'
 _SHOT_HINT = 'Each line must be an object such as {"prompt": "...", "answer": "..."}.'
@@ -46,13 +46,13 @@ class PromptFile:
     """Prompts in a file, which is read as often as needed, or in a stream, which is read once."""
 
     def __init__(self, source: Path | IO[bytes], *, blank: bool = True) -> None:
-        """`blank` says whether an object may ask for a new document with an empty prompt."""
+        """`blank` allows the empty prompt, which asks for a new document."""
         self.path = source if isinstance(source, Path) else None
         self.name = str(source) if isinstance(source, Path) else "standard input"
         self._stream = source if not isinstance(source, Path) else None
         self._blank = blank
         self.count: int | None = None
-        """How many prompts there are, once `check` has counted them."""
+        """Number of prompts, once `check` has counted them."""
 
     @property
     def is_file(self) -> bool:
@@ -60,10 +60,10 @@ class PromptFile:
         return self.path is not None and self.path.is_file()
 
     def check(self) -> None:
-        """Read all lines of a file and count the prompts; what can be read only once is not looked at.
+        """Read all lines of a file and count the prompts; a pipe is not read.
 
         Raises:
-            PromptError: a line is no prompt, or there is none, or there is no such file.
+            PromptError: a line is no prompt, there are no prompts, or there is no such file.
 
         """
         if self.path is None or (self.path.exists() and not self.path.is_file() and not self.path.is_dir()):
@@ -105,12 +105,12 @@ def shots(path: Path) -> list[tuple[str, str]]:
     """Worked examples: JSON Lines with "prompt" and "answer", or blocks of text, the question in the first line.
 
     Raises:
-        PromptError: a line or a block is no example, or there is none.
+        PromptError: a line or a block is no example, or there are no examples.
 
     """
     with _open(path) as stream:
         if os.fstat(stream.fileno()).st_size > LINE_BYTES:
-            raise PromptError(f"{path} is longer than any model can read", hint="Give a few short examples.")
+            raise PromptError(f"{path} is longer than any model's context", hint="Give a few short examples.")
         lines = list(_lines(stream, str(path), blank=True))
     filled = [(number, line) for number, line in lines if line.strip()]
     if not filled:
@@ -121,7 +121,7 @@ def shots(path: Path) -> list[tuple[str, str]]:
 
 
 def questions(stream: IO[bytes]) -> Iterator[str]:
-    """What a pipe asks, one question a line.
+    """The questions of a pipe, one a line.
 
     Raises:
         PromptError: a line is not UTF-8, or too long.
@@ -139,7 +139,7 @@ def _open(path: Path) -> BufferedReader:
 
 
 def _lines(stream: IO[bytes], name: str, *, blank: bool = False) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, line ends off; blank ones only where they mean something."""
+    """Lines with their numbers, without line ends; blank lines only with `blank`."""
     for number in itertools.count(1):
         raw = stream.readline(LINE_BYTES + 1)
         if not raw:
@@ -159,7 +159,7 @@ def _lines(stream: IO[bytes], name: str, *, blank: bool = False) -> Iterator[tup
 
 
 def _is_json(name: str, first: str) -> bool:
-    """JSON Lines by the file's ending; where that says nothing, by its first line."""
+    """Whether it is JSON Lines, by the file's suffix, else by its first line."""
     ending = Path(name).suffix.lower()
     if ending in _JSON_NAMES or ending == ".txt":
         return ending != ".txt"
@@ -170,7 +170,7 @@ def _is_json(name: str, first: str) -> bool:
 
 
 def _value(name: str, number: int, line: str, hint: str) -> Any:
-    """The value of a line of JSON, which can be written in UTF-8 again."""
+    """The value of a line of JSON; its strings can be written in UTF-8."""
     try:
         value = json.loads(line, parse_constant=_no_number)
         json.dumps(value, ensure_ascii=False).encode()

@@ -1,12 +1,12 @@
-"""The file of results while it grows: written aside, gone on with after an interruption, renamed when it is whole.
+"""The file of results: a partial file while it grows, resumed after an interruption, renamed when it is complete.
 
-    FILE.part         whole windows of results, as far as they have come
-    FILE.part.json    of which job, and with which seed
-    FILE              all of them; an older one stays until then
+    FILE.part         the partial file: results, window by window
+    FILE.part.json    its job and seed
+    FILE              the complete file; an older one stays until the rename
 
-Invariants: FILE is whole; FILE.part is gone on with only by the job that began it, and only from the end of a window,
+Invariants: FILE is complete; FILE.part is resumed only by the job that started it, and only from the end of a window,
 so that an interruption changes no byte; one process writes it.
-Cost: what an interrupted run has left is read once.
+Cost: a resumed partial file is read once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from corpus.pipeline.progress import SILENT, Progress
 _MODE = 0o600
 
 
-class Part:
-    """Lines on their way to a file; use it as a context."""
+class ResultsFile:
+    """A file of lines under construction; use it as a context."""
 
     def __init__(self, target: Path, job: dict[str, Any] | None, *, progress: Progress = SILENT) -> None:
-        """`job` is JSON that names all that decides the lines but the seed; None: what is there is never gone on with.
+        """`job` is JSON with everything that determines the lines except the seed; with None the file is never resumed.
 
         Raises:
             DiskError: it cannot be written there.
@@ -38,9 +38,9 @@ class Part:
 
         """
         self.seed: int | None = None
-        """The seed with which an interrupted run of this job began; None where there is none."""
+        """The seed of an interrupted run of this job; None without one."""
         self.kept = 0
-        """Lines of that run that stay."""
+        """Lines of that run that are kept."""
         self._target = target
         self._path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f"{target.name}.part.json")
@@ -53,16 +53,16 @@ class Part:
             self._file: IO[bytes] = open(self._path, "a+b", opener=_for_owner)  # noqa: SIM115  # closed by __exit__
             self._lock()
         self._is_finished = False
-        self._goes_on = self._is_same()
+        self._resumes = self._is_same()
 
     def __enter__(self) -> Self:
-        """The part, locked."""
+        """The partial file, locked."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; where it holds nothing, or no rerun could go on with it, delete it."""
+        """Close it; delete it where it is empty or no rerun could resume it."""
         with self._errors():
             if not self._is_finished and (self._job is None or not os.fstat(self._file.fileno()).st_size):
                 self._note.unlink(missing_ok=True)
@@ -70,24 +70,27 @@ class Part:
             self._file.close()
 
     def begin(self, seed: int) -> None:
-        """Say with which seed; what another seed or another job has left is deleted."""
-        if self._goes_on and self.seed == seed:
+        """Set the seed; results of another seed or job are deleted."""
+        if self._resumes and self.seed == seed:
             if self._file.seek(0, os.SEEK_END):
-                self._progress.say(f"going on with {self._path}")
+                self._progress.say(f"resuming {self._path}")
             self._file.seek(0)
             return
-        if self._goes_on:
-            self._progress.say(f"{self._path} has the seed {self.seed}: beginning anew")
-        self._goes_on = False
+        if self._resumes:
+            self._progress.say(f"rerunning all prompts because {self._path} has the seed {self.seed}")
+        self._resumes = False
         with self._errors():
             self._note.unlink(missing_ok=True)
             self._file.truncate(0)
             if self._job is not None:
-                _write_aside(self._note, json.dumps({"seed": seed, "job": self._job}, ensure_ascii=False).encode())
+                with open(self._note, "wb", opener=_for_owner) as note:  # a torn note matches no job
+                    note.write(json.dumps({"seed": seed, "job": self._job}, ensure_ascii=False).encode())
+                    note.flush()
+                    os.fsync(note.fileno())
 
     def keep(self, lines: int) -> bool:
-        """Whether the next window, of this many lines, is there whole; from the first that is not, all is new."""
-        if not self._goes_on:
+        """Whether the next window, of this many lines, is complete; from the first incomplete one all lines are new."""
+        if not self._resumes:
             return False
         with self._errors():
             start = self._file.tell()
@@ -95,7 +98,7 @@ class Part:
                 self.kept += lines
                 return True
             self._file.truncate(start)
-        self._goes_on = False
+        self._resumes = False
         return False
 
     def write(self, line: str) -> None:
@@ -105,9 +108,9 @@ class Part:
             self._file.flush()
 
     def finish(self) -> None:
-        """Let the file appear under its name."""
+        """Rename the complete file to its name."""
         with self._errors():
-            if self._goes_on:
+            if self._resumes:
                 self._file.truncate(self._file.tell())
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -119,7 +122,7 @@ class Part:
             self._note.unlink(missing_ok=True)
 
     def _lock(self) -> None:
-        """Make sure that nobody else writes it, and that it has not been renamed since it was opened."""
+        """Lock it; a file that was renamed since it was opened belongs to another command."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._path.exists() or not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
@@ -131,7 +134,7 @@ class Part:
             ) from error
 
     def _is_same(self) -> bool:
-        """Whether this job began what is there; sets its seed, or says what has changed."""
+        """Whether the partial file is of this job; sets its seed, or reports what has changed."""
         try:
             note = json.loads(self._note.read_bytes())
             before, seed = dict(note["job"]), int(note["seed"])
@@ -142,7 +145,9 @@ class Part:
         job = json.loads(json.dumps(self._job))
         changed = [key for key in job if job[key] != before.get(key)]
         if changed:
-            self._progress.say(f"{self._path} is of another job ({', '.join(changed)} changed): beginning anew")
+            self._progress.say(
+                f"rerunning all prompts because {', '.join(changed)} changed since {self._path} was written"
+            )
             return False
         self.seed = seed
         return True
@@ -152,28 +157,16 @@ class Part:
         try:
             yield
         except OSError as error:
-            hint = "Give --output a place with room that you may write to; the same command then goes on."
+            hint = "Give --output a place with room that you may write to; the same command then resumes."
             raise DiskError(f"{error.filename or self._target}: {error.strerror}", hint=hint) from error
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line was written to its end: a machine that lost power may leave zeros."""
+    """Whether a line is complete JSON: a power failure may leave zeros."""
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-def _write_aside(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb", opener=_for_owner) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _for_owner(path: str, flags: int) -> int:

@@ -1,10 +1,11 @@
-"""`corpus sample`: prompts in, text out while it is written.
+"""`corpus sample`: prompts in, text out, streamed.
 
-In: a model folder and a `SampleConfig`. Out: `Piece`s as they come, or `Sample`s when all is done. A prompt is read
-from position 0 without a token before it, as documents are in training; an empty one starts from the separator.
-Invariants: a sample depends on seed, prompt, its own number and the settings, not on what runs beside it (up to the
-rounding of the device); no piece ends inside a character or shows part of a stop string; no separator is printed.
-Cost: one token of the model for each token, batched; see `window` for what the end of the context costs.
+In: a model folder and a `SampleConfig`. Out: `Piece`s as they are written, or complete `Sample`s. A prompt is read from
+position 0 without a token before it, as documents are in training; an empty one starts from the separator.
+Invariants: a sample depends on seed, prompt, its own number and the settings, not on the other samples of its batch (up
+to the rounding of the device); no piece ends inside a character or shows part of a stop string; no separator is
+printed.
+Cost: one step of the model for each token, batched; `kv_cache` says what passing the context costs.
 """
 
 from __future__ import annotations
@@ -30,39 +31,28 @@ def run(
     """Open a model and write all samples, ordered by prompt and number.
 
     Raises:
-        ModelError: the folder holds no model that can be loaded safely, or it does not fit the device.
+        ModelError, TokenizerError, DeviceError: as `corpus.generate.engine.model.load`.
 
     """
     model = load(folder, device=device, precision=precision)
-    texts: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
-    finishes: dict[tuple[int, int], Finish] = {}
     progress.begin("sample", len(config.prompts) * config.num_samples, "samples")
-    for piece in stream(model, config, form=form, progress=progress):
-        texts[piece.prompt, piece.sample].append(piece.text)
-        if piece.finish:
-            finishes[piece.prompt, piece.sample] = piece.finish
-            progress.advance(1)
+    samples = joined(stream(model, config, form=form, progress=progress), progress)
     progress.end()
     return [
-        Sample(
-            prompt=config.prompts[prompt],
-            sample=number,
-            text="".join(texts[prompt, number]),
-            finish=finish,
-            seed=config.seed,
-        )
-        for (prompt, number), finish in sorted(finishes.items())
+        Sample(prompt=config.prompts[prompt], sample=number, text=text, finish=finish, seed=config.seed)
+        for (prompt, number), (text, finish) in sorted(samples.items())
     ]
 
 
 def stream(model: Model, config: SampleConfig, *, form: Form = PLAIN, progress: Progress = SILENT) -> Iterator[Piece]:
-    """Write all samples at once, as many as `batch_size` allows; each ends with the one piece that has a `finish`.
+    """Write all samples, `batch_size` at a time; the last piece of each has a `finish`.
 
-    Pieces of different samples alternate; `in_order` sorts them. Notes, such as that a prompt is longer than the model
-    can read, go to `progress.say`.
+    Pieces of different samples alternate; `in_order` sorts them. Remarks, such as that a prompt is longer than the
+    context, go to `progress.say`.
 
     Raises:
-        ModelError: the model computes no numbers, or the device is full.
+        ModelError: the model returned NaN or infinity.
+        DeviceError: the device is out of memory.
 
     """
     prompts = list(map(form.encoder(model), config.prompts))
@@ -72,7 +62,7 @@ def stream(model: Model, config: SampleConfig, *, form: Form = PLAIN, progress: 
 def stream_ids(
     model: Model, prompts: Sequence[Sequence[int]], config: SampleConfig, *, progress: Progress = SILENT
 ) -> Iterator[Piece]:
-    """`stream` for prompts that are tokens already, in place of `config.prompts`."""
+    """`stream` for prompts of tokens, in place of `config.prompts`."""
     for note in _notes(model, prompts, config):
         progress.say(note)
     keys = list(itertools.product(range(len(prompts)), range(config.num_samples)))
@@ -80,8 +70,20 @@ def stream_ids(
         yield from Batch(model, prompts, keys[start : start + config.batch_size], config).pieces()
 
 
+def joined(pieces: Iterable[Piece], progress: Progress) -> dict[tuple[int, int], tuple[str, Finish]]:
+    """Text and finish of each sample, by prompt and number; the progress counts the samples."""
+    texts: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    finishes: dict[tuple[int, int], Finish] = {}
+    for piece in pieces:
+        texts[piece.prompt, piece.sample].append(piece.text)
+        if piece.finish:
+            finishes[piece.prompt, piece.sample] = piece.finish
+            progress.advance(1)
+    return {key: ("".join(texts[key]), finish) for key, finish in finishes.items()}
+
+
 def in_order(pieces: Iterable[Piece], config: SampleConfig) -> Iterator[Piece]:
-    """The pieces sample by sample: the first unfinished one as it comes, those of the others when their turn comes."""
+    """The pieces sample by sample: those of the first unfinished sample at once, the others after it."""
     turns = itertools.product(range(len(config.prompts)), range(config.num_samples))
     turn = next(turns, None)
     waiting: defaultdict[tuple[int, int] | None, list[Piece]] = defaultdict(list)
@@ -98,4 +100,4 @@ def _notes(model: Model, prompts: Sequence[Sequence[int]], config: SampleConfig)
         if len(prompt) > model.context:
             yield f"prompt {number} has {len(prompt)} tokens; the model reads the newest {model.context} of them"
     if max(map(len, prompts)) + config.max_new_tokens > model.context:
-        yield f"where a text passes {model.context} tokens, the model goes on from the newest {model.context // 2}"
+        yield f"where a text passes {model.context} tokens, the model continues from the newest {model.context // 2}"

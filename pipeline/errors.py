@@ -15,6 +15,7 @@ CorpusError                  exit 1: what happened, where, and what to type next
 ├── DamageError              a finished file is not what its ledger says
 ├── TokenizerError           the tokenizer is missing, unreadable or not the one the rows were packed with
 ├── TrainError               training cannot start or continue
+├── DeviceError              the machine lacks the device asked for, or the device is out of memory
 ├── ModelError               a folder does not hold a model that can be loaded safely
 └── PromptError              a file of prompts or examples is empty or has an invalid line
 """
@@ -93,6 +94,10 @@ class TokenizerError(CorpusError):
 
 class TrainError(CorpusError):
     """Training cannot start or continue."""
+
+
+class DeviceError(CorpusError):
+    """The machine lacks the device asked for, or the device is out of memory."""
 
 
 class ModelError(CorpusError):

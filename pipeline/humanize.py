@@ -1,6 +1,8 @@
-"""Sizes, rates, times and untrusted text as people read them: one printable line each."""
+"""Sizes, rates, times and untrusted text as people read them: one printable line each. Tables as Markdown."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -43,3 +45,15 @@ def size_text(count: int) -> str:
             return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""A Markdown table.
+
+    >>> print(markdown_table(("a", "b"), [(1, "x|y")]))
+    | a | b |
+    | --- | --- |
+    | 1 | x\|y |
+    """
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

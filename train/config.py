@@ -1,6 +1,6 @@
-"""What a user can set about a training run, as one frozen value.
+"""The settings of a training run, as one frozen value.
 
-In: flags or keyword arguments. Out: a checked `TrainConfig`; no torch, so a wrong flag is refused at once.
+In: flags or keyword arguments. Out: a checked `TrainConfig`. Imports no torch, so a wrong flag is refused at once.
 """
 
 from __future__ import annotations
@@ -9,99 +9,100 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
 
 OBJECTIVES = ("text", "sft")
-PRECISIONS = ("auto", "fp32", "bf16")
+TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
 _LONGEST_NAME = 200
-DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """How a model is trained. A field that is None takes its value from preset, data or device, as it says."""
+    """How a model is trained. None stands for a default from preset, data or device."""
 
     datasets: tuple[str, ...] = ()
-    """Packed datasets to train on; all that are packed when empty. `NAME=WEIGHT` asks for a share of the tokens, of all
-    datasets or of none; without weights each row is seen equally often."""
+    """Packed datasets to train on; all packed ones when empty. `NAME=WEIGHT` sets a share of the tokens; either all
+    datasets have weights or no dataset. Without weights each row is seen equally often."""
     max_repeats: float | None = None
-    """Most epochs of a dataset; 4 with weights (Muennighoff et al., 2023), without them no limit, when None."""
+    """Most epochs of a dataset. When None: 4 with weights (Muennighoff et al., 2023), no limit without."""
     objective: str = "text"
-    """`text` predicts every token of packed documents; `sft` predicts the answers of chat rows alone."""
+    """`text` predicts every token of packed documents; `sft` predicts only the answers of chat rows."""
     model: str = "gpt2-small"
-    """Preset: the size of a new model, and its batch size and learning rate, also of one that starts from `init`."""
+    """Preset: the size of a new model; with or without `init` the default batch size and learning rate."""
     init: Path | None = None
-    """Folder of a model to go on from, in place of random weights."""
+    """Folder of a model to start from, in place of random weights."""
     run: str = ""
-    """Name of the run's folder under `models/`; the preset and six digits of the run's fingerprint when empty."""
+    """Name of the run's folder under `models/`; preset and six digits of the fingerprint when empty."""
     epochs: float = 1.0
     """How often each row is seen; unused with `max_steps`."""
     max_steps: int | None = None
-    """Optimizer steps; decided by `epochs` when None."""
+    """Optimizer steps; from `epochs` when None."""
     batch_size: int | None = None
     """Rows of an optimizer step, over all devices and accumulated passes; the preset's when None."""
     micro_batch_size: int | None = None
-    """Most rows in one forward pass of one device; what fits its memory when None. Accumulation follows from it."""
+    """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
     learning_rate: float | None = None
     """Peak of the schedule; the preset's when None."""
     warmup: float | None = None
-    """Steps in which the learning rate rises, before it falls by a cosine: from 1 on a number, below 1 a share. A
-    twentieth, but no more than the preset's paper, when None."""
+    """Warm-up of the learning rate, before its cosine decay: from 1 on in steps, below 1 as a share of the run. When
+    None: a twentieth of the run, but no more than in the preset's paper."""
     warmup_tokens: int | None = None
-    """Tokens in which it rises, in place of `warmup`; padding counts."""
+    """Warm-up in tokens, padding included, in place of `warmup`."""
     decay_to: float | None = None
-    """Share of the learning rate at the end; the preset's when None."""
+    """Share of the learning rate at the end of the run; the preset's when None."""
     ramp_from: int | None = None
-    """Rows of the first step, when the batch grows over `ramp_tokens` to `batch_size` (Brown et al., 2020)."""
+    """Rows of the first step of a batch-size ramp to `batch_size` (Brown et al., 2020)."""
     ramp_tokens: int | None = None
-    """Tokens in which the batch grows; padding counts."""
+    """Tokens of the ramp, padding included."""
     weight_decay: float = 0.1
-    """AdamW's, on matrices alone (Brown et al., 2020)."""
+    """AdamW's, on matrices only (Brown et al., 2020)."""
     beta1: float = 0.9
     """AdamW's decay of the first moment."""
     beta2: float = 0.95
     """AdamW's decay of the second moment (Brown et al., 2020)."""
     clip: float = 1.0
-    """Largest norm of the gradient; 0 switches clipping off."""
+    """Largest gradient norm; 0 switches clipping off."""
     dropout: float | None = None
     """Share of units dropped; the preset's when None, the model's own with `init`."""
     seed: int = 1
-    """Of the first weights, of the order of the rows and of dropout."""
+    """Seed of the initial weights, of the order of the rows and of dropout."""
     document_mask: bool = True
-    """Whether attention stays inside a document; off, a token sees the whole row before it."""
+    """Whether attention stays inside a document; without it, it covers the whole row before a token."""
     precision: str = "auto"
-    """`fp32`, `bf16` (autocast; weights stay single), or `auto`: bf16 where the hardware computes in it."""
+    """`fp32`, `bf16` (autocast; weights stay fp32), or `auto`: bf16 where the hardware computes in it."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, `xpu`, or `auto`: the accelerator if there is one."""
     log_steps: int = 10
-    """Steps from one training loss in `metrics.jsonl` to the next."""
+    """Steps between two training losses in `metrics.jsonl`."""
     eval_steps: int | None = None
-    """Steps from one evaluation to the next; about ten in a run, and at most a twentieth of its time, when None."""
+    """Steps between two evaluations. When None: about ten in a run, and at most a twentieth of its time."""
     eval_rows: int = 128
-    """Most validation rows of a dataset that an evaluation reads, spread evenly over the split; 0 for all."""
+    """Most validation rows of a dataset in an evaluation, spread evenly over the split; 0 for all."""
     sample_prompts: tuple[str, ...] = ()
-    """Prompts that are continued at each evaluation, into `samples.jsonl`; they change nothing in the run."""
+    """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
     early_stop: int | None = None
-    """Evaluations in a row without a better mean of bits per character that end the run; none do when None."""
+    """Consecutive evaluations without a better mean of bits per character that end the run; off when None."""
     save_steps: int | None = None
-    """Steps from one checkpoint to the next; a tenth of the run, at most 500, when None."""
+    """Steps between two checkpoints. When None: a tenth of the run, at most 500."""
     save_total_limit: int = 2
-    """Checkpoints kept, the newest ones."""
+    """Number of newest checkpoints kept."""
     resume: bool = True
-    """Whether an unfinished run goes on from its last checkpoint and a finished one is left alone."""
+    """Whether an unfinished run resumes from its last checkpoint and a finished one is skipped."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed twice to save memory."""
+    """Whether activations are recomputed to save memory."""
     compile: bool = False
     """Whether the model goes through torch.compile."""
     workers: int | None = None
-    """Processes that make batches, which change nothing in them; none on a CPU, two beside an accelerator when None."""
-    tensorboard: bool = False
-    """Whether figures also go to event files in `models/<run>/tensorboard/`; needs the extra `tensorboard`."""
+    """Processes that make batches. When None: 0 on a CPU, 2 beside an accelerator. The batches are the same."""
+    report_to: tuple[str, ...] = ()
+    """Experiment trackers that also get the figures, each an extra: `tensorboard` (event files in
+    `models/<run>/tensorboard/`), `wandb`, `swanlab`, `mlflow`."""
     threads: int | None = None
     """CPU threads of the computation; torch's choice when None."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
+        """Raise a ValueError that names the flag."""
         if self.model not in PRESETS:
             raise ValueError(f"--model must be one of {', '.join(PRESETS)}, is {self.model}")
         if self.run and (Path(self.run).name != self.run or self.run.startswith(".")):
@@ -113,12 +114,12 @@ class TrainConfig:
                 prompt.encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"--sample-prompt must be text, is {prompt!r}") from error
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, is {self.precision}")
-        if self.device not in DEVICES:
-            raise ValueError(f"--device must be one of {', '.join(DEVICES)}, is {self.device}")
+        choices.check(device=self.device, precision=self.precision)
         if self.objective not in OBJECTIVES:
             raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, is {self.objective}")
+        for tracker in self.report_to:
+            if tracker not in TRACKERS:
+                raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
         self._check_mixture()
         self._check_counts()
         self._check_rates()
@@ -129,7 +130,7 @@ class TrainConfig:
         if len(weights) < len(self.datasets):
             raise ValueError("--dataset must name each dataset once")
         if None in weights and weights.count(None) < len(weights):
-            raise ValueError("--dataset must have a weight for every dataset, or for none")
+            raise ValueError("--dataset must have a weight for every dataset, or for no dataset")
         if self.max_repeats is not None and not 0 < self.max_repeats < math.inf:
             raise ValueError(f"--max-repeats must be greater than 0, is {self.max_repeats}")
 
@@ -180,7 +181,7 @@ class TrainConfig:
 
 
 def _weighted(text: str) -> tuple[str, float | None]:
-    """`NAME` or `NAME=WEIGHT`, read."""
+    """Name and weight of `NAME` or `NAME=WEIGHT`."""
     name, equals, number = text.partition("=")
     if not equals:
         return name, None

@@ -1,8 +1,7 @@
-"""The models that have a name: the papers' sizes and two that fit a laptop, and what follows from a size.
+"""Presets: the papers' sizes and two that fit a laptop, with parameters and memory by formula.
 
-In: nothing. Out: frozen values; no torch, so `corpus train --list-models` is quick.
-Invariant: `parameters` is the exact count of the network that `train.model.build` makes; memory is an estimate by
-a stated formula.
+Out: frozen values. Imports no torch, so `corpus train --list-models` is quick.
+Invariants: `parameters` is the exact count of the network that `train.model.build` makes; memory is an estimate.
 """
 
 from __future__ import annotations
@@ -10,25 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 VOCAB_SIZE = 32_000
-"""Vocabulary that listings assume: what `corpus tokenizer` trains unless told otherwise."""
+"""Vocabulary of listings: the default of `corpus tokenizer`."""
 WEIGHT_BYTES = 16
 """Per parameter in single precision: weight 4, gradient 4, Adam's two moments 8."""
 HALF_COPY_BYTES = 2
-"""Per parameter more under bf16: autocast keeps a half-precision copy for the pass."""
+"""Added per parameter under bf16: autocast keeps a half-precision copy during a pass."""
 LAYER_BYTES = {"fp32": 64, "bf16": 36}
-"""Per token, layer and unit of width, kept for the backward pass: 16 numbers, in single precision or mixed."""
+"""Per token, layer and unit of width, kept for the backward pass: 16 numbers, in fp32 or mixed precision."""
 MASK_BYTES = {"fp32": 4, "bf16": 2}
-"""Per token, layer and token of the row: the document mask as attention adds it."""
+"""Per token, layer and token of the row: the document mask."""
 LOGIT_BYTES = 12
 """Per token and vocabulary entry at the peak: logits, log-probabilities and their gradient in single precision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """One GPT by name: its size and the settings it is trained with unless told otherwise."""
+    """One GPT by name: its size and default training settings."""
 
     name: str
-    """What `--model` calls it."""
+    """Its name for `--model`."""
     layers: int
     """Transformer blocks."""
     width: int
@@ -36,7 +35,7 @@ class Preset:
     heads: int
     """Attention heads of a block."""
     context: int
-    """Tokens of a row in the paper; we train at the length that the rows were packed with."""
+    """Tokens of a row in the paper; a run uses the length of the packed rows."""
     batch_size: int
     """Rows of an optimizer step."""
     learning_rate: float
@@ -44,11 +43,11 @@ class Preset:
     dropout: float
     """Share of units dropped. 0 where rows are seen once or a few times; the GPT paper's 0.1 where it states one."""
     warmup_tokens: int | None
-    """Tokens in which the learning rate rises, where the paper says so."""
+    """Tokens of the warm-up, where the paper gives them."""
     decay_to: float
     """Share of the learning rate at the end."""
     source: str
-    """Where size, batch and learning rate come from."""
+    """Source of size, batch size and learning rate."""
 
     def parameters(self, *, vocab_size: int = VOCAB_SIZE, context: int | None = None) -> int:
         """Exact number of parameters; the head shares its weights with the token embedding.
@@ -70,7 +69,7 @@ class Preset:
     ) -> int:
         """Estimated bytes of a training step with `rows` rows in one forward pass.
 
-        See `fixed_memory` and `token_memory`. What the framework itself and fragmentation take comes on top.
+        See `fixed_memory` and `token_memory`. Memory of the framework and fragmentation are not included.
         """
         length = context or self.context
         token = token_memory(
@@ -85,7 +84,7 @@ class Preset:
 
 
 def fixed_memory(parameters: int, precision: str) -> int:
-    """Bytes of a training step whatever its rows: parameters x 16, under bf16 x 18."""
+    """Bytes of a training step that do not depend on its rows: parameters x 16, under bf16 x 18."""
     return parameters * (WEIGHT_BYTES + (HALF_COPY_BYTES if precision == "bf16" else 0))
 
 
@@ -94,8 +93,8 @@ def token_memory(
 ) -> int:
     """Bytes of a training step for each token of a pass: layers x (width x 64 + context x 4) + vocabulary x 12.
 
-    Under bf16 x 36 and x 2. With gradient checkpointing a layer keeps its input alone, 4 bytes a unit, and one layer at
-    a time is whole.
+    Under bf16 x 36 and x 2. With gradient checkpointing a layer keeps only its input, 4 bytes a unit, and one layer at
+    a time keeps everything.
     """
     layer = width * LAYER_BYTES[precision] + context * MASK_BYTES[precision]
     kept = layers * width * 4 + layer if checkpointing else layers * layer
@@ -134,6 +133,9 @@ PRESETS = {
 }
 
 
+_LISTED = ("name", "layers", "width", "heads", "context", "batch_size", "learning_rate", "source")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelRow:
     """One line of `corpus train --list-models`."""
@@ -144,7 +146,7 @@ class ModelRow:
     heads: int
     context: int
     parameters: int
-    """With the vocabulary asked for."""
+    """With the vocabulary of the listing."""
     memory: int
     """Bytes of a training step with one row in a forward pass, single precision."""
     batch_size: int
@@ -156,16 +158,9 @@ def list_models(vocab_size: int = VOCAB_SIZE) -> list[ModelRow]:
     """What `corpus train --list-models` shows, smallest first."""
     return [
         ModelRow(
-            name=preset.name,
-            layers=preset.layers,
-            width=preset.width,
-            heads=preset.heads,
-            context=preset.context,
             parameters=preset.parameters(vocab_size=vocab_size),
             memory=preset.memory(vocab_size=vocab_size),
-            batch_size=preset.batch_size,
-            learning_rate=preset.learning_rate,
-            source=preset.source,
+            **{name: getattr(preset, name) for name in _LISTED},
         )
         for preset in PRESETS.values()
     ]

@@ -1,7 +1,7 @@
-"""Samples that are written at the same time: one step of the model gives each its next token.
+"""A batch of samples: each step of the model gives every row its next token.
 
-In: prompts as tokens. Out: the pieces of text that each step made certain. Invariant: what a row becomes does not
-depend on the rows beside it; a row that is finished costs nothing any more.
+In: prompts as tokens. Out: the pieces of text that each step completes.
+Invariants: a row does not depend on the other rows of its batch; a finished row leaves the batch.
 """
 
 # Shape suffixes: b rows of the batch, v vocabulary.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corpus.generate.config import Finish, Piece, Reason, SampleConfig
 from corpus.generate.engine.detokenizer import Decoder
-from corpus.generate.engine.kv_cache import Window
+from corpus.generate.engine.kv_cache import SlidingCache
 from corpus.generate.engine.model import Model, memory_errors
 from corpus.generate.engine.sampler import Noise, choose, log_probabilities, processors, row_seed
 from corpus.generate.engine.stop_strings import StopFinder
@@ -23,7 +23,7 @@ from corpus.pipeline.errors import ModelError
 
 
 class _Row:
-    """One sample being written."""
+    """One unfinished sample."""
 
     def __init__(self, model: Model, key: tuple[int, int], prompt_tokens: int, config: SampleConfig) -> None:
         self.prompt, self.sample = key
@@ -35,7 +35,7 @@ class _Row:
         self._most = config.max_new_tokens
 
     def push(self, token: int) -> tuple[str, Reason | None]:
-        """Take one token: the text that is certain now, and why the sample is finished, if it is."""
+        """Take one token: the text that is now final, and why the sample is finished, if it is."""
         self.tokens += 1
         ended = token == self._separator
         text, stopped = self._stops.feed(self._decoder.flush() if ended else self._decoder.feed(token))
@@ -44,13 +44,13 @@ class _Row:
         if ended:
             return text + self._stops.flush(), "separator"
         if self.tokens == self._most:
-            # The model was cut off: a character it had only begun is not printed, not even as U+FFFD.
+            # The last character may be incomplete: it is not printed, not even as U+FFFD.
             return text + self._stops.flush(), "length"
         return text, None
 
 
 class Batch:
-    """Samples that are written at the same time, one token each at every `advance`, until `rows` is empty."""
+    """Samples that grow together, one token each at every `advance`, until `rows` is empty."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Batch:
         keys: Sequence[tuple[int, int]],
         config: SampleConfig,
     ) -> None:
-        """Read the prompts. A key is a prompt and the number of the sample; it decides the row's chance."""
+        """Read the prompts. A key is a prompt and the number of the sample; it seeds the row."""
         self.rows = [_Row(model, key, len(prompts[key[0]]), config) for key in keys]
         self._greedy = config.temperature == 0
         self._banned = model.banned
@@ -76,24 +76,25 @@ class Batch:
         used = sorted({prompt for prompt, _ in keys})
         read = [prompts[prompt] or [model.separator] for prompt in used]
         with memory_errors():
-            self._window = Window(model, read, [used.index(prompt) for prompt, _ in keys])
-        if not self._window.logits_bv.isfinite().all():
+            self._cache = SlidingCache(model, read, [used.index(prompt) for prompt, _ in keys])
+        if not self._cache.logits_bv.isfinite().all():
             raise ModelError(
-                "the model computes no numbers: its training went astray", hint="Give --model an earlier checkpoint."
+                "the model returned NaN or infinity; training has probably diverged",
+                hint="Give --model an earlier checkpoint.",
             )
         self._seconds = time.perf_counter() - started
 
     def pieces(self) -> Iterator[Piece]:
-        """Write all rows to their ends."""
+        """Write all rows until they are finished."""
         while self.rows:
             yield from self.advance()
 
     def advance(self) -> list[Piece]:
-        """Write one token of every row. Rows that finish leave the batch."""
+        """Write one token of every row. Finished rows leave the batch."""
         started = time.perf_counter()
         with memory_errors():
             if self._tokens_b is not None:
-                self._window.step(self._tokens_b)
+                self._cache.step(self._tokens_b)
             self._tokens_b = tokens_b = self._choose()
         results = [row.push(token) for row, token in zip(self.rows, tokens_b.tolist(), strict=True)]
         self._seconds += time.perf_counter() - started
@@ -110,8 +111,8 @@ class Batch:
     @torch.inference_mode()
     def _choose(self) -> Tensor:
         """The next token [b] of every row, on the device."""
-        logits_bv = self._window.logits_bv
-        scores_bv = self._processors(self._window.history_bt, logits_bv.index_fill(1, self._banned, -torch.inf))
+        logits_bv = self._cache.logits_bv
+        scores_bv = self._processors(self._cache.history_bt, logits_bv.index_fill(1, self._banned, -torch.inf))
         tokens_b: Tensor = scores_bv.argmax(dim=-1) if self._greedy else choose(scores_bv, self._noise.draw())
         self._logprobs_b += log_probabilities(logits_bv, tokens_b)
         return tokens_b
@@ -129,7 +130,7 @@ class Batch:
     def _keep(self, alive: list[int]) -> None:
         self.rows = [self.rows[index] for index in alive]
         if alive:
-            self._window.keep(alive)
+            self._cache.keep(alive)
             self._noise.keep(alive)
             self._logprobs_b = self._logprobs_b[alive]
             self._tokens_b = self._tokens_b[alive] if self._tokens_b is not None else None

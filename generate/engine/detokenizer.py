@@ -1,8 +1,9 @@
-"""Tokens to text while they come: bytes of byte-level BPE in, whole characters out.
+"""Streaming detokenizer: tokens of byte-level BPE in, whole characters out.
 
-A token is a run of bytes that may begin or end inside a character, so text is held back until its last character is
-whole. Invariant: all pieces and the final flush, joined, are what the tokenizer decodes from all tokens at once; bytes
-that are not UTF-8 become U+FFFD exactly where they do there. Cost: the bytes of the token; nothing is decoded twice.
+In: one token after another; a token may begin or end inside a character. Out: text up to the last whole character.
+Invariant: the pieces and the final flush, joined, equal the tokenizer's decoding of all tokens at once; bytes that are
+not UTF-8 become U+FFFD at the same places.
+Cost: the bytes of the token; no byte is decoded twice.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ import codecs
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES
 
-_BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}
+_BYTE_OF = {character: byte for byte, character in BYTE_NAMES.items()}
 
 
 class Vocabulary:
-    """The bytes of every token, looked up once and remembered. Special tokens have none: they are never printed."""
+    """The bytes of every token, cached. Special tokens have no bytes: they are never printed."""
 
     def __init__(self, tokenizer: Any, special: AbstractSet[int]) -> None:
         self._tokenizer = tokenizer
         self._known: dict[int, bytes] = dict.fromkeys(special, b"")
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that a token stands for."""
+        """The bytes of a token."""
         known = self._known.get(token)
         if known is None:
             known = self._known[token] = token_bytes(self._tokenizer.convert_ids_to_tokens(token) or "")
@@ -32,7 +33,7 @@ class Vocabulary:
 
 
 def token_bytes(token: str) -> bytes:
-    r"""The bytes behind a token as byte-level BPE writes it; a token written in other characters stands for itself.
+    r"""The bytes of a token from its byte-level name; a token with other characters is literal text.
 
     >>> token_bytes("æĺ¥")
     b'\xe6\x98\xa5'
@@ -44,16 +45,16 @@ def token_bytes(token: str) -> bytes:
 
 
 class Decoder:
-    """The text of one growing sequence of tokens."""
+    """The text of one sequence of tokens."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> str:
-        """The characters that this token completes; empty while it only begins one."""
+        """The characters that this token completes; empty inside a character."""
         return self._characters.decode(self._vocabulary.bytes_of(token))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD when the last character was never completed."""
+        """The rest at the end: U+FFFD if the last character is incomplete."""
         return self._characters.decode(b"", final=True)

@@ -1,9 +1,10 @@
-"""The model's view of a batch: keys and values of the newest tokens of every row, at most `context` of them.
+"""The sliding cache of a batch: keys and values of the newest tokens of every row, at most `context` of them.
 
-In: the tokens of every row. Out: the scores of the next. Invariant: rows end in the same column and are padded on the
-left; padding is masked and positions count from a row's own first token, so its scores are those it would get alone.
-Cost: one token a row and step, the last as cheap as the tenth. A row that fills the context keeps its newest half, and
-that is read again in one go: `context / 2` tokens read for every `context / 2` written.
+In: the tokens of every row. Out: the scores of the next token.
+Invariant: rows end in the same column and are padded on the left; padding is masked and positions count from a row's
+own first token, so its scores are those of a batch of one.
+Cost: one token per row and step, whatever the position. A row that fills the context keeps its newest half, which is
+read again in one pass: `context / 2` tokens read for every `context / 2` written.
 """
 
 # Shape suffixes: b rows of the batch, n new tokens, t tokens of history, w columns of the cache, v vocabulary; _b1 is a
@@ -24,9 +25,9 @@ _SPARE_COLUMNS = 64
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
-    """Keys and values of one layer, written into room set aside.
+    """Keys and values of one layer, in preallocated room.
 
-    The layer of `transformers` copies everything it holds for each new token; this one only when its room is used up.
+    The layer of `transformers` copies all its states for each new token; this one only when its room is used up.
     """
 
     keys: Tensor
@@ -50,7 +51,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with these rows; a row may be named more than once."""
+        """Keep these rows; a row may be named more than once."""
         self._adopt(self.keys[indices], self.values[indices])
 
     def forget(self, columns: int) -> None:
@@ -58,7 +59,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self._adopt(self.keys[..., columns:, :], self.values[..., columns:, :])
 
     def replace(self, rows: Sequence[int], fresh: RoomyLayer) -> None:
-        """Let these rows end with what `fresh` holds for them; what they held before that is padding now."""
+        """Overwrite the end of these rows with the states of `fresh`; their columns before it become padding."""
         if len(rows) == len(self.keys):
             self._adopt(fresh.keys, fresh.values)
             return
@@ -77,13 +78,13 @@ def _enlarged(states: Tensor, columns: int) -> Tensor:
     return room
 
 
-class Window:
+class SlidingCache:
     """Rows that grow by one token a step."""
 
     logits_bv: Tensor
     """Scores of the next token, float32."""
     history_bt: Tensor
-    """The newest tokens, `context` at most; a row that has fewer repeats its first token on the left."""
+    """The newest tokens, `context` at most; a shorter row is padded on the left with its first token."""
 
     @torch.inference_mode()
     def __init__(self, model: Model, prompts: Sequence[Sequence[int]], source: Sequence[int]) -> None:
@@ -96,7 +97,7 @@ class Window:
         cut = [list(prompt[-self._context :]) for prompt in prompts]
         width = max(map(len, cut))
         self._set_pads([width - len(ids) for ids in cut])
-        # Padding repeats the row's own first token: it is masked, and the repetition penalty sees nothing new in it.
+        # Padding repeats the row's own first token: it is masked, and adds no token to the repetition penalty.
         padded = [ids[:1] * (width - len(ids)) + ids for ids in cut]
         self.history_bt = torch.tensor(padded, device=self._device)
         self.logits_bv = self._append(self.history_bt)
@@ -105,7 +106,7 @@ class Window:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of the keys and values that are in use; room set aside for more is not counted."""
+        """Bytes of the keys and values in use, preallocated room not counted."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
 
     @torch.inference_mode()
@@ -119,7 +120,7 @@ class Window:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows; a row may be named more than once."""
+        """Keep these rows; a row may be named more than once."""
         indices = torch.tensor(rows, device=self._device)
         self._cache.batch_select_indices(indices)
         self.history_bt = self.history_bt[indices]
@@ -129,7 +130,7 @@ class Window:
         self._set_pads([pad - min(pads) for pad in pads])
 
     def _slide(self) -> None:
-        """Give every row that fills the context room again: its newest half is read as if it began there."""
+        """Make room in every full row: its newest half is read again as if the text began there."""
         kept = self._context // 2
         full = [row for row, pad in enumerate(self._pads) if pad == 0]
         fresh = _empty_cache()
@@ -148,7 +149,7 @@ class Window:
             self._width -= columns
 
     def _set_pads(self, pads: list[int]) -> None:
-        """How many columns of each row are padding; kept on the host too, so that asking never waits for the device."""
+        """Set the padding columns of each row; a copy on the host avoids waiting for the device."""
         self._pads = pads
         self._pads_b1 = torch.tensor(pads, device=self._device)[:, None]
 

@@ -1,8 +1,8 @@
 """The next token: scores of the model in, one token for each row out.
 
-Temperature, top-k, top-p and repetition penalty are the processors of `transformers`. Chance comes from one generator
-per row on the CPU, one number a token, so that a row's text depends on its own seed alone: not on the rows beside it,
-not on the device, not on how far the others have come.
+Temperature, top-k, top-p and repetition penalty are the processors of `transformers`.
+Invariant: each row has its own random generator on the CPU and takes one number per token, so its text depends on its
+seed alone, not on the other rows and not on the device.
 """
 
 # Shape suffixes: b rows of the batch, v vocabulary, n numbers drawn ahead; _b1 is a column.
@@ -27,7 +27,7 @@ _BLOCK_NUMBERS = 256
 
 
 def processors(*, temperature: float, top_k: int, top_p: float, repetition_penalty: float) -> Any:
-    """The processors in the order in which `transformers` applies them; those that would change nothing are left out.
+    """The processors in the order of `transformers`, without those that would change no score.
 
     The repetition penalty divides positive scores of tokens that occurred and multiplies negative ones (Keskar et al.
     2019, arXiv 1909.05858, as corrected since: dividing a negative score would reward repetition).
@@ -45,9 +45,9 @@ def processors(*, temperature: float, top_k: int, top_p: float, repetition_penal
 
 
 def choose(scores_bv: Tensor, uniforms_b: Tensor) -> Tensor:
-    """Tokens [b] drawn from softmax(scores) by numbers in [0, 1), each looked up in the summed distribution.
+    """Tokens [b] drawn from softmax(scores) by numbers in [0, 1), each looked up in the cumulative distribution.
 
-    A token whose probability is zero is never chosen, whatever the rounding of the sums.
+    A token of probability zero is never chosen, whatever the rounding of the sums.
     """
     probabilities_bv = scores_bv.softmax(dim=-1)
     sums_bv = probabilities_bv.cumsum(dim=-1)
@@ -58,12 +58,12 @@ def choose(scores_bv: Tensor, uniforms_b: Tensor) -> Tensor:
 
 
 def log_probabilities(logits_bv: Tensor, tokens_b: Tensor) -> Tensor:
-    """Natural logarithm [b] of the probability that the model itself gives these tokens."""
+    """Log-probabilities [b] of these tokens under the model."""
     return logits_bv.gather(-1, tokens_b[:, None])[:, 0] - logits_bv.logsumexp(dim=-1)
 
 
 def row_seed(seed: int, prompt: int, sample: int) -> int:
-    """A seed of its own for every sample of every prompt."""
+    """The seed of one sample of one prompt."""
     digest = hashlib.blake2b(f"{seed}/{prompt}/{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
@@ -87,6 +87,6 @@ class Noise:
         return self._block_bn[:, self._used - 1]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Keep these rows."""
         self._generators = [self._generators[row] for row in rows]
         self._block_bn = self._block_bn[list(rows)]

@@ -1,8 +1,9 @@
-"""Stop strings in text that comes in pieces: what may be printed, and whether a stop string has come.
+"""Stop strings in streamed text: what may be printed, and whether a stop string was found.
 
-In: pieces of text, cut anywhere. Out: the text before the stop string, as early as it is certain. A stop string ends
-the text as soon as its last character has come; when several end there, the longest counts. Where the pieces are cut
-changes nothing. Cost: the newest piece and the longest stop string are looked at, nothing older.
+In: pieces of text, cut anywhere. Out: the text before the stop string, as early as it is final.
+Invariants: a stop string ends the text at its last character; where several end there, the longest counts; the cuts
+between pieces do not matter.
+Cost: the newest piece and the longest stop string are searched.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 
 class StopFinder:
-    """Looks for stop strings in one text. Text that may be the beginning of one is held back until that is decided."""
+    """Finds stop strings in one text. Text that may be the beginning of one is held back."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -19,7 +20,7 @@ class StopFinder:
         self._held = ""
 
     def feed(self, piece: str) -> tuple[str, bool]:
-        """The text that is now certain, and whether a stop string has come; after that nothing may be fed."""
+        """The text that is now final, and whether a stop string was found, which is the end."""
         text = self._held + piece
         ends = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
         if ends:
@@ -30,12 +31,12 @@ class StopFinder:
         return text[:certain], False
 
     def flush(self) -> str:
-        """What was held back, at the end of a text in which no stop string has come."""
+        """The text held back, at the end of a text without a stop string."""
         held, self._held = self._held, ""
         return held
 
     def _undecided(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with."""
+        """Length of the longest suffix of `text` that is a prefix of a stop string."""
         for length in range(min(self._longest - 1, len(text)), 0, -1):
             end = text[-length:]
             if any(stop.startswith(end) for stop in self._stops):

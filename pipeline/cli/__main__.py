@@ -1,4 +1,4 @@
-"""`python -m corpus.pipeline.cli` is the command `corpus`."""
+"""`python -m corpus.pipeline.cli`, and under torchrun `-m corpus.pipeline.cli train`."""
 
 from corpus.pipeline.cli.main import main
 

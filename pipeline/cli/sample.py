@@ -207,7 +207,6 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
 def _time(config: Any, model: Any, folder: Path) -> None:
     """Measure, print and plot what a token costs."""
     from corpus.generate import benchmark as stage
-    from corpus.generate.benchmark_picture import picture
     from corpus.pipeline.workspace.files import write_atomic
 
     measured = stage.measure(config, model, progress=console.Console())
@@ -241,7 +240,7 @@ def _time(config: Any, model: Any, folder: Path) -> None:
         left=0,
     )
     write_atomic(folder / "timings.json", (json.dumps(measured.to_dict(), indent=2) + "\n").encode())
-    write_atomic(folder / "timings.png", picture(measured))
+    write_atomic(folder / "timings.png", stage.picture(measured))
     console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")
 
 

@@ -1,10 +1,14 @@
-"""`corpus train` and `corpus evaluate`: flags in, a run or figures, a closing table.
+"""`corpus train` and `corpus evaluate`: flags in, a run or figures out, and a closing table.
 
-Nothing heavy is imported at the top.
+Heavy modules are imported inside the commands. Under torchrun each process runs `corpus train`: the first one holds the
+workspace, prints and writes; the others are silent.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,42 +24,37 @@ from corpus.pipeline.cli.options import (
     workspace_of,
     workspace_option,
 )
-from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.manifest import BUILT_IN, DATASETS
+from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.train.config import TrainConfig
     from corpus.train.evaluation.config import Evaluation
 
 
 @click.command()
 @click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    metavar="NAME[=WEIGHT]",
-    shell_complete=completion.datasets,
+    "--dataset", "datasets", multiple=True, metavar="NAME[=WEIGHT]", shell_complete=completion.datasets,
     help="Dataset, may be repeated; weights are shares of the tokens.  [default: all that are packed, by their size]",
-)
+)  # fmt: skip
 @click.option(
-    "--max-repeats",
-    type=float,
-    metavar="X",
+    "--max-repeats", type=float, metavar="X",
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
-)
+)  # fmt: skip
 @click.option(
-    "--objective",
-    type=click.Choice(["text", "sft"]),
-    default="text",
-    show_default=True,
+    "--objective", type=click.Choice(["text", "sft"]), default="text", show_default=True,
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
-)
+)  # fmt: skip
 @click.option(
     "--model", default="gpt2-small", show_default=True, metavar="PRESET", shell_complete=completion.presets,
     help="Size of the model; see --list-models.",
 )  # fmt: skip
 @click.option(
     "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
-    help="Go on from this run or model.",
+    help="Start from this run or model.",
 )  # fmt: skip
 @click.option(
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
@@ -99,13 +98,17 @@ if TYPE_CHECKING:
 @click.option(
     "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
 )
-@click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on from the last checkpoint of the same run."
-)
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from the run's last checkpoint.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute activations twice to save memory.")
 @click.option("--compile", "compile_model", is_flag=True, help="Use torch.compile.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's choice]")
-@click.option("--tensorboard", is_flag=True, help="Also write event files to models/RUN/tensorboard/.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Processes that make batches.  [default: 2 beside an accelerator]"
+)
+@click.option(
+    "--report-to", multiple=True, metavar="NAME",
+    help="Also log to tensorboard, wandb, swanlab or mlflow, may be repeated.  [default: none]",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print parameters, memory, FLOPs, steps and time, and leave.")
 @click.option("--device-rate", metavar="FLOPS", help="For --dry-run: FLOP/s of all devices together, such as 150T.")
 @click.option("--list-models", is_flag=True, help="Print the presets and leave.")
@@ -117,13 +120,14 @@ def train(
     list_models: bool,
     dry_run: bool,
     device_rate: str | None,
+    report_to: tuple[str, ...],
     as_json: bool,
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
     """Train a GPT on packed rows, or fine-tune one for chat.
 
-    Prints parameters, tokens, steps and an estimate of the time before it starts. Interrupted, it goes on from
+    Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
     validation split are in models/RUN/metrics.jsonl, as a picture in curves.png; the model of the best
     evaluation is in models/RUN/best/.
@@ -135,6 +139,7 @@ def train(
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
+      torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if as_json and (list_models or dry_run):
         raise click.UsageError(f"--json does not go with {'--list-models' if list_models else '--dry-run'}")
@@ -142,31 +147,71 @@ def train(
         _list_models()
         return
     from corpus.train.config import TrainConfig
+    from corpus.train.model.choices import rank
 
     workspace = workspace_of(workspace_dir)
     init = settings["init"]
     if init is not None and (workspace.models / init).is_dir():
         settings["init"] = workspace.models / init
-    config = config_of(TrainConfig, datasets=datasets, compile=compile_model, **settings)
-    unknown = [name for name in config.mixture if name not in DATASETS]
-    if unknown:
-        raise click.UsageError(f"--dataset {unknown[0]}: none of {', '.join(DATASETS)}")
-    rate = _rate(device_rate)
-    console.Console().say("loading torch and transformers ...")
-    if dry_run:
-        from corpus.train.run import dry_run as forecast
+    names = [name.strip() for text in report_to for name in text.split(",")]
+    with _silent_unless_first(rank()):
+        config = config_of(
+            TrainConfig, datasets=datasets, compile=compile_model,
+            report_to=tuple(dict.fromkeys(name for name in names if name != "none")), **settings,
+        )  # fmt: skip
+        unknown = [name for name in config.mixture if name not in DATASETS]
+        if unknown:
+            raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(DATASETS)}")
+        rate = _rate(device_rate)
+        if rank() == 0 and dry_run:
+            _dry_run(config, workspace, rate)
+        elif not dry_run:
+            _train(config, workspace, is_first=rank() == 0, as_json=as_json)
 
-        console.table(("what", "how much"), forecast.run(config, workspace, rate=rate))
-        return
+
+def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None) -> None:
+    console.Console().say("loading torch and transformers ...")
+    from corpus.train.run import dry_run
+
+    console.table(("what", "how much"), dry_run.run(config, workspace, rate=rate))
+
+
+def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json: bool) -> None:
+    """Train, as one of the processes that torchrun started or alone; the first process holds the workspace."""
+    progress = console.Console() if is_first else SILENT
+    progress.say("loading torch and transformers ...")
     from corpus.train.run import stage
 
-    tell_behind(workspace)
-    with workspace.writing("train"):
-        report = stage.run(config, workspace, progress=console.Console())
-    if as_json:
+    if is_first:
+        tell_behind(workspace)
+    with workspace.writing("train") if is_first else contextlib.nullcontext():
+        report = stage.run(config, workspace, progress=progress)
+    if _has_process_group():
+        sys.modules["torch.distributed"].destroy_process_group()
+    if is_first and as_json:
         summaries.as_json([report])
-    else:
+    elif is_first:
         summaries.train(report)
+
+
+@contextlib.contextmanager
+def _silent_unless_first(rank: int) -> Iterator[None]:
+    """Leave messages to the first process, which meets the same failures before training.
+
+    A failure during training can be one of this process alone, such as a full device, so it is printed.
+    """
+    try:
+        yield
+    except (click.UsageError, CorpusError, KeyboardInterrupt) as error:
+        if rank == 0 or (_has_process_group() and isinstance(error, CorpusError)):
+            raise
+        code = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, click.UsageError) else 1
+        raise click.exceptions.Exit(code) from error
+
+
+def _has_process_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 @click.command()
@@ -257,7 +302,7 @@ def _list_models() -> None:
 
 
 def _evaluated(evaluation: Evaluation) -> None:
-    """What a model makes of each dataset, and of all together when there are several."""
+    """The figures of each dataset, and of all together when there are several."""
     results = [*evaluation.results]
     if len(results) > 1:
         results.append(evaluation.total())
@@ -284,7 +329,7 @@ def _evaluated(evaluation: Evaluation) -> None:
 
 
 def _perplexity(value: float) -> str:
-    """A perplexity in at most eight characters: that of a model that knows nothing can be any number.
+    """A perplexity in at most eight characters: that of an untrained model can be any number.
 
     >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
     ('23.46', '31,234', '1.5e+09')

@@ -15,6 +15,7 @@ from typing import Any
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.humanize import markdown_table
 from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.pack import croissant
 from corpus.pipeline.storage.removals import LIST, REASON
@@ -161,7 +162,7 @@ def _opening(ledger: Ledger, manifest: Manifest, form: str) -> str:
 def _splits(ledger: Ledger) -> str:
     keys = ("documents", "characters", "tokens", "rows", "padding", "cut_documents")
     rows = [(name, *(f"{split[key]:,}" for key in keys)) for name, split in ledger.counts["splits"].items()]
-    return _table(("split", *(key.replace("_", " ") for key in keys)), rows)
+    return markdown_table(("split", *(key.replace("_", " ") for key in keys)), rows)
 
 
 def _rights(manifest: Manifest) -> str:
@@ -201,7 +202,7 @@ def _rules(documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Led
         inputs = upstream["decontaminate"].inputs
         names = sorted(Path(entry.path).name for entry in inputs if "/evals/" in entry.path)
         notes.append(f"Compared with the evaluation sets {', '.join(f'`{name}`' for name in names)}.")
-    return _table(("what", "rule or reason", "records or documents"), rows) + "\n\n" + " ".join(notes)
+    return markdown_table(("what", "rule or reason", "records or documents"), rows) + "\n\n" + " ".join(notes)
 
 
 def _tokenizer(tokenizer: Ledger | None, ledger: Ledger) -> str:
@@ -270,13 +271,11 @@ def _digests(workspace: Workspace, upstream: Mapping[str, Ledger], ledger: Ledge
     rows += [(f"raw/{dataset}/{entry.path}", f"`{entry.sha256}`") for entry in archives[:20]]
     more = f" {len(archives) - 20:,} more files are named in the ledger of raw." if len(archives) > 20 else ""
     shards = sum(output.path.endswith(".arrow") for output in ledger.outputs)
-    return _table(("file", "SHA-256"), rows) + f"\n\nThe last ledger names the digests of the {shards:,} shards.{more}"
+    return (
+        markdown_table(("file", "SHA-256"), rows)
+        + f"\n\nThe last ledger names the digests of the {shards:,} shards.{more}"
+    )
 
 
 def _listed(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -169,14 +169,17 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
     from corpus.train.data.collate import Collator
-    from corpus.train.data.sampler import Order, Part
+    from corpus.train.data.sampler import Order, ShuffleGroup
     from corpus.train.data.schedule import Steps
     from corpus.train.run import plan as plans
 
     plan = plans.make(TrainConfig(model=model), Workspace(Path(workspace)))
     size = plan.steps.batch_size
     order = Order(
-        parts=[Part(len(plan.train), rows)], steps=Steps(batch_size=size, total=rows), micro_batch_size=size, seed=1
+        parts=[ShuffleGroup(len(plan.train), rows)],
+        steps=Steps(batch_size=size, total=rows),
+        micro_batch_size=size,
+        seed=1,
     )
     batches = DataLoader(
         plan.train,

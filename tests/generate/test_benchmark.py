@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from corpus.generate.benchmark import Timings, measure
-from corpus.generate.benchmark_picture import picture
+from corpus.generate.benchmark import Timings, measure, picture
 from corpus.generate.config import TimingsConfig
 from corpus.generate.engine.model import Model
 from tests.support.sampling import random_model, script_model

@@ -17,7 +17,7 @@ from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import load
 from corpus.generate.few_shot import Form
 from corpus.generate.prompt_file import Prompt, PromptFile
-from corpus.generate.results_file import Part
+from corpus.generate.results_file import ResultsFile
 from corpus.pipeline.errors import BusyError, DiskError, ModelError, PromptError
 from corpus.pipeline.progress import Progress
 from tests.support.sampling import SENTENCES, in_numbers, random_model, save_model, texts, tokens
@@ -98,8 +98,7 @@ def test_no_more_prompts_are_read_than_a_window_holds() -> None:
     assert first.sample == 0
 
 
-def test_a_window_of_long_prompts_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_WINDOW_CHARACTERS", 50)
+def test_a_window_of_long_prompts_is_short() -> None:
     read: list[int] = []
 
     def given() -> Iterator[Prompt]:
@@ -107,7 +106,7 @@ def test_a_window_of_long_prompts_is_short(monkeypatch: pytest.MonkeyPatch) -> N
             read.append(prompt.line)
             yield prompt
 
-    next(results(random_model(128), SampleConfig(max_new_tokens=1), given()))
+    next(results(random_model(128), SampleConfig(max_new_tokens=1), given(), window_characters=50))
     assert 2 < len(read) < 10
 
 
@@ -181,7 +180,7 @@ def test_an_interrupted_file_goes_on_to_the_same_bytes(write: Write, file: Promp
     notes = StopAt(1000)
     done = write(file, output, progress=notes)
     assert done.kept == 3 * window
-    assert notes.said == [f"going on with {part}"]
+    assert notes.said == [f"resuming {part}"]
     assert output.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("results.jsonl.part*"))
 
@@ -228,7 +227,7 @@ def test_another_job_begins_anew_and_says_why(write: Write, file: PromptFile, tm
         done = write(file, output, config, progress=notes)
     assert (done.results, done.kept) == (80, 0)
     assert change in notes.lines[0]
-    assert "beginning anew" in notes.lines[0]
+    assert "rerunning all prompts because" in notes.lines[0]
     if change in {"top_k", "seed"}:
         other = tmp_path / "other.jsonl"
         write(file, other, config)
@@ -256,7 +255,7 @@ def test_a_pipe_leaves_nothing_behind_and_a_bad_line_ends_it(write: Write, tmp_p
 
 def test_two_commands_do_not_write_one_file(write: Write, file: PromptFile, tmp_path: Path) -> None:
     output = tmp_path / "results.jsonl"
-    with Part(output, {}), pytest.raises(BusyError, match="another command is writing"):
+    with ResultsFile(output, {}), pytest.raises(BusyError, match="another command is writing"):
         write(file, output)
     assert write(file, output).results == 80
 
@@ -278,7 +277,7 @@ def test_a_part_that_was_renamed_meanwhile_is_not_written_into(tmp_path: Path, m
 
     monkeypatch.setattr("fcntl.flock", finished)
     with pytest.raises(BusyError):
-        Part(output, {})
+        ResultsFile(output, {})
     assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
 
 

@@ -20,7 +20,7 @@ from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model, load
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.pack import chat_turns as rows
-from corpus.pipeline.tokenizer.files import _CHAT_TEMPLATE
+from corpus.pipeline.tokenizer.files import hub_config
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR, USER
 from tests.support.sampling import in_numbers, random_model, save_model, script_model
 from tests.support.sampling_notes import Notes
@@ -50,7 +50,7 @@ def say(chat: Chat, question: str) -> str:
 
 def test_the_tokens_are_those_of_the_chat_template(read: list[list[int]]) -> None:
     model = random_model(512)
-    model.tokenizer.chat_template = _CHAT_TEMPLATE
+    model.tokenizer.chat_template = json.loads(hub_config())["chat_template"]
     chat = Chat(model, CONFIG)
     messages: list[dict[str, str]] = []
     for question in ("雨停了吗？", "What time is it?", "第3次问：\n风呢"):
@@ -118,7 +118,7 @@ def test_the_oldest_turns_go_and_it_is_said_once(read: list[list[int]]) -> None:
     assert turns[:3] == [0, 1, 2]
     assert max(turns) < 11
     assert len(notes.lines) == 1
-    assert "forgotten" in notes.lines[0]
+    assert "dropped" in notes.lines[0]
 
 
 def test_a_question_that_does_not_fit_is_cut_to_its_newest_part(read: list[list[int]]) -> None:

@@ -144,7 +144,7 @@ def test_examples_without_end_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.txt"
     with path.open("wb") as file:
         file.truncate(module.LINE_BYTES + 1)
-    with pytest.raises(PromptError, match="longer than any model can read"):
+    with pytest.raises(PromptError, match="longer than any model's context"):
         shots(path)
 
 

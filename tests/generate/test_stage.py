@@ -228,7 +228,7 @@ def test_a_prompt_longer_than_the_context_is_told() -> None:
     list(stream(model, config, progress=notes))
     count = len(model.encode(long))
     assert f"prompt 2 has {count} tokens; the model reads the newest 32 of them" in notes.lines
-    assert any("goes on from the newest 16" in line for line in notes.lines)
+    assert any("continues from the newest 16" in line for line in notes.lines)
 
 
 def test_nothing_is_told_while_all_fits() -> None:
@@ -286,6 +286,6 @@ def test_a_model_that_computes_no_numbers_is_named() -> None:
     model = script_model({a: b})
     with torch.no_grad():
         model.network.lm_head.weight.fill_(torch.nan)
-    with pytest.raises(ModelError, match="no numbers") as failure:
+    with pytest.raises(ModelError, match="returned NaN or infinity") as failure:
         list(stream(dataclasses.replace(model), SampleConfig(prompts=("a",))))
     assert "--model" in failure.value.hint

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.config import TrainConfig
 
 SETTINGS: dict[str, Any] = {
-    "model": "tiny", "epochs": 3, "batch_size": 7, "micro_batch_size": 4, "log_steps": 3, "save_steps": 4, "threads": 1,
-    "run": "one",
+    "model": "tiny", "epochs": 3.0, "batch_size": 7, "micro_batch_size": 4, "log_steps": 3, "save_steps": 4,
+    "threads": 1, "run": "one",
 }  # fmt: skip
 
 
-def write(folder: Path, changes: dict[str, Any]) -> Path:
-    path = folder / "run.json"
-    path.write_text(json.dumps(SETTINGS | changes))
-    return path
+def config_of(changes: dict[str, Any]) -> TrainConfig:
+    """A small run."""
+    return TrainConfig(**SETTINGS | changes)
 
 
-def start(settings: Path, workspace: Workspace, *, processes: int = 1) -> subprocess.Popen[str]:
+def flags_of(changes: dict[str, Any], workspace: Workspace) -> list[str]:
+    """`corpus train` of the same run."""
+    flags = ["train", "--workspace", str(workspace.root)]
+    for name, value in (SETTINGS | changes).items():
+        for each in value if isinstance(value, tuple) else (value,):
+            flags += [f"--{name.removesuffix('s') if isinstance(value, tuple) else name}".replace("_", "-"), str(each)]
+    return flags
+
+
+def start(changes: dict[str, Any], workspace: Workspace, *, processes: int = 1) -> subprocess.Popen[str]:
     """Training in processes of its own."""
+    separator = ["--"] if processes > 1 else []  # else torchrun takes `--run` for its own `--run-path`
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     return subprocess.Popen(
-        [sys.executable, *launch, "-m", "corpus.train", "--config", str(settings), "--workspace", str(workspace.root)],
+        [sys.executable, *launch, "-m", *separator, "corpus.pipeline.cli", *flags_of(changes, workspace)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

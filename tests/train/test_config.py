@@ -1,20 +1,18 @@
-"""The configuration: every check fires and names its flag; a file of it is read or refused."""
+"""The configuration: every check fires and names its flag."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
+from corpus.pipeline.cli.main import main
 from corpus.pipeline.humanize import duration
-from corpus.train.__main__ import read_config
 from corpus.train.config import TrainConfig
 from corpus.train.data.schedule import Steps, rate, warmup_steps
 from corpus.train.presets import PRESETS
@@ -26,6 +24,7 @@ from corpus.train.presets import PRESETS
         ("model", "gpt3", f"--model must be one of {', '.join(PRESETS)}, is gpt3"),
         ("run", "a/b", "--run must be a plain folder name, is a/b"),
         ("run", "..", "--run must be a plain folder name, is .."),
+        ("report_to", ("board",), "--report-to must be one of tensorboard, wandb, swanlab, mlflow, none, is board"),
         ("precision", "fp8", "--precision must be one of auto, fp32, bf16, is fp8"),
         ("device", "tpu", "--device must be one of auto, cpu, cuda, mps, xpu, is tpu"),
         ("epochs", 0, "--epochs must be greater than 0, is 0"),
@@ -76,18 +75,13 @@ def test_the_defaults_stand() -> None:
         config.seed = 2  # type: ignore[misc]
 
 
-def test_a_configuration_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps({"model": "tiny", "datasets": ["demo"], "init": "somewhere", "epochs": 0.5}))
-    assert read_config(path) == TrainConfig(model="tiny", datasets=("demo",), init=Path("somewhere"), epochs=0.5)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"modell": "tiny"}', '{"model": "x"}', '{"epochs": "two"}'])
-def test_a_wrong_file_is_wrong_usage(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "run.json"
-    path.write_text(text)
-    with pytest.raises(click.UsageError, match=r"run\.json"):
-        read_config(path)
+def test_trackers_are_named_in_a_list_or_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known, wrong = ["--report-to", "mlflow, none,tensorboard"], ["--report-to", "wandb,board"]
+    for flags, code, words in ((known, 1, "holds no packed rows"), (known + wrong, 2, "--report-to must be one of")):
+        with pytest.raises(SystemExit) as leave:
+            main(["train", *flags, "--dry-run", "--workspace", str(tmp_path)])
+        assert leave.value.code == code
+        assert words in capsys.readouterr().err
 
 
 def test_a_wrong_flag_is_refused_before_torch_is_imported() -> None:

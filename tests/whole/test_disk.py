@@ -31,7 +31,6 @@ from tests.support.packed import lay_all
 from tests.support.records import baike, lines
 from tests.support.server import GOOD, Behaviour, Server
 from tests.support.training import start as train
-from tests.support.training import write
 
 pytestmark = pytest.mark.xdist_group("disk")
 BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -344,9 +343,9 @@ def test_finished_files_have_the_mode_that_the_umask_gives(way: Way) -> None:
     assert {name: mode for name, mode in modes.items() if mode != 0o666 & ~mask} == {}
 
 
-def test_a_checkpoint_is_written_where_others_cannot_look(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_where_others_cannot_look(workspace: Workspace) -> None:
     lay_all(workspace)
-    process = train(write(tmp_path, {"epochs": 1}), workspace)
+    process = train({"epochs": 1.0}, workspace)
     saving = workspace.models / "one" / ".saving"
     modes = set()
     while process.poll() is None:

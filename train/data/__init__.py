@@ -1,1 +1,1 @@
-"""From packed rows to batches: which row comes when, and what a batch holds."""
+"""From packed rows to batches: mixture, order, schedule and collation."""

@@ -1,12 +1,10 @@
-"""Rows become a batch: labels, positions and the document mask follow from the segments.
+"""Packed rows to a batch: labels, positions and the document mask are computed from the segments.
 
-In: a table of packed rows as `corpus.pipeline.pack` writes them. Out: the tensors a causal model takes.
-Invariants: the first token of a segment has no label, since nothing in its document predicts it, and neither has
-padding; where only answers are learnt, neither has a token of the question, so no prompt carries loss; positions begin
-again with each segment, and padding is a segment of its own. There is no attention mask and `use_cache` is off: only
-then does `transformers` keep attention inside the documents of a row; with either of the two it lets documents see each
-other without a word.
-Cost: a few passes over the batch in numpy, about 0.1 ms a row; nothing is done a token at a time.
+In: a table of packed rows as `corpus.pipeline.pack` writes them. Out: the tensors of a causal model.
+Invariants: the first token of a segment and padding have no label; with the objective `sft` the question has no label
+either; positions restart with each segment, and padding is a separate segment. There is no attention mask and
+`use_cache` is off: otherwise `transformers` lets documents of a row attend to each other, without a warning.
+Cost: a few vectorised passes over the batch in numpy, about 0.1 ms a row.
 """
 
 # Shape suffixes: r rows of the batch, t tokens of a row, s segments of the batch.
@@ -21,13 +19,13 @@ import torch
 from torch.utils.data import Dataset
 
 PADDING_TOKENS = 8
-"""Length of the row that stands for a pass without rows: it costs next to nothing."""
+"""Length of the row of padding that replaces an empty pass."""
 IGNORED = -100
-"""The label that the loss passes over."""
+"""The label that the loss ignores."""
 
 
 class Rows(Dataset[pa.Table]):
-    """Packed rows of one or more datasets end to end, read in batches as Arrow tables, memory-mapped.
+    """Packed rows of one or more datasets, concatenated, memory-mapped and read as Arrow tables.
 
     Args:
         parts: splits as `datasets` opens them.
@@ -54,7 +52,7 @@ class Rows(Dataset[pa.Table]):
 
 
 def row_tokens(table: pa.Table) -> np.ndarray:
-    """[r] tokens of each row without its padding."""
+    """[r] tokens of each row, padding left out."""
     counts_r, lengths_s = _segments(table)
     ends_s = np.concatenate(([0], np.cumsum(lengths_s)))
     last_r = np.cumsum(counts_r)
@@ -67,12 +65,12 @@ class Collator:
 
     Args:
         seq_length: tokens of a row.
-        pad_id: what fills the one row of a batch that has none.
-        document_mask: whether attention stays inside a document; off, positions run through the row and only its first
-            token and padding have no label.
-        answer_after: id of the token that stands before an answer. When given, only what comes after the first one of a
-            segment has a label, its separator included; a segment without one (a later piece of a document that is
-            longer than a row) has none.
+        pad_id: fills the one row of an empty batch.
+        document_mask: whether attention stays inside a document; without it, positions run through the row and only its
+            first token and padding have no label.
+        answer_after: id of the token before an answer. When given, only tokens after the first such token of a segment
+            have a label, the separator included; a segment without it (a later piece of a document longer than a row)
+            has no labels.
 
     """
 
@@ -85,7 +83,7 @@ class Collator:
         self.answer_after = answer_after
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
-        """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; padding when no row comes."""
+        """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; one row of padding for no rows."""
         if table.num_rows == 0:
             return self._padding()
         ids_rt = _ids(table, self.seq_length)
@@ -113,7 +111,7 @@ class Collator:
 
 
 def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
-    """[r, t] whether a mark stands before the token in its segment; segments begin in row `row_s` at `offset_s`."""
+    """[r, t] whether a mark precedes the token in its segment; segments begin in row `row_s` at `offset_s`."""
     before_rt = np.cumsum(marks_rt, axis=1) - marks_rt
     outside_rt = np.zeros_like(before_rt)
     outside_rt[row_s, offset_s] = before_rt[row_s, offset_s]

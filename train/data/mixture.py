@@ -1,9 +1,9 @@
-"""How much of each dataset a run takes, and how much it has delivered at any step.
+"""The mixture of datasets: rows that a run takes of each, and tokens delivered at any step.
 
-In: what the datasets have, and weights or none. Out: rows to take of each, and sums of tokens.
-Invariants: weights are shares of tokens, not of rows; no dataset is repeated more often than the cap allows, what it
-lacks then goes to the others in proportion to their weights; without weights each row comes equally often.
-Cost: a look at the segments of all rows, about a second a million; one number a row is kept.
+In: rows and tokens of the datasets, and their weights, if any. Out: rows to take of each, and sums of tokens.
+Invariants: weights are shares of tokens, not of rows; no dataset is repeated more often than the cap allows, and the
+others take its place in proportion to their weights; without weights each row is seen equally often.
+Cost: reads the segments of all rows, about a second per million; keeps one number per row.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from corpus.train.data.collate import Rows, row_tokens
-from corpus.train.data.sampler import Order, Part
+from corpus.train.data.sampler import Order, ShuffleGroup
 
 MAX_REPEATS = 4.0
-"""Epochs of a dataset after which more repeats teach less than new text would (Muennighoff et al., 2023)."""
+"""Epochs of a dataset after which repeats are worth less than new text (Muennighoff et al., 2023)."""
 _SLICE_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """One dataset's part in a run."""
+    """One dataset's share of a run."""
 
     name: str
     rows: int
-    """Training rows that it has."""
+    """Its training rows."""
     tokens: int
-    """Training tokens that it has, padding left out."""
+    """Its training tokens, padding left out."""
     asked: float
-    """Share of the run's tokens: by weight, or what it has of all."""
+    """Share of the run's tokens: by weight, or by size without weights."""
     taken: int
-    """Rows that the run takes, repeats counted; without weights a rounded number."""
+    """Rows that the run takes, repeats included; rounded without weights."""
 
 
 def sizes(rows: Rows) -> np.ndarray:
-    """[rows] int64: tokens of each row without its padding."""
+    """[rows] int64: tokens of each row, padding left out."""
     slices = range(0, len(rows), _SLICE_ROWS)
     return np.concatenate([row_tokens(rows.table[first : first + _SLICE_ROWS]) for first in slices])
 
@@ -46,15 +46,15 @@ def shares(
     names: Sequence[str], rows: Sequence[int], tokens: Sequence[int], weights: Sequence[float] | None, *, total: int,
     max_repeats: float | None,
 ) -> list[Share]:  # fmt: skip
-    """What a run of `total` rows takes of each dataset.
+    """The shares of a run of `total` rows.
 
     Args:
         names: the datasets.
-        rows: that each has, none of them 0.
+        rows: of each dataset, above 0.
         tokens: in those rows.
-        weights: shares of tokens, need not sum to 1; None for as much as each has.
-        total: rows asked for; fewer are taken when the cap leaves no more.
-        max_repeats: most epochs of a dataset; None for no cap.
+        weights: shares of tokens, need not sum to 1; by size when None.
+        total: rows asked for; the cap can leave fewer.
+        max_repeats: most epochs of a dataset; no cap when None.
 
     """
     by = np.array(tokens if weights is None else weights, dtype=np.float64)
@@ -69,20 +69,20 @@ def shares(
     ]
 
 
-def parts(found: Sequence[Share], *, weighted: bool) -> list[Part]:
-    """What the order of a run is made of: a part for each dataset, or one of all when no weights were given."""
+def parts(found: Sequence[Share], *, weighted: bool) -> list[ShuffleGroup]:
+    """The groups that are shuffled together: one for each dataset with weights, one for all without."""
     if weighted:
-        return [Part(share.rows, share.taken) for share in found]
-    return [Part(sum(share.rows for share in found), sum(share.taken for share in found))]
+        return [ShuffleGroup(share.rows, share.taken) for share in found]
+    return [ShuffleGroup(sum(share.rows for share in found), sum(share.taken for share in found))]
 
 
 def delivered(order: Order, found: Sequence[Share], tokens: np.ndarray, step: int) -> dict[str, dict[str, float]]:
-    """What each dataset has given before a step: `rows`, `tokens`, `share` of the tokens, `epochs`.
+    """What a run has read of each dataset before a step: `rows`, `tokens`, `share` of the tokens, `epochs`.
 
     Args:
         order: of the run.
         found: its datasets, in the order of their rows.
-        tokens: [rows] what `sizes` gives.
+        tokens: [rows] from `sizes`.
         step: optimizer steps that are done.
 
     """
@@ -104,7 +104,7 @@ def delivered(order: Order, found: Sequence[Share], tokens: np.ndarray, step: in
 
 
 def _seen(order: Order, position: int) -> list[tuple[np.ndarray, int]]:
-    """Row numbers before a position, with how often each of the list was seen."""
+    """Lists of row numbers before a position, and how often each list was seen."""
     block = order.block_at(position) if position < order.steps.total else order.block_at(position - 1) + 1
     seen = []
     offset = 0
@@ -118,7 +118,7 @@ def _seen(order: Order, position: int) -> list[tuple[np.ndarray, int]]:
 
 
 def _filled(ratio: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
-    """Fractions of rows in a ratio, none over its most; what some cannot give, the others do."""
+    """Fractional rows in a ratio, each at most its cap; the others take the place of a capped one."""
     taken = np.zeros(len(ratio))
     free = np.ones(len(ratio), dtype=np.bool_)
     while free.any():
@@ -133,7 +133,7 @@ def _filled(ratio: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
 
 
 def _whole(taken: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
-    """Whole rows that sum to `total`, or to all there are: the largest remainders are rounded up."""
+    """Whole rows that sum to `total` or to all rows: the largest remainders are rounded up."""
     whole: np.ndarray = np.floor(taken).astype(np.int64)
     lacking = min(total, round(float(taken.sum()))) - int(whole.sum())
     for index in np.argsort(whole - taken, kind="stable")[:lacking]:

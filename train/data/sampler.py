@@ -1,11 +1,11 @@
-"""Which row comes when: a seeded permutation for each epoch, cut into steps, the steps into passes.
+"""The order of rows: a seeded permutation for each epoch, cut into steps, the steps into passes.
 
-In: how many rows each part has and how many of them a run takes, and the seed. Out: lists of row numbers, one for each
+In: the rows of each group, the rows that a run takes of it, and the seed. Out: lists of row numbers, one for each
 forward pass of this process.
-Invariants: the rows of a step depend on seed and step alone, not on workers, processes or passes; each row of a part
-comes once in each of its epochs; no row is lost at the end of an epoch or a run. Several parts are mixed evenly: a run
-is cut into blocks in which the most repeated part is seen once, and every block has its share of each part.
-Cost: any step is found by sorting one block's random numbers (0.1 s a million rows), however far the run is.
+Invariants: the rows of a step depend on seed and step alone, not on workers, processes or passes; each row of a group
+comes once in each of its epochs; no row is lost at the end of an epoch or a run. Groups are mixed evenly: a run is cut
+into blocks in which the most repeated group is seen once, and every block has its share of each group.
+Cost: any step is found by sorting one block's random numbers (0.1 s per million rows), wherever it is in the run.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from corpus.train.data.schedule import Steps
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Rows that are shuffled together; the rows of a run's parts are numbered one part after another."""
+class ShuffleGroup:
+    """Rows that are shuffled together; the rows of a run are numbered group by group."""
 
     rows: int
-    """Rows it has."""
+    """Its rows."""
     taken: int
-    """Rows that the run takes of it, its epochs laid end to end."""
+    """Rows that the run takes, over all its epochs."""
 
 
 class Order(Sampler[list[int]]):
     """A batch sampler for one process of a run.
 
     Args:
-        parts: what the run takes; at least one of them something.
-        steps: where each step begins; all rows together are its total.
+        parts: groups of rows; the run takes at least one row.
+        steps: where each step begins; its total is the sum of all rows taken.
         micro_batch_size: most rows of one pass.
         seed: of the permutations.
-        rank: this process among `world`.
-        world: how many processes there are.
-        first_step: asked when an iteration begins: how many steps are done already.
+        rank: number of this process among `world`.
+        world: number of processes.
+        first_step: gives the steps that are done already, when an iteration begins.
 
     """
 
     def __init__(
         self,
         *,
-        parts: Sequence[Part],
+        parts: Sequence[ShuffleGroup],
         steps: Steps,
         micro_batch_size: int,
         seed: int,
@@ -67,11 +67,11 @@ class Order(Sampler[list[int]]):
         self._block: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Passes of the whole run, also when an iteration begins later."""
+        """Passes of the whole run, also where an iteration begins later."""
         return self.steps.count * self.accumulation
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The passes from `first_step` on; one that gets no row is an empty list, which the collator makes padding."""
+        """The passes from `first_step` on; an empty list is a pass without rows, which becomes padding."""
         for step in range(self.first_step(), self.steps.count):
             yield from self.passes(step)
 
@@ -88,9 +88,9 @@ class Order(Sampler[list[int]]):
         return np.concatenate(pieces)
 
     def passes(self, number: int) -> list[list[int]]:
-        """The rows of a step that fall to this process, pass by pass: as many passes for every step and process.
+        """The rows of a step for this process, pass by pass; every step and process has the same number of passes.
 
-        A step that is smaller than others has its rows in the first passes, and then empty ones.
+        A smaller step has its rows in the first passes; the others are empty.
         """
         rows = self.step(number)
         used = -(-len(rows) // (self.micro_batch_size * self.world))
@@ -100,7 +100,7 @@ class Order(Sampler[list[int]]):
     # --- blocks -----------------------------------------------------------------------------------------------------
 
     def block(self, number: int) -> np.ndarray:
-        """The row numbers of a block in their order."""
+        """The row numbers of a block, in order."""
         if self._block is None or self._block[0] != number:
             stretches = [
                 self._stretch(index, self.taken_before(index, number), self.taken_before(index, number + 1))
@@ -113,7 +113,7 @@ class Order(Sampler[list[int]]):
         return self._block[1]
 
     def block_at(self, position: int) -> int:
-        """The block that a position lies in."""
+        """The block of a position."""
         block = position * self._most.taken // (self._most.rows * self.steps.total)
         while self.block_begin(block + 1) <= position:
             block += 1
@@ -124,16 +124,16 @@ class Order(Sampler[list[int]]):
         return sum(self.taken_before(index, number) for index in range(len(self.parts)))
 
     def taken_before(self, part: int, block: int) -> int:
-        """Rows of a part that come before a block: in whole numbers, so that every process agrees."""
+        """Rows of a group before a block, in integer arithmetic, so that every process agrees."""
         taken = self.parts[part].taken
         return min(taken, block * self._most.rows * taken // self._most.taken)
 
     def epoch(self, part: int, number: int) -> np.ndarray:
-        """[rows] the permutation of a part in one of its epochs, numbered from 0."""
+        """[rows] the permutation of a group in one of its epochs, numbered from 0."""
         return _permutation(self.parts[part].rows, self.seed, number, part)
 
     def _stretch(self, part: int, begin: int, end: int) -> np.ndarray:
-        """The row numbers from one place of a part's epochs, laid end to end, to another."""
+        """The row numbers between two positions of a group's concatenated epochs."""
         rows = self.parts[part].rows
         pieces = [np.zeros(0, dtype=np.int64)]
         while begin < end:
@@ -145,6 +145,6 @@ class Order(Sampler[list[int]]):
 
 
 def _permutation(rows: int, seed: int, number: int, stream: int) -> np.ndarray:
-    """[rows] from Philox's raw numbers, which no version of numpy may change."""
+    """[rows] from Philox's raw numbers, which are stable across versions of numpy."""
     raw = np.random.Philox(counter=[0, 0, 0, stream], key=[seed, number]).random_raw(rows)
     return np.argsort(raw, kind="stable")

@@ -1,9 +1,9 @@
-"""Where each optimizer step begins in the sequence of rows that a run takes, and its learning rate.
+"""The first row of each optimizer step, and its learning rate.
 
-In: the size of a step, and how it grows at the beginning of a run. Out: positions, exact and found at once; shares of
-the peak learning rate.
-Invariant: steps follow each other without a gap; only the last can be short.
-Cost: one number for each step of the ramp.
+In: the batch size and its ramp at the start of a run. Out: exact positions in the sequence of rows; shares of the peak
+learning rate.
+Invariant: steps are contiguous; only the last can be short.
+Cost: one number for each step of the ramp; any position is found without the steps before.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Steps:
     """The steps of a run.
 
     Args:
-        batch_size: rows of a step, once the ramp is over.
+        batch_size: rows of a step after the ramp.
         total: rows of the whole run; or
         count: its steps, when `total` is None.
         ramp_from: rows of the first step of a ramp.
-        ramp_rows: rows in which a step grows from `ramp_from` to `batch_size`, on a line (Brown et al., 2020, section
+        ramp_rows: rows in which a step grows linearly from `ramp_from` to `batch_size` (Brown et al., 2020, section
             2.3); no ramp when 0.
 
     """
@@ -46,22 +46,22 @@ class Steps:
         """Steps of the whole run."""
 
     def begin(self, step: int) -> int:
-        """Rows that are done before a step; those of the whole run from the last step on."""
+        """Rows before a step; those of the whole run from the last step on."""
         last = len(self._edges) - 1
         begin = int(self._edges[step]) if step <= last else int(self._edges[last]) + (step - last) * self.batch_size
         return begin if self._total is None else min(begin, self._total)
 
     def until(self, rows: int) -> int:
-        """Steps after which at least so many rows are done."""
+        """Steps that cover at least this many rows."""
         last, end = len(self._edges) - 1, int(self._edges[-1])
         return int(np.searchsorted(self._edges, rows)) if rows <= end else last + -(-(rows - end) // self.batch_size)
 
 
 def warmup_steps(config: TrainConfig, steps: Steps, seq_length: int) -> int:
-    """Steps in which the learning rate rises.
+    """Steps of the warm-up.
 
-    By `warmup_tokens`, else by `warmup`: itself from 1 on, below 1 a share of all steps. With neither: a twentieth of
-    all steps, but no more than the tokens of the preset's paper.
+    From `warmup_tokens`, else from `warmup`: from 1 on in steps, below 1 as a share of all steps. By default a
+    twentieth of all steps, but no more than the tokens of the preset's paper.
     """
     if config.warmup_tokens is not None:
         return steps.until(-(-config.warmup_tokens // seq_length))
@@ -73,10 +73,10 @@ def warmup_steps(config: TrainConfig, steps: Steps, seq_length: int) -> int:
 
 
 def rate(step: int, warmup: int, steps: Steps, decay_to: float = 0.0) -> float:
-    """Share of the peak learning rate at a step: a rising line, then half a cosine over the rows that are left.
+    """Share of the peak learning rate at a step: linear warm-up, then half a cosine over the remaining rows.
 
     The cosine ends at `decay_to` (0 in Radford et al., 2018; 0.1 in Brown et al., 2020, who count in tokens as well).
-    Unlike the Trainer's own, it is above 0 in the first step, so that a run of one step trains.
+    Unlike the Trainer's schedule, it is above 0 in the first step, so that a run of one step trains.
 
     >>> [round(rate(step, 2, Steps(batch_size=8, count=6)), 2) for step in range(6)]
     [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]

@@ -1,14 +1,17 @@
-"""What `corpus evaluate` can be asked for, and what it answers. Imports neither torch nor transformers."""
+"""Settings and result of `corpus evaluate`. Imports no torch and no transformers."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.train.config import DEVICES, PRECISIONS
+from corpus.train.model import choices
 
 if TYPE_CHECKING:
     from corpus.train.evaluation.metrics import Score
@@ -18,7 +21,7 @@ SPLITS = ("validation", "test", "train")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Which model is measured on which documents, and how they are laid before it."""
+    """Which model is measured on which documents, and how they are cut to windows."""
 
     model: Path
     """Folder that `AutoModelForCausalLM` and `AutoTokenizer` open."""
@@ -29,21 +32,21 @@ class EvaluateConfig:
     documents: int = 0
     """Most documents of a dataset, spread evenly over the split; 0 for all."""
     context: int | None = None
-    """Tokens of a window; the most that the model takes when None."""
+    """Tokens of a window; the model's context when None."""
     stride: int | None = None
     """Tokens from the beginning of one window to that of the next; the window, so that none overlap, when None."""
     batch_size: int | None = None
-    """Windows of a pass; what fits the memory when None. It changes nothing but rounding."""
+    """Windows of a pass; what fits the memory when None. It changes only rounding."""
     precision: str = "auto"
     """`fp32`, `bf16`, or `auto`: bf16 where the hardware computes in it."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, `xpu`, or `auto`: the accelerator if there is one."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
-        for name, known in (("split", SPLITS), ("precision", PRECISIONS), ("device", DEVICES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"--{name} must be one of {', '.join(known)}, is {getattr(self, name)}")
+        """Raise a ValueError that names the flag."""
+        if self.split not in SPLITS:
+            raise ValueError(f"--split must be one of {', '.join(SPLITS)}, is {self.split}")
+        choices.check(device=self.device, precision=self.precision)
         for name, least in (("documents", 0), ("context", 2), ("stride", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -53,7 +56,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class DatasetScore:
     """A model on one dataset."""
 
     dataset: str
@@ -62,19 +65,17 @@ class Measured:
     score: Score
     """Sums over all predicted tokens, and the four figures."""
     unknown: int
-    """Tokens of the documents that stand for what the tokenizer does not know: cheap to predict, whatever they hide."""
+    """Unknown tokens in the documents: cheap to predict, whatever text they stand for."""
     unseen: int
-    """Characters of the documents that are in no token; they are not counted anywhere."""
+    """Characters of the documents in no token; no figure counts them."""
 
-    def __add__(self, other: Measured) -> Measured:
+    def __add__(self, other: DatasetScore) -> DatasetScore:
         """Both together, under the first one's name."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in ("documents", "windows", "score")}
-        return Measured(
-            dataset=self.dataset, unknown=self.unknown + other.unknown, unseen=self.unseen + other.unseen, **sums
-        )
+        names = ("documents", "windows", "score", "unknown", "unseen")
+        return dataclasses.replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; a figure without anything to divide by is None."""
+        """For JSON; an infinite figure is None."""
         figures = {name: value if math.isfinite(value) else None for name, value in self.score.figures().items()}
         return {
             "dataset": self.dataset,
@@ -100,14 +101,14 @@ class Evaluation:
     stride: int
     precision: str
     device: str
-    """In words."""
-    results: Sequence[Measured]
+    """As `Device.describe` puts it."""
+    results: Sequence[DatasetScore]
     """One for each dataset, in the order of all datasets."""
     seconds: float
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about the figures."""
+        """Remarks on the figures for the user."""
         return tuple(
             f"{result.dataset}: the tokenizer does not keep the whole text: {result.unknown:,} unknown tokens, "
             f"{result.unseen:,} characters in no token"
@@ -115,16 +116,9 @@ class Evaluation:
             if result.unknown or result.unseen
         )
 
-    def total(self) -> Measured:
-        """All datasets together: sums, not a mean of means."""
-        first, *others = self.results
-        whole = Measured(
-            dataset="all", documents=first.documents, windows=first.windows, score=first.score,
-            unknown=first.unknown, unseen=first.unseen,
-        )  # fmt: skip
-        for other in others:
-            whole += other
-        return whole
+    def total(self) -> DatasetScore:
+        """All datasets together, from sums."""
+        return dataclasses.replace(functools.reduce(operator.add, self.results), dataset="all")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

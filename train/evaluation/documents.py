@@ -1,9 +1,9 @@
-"""The documents that a model is measured on: those of one split that are used, read as they are needed.
+"""The documents of one split that a model is measured on, streamed.
 
-In: the documents of a workspace, and what dedup and decontaminate leave out. Out: for each dataset how many there are,
-and their texts.
-Invariants: the order of shards and lines; as many texts come as the ledger and the lists say, or the books do not
-balance; a limit takes documents spread evenly over the split, the same ones each time.
+In: the documents of a workspace, and the lists of dedup and decontaminate. Out: for each dataset their number and their
+texts.
+Invariants: texts come in the order of shards and lines; their number agrees with the ledger and the lists, or a
+BooksError is raised; a limit takes documents spread evenly over the split, the same ones each time.
 Cost: one batch of documents in memory; shards without the split are not opened.
 """
 
@@ -32,7 +32,7 @@ class Texts:
     dataset: str
     split: str
     used: int
-    """Documents of the split that nothing leaves out."""
+    """Documents of the split that no list leaves out."""
     limit: int
     """Most documents wanted; 0 for all."""
     chosen: Selection
@@ -40,7 +40,7 @@ class Texts:
 
     @property
     def count(self) -> int:
-        """Documents that come."""
+        """Documents that `read` gives."""
         return min(self.used, self.limit) if self.limit else self.used
 
     def read(self) -> Iterator[str]:
@@ -75,11 +75,11 @@ class Texts:
 
 
 def texts_of(config: EvaluateConfig, workspace: Workspace, progress: Progress) -> list[Texts]:
-    """The documents asked for; a dataset that was not asked for by name may lack the split.
+    """The documents asked for. A dataset without the split is an error where `--dataset` named it, else a remark.
 
     Raises:
-        WorkspaceError: there are none, or a list of documents left out was made from others.
-        DamageError: a documents shard is not what its ledger says.
+        WorkspaceError: there are no documents, or a list of documents left out was made from other documents.
+        DamageError: a documents shard differs from its ledger.
 
     """
     found = []

@@ -1,11 +1,11 @@
-"""How well a model predicts text it was not trained on: loss, perplexity, bits per character and bits per byte.
+"""Loss, perplexity, bits per character and bits per byte of a model on packed rows.
 
-In: a model, packed rows of one split, the tokenizer. Out: sums over all predicted tokens, and the four figures that
-follow from them. `corpus.train.evaluation.stage` gives the same sums for documents and any model.
-Invariants: sums, not means of means, so neither the rows of a pass nor the number of processes changes a figure (but
-for the rounding of the model's own arithmetic); a character counts where its first byte does; the separator's nats
-count and its bytes are none, so documents are priced with their ends.
-Cost: one forward pass a row, and the logits of one pass, widened a row at a time.
+In: a model, packed rows of one split, the tokenizer. Out: sums over all predicted tokens, and the four figures computed
+from them. `corpus.train.evaluation.stage` gives the same sums for documents and any model.
+Invariants: figures come from sums, not from means of means, so the rows of a pass and the number of processes change
+only rounding; a character counts in the token of its first byte; the separator has nats but no bytes, so predicting the
+end of a document counts.
+Cost: one forward pass a row; the logits of one pass are converted to single precision a row at a time.
 """
 
 # Shape suffixes: r rows of a pass, t tokens of a row, v entries of the vocabulary.
@@ -22,31 +22,28 @@ import torch
 from tokenizers import Tokenizer
 
 from corpus.pipeline.errors import TokenizerError
+from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES
 from corpus.train.data.collate import IGNORED, Collator, Rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """Sums over predicted tokens. Each of the four figures is infinite when there is nothing to divide by."""
+    """Sums over predicted tokens. A figure is infinite where its divisor is 0."""
 
     nats: float
-    """Minus the logarithm of the probability of all predicted tokens together."""
+    """Negative log-likelihood of all predicted tokens."""
     tokens: int
     characters: int
     bytes: int
 
     def __add__(self, other: Score) -> Score:
-        """The score of both together."""
-        return Score(
-            nats=self.nats + other.nats,
-            tokens=self.tokens + other.tokens,
-            characters=self.characters + other.characters,
-            bytes=self.bytes + other.bytes,
-        )
+        """The sums of both."""
+        names = ("nats", "tokens", "characters", "bytes")
+        return Score(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return _over(self.nats, self.tokens)
 
     @property
@@ -56,37 +53,31 @@ class Score:
 
     @property
     def bits_per_character(self) -> float:
-        """Bits a Unicode character, which models with different tokenizers can be compared by."""
+        """Bits per Unicode character: comparable across tokenizers."""
         return _over(self.nats / math.log(2), self.characters)
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits a byte of UTF-8."""
+        """Bits per byte of UTF-8."""
         return _over(self.nats / math.log(2), self.bytes)
 
     def figures(self) -> dict[str, float]:
-        """The four figures by name, as `metrics.jsonl` and the ledger carry them."""
+        """The four figures by name, as in `metrics.jsonl` and the ledger."""
         names = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
         return {name: getattr(self, name) for name in names}
 
 
 def evaluate(
-    model: Any,
-    rows: Rows,
-    numbers: Sequence[int] | np.ndarray,
-    *,
-    collator: Collator,
-    sizes: np.ndarray,
-    rows_per_pass: int,
-    precision: str = "fp32",
-) -> Score:
-    """Score the rows with these numbers. The model is left in the mode it came in.
+    model: Any, rows: Rows, numbers: Sequence[int] | np.ndarray, *, collator: Collator, sizes: np.ndarray,
+    rows_per_pass: int, precision: str = "fp32",
+) -> Score:  # fmt: skip
+    """Score the rows with these numbers. Training or evaluation mode of the model is restored.
 
     Args:
         model: a causal model of `transformers`.
         rows: packed rows.
         numbers: which of them.
-        collator: makes the batches; its document mask decides what a token sees.
+        collator: makes the batches; its document mask decides which tokens a token attends to.
         sizes: [v, 2] what `token_sizes` gives.
         rows_per_pass: rows of a forward pass.
         precision: "fp32" or "bf16".
@@ -111,7 +102,7 @@ def evaluate(
 
 @torch.no_grad()
 def batch_nats(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> float:
-    """Nats of all tokens of a batch that have a label, each predicted from those before it in its row."""
+    """Negative log-likelihood of all labelled tokens of a batch."""
     labels_rt = batch.pop("labels").to(device)
     inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -125,7 +116,7 @@ def batch_nats(model: Any, batch: dict[str, Any], device: torch.device, precisio
 
 
 def spread(rows: int, limit: int) -> np.ndarray:
-    """At most `limit` row numbers (all when 0) spread evenly, since packing puts long documents first.
+    """At most `limit` row numbers (all when 0), spread evenly because packing puts long documents first.
 
     >>> spread(10, 4).tolist()
     [0, 2, 5, 7]
@@ -135,7 +126,7 @@ def spread(rows: int, limit: int) -> np.ndarray:
 
 
 def token_sizes(path: Path) -> np.ndarray:
-    """[v, 2] characters that begin in each token, and its bytes; none for special tokens and numbers without a token.
+    """[v, 2] characters that begin in each token, and its bytes; 0 for special tokens and for ids without a token.
 
     Args:
         path: `tokenizer.json` of a byte-level tokenizer.
@@ -148,15 +139,13 @@ def token_sizes(path: Path) -> np.ndarray:
 
 
 def vocabulary_sizes(tokenizer: Tokenizer, name: str) -> np.ndarray:
-    """`token_sizes` of a tokenizer in memory; `name` is what an error calls it."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode  # noqa: PLC0415  # 1 s
-
-    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    """`token_sizes` of a tokenizer in memory; `name` is its name in an error."""
+    byte_of = {character: byte for byte, character in BYTE_NAMES.items()}
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = tokenizer.get_vocab()
     sizes = np.zeros((max(vocabulary.values(), default=-1) + 1, 2), dtype=np.int64)
     for token, number in vocabulary.items():
-        if number in added:  # written as it is, or special
+        if number in added:  # literal text, or special
             sizes[number] = (0, 0) if added[number].special else (len(token), len(token.encode()))
             continue
         try:

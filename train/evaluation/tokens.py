@@ -1,11 +1,11 @@
 """A model's own tokenizer: documents in, tokens out, and how much text is in each token.
 
-In: a folder that `AutoTokenizer` opens. Out: for each document its ids, with what the tokenizer puts before a text and
-the end of a document after it, and the characters and bytes of each id.
-Invariants: a character counts in the token that its first byte is in, once, so the sizes of a document's tokens add up
-to its text, but for what the tokenizer passes over; special strings in a text are ordinary text; special tokens have
-no size.
-Cost: that of the library; offsets are asked for only where the vocabulary does not tell the sizes.
+In: a folder that `AutoTokenizer` opens. Out: for each document its ids, with the tokenizer's prefix and the end of a
+document, and the characters and bytes of each id.
+Invariants: a character counts once, in the token that holds its first byte, so the sizes of a document's tokens add up
+to its text, without the characters that the tokenizer drops; special strings in a text are ordinary text; special
+tokens have size 0.
+Cost: that of the library; offsets are computed only where the vocabulary does not give the sizes.
 """
 
 # Shape suffixes: t tokens of a document, v entries of the vocabulary.
@@ -19,58 +19,61 @@ from typing import Any
 
 import numpy as np
 from tokenizers import decoders
-from transformers import AutoTokenizer
 
 from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from corpus.train.evaluation.metrics import vocabulary_sizes
-from corpus.train.model.load import first_line, quiet
+from corpus.train.model.load import check_vocabulary, open_tokenizer
 
 _HINT = "Give --model a folder with the tokenizer that the model was trained with, as `save_pretrained` writes it."
 _PROBE = "a"
 _MARK = "▁"
-"""The token that SentencePiece writes for a blank, and puts before a text that begins without one."""
+"""SentencePiece's token for a blank, which it also adds before a text that begins without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Worded:
-    """A document in tokens."""
+class TokenizedDocument:
+    """A document as tokens."""
 
     ids_t: np.ndarray
-    """[t] int64, with what stands before and after the text."""
+    """[t] int64, prefix and end of the document included."""
     sizes: np.ndarray
     """[t, 2] int64, characters and bytes."""
     unknown: int
-    """Tokens that stand for what the tokenizer does not know."""
+    """Unknown tokens."""
     unseen: int
-    """Characters that are in no token."""
+    """Characters in no token."""
 
 
-class Wording:
-    """A tokenizer that tells how much text is in each token.
+class DocumentTokenizer:
+    """A tokenizer that measures how much text is in each token.
 
     Args:
         folder: the model's.
         rows: entries of the model's embedding.
 
     Raises:
-        TokenizerError: it is missing or unreadable, another model's, cannot tell where its tokens stand in a text, or
-            knows no end of a document.
+        TokenizerError: it is missing, unreadable or another model's, gives no offsets, or has no end of a document.
 
     """
 
     def __init__(self, folder: Path, *, rows: int) -> None:
         self.folder = folder
         self.rows = rows
-        self.tokenizer = _open(folder)
+        self.tokenizer = open_tokenizer(folder)
+        if not self.tokenizer.is_fast:
+            raise TokenizerError(
+                f"{folder}: a {type(self.tokenizer).__name__} does not tell where its tokens stand in a text",
+                hint="Give --model a folder with a fast tokenizer: one that has a tokenizer.json.",
+            )
         self.special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self._check_vocabulary()
-        self.before, self.after = self._frame()
+        self.before, self.after = self._prefix_and_end()
         self.mark = self.tokenizer.get_vocab().get(_MARK, -1)
         self.sizes_v = self._byte_sizes()
 
-    def encode(self, texts: Sequence[str]) -> Iterator[Worded]:
-        """Each text as the model should see it.
+    def encode(self, texts: Sequence[str]) -> Iterator[TokenizedDocument]:
+        """The tokens of each text.
 
         Raises:
             TokenizerError: the model has no row for a token.
@@ -85,17 +88,17 @@ class Wording:
             if spans or sizes.sum(axis=0).tolist() != [len(text), len(text.encode())]:
                 offsets = encoded["offset_mapping"][number] if spans else self._ids([text])["offset_mapping"][0]
                 sizes = offset_sizes(text, self._without_marks(text, ids_t, offsets))
-            yield self._framed(text, ids_t, sizes)
+            yield self._document(text, ids_t, sizes)
 
     def _without_marks(self, text: str, ids_t: np.ndarray, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-        """[t, 2] offsets, of which a word mark that stands for no blank has none: it is given its neighbour's."""
+        """[t, 2] offsets; a word mark that stands for no blank gets an empty one in place of its neighbour's."""
         places = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         for at in np.flatnonzero(ids_t == self.mark):
             if not text[places[at, 0] : places[at, 1]].isspace():
                 places[at, 1] = places[at, 0]
         return places
 
-    def _framed(self, text: str, ids_t: np.ndarray, sizes: np.ndarray) -> Worded:
+    def _document(self, text: str, ids_t: np.ndarray, sizes: np.ndarray) -> TokenizedDocument:
         whole_t = np.concatenate((self.before, ids_t, self.after)).astype(np.int64)
         if whole_t.max() >= self.rows:
             odd = int(whole_t.max())
@@ -105,7 +108,7 @@ class Wording:
                 f"which a document that begins with {text[:20]!r} needs",
                 hint=_HINT,
             )
-        return Worded(
+        return TokenizedDocument(
             ids_t=whole_t,
             sizes=np.pad(sizes, ((len(self.before), len(self.after)), (0, 0))),
             unknown=int((ids_t == self.tokenizer.unk_token_id).sum()) if self.tokenizer.unk_token else 0,
@@ -119,15 +122,15 @@ class Wording:
         )  # fmt: skip
 
     def _byte_sizes(self) -> np.ndarray | None:
-        """[v, 2] the sizes where a token's characters stand for the bytes of a text."""
+        """[v, 2] sizes by id, for a byte-level tokenizer; None for another one."""
         backend = self.tokenizer.backend_tokenizer
         if isinstance(backend.decoder, decoders.ByteLevel):
             with contextlib.suppress(TokenizerError):
                 return vocabulary_sizes(backend, str(self.folder))
         return None
 
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before a text, and the end of a document."""
+    def _prefix_and_end(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer puts before a text, and the end of a document."""
         bare, whole = (self._ids([_PROBE], special=special)["input_ids"][0] for special in (False, True))
         places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
         at = places[0] if places else 0
@@ -143,14 +146,9 @@ class Wording:
 
     def _check_vocabulary(self) -> None:
         ordinary = set(self.tokenizer.get_vocab().values()) - self.special
-        if not ordinary:  # what AutoTokenizer makes of a folder without a tokenizer
+        if not ordinary:  # AutoTokenizer opens a folder without a tokenizer as an empty one
             raise TokenizerError(f"{self.folder} holds no tokenizer", hint=_HINT)
-        known = max(ordinary) + 1
-        if known > self.rows:
-            raise TokenizerError(
-                f"{self.folder}: the tokenizer has {known:,} tokens, the model {self.rows:,}: it is another model's",
-                hint="Copy the tokenizer that the model was trained with into the folder.",
-            )
+        check_vocabulary(self.folder, ordinary, self.rows)
 
 
 def offset_sizes(text: str, offsets: np.ndarray) -> np.ndarray:
@@ -158,7 +156,7 @@ def offset_sizes(text: str, offsets: np.ndarray) -> np.ndarray:
 
     Args:
         text: the document.
-        offsets: [t, 2] first character of each token, and the one after its last.
+        offsets: [t, 2] first character of each token, and the end of its last.
 
     >>> offset_sizes("茶 te", np.array([[0, 1], [0, 1], [2, 4]])).tolist()
     [[1, 3], [0, 0], [2, 2]]
@@ -172,19 +170,3 @@ def offset_sizes(text: str, offsets: np.ndarray) -> np.ndarray:
     widths = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
     bytes_before = np.concatenate(([0], np.cumsum(widths)))
     return np.stack((ends_t - begins_t, bytes_before[ends_t] - bytes_before[begins_t]), axis=1)
-
-
-def _open(folder: Path) -> Any:
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
-        raise TokenizerError(
-            f"{folder}: the tokenizer is missing or cannot be read: {first_line(error)}", hint=_HINT
-        ) from error
-    if not tokenizer.is_fast:
-        raise TokenizerError(
-            f"{folder}: a {type(tokenizer).__name__} does not tell where its tokens stand in a text",
-            hint="Give --model a folder with a fast tokenizer: one that has a tokenizer.json.",
-        )
-    return tokenizer

@@ -1,10 +1,10 @@
-"""Documents as a model of limited context sees them: windows, and batches of windows.
+"""Documents cut to windows of a model's context, and batches of windows.
 
 In: the tokens of documents. Out: windows, each with the tokens it predicts, and the tensors of one pass.
-Invariants: each token of a document but the first of a window without overlap is predicted exactly once; with overlap
-each but the document's first; which windows share a pass, and in what order, changes nothing that is counted.
-Cost: a view of the document's arrays for each window; padding fills a pass to its longest window, and windows are
-sorted by length before.
+Invariants: without overlap each token is predicted exactly once, except the first of each window; with overlap each
+token except the document's first; the grouping of windows into passes and its order change no sum.
+Cost: a view of the document's arrays for each window; a pass is padded to its longest window, so windows are sorted by
+length before.
 """
 
 # Shape suffixes: w windows of a pass, t tokens of a window or a document.
@@ -21,24 +21,24 @@ from corpus.train.data.collate import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """A stretch of a document."""
+class TextWindow:
+    """A run of a document's tokens."""
 
     ids_t: np.ndarray
     """[t] tokens, at most the context."""
     first: int
-    """The first token that is predicted; those before it are only read."""
+    """The first token that is predicted; the tokens before it are only read."""
     sizes: tuple[int, int]
     """Characters and bytes of the predicted tokens."""
     last: bool
-    """Whether it is the last one of its document, for whoever counts documents."""
+    """Whether it is the last one of its document, to count documents by."""
 
 
 def cut(length: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Begin, end and first predicted token of each window of a document.
 
-    Without overlap the first token of a window is not predicted; with overlap a window predicts what none before it
-    did. A window that would predict nothing is left out.
+    Without overlap the first token of a window is not predicted; with overlap a window predicts the tokens that no
+    earlier window predicted. A window that would predict no token is left out.
 
     >>> list(cut(9, 4, 4)), list(cut(9, 4, 2))
     ([(0, 4, 1), (4, 8, 5)], [(0, 4, 1), (2, 6, 4), (4, 8, 6), (6, 9, 8)])
@@ -54,11 +54,11 @@ def cut(length: int, context: int, stride: int) -> Iterator[tuple[int, int, int]
             return
 
 
-def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) -> list[Window]:
+def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) -> list[TextWindow]:
     """A document's windows.
 
     Args:
-        ids_t: [t] its tokens, with what is put before and after it.
+        ids_t: [t] its tokens, prefix and end of the document included.
         sizes: [t, 2] characters and bytes of each token.
         context: most tokens of a window.
         stride: tokens from one beginning to the next.
@@ -67,7 +67,7 @@ def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) 
     places = list(cut(len(ids_t), context, stride))
     totals = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(sizes, axis=0)))
     return [
-        Window(
+        TextWindow(
             ids_t=ids_t[begin:end],
             first=first - begin,
             sizes=tuple((totals[end] - totals[first]).tolist()),
@@ -77,7 +77,7 @@ def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) 
     ]
 
 
-def passes(windows: Sequence[Window], *, tokens: int, rows: int | None) -> Iterator[list[Window]]:
+def passes(windows: Sequence[TextWindow], *, tokens: int, rows: int | None) -> Iterator[list[TextWindow]]:
     """Windows of like length together, longest first: `rows` a pass, or as many as `tokens` allow, padding included."""
     ordered = sorted(windows, key=lambda window: -len(window.ids_t))
     at = 0
@@ -87,7 +87,7 @@ def passes(windows: Sequence[Window], *, tokens: int, rows: int | None) -> Itera
         at += many
 
 
-def batch(windows: Sequence[Window], filler: int) -> dict[str, Any]:
+def make_batch(windows: Sequence[TextWindow], filler: int) -> dict[str, Any]:
     """`input_ids`, `attention_mask`, `labels`: [w, t] int64, padded on the right, and `use_cache` off."""
     longest = max(len(window.ids_t) for window in windows)
     ids_wt = np.full((len(windows), longest), filler, dtype=np.int64)

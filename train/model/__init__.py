@@ -1,1 +1,1 @@
-"""A network on its device: built, loaded, and how much memory it takes."""
+"""A network on its device: built or loaded, and how much memory it takes. `corpus.generate` imports this wing too."""

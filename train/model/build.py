@@ -1,9 +1,7 @@
-"""How the network comes to be: from random weights by a preset, or from a folder somebody trained.
+"""A GPT-2 with random weights, by a preset.
 
-In: sizes or a folder, and the special tokens of the workspace. Out: a causal model of `transformers` in single
-precision, but for one that is only measured.
-Invariants: a model to train has the workspace's vocabulary, exactly; one to measure is whole and does not look ahead;
-weights come from safetensors, from this disk, and no code comes with them.
+In: sizes and the special tokens of the workspace. Out: a causal model of `transformers` in single precision.
+Invariant: the model has the workspace's vocabulary, exactly; equal arguments give equal weights.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ ACTIVATION = "gelu_pytorch_tanh"
 def make(
     preset: Preset, *, vocab_size: int, seq_length: int, separator: int, pad: int, dropout: float, seed: int
 ) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights; equal arguments give equal weights."""
+    """A GPT-2 with random weights."""
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=seq_length,
@@ -35,15 +33,15 @@ def make(
         bos_token_id=separator,
         eos_token_id=separator,
         pad_token_id=pad,
-        n_ctx=seq_length,  # n_positions by its older name, which llama.cpp's converter reads
+        n_ctx=seq_length,  # the older name of n_positions, which llama.cpp's converter reads
     )
     set_seed(seed)
-    return settle(GPT2LMHeadModel(config))
+    return configure(GPT2LMHeadModel(config))
 
 
-def settle(model: Any) -> Any:
-    """State what `transformers` would otherwise guess aloud or ask the device about in each pass."""
+def configure(model: Any) -> Any:
+    """Set the loss, which `transformers` would guess with a warning, and drop a check that asks the device per pass."""
     model.loss_type = "ForCausalLM"
     for module in (model, model.base_model):
-        module.warn_if_padding_and_no_attention_mask = lambda *_: None  # our padding has a segment of its own
+        module.warn_if_padding_and_no_attention_mask = lambda *_: None  # padding is a segment of its own
     return model

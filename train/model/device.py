@@ -1,23 +1,25 @@
-"""Where a run computes and how: the one place that asks what the machine has.
+"""Device and precision of a network: the one place that asks what the machine has.
 
-In: the wishes of the configuration. Out: a `Device` with every choice made.
-Invariant: bf16 is chosen only where the hardware computes in it; emulated it would be slower than single precision.
+In: what the configuration asks for. Out: a `Device` with every choice made.
+Invariant: "auto" takes bf16 only where the hardware computes in it; emulated bf16 is slower than fp32.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from corpus.pipeline.errors import TrainError
-from corpus.train.config import TrainConfig
+from corpus.pipeline.errors import CorpusError, DeviceError
+from corpus.train.model import choices
 
 CPU_ROWS = 4
-"""Rows of a pass on a CPU: more of them only leave the caches."""
+"""Rows of a pass on a CPU: more rows leave its caches."""
 GPU_ROWS = 64
-"""Rows of a pass on an accelerator: by then it is busy."""
+"""Rows of a pass that keep an accelerator busy."""
 _WORKERS = 2
 _CPU_SHARE = 0.5
 _GPU_SHARE = 0.8
@@ -34,7 +36,7 @@ class Device:
     memory: int
     """Bytes that a training step may take."""
     most_rows: int
-    """Most rows of a pass that are of use."""
+    """Largest useful number of rows in a pass."""
     workers: int
     """Processes that make batches."""
     compile: bool
@@ -45,7 +47,7 @@ class Device:
     """Processes of the run, as torchrun started them."""
 
     def describe(self) -> str:
-        """In words, for the line that a run begins with."""
+        """One line for the start of a run."""
         name = {"cpu": f"CPU with {torch.get_num_threads()} threads", "mps": "Apple GPU"}.get(self.kind) or str(
             torch.get_device_module(self.kind).get_device_name()
         )
@@ -53,42 +55,68 @@ class Device:
         return f"{many}, {self.precision}{', compiled' if self.compile else ''}"
 
 
-def choose(config: TrainConfig) -> Device:
-    """Make every choice, and set the number of CPU threads.
+def choose(
+    device: str, precision: str, *, workers: int | None = None, compile_model: bool = False, threads: int | None = None
+) -> Device:
+    """Make every choice, and set the number of CPU threads; None stands for a default of the device or of torch.
 
     Raises:
-        TrainError: the machine has no such device, or bf16 is asked for where it is emulated.
+        DeviceError: the machine has no such device, or it only emulates the bf16 that was asked for.
 
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    kind = (found.type if found else "cpu") if config.device == "auto" else config.device
-    if kind != "cpu" and (found is None or found.type != kind):
-        raise TrainError(
-            f"--device {kind}: this machine has no such device",
-            hint="Leave --device out; torch finds " + (found.type if found else "the CPU alone") + ".",
-        )
-    real = _computes_bf16(kind)
-    if config.precision == "bf16" and not real and kind != "cpu":
-        raise TrainError("--precision bf16: this device only emulates it, slowly", hint="Leave --precision out.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    kind = pick_kind(device)
+    if precision == "bf16" and kind != "cpu" and not computes_bf16(kind):
+        raise DeviceError("--precision bf16: this device only emulates it, slowly", hint="Leave --precision out.")
     return Device(
         kind=kind,
-        precision=config.precision if config.precision != "auto" else "bf16" if real else "fp32",
+        precision=pick_precision(precision, kind),
         memory=_memory(kind),
         most_rows=CPU_ROWS if kind == "cpu" else GPU_ROWS,
-        workers=config.workers if config.workers is not None else 0 if kind == "cpu" else _WORKERS,
-        compile=config.compile,
-        rank=int(os.environ.get("RANK", "0")),
+        workers=workers if workers is not None else 0 if kind == "cpu" else _WORKERS,
+        compile=compile_model,
+        rank=choices.rank(),
         world=int(os.environ.get("WORLD_SIZE", "1")),
     )
+
+
+def pick_kind(device: str) -> str:
+    """The kind of device to compute on, as torch calls it; "auto" takes the accelerator, else the CPU.
+
+    Raises:
+        DeviceError: the machine has no such device.
+
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    kind = (found.type if found else "cpu") if device == "auto" else device
+    if kind != "cpu" and (found is None or found.type != kind):
+        available = found.type if found else "the CPU alone"
+        raise DeviceError(
+            f"--device {kind}: this machine has no such device", hint=f"Leave --device out; torch finds {available}."
+        )
+    return kind
+
+
+def pick_precision(precision: str, kind: str) -> str:
+    """`fp32` or `bf16`; "auto" takes bf16 where the hardware computes in it."""
+    return precision if precision != "auto" else "bf16" if computes_bf16(kind) else "fp32"
+
+
+def computes_bf16(kind: str) -> bool:
+    """Whether the hardware computes in bf16."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "xpu":
+        return bool(torch.xpu.is_bf16_supported())
+    return False
 
 
 def fitting_rows(device: Device, *, fixed: int, per_row: int, rows: int) -> int:
     """Rows of a pass: the largest divisor of `rows`, the share of one process, whose step fits the memory; at least 1.
 
     Args:
-        device: its memory and the most rows of use.
+        device: its memory and its largest useful number of rows.
         fixed: bytes of a step whatever its rows: weights, gradients, optimizer.
         per_row: bytes of a step for each row.
         rows: rows of a step that fall to one process.
@@ -99,20 +127,23 @@ def fitting_rows(device: Device, *, fixed: int, per_row: int, rows: int) -> int:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that the device has no room; on a CPU torch raises a bare RuntimeError for it."""
+    """Whether an error says that the device is out of memory; on a CPU torch raises a bare RuntimeError for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
-def _computes_bf16(kind: str) -> bool:
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "xpu":
-        return bool(torch.xpu.is_bf16_supported())
-    return False
+@contextlib.contextmanager
+def memory_errors(failure: CorpusError) -> Iterator[None]:
+    """Raise `failure` where torch says that the device is out of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_full(error):
+            raise
+        raise failure from error
 
 
 def _memory(kind: str) -> int:
-    """Bytes of a step that are safe: of the whole memory, not of what is free now, so that a rerun chooses the same."""
+    """Bytes that a step may take: a share of all memory, not of what is free now, so that a rerun chooses the same."""
     if kind == "cpu":
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _CPU_SHARE)
     if kind == "mps":

@@ -1,24 +1,26 @@
-"""A causal model from a folder that somebody trained.
+"""A causal model and its tokenizer from a folder: the one place that opens model folders.
 
-Invariants: weights come from safetensors, from this disk, and no code comes with them; a model to train has the
-workspace's vocabulary, exactly; one to measure is whole and does not look ahead.
+In: a folder that `save_pretrained` wrote, and the flag that named it. Out: objects of `transformers`.
+Invariants: the folder is untrusted: weights come from safetensors on this disk, no pickle is read, no code of the
+folder runs, no hub is asked; a model is whole: no weight is missing and drawn at random instead.
+Cost: about the time to read the weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace.files import sha256_file
-from corpus.train.model.build import settle
+from corpus.train.model.build import configure
 from corpus.train.model.device import is_full
 
 _PROBE_TOKENS = 8
@@ -27,7 +29,7 @@ _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 
 
 def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None) -> Any:
-    """A model from a folder, in single precision whatever it was saved in.
+    """A model to train, in single precision whatever it was saved in.
 
     Args:
         folder: holds `config.json` and safetensors.
@@ -42,8 +44,8 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
         TrainError: the rows are longer than the model's context.
 
     """
-    config = _read_config(folder)
-    _check_vocabulary(folder, config, vocab_size, tokenizer)
+    config = _read_config(folder, "--init")
+    _check_same_tokenizer(folder, config, vocab_size, tokenizer)
     limit = config.get("n_positions") or config.get("max_position_embeddings") or seq_length
     if limit < seq_length:
         raise TrainError(
@@ -52,11 +54,11 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
         )
     names = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout")
     changed = {} if dropout is None else {name: dropout for name in names if name in config}
-    return settle(_open(folder, "--init", torch.float32, **changed))
+    return configure(open_model(folder, "--init", torch.float32, **changed))
 
 
 def load_any(folder: Path, *, precision: str) -> Any:
-    """Any causal model, to be measured: in single precision, or in bf16 where it was saved and is computed so.
+    """Any causal model, to be evaluated: in bf16 where it was saved and is computed so, else in single precision.
 
     Args:
         folder: holds `config.json` and safetensors.
@@ -69,15 +71,113 @@ def load_any(folder: Path, *, precision: str) -> Any:
     config = _read_config(folder, "--model")
     saved = config.get("dtype") or config.get("torch_dtype")
     dtype = torch.bfloat16 if precision == "bf16" and saved == "bfloat16" else torch.float32
+    model = open_model(folder, "--model", dtype).eval()
     with quiet():
-        model = _open(folder, "--model", dtype).eval()
         _check_causal(folder, model)
     return model
 
 
+def files(folder: Path, flag: str) -> list[Path]:
+    """Configuration and weights: the files that make a model what it is. `flag` is what the hints name.
+
+    Raises:
+        ModelError: the folder lacks one of them, or holds its weights as pickle only.
+
+    """
+    hint = f"Give {flag} a folder that `corpus train` wrote, or one with config.json and *.safetensors."
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder", hint=hint)
+    if not (folder / "config.json").is_file():
+        checkpoints = [path.parent for path in folder.glob("checkpoint-*/config.json")]
+        newest = max(checkpoints, key=lambda path: (len(path.name), path.name), default=None)
+        raise ModelError(
+            f"{folder} holds no model: config.json is missing",
+            hint=f"It holds checkpoints: type {flag} {newest}" if newest else hint,
+        )
+    _read_config(folder, flag)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
+        raise ModelError(
+            f"{folder} holds its weights as pickle only, and opening a pickle can run any code",
+            hint="Where you trust them, load them with transformers and save_pretrained the model again.",
+        )
+    if not weights:
+        raise ModelError(f"{folder} holds no weights: there is no *.safetensors", hint=hint)
+    return [folder / "config.json", *weights]
+
+
+def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) -> Any:
+    """What `AutoModelForCausalLM` makes of a folder; `changed` replaces values of its configuration.
+
+    Raises:
+        ModelError: the model cannot be read, or lacks weights.
+
+    """
+    hint = f"Give {flag} another folder, or copy this one again: it is damaged, incomplete or needs code of its own."
+    try:
+        with quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are in the report, and an error below
+                output_loading_info=True,
+                **changed,
+            )
+    except Exception as error:  # whatever a damaged config.json or safetensors makes transformers raise
+        if is_full(error):
+            raise
+        raise ModelError(f"{folder}: the model cannot be read: {_first_line(error)}", hint=hint) from error
+    lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if lacking:
+        raise ModelError(
+            f"{folder}: {len(lacking)} weights are missing or have another shape, the first is {lacking[0]}", hint=hint
+        )
+    return model
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """What `AutoTokenizer` makes of a folder that `--model` named.
+
+    Raises:
+        TokenizerError: it is missing or cannot be read.
+
+    """
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
+        raise TokenizerError(
+            f"{folder}: the tokenizer is missing or cannot be read: {_first_line(error)}",
+            hint="Give --model a folder with the tokenizer that the model was trained with, as save_pretrained does.",
+        ) from error
+
+
+def check_vocabulary(folder: Path, ids: Iterable[int], rows: int) -> None:
+    """Refuse a tokenizer with ids beyond the model's embedding of so many rows.
+
+    Raises:
+        TokenizerError: it is another model's.
+
+    """
+    known = max(ids, default=-1) + 1
+    if known > rows:
+        raise TokenizerError(
+            f"{folder}: the tokenizer has {known:,} tokens, the model {rows:,}: it is another model's",
+            hint="Copy the tokenizer that the model was trained with into the folder.",
+        )
+
+
+def context_of(model: Any) -> int | None:
+    """Most tokens that a model takes at once; None where its configuration does not say."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the bars and reports of `transformers` off the terminal: what matters of them becomes an error here."""
+    """Keep progress bars and reports of `transformers` off the terminal; what matters in them becomes an error here."""
     level, bars = hub_logging.get_verbosity(), hub_logging.is_progress_bar_enabled()
     hub_logging.set_verbosity(hub_logging.CRITICAL)
     hub_logging.disable_progress_bar()
@@ -89,50 +189,9 @@ def quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what a library says of a failure."""
+def _first_line(error: Exception) -> str:
+    """The first line of a library's error message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def files(folder: Path, flag: str = "--init") -> list[Path]:
-    """What a model's identity is made of: its configuration and weights.
-
-    Raises:
-        ModelError: they are not there.
-
-    """
-    _read_config(folder, flag)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(
-            f"{folder} holds no *.safetensors",
-            hint="Weights are read from safetensors alone: open the model and save_pretrained it again.",
-        )
-    return [folder / "config.json", *weights]
-
-
-def _open(folder: Path, flag: str, dtype: torch.dtype, **changed: float) -> Any:
-    try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            output_loading_info=True,
-            **changed,
-        )
-    except Exception as error:  # whatever a damaged config.json or safetensors makes transformers raise
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise
-        raise ModelError(
-            f"{folder} cannot be loaded: {first_line(error)}",
-            hint=f"Give {flag} a folder that `corpus train` made, or another whole one that needs no code of its own.",
-        ) from error
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
-        raise ModelError(f"{folder} lacks weights: {', '.join(missing[:3])}", hint=f"Give {flag} a whole model.")
-    return model
 
 
 def _check_causal(folder: Path, model: Any) -> None:
@@ -143,7 +202,7 @@ def _check_causal(folder: Path, model: Any) -> None:
         if is_full(error):
             raise
         raise ModelError(
-            f"{folder}: this {kind} cannot be run on plain text: {first_line(error)}", hint=hint
+            f"{folder}: this {kind} cannot be run on plain text: {_first_line(error)}", hint=hint
         ) from error
     if ahead:
         raise ModelError(f"{folder}: a token of this {kind} sees those after it, so it predicts nothing", hint=hint)
@@ -152,8 +211,7 @@ def _check_causal(folder: Path, model: Any) -> None:
 @torch.no_grad()
 def _looks_ahead(model: Any) -> bool:
     """Whether another last token changes the scores of those before it, by more than rounding does."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _PROBE_TOKENS
-    ids_rt = (torch.arange(min(most, _PROBE_TOKENS)) % 2).repeat(2, 1)
+    ids_rt = (torch.arange(min(context_of(model) or _PROBE_TOKENS, _PROBE_TOKENS)) % 2).repeat(2, 1)
     ids_rt[1, -1] = 1 - ids_rt[0, -1]
     logits_rtv = model(input_ids=ids_rt, attention_mask=torch.ones_like(ids_rt), use_cache=False).logits.float()
     changed_t = (logits_rtv[0] - logits_rtv[1]).abs().amax(-1)
@@ -161,22 +219,19 @@ def _looks_ahead(model: Any) -> bool:
     return bool(changed_t[:-1].max() > rounding * max(changed_t[-1].item(), logits_rtv.abs().max().item()))
 
 
-def _read_config(folder: Path, flag: str = "--init") -> dict[str, Any]:
+def _read_config(folder: Path, flag: str) -> dict[str, Any]:
     path = folder / "config.json"
-    hint = f"Give {flag} the folder of a model."
     try:
         config = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelError(f"{folder} holds no config.json", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=f"Give {flag} the folder of a whole model.") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{path} is not the configuration of a model", hint=hint)
+        raise ModelError(f"{path} cannot be read: it holds no object", hint=f"Give {flag} the folder of a model.")
     return config
 
 
-def _check_vocabulary(folder: Path, config: dict[str, Any], vocab_size: int, tokenizer: Path) -> None:
-    hint = "A model can only go on with the tokenizer that it was trained with: pack with that one, or train anew."
+def _check_same_tokenizer(folder: Path, config: dict[str, Any], vocab_size: int, tokenizer: Path) -> None:
+    hint = "A model goes with the tokenizer that it was trained with: pack with that one, or train from random weights."
     if config.get("vocab_size") != vocab_size:
         raise TokenizerError(
             f"{folder} has a vocabulary of {config.get('vocab_size')}, the workspace's tokenizer {vocab_size}",

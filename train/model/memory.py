@@ -1,7 +1,7 @@
-"""What a run will take: its memory by a formula, its time by a guess from real passes.
+"""Memory of a training step by a formula, and its time from a real pass.
 
-In: a run, and a model in place. Out: numbers for what is said before it starts.
-Invariant: timing a pass leaves the random state and the gradients as they were.
+In: a model on its device. Out: the estimates that a run prints before it starts.
+Invariant: timing a pass leaves the random state and the gradients unchanged.
 Cost: one or two passes.
 """
 
@@ -15,12 +15,12 @@ import torch
 from corpus.train.presets import fixed_memory, token_memory
 
 FORWARD_SHARE = 1 / 3
-"""Of a training pass: what evaluating the same row takes."""
+"""Time of evaluating a row, as a share of a training pass."""
 _SLOW_S = 5.0
 
 
 def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:
-    """Estimated bytes of a training step: whatever its rows, and for each row of a pass."""
+    """Estimated bytes of a training step: the fixed part, and what each row of a pass adds."""
     token = token_memory(
         layers=model.config.num_hidden_layers,
         width=model.config.hidden_size,
@@ -33,11 +33,11 @@ def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: b
 
 
 def pass_seconds(model: Any, batch: dict[str, Any], *, precision: str) -> float:
-    """Seconds of a forward and a backward pass: of a second one, when the first shows that this is not long."""
+    """Seconds of a forward and a backward pass; the second one is timed where the first took less than five seconds."""
     device = next(model.parameters()).device
     inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-    apart = [device] if device.type in {"cuda", "xpu"} else []  # the others draw from the CPU's state, or keep no own
-    with torch.random.fork_rng(apart, device_type=device.type if apart else "cuda"):
+    own_state = [device] if device.type in {"cuda", "xpu"} else []  # the others draw from the CPU's random state
+    with torch.random.fork_rng(own_state, device_type=device.type if own_state else "cuda"):
         seconds = _pass(model, inputs, device, precision)
         if seconds < _SLOW_S:
             seconds = _pass(model, inputs, device, precision)

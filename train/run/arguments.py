@@ -1,6 +1,6 @@
-"""Our configuration in the words of Hugging Face's Trainer.
+"""`TrainConfig` as the `TrainingArguments` of Hugging Face's Trainer.
 
-In: configuration, plan and device. Out: `TrainingArguments`; with several processes, making them also joins these.
+In: configuration, plan and device. Out: `TrainingArguments`; making them under torchrun starts the process group.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ from transformers import TrainingArguments
 
 from corpus.train.config import TrainConfig
 from corpus.train.model.device import Device
-from corpus.train.run.plan import Plan
+from corpus.train.run.plan import RunPlan
 
 _KNOWN = {field.name for field in fields(TrainingArguments)}
 _CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _KNOWN else "gradient_checkpointing"
-"""What this version of `transformers` calls it."""
+"""The argument's name in this version of `transformers`."""
 
 
-def arguments(config: TrainConfig, plan: Plan, device: Device, *, rows_per_pass: int, passes: int) -> TrainingArguments:
-    """What the Trainer is told.
+def arguments(
+    config: TrainConfig, plan: RunPlan, device: Device, *, rows_per_pass: int, passes: int
+) -> TrainingArguments:
+    """The Trainer's arguments.
 
     Args:
-        config: what the user set.
-        plan: what the run does.
-        device: where it runs.
+        config: the user's settings.
+        plan: the run.
+        device: its device.
         rows_per_pass: most rows of a forward pass.
         passes: passes of one process in a step.
 
     """
     args = TrainingArguments(
         output_dir=str(plan.folder / ".saving"),
+        run_name=plan.name,
         max_steps=plan.steps.count,
         per_device_train_batch_size=rows_per_pass,
         gradient_accumulation_steps=passes,
@@ -57,11 +60,11 @@ def arguments(config: TrainConfig, plan: Plan, device: Device, *, rows_per_pass:
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to="none",  # `trackers` makes the callbacks
         disable_tqdm=True,
         log_level="warning",
         log_level_replica="error",
         **{_CHECKPOINTING: config.gradient_checkpointing},
     )
-    args._n_gpu = min(args.n_gpu, 1)  # one process, one device: more of them through torchrun, not DataParallel
+    args._n_gpu = min(args.n_gpu, 1)  # one device a process: torchrun, not DataParallel
     return args

@@ -1,4 +1,4 @@
-"""How a run went, as a picture: loss, bits per character of each dataset, learning rate.
+"""The curves of a run as a picture: loss, bits per character of each dataset, learning rate.
 
 In: the lines of `metrics.jsonl`. Out: the bytes of a PNG, the same for the same lines and version of matplotlib.
 """
@@ -13,7 +13,7 @@ _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
 
 
 def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Three panels over the steps; one that has no points says so."""
+    """Three panels over the steps; a panel without points says so."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, at the end of a run alone
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 

@@ -1,7 +1,8 @@
 """`corpus train --dry-run`: what a run would take, without a weight in memory.
 
 In: a configuration and packed rows. Out: lines of a table: parameters, tokens, steps, memory, FLOPs, and the time at a
-stated rate. Invariant: the network is built on torch's meta device, so 175 billion parameters cost nothing.
+stated rate.
+Invariant: the network is built on torch's meta device, so 175 billion parameters take no memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.memory import step_memory
 from corpus.train.run import plan as plans
-from corpus.train.run.plan import Plan
+from corpus.train.run.plan import RunPlan
 
 
 def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None) -> list[tuple[str, str]]:
@@ -34,11 +35,11 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         rate: FLOP/s that all devices reach together, for the time.
 
     Raises:
-        WorkspaceError, TokenizerError, DamageError, TrainError, ModelError: as `corpus.train.run.stage.run`.
+        WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
 
     """
-    plan = plans.make(config, workspace, model_files=load.files(config.init) if config.init else ())
-    device = devices.choose(config)
+    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
+    device = devices.choose(config.device, config.precision, threads=config.threads)
     model = _network(config, plan)
     order = Order(
         parts=parts(plan.shares, weighted=plan.weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
@@ -68,13 +69,13 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
 def token_flops(model: Any, seq_length: int) -> float:
     """FLOPs of a training step for each token: 6 N + 12 L d s (Chowdhery et al., 2022, appendix B).
 
-    N counts the tied embedding once, as the head that it is; s is the row, though attention stays inside documents.
+    N counts the tied embedding once, as the output head; s is the row length, also where attention stays in documents.
     """
     config = model.config
     return float(6 * model.num_parameters() + 12 * config.num_hidden_layers * config.hidden_size * seq_length)
 
 
-def _network(config: TrainConfig, plan: Plan) -> Any:
+def _network(config: TrainConfig, plan: RunPlan) -> Any:
     with torch.device("meta"):
         if config.init:
             return AutoModelForCausalLM.from_config(_config(config.init))

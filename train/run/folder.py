@@ -1,18 +1,18 @@
-"""A run's folder: what was begun, how far it is, and what is finished.
+"""A run's folder: its settings, checkpoints, metrics and finished model.
 
-    models/<run>/run.json          what the run is: settings and inputs, written first
-                 checkpoint-N/     a whole model with the state of the optimizer, the newest few
+    models/<run>/run.json          settings and inputs of the run, written first
+                 checkpoint-N/     a model with the state of the optimizer; the newest few are kept
                  best/             the model of the best evaluation so far
                  metrics.jsonl     one JSON object for each logged training loss and each evaluation
-                 samples.jsonl     what it wrote at each evaluation, where asked for
+                 samples.jsonl     continuations at each evaluation, with --sample-prompt
                  curves.png        loss, bits per character and learning rate as a picture
                  README.md         the model card
-                 tensorboard/      event files, where asked for
+                 tensorboard/      event files, with --report-to tensorboard
                  config.json model.safetensors tokenizer.json ...   the finished model
                  ledger.json       written last
 
-Invariants: a checkpoint under its name is whole: it is made in `.saving/`, fsynced and renamed; when a run goes on,
-`metrics.jsonl` and `samples.jsonl` hold no step that the checkpoint does not know, so none is there twice or missing.
+Invariants: a checkpoint under its name is whole: it is written in `.saving/`, fsynced and renamed; when a run resumes,
+`metrics.jsonl` and `samples.jsonl` lose the lines after its checkpoint, so every step is logged once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from corpus.pipeline.errors import DiskError, TrainError
-from corpus.pipeline.workspace.files import FINISHED_MODE, disk_errors, json_lines, remove_leftovers, write_atomic
+from corpus.pipeline.workspace import files
+from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
-from corpus.train.run.plan import STAGE, VERSION, Plan
+from corpus.train.run.plan import STAGE, VERSION, RunPlan
 
 BEST = "best"
-_BEGUN = "run.json"
+_STARTED = "run.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SAVING_MODE = 0o700
 _LOW_DISK_BYTES = 64 << 20
@@ -44,7 +45,7 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
@@ -52,22 +53,23 @@ class RunFolder:
         self.saving = plan.folder / ".saving"
 
     def finished(self) -> tuple[Ledger | None, tuple[str, ...]]:
-        """The ledger if the run is finished, and what makes it stale.
+        """The ledger of a finished run, and the reasons why it is stale.
 
         Raises:
-            TrainError: the folder holds another run, or something else.
+            TrainError: the folder holds another run, or files that are not a run.
 
         """
         ledger = read_ledger(self.path)
-        begun = ledger or self._read_begun()
-        if begun is None and self.path.is_dir() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+        started = ledger or self._read_started()
+        others = [] if started or not self.path.is_dir() else list(self.path.iterdir())
+        if any(not path.name.startswith(".") for path in others):
             raise TrainError(
-                f"{self.path} holds something that is not a run", hint="Give the run another name with --run."
+                f"{self.path} holds files that are not a run", hint="Give the run another name with --run."
             )
-        reasons = changes(begun, self.path, VERSION, self.plan.settings, self.plan.inputs)
-        if begun is not None and begun.fingerprint != self.plan.identity:
+        reasons = changes(started, self.path, VERSION, self.plan.settings, self.plan.inputs)
+        if started is not None and started.fingerprint != self.plan.identity:
             raise TrainError(
-                f"the run {self.plan.name} is another one: {'; '.join(reasons)}",
+                f"{self.plan.name} is the name of another run: {'; '.join(reasons)}",
                 hint=f"Give this run another name with --run, or delete {self.path}.",
             )
         return ledger, tuple(reasons)
@@ -82,12 +84,12 @@ class RunFolder:
         return sorted(found)
 
     def begin(self, step: int) -> None:
-        """Make the folder ready to go on from a step; at 0 nothing of an earlier attempt is left."""
+        """Prepare the folder to resume from a step; at step 0 an earlier attempt is deleted."""
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path / _BEGUN, self._begun().to_json())
+            write_atomic(self.path / _STARTED, self._started().to_json())
             (self.path / LEDGER).unlink(missing_ok=True)
-            remove_leftovers(self.path)
+            files.remove_leftovers(self.path)
             if step == 0:
                 self._drop(
                     [path for _, path in self.checkpoints()] + [path for path in (self.path / BEST,) if path.is_dir()]
@@ -102,39 +104,39 @@ class RunFolder:
                 else:
                     path.unlink(missing_ok=True)
 
-    def note(self, line: Mapping[str, Any]) -> None:
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
         """Add a line to `metrics.jsonl`."""
         with disk_errors(self.metrics), self.metrics.open("ab") as file:
             file.write(_line(line))
 
-    def note_sample(self, line: Mapping[str, Any]) -> None:
+    def add_sample(self, line: Mapping[str, Any]) -> None:
         """Add a line to `samples.jsonl`."""
         with disk_errors(self.samples), self.samples.open("ab") as file:
             file.write(_line(line))
 
     def history(self) -> list[dict[str, Any]]:
-        """The whole lines of `metrics.jsonl`; what a killed run left of a last one is passed over."""
+        """The lines of `metrics.jsonl`; a partial last line of a killed run is skipped."""
         return json_lines(self.metrics)
 
     def keep_best(self, *, tokenizer: Path) -> None:
-        """Let the model in `.saving/best` take the place of the best one so far."""
+        """Replace `best/` by the model in `.saving/best`."""
         with disk_errors(self.path):
             self._finish_saved(self.saving / "best", tokenizer)
             self._drop(path for path in (self.path / BEST,) if path.is_dir())
             (self.saving / "best").rename(self.path / BEST)
-            _fsync(self.path)
+            fsync(self.path)
 
     def keep_checkpoint(self, step: int, *, tokenizer: Path, mixture: Mapping[str, Any], limit: int) -> None:
-        """Give the checkpoint in `.saving/` its name and drop the oldest ones over the limit."""
+        """Move the checkpoint in `.saving/` to its name and delete the oldest ones over the limit."""
         name = f"checkpoint-{step}"
         with disk_errors(self.path):
             for path in (self.metrics, self.samples):
                 if path.is_file():
-                    _fsync(path)
+                    fsync(path)
             write_atomic(self.saving / name / "mixture.json", _line(mixture))
             self._finish_saved(self.saving / name, tokenizer)
             (self.saving / name).rename(self.path / name)
-            _fsync(self.path)
+            fsync(self.path)
             self._drop(path for _, path in self.checkpoints()[:-limit])
 
     def keep_model(self, *, tokenizer: Path) -> None:
@@ -144,17 +146,17 @@ class RunFolder:
             self._finish_saved(source, tokenizer)
             for path in sorted(source.iterdir()):
                 path.replace(self.path / path.name)
-            _fsync(self.path)
+            fsync(self.path)
             shutil.rmtree(self.saving)
 
     def finished_files(self) -> list[Path]:
-        """What the ledger answers for: the model, the best one, the curve, the picture and the card."""
-        apart = {LEDGER, "timings.json", _BEGUN}
-        files = [path for path in self.path.iterdir() if path.is_file() and path.name not in apart]
-        return sorted(files + [path for path in (self.path / BEST).glob("*") if path.is_file()])
+        """The outputs in the ledger: the model, the best one, metrics, samples, picture and card."""
+        others = {LEDGER, "timings.json", _STARTED}
+        found = [path for path in self.path.iterdir() if path.is_file() and path.name not in others]
+        return sorted(found + [path for path in (self.path / BEST).glob("*") if path.is_file()])
 
     def _drop(self, checkpoints: Iterable[Path]) -> None:
-        """Delete checkpoints by a rename first, so that none is ever half there."""
+        """Delete checkpoints after a rename, so that a half-deleted one has no checkpoint's name."""
         self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
         for path in checkpoints:
             aside = self.saving / f"{path.name}.old"
@@ -162,31 +164,31 @@ class RunFolder:
             shutil.rmtree(aside)
 
     def _finish_saved(self, folder: Path, tokenizer: Path) -> None:
-        """Add the tokenizer byte for byte, take out the pickled arguments with this machine's paths, and fsync."""
+        """Copy the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
         (folder / "training_args.bin").unlink(missing_ok=True)
         for name in _TOKENIZER_FILES:
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, folder / name)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):  # not every file system has modes
-                path.chmod(FINISHED_MODE)
+                path.chmod(files.FINISHED_MODE)
         for path in (*folder.iterdir(), folder):
-            _fsync(path)
+            fsync(path)
 
-    def _begun(self) -> Ledger:
+    def _started(self) -> Ledger:
         plan = self.plan
         return Ledger(
             stage=STAGE, dataset=None, version=VERSION, config=plan.settings, inputs=plan.inputs, outputs=[], counts={},
             fingerprint=plan.identity,
         )  # fmt: skip
 
-    def _read_begun(self) -> Ledger | None:
+    def _read_started(self) -> Ledger | None:
         try:
-            values = json.loads((self.path / _BEGUN).read_bytes())
+            values = json.loads((self.path / _STARTED).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise TrainError(f"{self.path / _BEGUN} cannot be read: {error}", hint=f"Delete {self.path}.") from error
+            raise TrainError(f"{self.path / _STARTED} cannot be read: {error}", hint=f"Delete {self.path}.") from error
         values.pop("schema", None)
         values["inputs"] = [FileDigest(**entry) for entry in values["inputs"]]
         return Ledger(**values)
@@ -194,7 +196,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def saving_errors(folder: Path) -> Iterator[None]:
-    """Turn what torch and safetensors say when a disk refuses them into a DiskError: they hide the error's number."""
+    """Turn write errors of torch and safetensors, which hide the error's number, into a DiskError."""
     try:
         with disk_errors(folder):
             yield
@@ -209,18 +211,9 @@ def saving_errors(folder: Path) -> Iterator[None]:
                 raise OSError(code, os.strerror(code), str(folder)) from error
         raise DiskError(
             f"{folder} cannot be written: {text.splitlines()[0]}",
-            hint="Look for a quota, a limit (ulimit -f) or a failing disk; a rerun goes on from the last checkpoint.",
+            hint="Look for a quota, a limit (ulimit -f) or a failing disk; a rerun resumes from the last checkpoint.",
         ) from error
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
-
-
-def _fsync(path: Path) -> None:
-    if path.exists():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

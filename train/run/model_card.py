@@ -1,13 +1,14 @@
-"""The model card: what a model was trained on, how, and how good it is, in the form of the Hugging Face hub.
+"""The model card, in the format of the Hugging Face hub: training data, settings and results of a model.
 
-In: a run's settings, inputs and counts, as its ledger has them. Out: Markdown with metadata, the same for equal runs.
+In: a run's settings, inputs and counts, from its ledger. Out: Markdown with metadata, the same for equal runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corpus.pipeline.humanize import markdown_table
 from corpus.pipeline.workspace.ledger import FileDigest
 
 _FIGURES = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
@@ -32,7 +33,7 @@ def model(name: str, settings: Mapping[str, Any], inputs: Sequence[FileDigest], 
         "![loss, bits per character and learning rate](curves.png)",
         "## Use\n\n" + _use(settings),
         "## Limits\n\n" + _LIMITS + ("" if set(counts["mixture"]) == {"demo"} else f" {_RIGHTS}"),
-        "## Settings\n\n" + _table(("setting", "value"), sorted(settings.items())),
+        "## Settings\n\n" + markdown_table(("setting", "value"), sorted(settings.items())),
         "## Where every byte came from\n\n" + _origin(inputs),
     ]
     return "\n\n".join(sections) + "\n"
@@ -67,7 +68,8 @@ def _data(settings: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     ]
     mask = "stays inside a document" if settings["document_mask"] else "sees the whole row before a token"
     return (
-        _table(("dataset", "asked", "given", "tokens", "epochs"), rows) + f"\n\nShares are of tokens. Attention {mask}."
+        markdown_table(("dataset", "asked", "given", "tokens", "epochs"), rows)
+        + f"\n\nShares are of tokens. Attention {mask}."
     )
 
 
@@ -78,7 +80,7 @@ def _results(counts: Mapping[str, Any]) -> str:
     best = counts["best"]["step"]
     return (
         "Validation documents, after the last step; figures of a sample of their rows where `eval_rows` is not 0.\n\n"
-        + _table(("dataset", *(figure.replace("_", " ") for figure in _FIGURES)), rows)
+        + markdown_table(("dataset", *(figure.replace("_", " ") for figure in _FIGURES)), rows)
         + f"\n\nThe best evaluation was that of step {best:,} of {counts['steps']:,}; its model is in `best/`."
     )
 
@@ -92,11 +94,6 @@ def _use(settings: Mapping[str, Any]) -> str:
 def _origin(inputs: Sequence[FileDigest]) -> str:
     rows = [(entry.path, f"`{entry.sha256}`") for entry in inputs]
     return (
-        _table(("input", "SHA-256"), rows)
+        markdown_table(("input", "SHA-256"), rows)
         + "\n\nA ledger names the ledgers that its own stage was made from, down to the archives."
     )
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

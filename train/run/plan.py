@@ -1,10 +1,10 @@
-"""What a run will do, decided before anything is written: the rows, the steps, the run's identity and its folder.
+"""The plan of a run, made before anything is written: its rows, steps, identity and folder.
 
-In: the configuration and the ledgers of the packed datasets. Out: a `Plan`, the same for equal configuration and equal
-rows on any machine.
-Invariant: how a run is carried out (device, workers, rows of a pass, where checkpoints fall) is no part of its
-identity; what shapes the weights or is measured on the way is.
-Cost: ledgers and sizes of files, and a look at the segments of all rows, about a second a million.
+In: the configuration and the ledgers of the packed datasets. Out: a `RunPlan`, the same for equal configuration and
+equal rows on any machine.
+Invariant: settings that change the weights or the measurements are part of a run's identity; device, workers, rows of a
+pass and the steps of checkpoints are not.
+Cost: reads ledgers and file sizes, and the segments of all rows, about a second per million rows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EVALUATION_SHARE = 1 / 20
 _FORWARD_SHARE = 1 / 3
 _SAVE_STEPS = 500
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
-"""Where the rows of each objective lie."""
+"""Folder of the rows of each objective."""
 _PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
 _AS_GIVEN = (
     "objective", "warmup", "warmup_tokens", "ramp_from", "ramp_tokens", "early_stop", "weight_decay", "beta1", "beta2",
@@ -45,7 +45,7 @@ _AS_GIVEN = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class RunPlan:
     """Everything about a run that does not depend on the machine."""
 
     folder: Path
@@ -57,7 +57,7 @@ class Plan:
     """Fingerprint of version, settings and inputs."""
     train: Rows
     validation: Mapping[str, Rows]
-    """The validation rows of each dataset that has some."""
+    """Validation rows by dataset; a dataset without any is left out."""
     seq_length: int
     vocab_size: int
     separator: int
@@ -65,13 +65,13 @@ class Plan:
     pad: int
     """Id of the padding."""
     shares: Sequence[Share]
-    """What the run takes of each dataset, in the order of the rows."""
+    """Rows taken from each dataset, in the order of the rows."""
     tokens: np.ndarray
     """[rows] tokens of each training row without its padding."""
     steps: Steps
     warmup_steps: int
     answer_after: int | None
-    """Id of the token after which labels begin, when only answers are learnt."""
+    """Id of the token after which labels begin, with the objective `sft`."""
     learning_rate: float
     decay_to: float
     eval_steps: int
@@ -79,12 +79,12 @@ class Plan:
 
     @property
     def epochs(self) -> float:
-        """How often each row is seen, in the mean."""
+        """Mean number of times that a row is seen."""
         return self.steps.total / len(self.train)
 
     @property
     def weighted(self) -> bool:
-        """Whether datasets were given weights."""
+        """Whether the datasets have weights."""
         return any("=" in name for name in self.settings["datasets"])
 
     @property
@@ -93,19 +93,19 @@ class Plan:
         return self.folder.name
 
 
-def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = ()) -> Plan:
-    """Decide what a run does.
+def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = ()) -> RunPlan:
+    """Plan a run.
 
     Args:
-        config: what the user set.
-        workspace: where the packed datasets lie.
+        config: the user's settings.
+        workspace: with the packed datasets.
         model_files: configuration and weights that the run starts from, with `init`.
 
     Raises:
-        WorkspaceError: nothing is packed, or a dataset asked for is not.
+        WorkspaceError: no dataset is packed, or not the one asked for.
         TokenizerError: rows were packed with another tokenizer than the workspace's.
         DamageError: a file of packed rows is missing or has another size.
-        TrainError: the datasets' rows differ in length, or there are none.
+        TrainError: the datasets' rows differ in length, or there are no training rows.
 
     """
     area = AREAS[config.objective]
@@ -124,7 +124,7 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
     inputs = _inputs(workspace, area, names, model_files)
     settings = _settings(config, names, seq_length, vocabulary.get_vocab_size()) | {"eval_steps": eval_steps}
     identity = fingerprint(STAGE, VERSION, settings, inputs)
-    return Plan(
+    return RunPlan(
         folder=workspace.models / (config.run or f"{settings['model']}-{identity[:6]}"),
         settings=settings,
         inputs=inputs,
@@ -150,7 +150,7 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
 def _mixture(
     config: TrainConfig, splits: Mapping[str, Any], tokens: np.ndarray, seq_length: int
 ) -> tuple[list[Share], Steps]:
-    """What the run takes of each dataset, and its steps."""
+    """The rows taken from each dataset, and the steps."""
     rows = {name: len(parts["train"]) for name, parts in splits.items() if len(parts.get("train", ()))}
     edges = np.cumsum([0, *rows.values()])
     sums = [int(tokens[begin:end].sum()) for begin, end in itertools.pairwise(edges.tolist())]
@@ -162,7 +162,7 @@ def _mixture(
     if _weighted(config) and (lacking := sorted(config.mixture.keys() - rows.keys())):
         raise TrainError(
             f"{lacking[0]} has a weight and no training rows",
-            hint=f"Leave --dataset {lacking[0]} out, or pack it again.",
+            hint=f"Leave --dataset {lacking[0]} out, or run `corpus pack` for it again.",
         )
     weights = [weight for name in rows if (weight := config.mixture.get(name)) is not None] or None
     found = shares(list(rows), list(rows.values()), sums, weights, total=wanted, max_repeats=_max_repeats(config))
@@ -237,7 +237,7 @@ def _training_rows(splits: Mapping[str, Any]) -> Rows:
 
 
 def _eval_steps(steps: Steps, eval_rows: int, validation: Mapping[str, Rows]) -> int:
-    """About ten evaluations in a run, and at most a twentieth of its time; a row costs a third of one in training."""
+    """About ten evaluations in a run, and at most a twentieth of its time; a row costs a third of a training row."""
     rows = sum(min(len(split), eval_rows) if eval_rows else len(split) for split in validation.values())
     affordable = rows * _FORWARD_SHARE / _EVALUATION_SHARE / steps.batch_size
     return max(1, math.ceil(steps.count / _EVALUATIONS), math.ceil(affordable))
@@ -252,7 +252,7 @@ def _inputs(workspace: Workspace, area: str, names: Sequence[str], model_files: 
 
 
 def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_size: int) -> dict[str, Any]:
-    """What shapes the weights or is measured on the way, with the values that stand for None."""
+    """The settings of the ledger, defaults resolved."""
     preset = config.preset
     size = {} if config.init else {"layers": preset.layers, "width": preset.width, "heads": preset.heads}
     dropout = config.dropout if config.dropout is not None or config.init else preset.dropout

@@ -1,7 +1,8 @@
-"""Continuations that a run writes down whenever it is evaluated, to be read beside its curves.
+"""Continuations of prompts at each evaluation of a run, to be read beside its curves.
 
-In: prompts and the model as it is. Out: lines of `samples.jsonl`. Invariants: the random state of the run is not
-touched, so the weights are the same with and without; equal runs write equal samples.
+In: prompts and the model. Out: lines of `samples.jsonl`.
+Invariants: the random state of the run is unchanged, so the weights are the same with and without samples; equal runs
+write equal samples.
 Cost: `TOKENS` passes of one row for each prompt. The loop is `model.generate` of transformers.
 """
 
@@ -29,7 +30,9 @@ class Samples:
         self._model = load(tokenizer)
         names = (SEPARATOR, USER, ASSISTANT)
         found = [self._model.token_to_id(name) for name in names]
-        self._separator, user, assistant = (-1 if number is None else number for number in found)  # they are there
+        self._separator, user, assistant = (
+            -1 if number is None else number for number in found
+        )  # the tokenizer has them
         encoded = [self._model.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
         self._ids = [[user, *ids, assistant] if chat else ids or [self._separator] for ids in encoded]
         self._context, self._chat = context, chat
@@ -37,9 +40,8 @@ class Samples:
     def write(self, model: Any, seed: int) -> Iterator[Mapping[str, str]]:
         """One continuation of each prompt: temperature 0.8, top-k 30, at most `TOKENS` tokens or half the context.
 
-        Of a prompt that does not fit beside them its end is read, and in a talk the token that opens it.
-
-        The model is left in the mode in which it was.
+        A prompt that does not fit beside them loses its beginning; a question keeps its first token, `<|user|>`.
+        Training or evaluation mode of the model is restored.
         """
         trains, device = model.training, next(model.parameters()).device
         model.eval()

@@ -1,22 +1,20 @@
 """The training stage: packed rows in, a model that `AutoModelForCausalLM` and `AutoTokenizer` open out.
 
-In: `packed/*` and `tokenizer/`, or a model's folder to go on from. Out: `models/<run>/` as `train.run.folder` draws it.
-Invariants: equal configuration and rows return to the same folder; a finished run is left alone; a killed one goes on
-from its last checkpoint and ends, on the same machine, with the weights and the curve of a run that never was.
-Cost: the passes of the model; reading and collating rows is under a hundredth of a step.
+In: `packed/*` or `chat/*`, `tokenizer/`, and with `init` the folder of a model. Out: `models/<run>/`, see `run.folder`.
+Invariants: equal configuration and rows use the same folder; a finished run is skipped; a killed run resumes from its
+last checkpoint and ends, on the same machine, with the weights and the curve of an undisturbed run.
+Cost: the passes of the model; reading and collating rows takes under a hundredth of a step.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from corpus.pipeline.errors import TrainError
+from corpus.pipeline.errors import DeviceError, TrainError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -29,51 +27,52 @@ from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
-from corpus.train.run import board
 from corpus.train.run import model_card as cards
 from corpus.train.run import plan as plans
-from corpus.train.run.announce import announce, notes
+from corpus.train.run import trackers
 from corpus.train.run.arguments import arguments
-from corpus.train.run.context import Course
+from corpus.train.run.context import RunContext
 from corpus.train.run.curves import picture
 from corpus.train.run.folder import RunFolder, saving_errors
-from corpus.train.run.plan import Plan
+from corpus.train.run.plan import RunPlan
 from corpus.train.run.samples import Samples
+from corpus.train.run.startup_log import log_startup, notes
 from corpus.train.run.trainer import CorpusTrainer
 
 
 def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
     """Train a model; the caller holds `workspace.writing()`.
 
-    Under torchrun every process calls this, and the first one writes.
+    Under torchrun every process calls this; only the first one writes and reports progress.
 
     Raises:
-        WorkspaceError: nothing is packed, or there is no tokenizer.
+        WorkspaceError: no dataset is packed, or there is no tokenizer.
         TokenizerError: rows or model belong to another tokenizer.
-        TrainError: the run's name is taken, there is nothing to train on, the device is not there or too small, or the
-            loss is no number any more.
+        TrainError: the run's name is taken, there are no training rows, a tracker is not installed, or the loss is NaN.
+        DeviceError: there is no such device, or it is out of memory.
         ModelError: `init` does not hold a whole model.
-        DamageError, DiskError: as their names say; a rerun goes on.
+        DamageError, DiskError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
-    if config.tensorboard:
-        board.check()
-    plan = plans.make(config, workspace, model_files=load.files(config.init) if config.init else ())
+    trackers.check(config.report_to)
+    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
     folder = RunFolder(plan)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
         return Report(ledger=ledger, folder=plan.folder, skipped=True)
-    device = devices.choose(config)
+    device = devices.choose(
+        config.device, config.precision, workers=config.workers, compile_model=config.compile, threads=config.threads
+    )
     progress = progress if device.rank == 0 else SILENT
     for reason in reasons:
-        progress.say(f"{plan.name} is finished again: {reason}")
-    with _memory_errors(config):
+        progress.say(f"rerunning {plan.name} because {reason}")
+    with devices.memory_errors(_out_of_memory(config)):
         return _train(config, workspace, plan, device, folder, progress, reasons, watch)
 
 
 def _train(
-    config: TrainConfig, workspace: Workspace, plan: Plan, device: Device, folder: RunFolder, progress: Progress,
+    config: TrainConfig, workspace: Workspace, plan: RunPlan, device: Device, folder: RunFolder, progress: Progress,
     reasons: tuple[str, ...], watch: Stopwatch,
 ) -> Report:  # fmt: skip
     model = _model(config, plan, workspace)
@@ -85,30 +84,30 @@ def _train(
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args)
     before = folder.history()
-    course = Course(
+    context = RunContext(
         config=config, plan=plan, device=device, folder=folder, order=order, tokenizer=workspace.tokenizer,
         sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass, progress=progress,
-        board=board.Board(plan.folder, first=first) if config.tensorboard and device.rank == 0 else None,
+        trackers=trackers.callbacks(config.report_to, plan.folder, first=first) if device.rank == 0 else (),
         samples=_samples(config, plan, workspace.tokenizer),
         means=[line["bits_per_character"] for line in before if "bits_per_character" in line],
     )  # fmt: skip
     whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
     tokens = sum(int(given["tokens"]) for given in whole.values())
-    trainer = CorpusTrainer(course, model, args)
-    announce(trainer, course, mixture=whole, first=first)
+    trainer = CorpusTrainer(context, model, args)
+    log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()
-    _run_trainer(trainer, course, first, checkpoint)
+    _run_trainer(trainer, context, first, checkpoint)
     seconds = training.seconds
-    ledger = _finish(trainer, course, workspace, timings=_timings(course, first, seconds))
+    ledger = _finish(trainer, context, workspace, timings=_timings(context, first, seconds))
     speed = tokens * (1 - first / plan.steps.count) / seconds if seconds else 0.0
     return Report(
-        ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(course, steps=trainer.state.global_step),
+        ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(context, steps=trainer.state.global_step),
         seconds=watch.seconds,
         details={"device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first},
     )  # fmt: skip
 
 
-def _model(config: TrainConfig, plan: Plan, workspace: Workspace) -> Any:
+def _model(config: TrainConfig, plan: RunPlan, workspace: Workspace) -> Any:
     if config.init:
         return load.load(
             config.init, vocab_size=plan.vocab_size, seq_length=plan.seq_length, dropout=config.dropout,
@@ -120,7 +119,7 @@ def _model(config: TrainConfig, plan: Plan, workspace: Workspace) -> Any:
     )  # fmt: skip
 
 
-def _rows_per_pass(config: TrainConfig, plan: Plan, device: Device, model: Any) -> int:
+def _rows_per_pass(config: TrainConfig, plan: RunPlan, device: Device, model: Any) -> int:
     share = -(-plan.steps.batch_size // device.world)
     if config.micro_batch_size:
         return min(config.micro_batch_size, share)
@@ -131,7 +130,7 @@ def _rows_per_pass(config: TrainConfig, plan: Plan, device: Device, model: Any) 
 
 
 def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments) -> tuple[int, Path | None]:
-    """Step and checkpoint to go on from. The folder is made ready when every process has looked at it."""
+    """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
     first, checkpoint = checkpoints[-1] if checkpoints else (0, None)
     args.distributed_state.wait_for_everyone()
@@ -141,31 +140,28 @@ def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: Trainin
     return first, checkpoint
 
 
-def _samples(config: TrainConfig, plan: Plan, tokenizer: Path) -> Samples | None:
-    """What the run is to continue at each evaluation."""
+def _samples(config: TrainConfig, plan: RunPlan, tokenizer: Path) -> Samples | None:
     prompts, chat = config.sample_prompts, config.objective == "sft"
     return Samples(prompts, tokenizer, chat=chat, context=plan.seq_length) if prompts else None
 
 
-def _run_trainer(trainer: CorpusTrainer, course: Course, first: int, checkpoint: Path | None) -> None:
-    course.progress.begin("training", course.plan.steps.count, "steps")
+def _run_trainer(trainer: CorpusTrainer, context: RunContext, first: int, checkpoint: Path | None) -> None:
+    context.progress.begin("training", context.plan.steps.count, "steps")
     try:
-        course.progress.advance(first)
+        context.progress.advance(first)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
-        course.progress.end()
-        if course.board is not None:
-            course.board.close()
-    with saving_errors(course.plan.folder):
-        trainer.save_model(str(course.folder.saving / "model"))
+        context.progress.end()
+    with saving_errors(context.plan.folder):
+        trainer.save_model(str(context.folder.saving / "model"))
     trainer.accelerator.wait_for_everyone()
 
 
-def _finish(trainer: CorpusTrainer, course: Course, workspace: Workspace, *, timings: dict[str, Any]) -> Ledger:
-    """Move the model to its place and write down what the run made; the other processes wait and read it."""
-    plan, folder = course.plan, course.folder
-    if course.writes:
-        counts = _counts(trainer, course)
+def _finish(trainer: CorpusTrainer, context: RunContext, workspace: Workspace, *, timings: dict[str, Any]) -> Ledger:
+    """Move the model to its place and write its documents and ledger; the other processes wait and read the ledger."""
+    plan, folder = context.plan, context.folder
+    if context.writes:
+        counts = _counts(trainer, context)
         folder.keep_model(tokenizer=workspace.tokenizer)
         with disk_errors(plan.folder):
             write_atomic(plan.folder / "curves.png", picture(folder.history()))
@@ -188,13 +184,13 @@ def _finish(trainer: CorpusTrainer, course: Course, workspace: Workspace, *, tim
     return written
 
 
-def _counts(trainer: CorpusTrainer, course: Course) -> dict[str, Any]:
-    """What was trained and what came of it, as `metrics.jsonl` ends."""
-    plan, history, steps = course.plan, course.folder.history(), trainer.state.global_step
+def _counts(trainer: CorpusTrainer, context: RunContext) -> dict[str, Any]:
+    """The counts of the ledger."""
+    plan, history, steps = context.plan, context.folder.history(), trainer.state.global_step
     losses = [line["loss"] for line in history if "loss" in line]
     scores = [line for line in history if "bits_per_character" in line]
     best = min(scores, key=lambda line: line["bits_per_character"], default=None)
-    given = delivered(course.order, plan.shares, plan.tokens, steps)
+    given = delivered(context.order, plan.shares, plan.tokens, steps)
     return {
         "steps": steps,
         "rows": plan.steps.begin(steps),
@@ -208,7 +204,7 @@ def _counts(trainer: CorpusTrainer, course: Course) -> dict[str, Any]:
 
 
 def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The figures of an evaluation, dataset by dataset."""
+    """The figures of an evaluation by dataset."""
     found: dict[str, dict[str, float]] = {}
     for key, value in line.items():
         dataset, slash, figure = key.rpartition("/")
@@ -217,26 +213,19 @@ def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _timings(course: Course, first: int, seconds: float) -> dict[str, Any]:
+def _timings(context: RunContext, first: int, seconds: float) -> dict[str, Any]:
     return {
         "seconds": seconds,
-        "steps": course.plan.steps.count - first,
-        "device": course.device.describe(),
-        "rows_per_pass": course.rows_per_pass,
+        "steps": context.plan.steps.count - first,
+        "device": context.device.describe(),
+        "rows_per_pass": context.rows_per_pass,
         "torch": torch.__version__,
     }
 
 
-@contextlib.contextmanager
-def _memory_errors(config: TrainConfig) -> Iterator[None]:
-    """Say what to do when the device has not the room for a pass."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not devices.is_full(error):
-            raise
-        other = "" if config.gradient_checkpointing else " or --gradient-checkpointing"
-        raise TrainError(
-            "the device has not enough memory for a pass",
-            hint=f"Give a smaller --micro-batch-size{other}; a rerun goes on from the last checkpoint.",
-        ) from error
+def _out_of_memory(config: TrainConfig) -> DeviceError:
+    other = "" if config.gradient_checkpointing else " or --gradient-checkpointing"
+    return DeviceError(
+        "the device has not enough memory for a pass",
+        hint=f"Give a smaller --micro-batch-size{other}; a rerun resumes from the last checkpoint.",
+    )

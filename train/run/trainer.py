@@ -1,9 +1,9 @@
-"""The thin subclass of Hugging Face's Trainer: our order of rows, our evaluation, our folder; the loop is theirs.
+"""A subclass of Hugging Face's Trainer with its own row order, evaluation and checkpointing; the loop is Trainer's.
 
-In: a course and a model. Out: checkpoints and `metrics.jsonl` in the run's folder, and the trained model.
-Invariants: the Trainer sees the whole run as one epoch whose batch sampler begins at the step that is next, so nothing
-is skipped by reading it; each step has as many passes as any other; a checkpoint falls on a step whose loss is logged,
-so a resumed curve has no torn point.
+In: a `RunContext` and a model. Out: checkpoints and `metrics.jsonl` in the run's folder, and the trained model.
+Invariants: the Trainer sees the run as one epoch whose batch sampler starts at the next step, so resuming reads no row
+in vain; all steps have the same number of passes; the loss of a checkpoint's step is always logged, so the curve of a
+resumed run has the same points.
 Cost: under a hundredth of a step beyond the passes of the model.
 """
 
@@ -30,7 +30,7 @@ from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import delivered
 from corpus.train.data.schedule import rate
 from corpus.train.evaluation.metrics import Score, evaluate, spread
-from corpus.train.run.context import Course
+from corpus.train.run.context import RunContext
 from corpus.train.run.folder import saving_errors
 
 
@@ -39,32 +39,33 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
 
     control: Any
 
-    def __init__(self, course: Course, model: Any, args: TrainingArguments) -> None:
-        plan = course.plan
-        self.course = course
-        course.order.first_step = lambda: self.state.global_step
-        _hush()
+    def __init__(self, context: RunContext, model: Any, args: TrainingArguments) -> None:
+        plan = context.plan
+        self.context = context
+        context.order.first_step = lambda: self.state.global_step
+        _silence_transformers()
         super().__init__(
             model=model,
             args=args,
             data_collator=Collator(
                 seq_length=plan.seq_length,
                 pad_id=plan.pad,
-                document_mask=course.config.document_mask,
+                document_mask=context.config.document_mask,
                 answer_after=plan.answer_after,
             ),
             train_dataset=plan.train,
             eval_dataset=dict(plan.validation) or None,
-            callbacks=[_Watch(course, self)],
+            callbacks=[_StepCallback(context, self), *context.trackers],
         )
         self.remove_callback(PrinterCallback)
-        model.config.use_cache = True  # the batch switches it off; the saved model must generate with it
+        model.config.use_cache = True  # batches switch it off; the saved model must generate with it
+        self._counted_steps = self._tokens_seen = 0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in our order; a generator of its own leaves the random state of a resumed run alone."""
+        """Batches in the run's order; a separate generator keeps the random state of a resumed run unchanged."""
         return DataLoader(
             self.train_dataset,
-            batch_sampler=self.course.order,
+            batch_sampler=self.context.order,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -72,8 +73,8 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:  # noqa: ARG002  # the Trainer's signature
-        """The learning rate of each step, as `steps.rate` draws it."""
-        plan = self.course.plan
+        """The learning rate of each step, from `schedule.rate`."""
+        plan = self.context.plan
         self.lr_scheduler = LambdaLR(
             optimizer or self.optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps, plan.decay_to)
         )
@@ -81,67 +82,69 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return self.lr_scheduler
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:  # noqa: ARG002  # the Trainer's signature
-        """Nothing: the Trainer would count the parameters anew in each pass."""
+        """0: the Trainer would count the parameters again in each pass."""
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Score the validation rows of each dataset and note the figures under `<dataset>/<figure>`.
+        """Score the validation rows of each dataset and log the figures as `<dataset>/<figure>`.
 
         The mean of the datasets' bits per character decides which model is the best, and whether the run stops early.
         """
         figures: dict[str, float] = {}
         bits: list[float] = []
-        for name, rows in self.course.plan.validation.items():
+        for name, rows in self.context.plan.validation.items():
             score = self.score(rows)
             if score.tokens:
                 figures |= {f"{name}/{figure}": value for figure, value in score.figures().items()}
                 bits.append(score.bits_per_character)
         if bits:
             mean = statistics.fmean(bits)
-            self._note(figures | {"bits_per_character": mean})
+            self._log(figures | {"bits_per_character": mean}, prefix="eval_")
             self._compare(mean)
         self._sample()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
 
     def _sample(self) -> None:
-        """Write down what the model makes of the prompts, in the process that writes.
+        """Write the continuations of the prompts, in the first process.
 
-        Not under FSDP, where no process alone has the model.
+        Not under FSDP, where no single process holds the whole model.
         """
-        course = self.course
-        if course.samples is not None and course.writes and not self.is_fsdp_enabled:
+        context = self.context
+        if context.samples is not None and context.writes and not self.is_fsdp_enabled:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            for sample in course.samples.write(model, course.config.seed):
-                course.folder.note_sample({"step": self.state.global_step, **sample})
+            for sample in context.samples.write(model, context.config.seed):
+                context.folder.add_sample({"step": self.state.global_step, **sample})
 
     def _compare(self, mean: float) -> None:
-        """Keep the model when it is the best so far; end the run when none was better for long."""
-        course = self.course
-        course.means.append(mean)
-        best = course.means.index(min(course.means))
-        if best == len(course.means) - 1:
-            with saving_errors(course.plan.folder):
-                self.save_model(str(course.folder.saving / "best"))
+        """Save the model if it is the best so far; end the run after `early_stop` evaluations without a better one."""
+        context = self.context
+        context.means.append(mean)
+        best = context.means.index(min(context.means))
+        if best == len(context.means) - 1:
+            with saving_errors(context.plan.folder):
+                self.save_model(str(context.folder.saving / "best"))
             self.accelerator.wait_for_everyone()
-            if course.writes:
-                course.folder.keep_best(tokenizer=course.tokenizer)
-        patience = course.config.early_stop
-        if patience and len(course.means) - 1 - best >= patience:
+            if context.writes:
+                context.folder.keep_best(tokenizer=context.tokenizer)
+        patience = context.config.early_stop
+        if patience and len(context.means) - 1 - best >= patience:
             self.control.should_training_stop = True
-            self.control.should_save = False  # a run killed from here on must come to this evaluation again, and stop
+            self.control.should_save = (
+                False  # a run killed after this must resume before this evaluation, and stop at it
+            )
 
     def score(self, rows: Rows) -> Score:
-        """Score a dataset's rows, each process its share."""
-        course, world = self.course, self.course.device.world
+        """Score a dataset's rows, shared among the processes."""
+        context, world = self.context, self.context.device.world
         score = evaluate(
             self.model,
             rows,
-            spread(len(rows), course.config.eval_rows)[course.device.rank :: world],
+            spread(len(rows), context.config.eval_rows)[context.device.rank :: world],
             collator=self.data_collator,
-            sizes=course.sizes,
-            rows_per_pass=course.rows_per_pass,
-            precision=course.device.precision,
+            sizes=context.sizes,
+            rows_per_pass=context.rows_per_pass,
+            precision=context.device.precision,
         )
         if world == 1:
             return score
@@ -150,32 +153,42 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return Score(nats=nats, tokens=int(counts[0]), characters=int(counts[1]), bytes=int(counts[2]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002  # as above
-        """Note a training loss; the Trainer's own summary at the end has clock times in it and is left out.
+        """Log a training loss; the Trainer's summary at the end is left out because it holds clock times.
 
         Raises:
-            TrainError: the loss is no number any more.
+            TrainError: the loss is NaN or infinite.
 
         """
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise TrainError(
                     f"the loss is {logs['loss']} at step {self.state.global_step:,}",
-                    hint="Lower --learning-rate or raise --warmup; that is another run, which begins anew.",
+                    hint="Lower --learning-rate or raise --warmup; that is another run, which starts from step 0.",
                 )
-            self._note(logs)
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+            self._log(logs)
 
-    def _note(self, figures: Mapping[str, float]) -> None:
-        if self.course.writes and figures:
-            step, plan = self.state.global_step, self.course.plan
-            rows = plan.steps.begin(step)
-            line = {"step": step, "rows": rows, "epoch": round(rows / len(plan.train), 6), **figures}
-            self.course.folder.note(line)
-            if self.course.board is not None:
-                self.course.board.note(line)
+    def _log(self, figures: Mapping[str, float], *, prefix: str = "") -> None:
+        """Add a line to `metrics.jsonl`; trackers get the figures under a prefix, with the tokens seen so far."""
+        context, step = self.context, self.state.global_step
+        rows = context.plan.steps.begin(step)
+        if context.writes:
+            context.folder.add_metrics(
+                {"step": step, "rows": rows, "epoch": round(rows / len(context.plan.train), 6), **figures}
+            )
+        reported = {f"{prefix}{name}": value for name, value in figures.items()}
+        if context.trackers:
+            reported["num_input_tokens_seen"] = self._count_tokens(step)
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, reported)
+
+    def _count_tokens(self, step: int) -> int:
+        """Tokens of the rows before a step, padding left out."""
+        plan, order = self.context.plan, self.context.order
+        self._tokens_seen += sum(int(plan.tokens[order.step(each)].sum()) for each in range(self._counted_steps, step))
+        self._counted_steps = step
+        return self._tokens_seen
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with saving_errors(self.course.plan.folder):
+        with saving_errors(self.context.plan.folder):
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -192,50 +205,50 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             raise ValueError(f"its weights are not those of this model: {min(wrong)}")
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]  # as above
-    """Moves the bar, keeps checkpoints, and has the loss of a checkpoint's step logged."""
+class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
+    """Advances the progress, names finished checkpoints, and has the loss of a checkpoint's step logged."""
 
-    def __init__(self, course: Course, trainer: CorpusTrainer) -> None:
-        self.course = course
+    def __init__(self, context: RunContext, trainer: CorpusTrainer) -> None:
+        self.context = context
         self.trainer = trainer
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the step; `state.epoch` is the share of the whole run until it is set right here."""
-        plan = self.course.plan
+        """Count the step, and correct `state.epoch`: the Trainer takes the whole run for one epoch."""
+        plan = self.context.plan
         state.epoch = plan.steps.begin(state.global_step) / len(plan.train)
         if state.global_step == plan.steps.count and plan.validation:
             control.should_evaluate = True
         if control.should_save:
             control.should_log = True
-        self.course.progress.advance(1)
+        self.context.progress.advance(1)
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Keep the checkpoint when every process has written its part."""
+        """Name the checkpoint when every process has written its part."""
         self.trainer.accelerator.wait_for_everyone()
-        course = self.course
-        if course.writes:
-            given = delivered(course.order, course.plan.shares, course.plan.tokens, state.global_step)
-            asked = {share.name: share.asked for share in course.plan.shares}
-            course.folder.keep_checkpoint(
+        context = self.context
+        if context.writes:
+            given = delivered(context.order, context.plan.shares, context.plan.tokens, state.global_step)
+            asked = {share.name: share.asked for share in context.plan.shares}
+            context.folder.keep_checkpoint(
                 state.global_step,
-                tokenizer=course.tokenizer,
+                tokenizer=context.tokenizer,
                 mixture={"asked": asked, "delivered": given},
-                limit=course.config.save_total_limit,
+                limit=context.config.save_total_limit,
             )
 
 
-def _hush() -> None:
-    """Switch off the bars that `transformers` shows beside ours, and its warning that save_steps has changed."""
+def _silence_transformers() -> None:
+    """Switch off the progress bars of `transformers`, and its warning that save_steps has changed."""
     disable_progress_bar()
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
 def _loading_errors(checkpoint: Path) -> Iterator[None]:
-    """Say which checkpoint is damaged."""
+    """Name a damaged checkpoint."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
         raise TrainError(
-            f"{checkpoint} cannot be read: {error}", hint="Delete it: a rerun goes on from the one before."
+            f"{checkpoint} cannot be read: {error}", hint="Delete it: a rerun resumes from the checkpoint before."
         ) from error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.engine.kv_cache import RoomyLayer, Window
+from corpus.generate.engine.kv_cache import RoomyLayer, SlidingCache
 from corpus.generate.engine.model import Model
 from tests.support.sampling import random_model, script_model, texts, tokens
 
@@ -45,11 +45,12 @@ def test_past_the_context_it_goes_on_with_the_newest_half(context: int) -> None:
 
 
 class Reads:
-    """What the model was asked to read: (rows, tokens) of each call and the columns of the cache after it."""
+    """What the model was asked to read: (rows, tokens) of each call, and the cache's columns and address after it."""
 
     def __init__(self, model: Model) -> None:
         self.shapes: list[tuple[int, int]] = []
         self.columns: list[int] = []
+        self.places: set[int] = set()
         self._network = model.network
 
     def __enter__(self) -> Self:
@@ -63,6 +64,7 @@ class Reads:
         rows, count = args[0].shape
         self.shapes.append((rows, count))
         self.columns.append(kwargs["past_key_values"].get_seq_length())
+        self.places.add(kwargs["past_key_values"].layers[0].keys.data_ptr())
 
 
 def test_each_step_reads_one_token_and_each_prompt_is_read_once() -> None:
@@ -97,12 +99,11 @@ def test_finished_rows_cost_nothing_more() -> None:
 
 def test_states_are_written_in_place_not_copied_for_each_token() -> None:
     model = random_model(512)
-    window = Window(model, [[10, 11, 12]], [0])
-    places = set()
-    for _ in range(400):
-        window.step(window.logits_bv.argmax(dim=-1))
-        places.add(window._cache.layers[0].keys.data_ptr())
-    assert len(places) < 10
+    with Reads(model) as reads:
+        cache = SlidingCache(model, [[10, 11, 12]], [0])
+        for _ in range(400):
+            cache.step(cache.logits_bv.argmax(dim=-1))
+    assert len(reads.places) < 10
 
 
 def test_a_layer_holds_what_the_library_would() -> None:

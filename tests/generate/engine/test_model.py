@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.engine.model import load, memory_errors, pick_device, pick_precision
-from corpus.pipeline.errors import ModelError
+from corpus.generate.engine.model import load, memory_errors
+from corpus.pipeline.errors import CorpusError, DeviceError, ModelError, TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
+from corpus.train.model.device import pick_kind
 from tests.support.sampling import save_model, texts
 
 
@@ -87,35 +88,37 @@ def code_of_its_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "message", "error"),
     [
-        (shutil.rmtree, "is not a folder"),
-        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "cannot be read"),
-        (lambda folder: edit_json(folder / "config.json", n_head=5), "cannot be read"),
-        (lambda folder: edit_json(folder / "config.json", model_type="t5"), "cannot be read"),
-        (lambda folder: edit_json(folder / "config.json", n_positions=1), "missing or have another shape"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
-        (lambda folder: cut(folder / "tokenizer.json"), "tokenizer cannot be read"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer cannot be read"),
-        (lambda folder: cut(folder / "tokenizer_config.json"), "tokenizer cannot be read"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights"),
-        (lambda folder: cut(folder / "model.safetensors"), "model cannot be read"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model cannot be read"),
-        (only_pickle, "pickle"),
-        (pickle_beside_other_tensors, "model cannot be read"),
-        (drop_a_weight, "1 weights are missing .* transformer.h.1.mlp.c_fc.weight"),
-        (reshape_a_weight, "transformer.h.1.mlp.c_fc.weight"),
-        (smaller_vocabulary, "another model's"),
-        (another_tokenizer, "not byte-level"),
-        (sliding_layers, "Mistral"),
-        (code_of_its_own, "cannot be read"),
+        (shutil.rmtree, "is not a folder", ModelError),
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing", ModelError),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read", ModelError),
+        (lambda folder: (folder / "config.json").write_text("[]"), "cannot be read", ModelError),
+        (lambda folder: edit_json(folder / "config.json", n_head=5), "cannot be read", ModelError),
+        (lambda folder: edit_json(folder / "config.json", model_type="t5"), "cannot be read", ModelError),
+        (lambda folder: edit_json(folder / "config.json", n_positions=1), "missing or have another shape", ModelError),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing", TokenizerError),
+        (lambda folder: cut(folder / "tokenizer.json"), "tokenizer is missing or", TokenizerError),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer is missing or", TokenizerError),
+        (lambda folder: cut(folder / "tokenizer_config.json"), "tokenizer is missing or", TokenizerError),
+        (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights", ModelError),
+        (lambda folder: cut(folder / "model.safetensors"), "model cannot be read", ModelError),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model cannot be read", ModelError),
+        (only_pickle, "pickle", ModelError),
+        (pickle_beside_other_tensors, "model cannot be read", ModelError),
+        (drop_a_weight, "1 weights are missing .* transformer.h.1.mlp.c_fc.weight", ModelError),
+        (reshape_a_weight, "transformer.h.1.mlp.c_fc.weight", ModelError),
+        (smaller_vocabulary, "another model's", TokenizerError),
+        (another_tokenizer, "not byte-level", TokenizerError),
+        (sliding_layers, "Mistral", ModelError),
+        (code_of_its_own, "cannot be read", ModelError),
     ],
 )
-def test_a_folder_that_is_no_model_is_named(spoil: Callable[[Path], object], message: str, folder: Path) -> None:
+def test_a_folder_that_is_no_model_is_named(
+    spoil: Callable[[Path], object], message: str, error: type[CorpusError], folder: Path
+) -> None:
     spoil(folder)
-    with pytest.raises(ModelError, match=message) as failure:
+    with pytest.raises(error, match=message) as failure:
         load(folder)
     assert str(folder) in failure.value.message
     assert failure.value.hint
@@ -145,7 +148,7 @@ def test_a_model_without_our_separator_ends_at_its_own(folder: Path) -> None:
         (folder / name).write_text((folder / name).read_text().replace(SEPARATOR, "</s>"))
     assert load(folder).separator == 0
     edit_json(folder / "tokenizer_config.json", eos_token=None)
-    with pytest.raises(ModelError, match="no other end of a document"):
+    with pytest.raises(TokenizerError, match="no other end of a document"):
         load(folder)
 
 
@@ -156,20 +159,20 @@ def test_precision(whole: Path) -> None:
     assert texts(model, SampleConfig(prompts=("奶奶",), max_new_tokens=5, seed=1))[0, 0][1].tokens == 5
 
 
-def test_a_wrong_choice_names_its_flag() -> None:
+def test_a_wrong_choice_names_its_flag(whole: Path) -> None:
     with pytest.raises(ValueError, match="--device must be one of auto, cpu"):
-        pick_device("gpu")
+        load(whole, device="gpu")
     with pytest.raises(ValueError, match="--precision must be one of auto, fp32, bf16"):
-        pick_precision("int8", "cpu")
+        load(whole, precision="int8")
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
-    absent = next(kind for kind in ("cuda", "mps", "xpu") if kind != pick_device("auto"))
-    with pytest.raises(ModelError, match="no such device") as failure:
-        pick_device(absent)
+def test_a_device_that_is_not_there_is_named(whole: Path) -> None:
+    absent = next(kind for kind in ("cuda", "mps", "xpu") if kind != pick_kind("auto"))
+    with pytest.raises(DeviceError, match="no such device") as failure:
+        load(whole, device=absent)
     assert "--device" in failure.value.hint
 
 
 def test_a_full_device_is_named() -> None:
-    with pytest.raises(ModelError, match="too little memory"), memory_errors():
+    with pytest.raises(DeviceError, match="too little memory"), memory_errors():
         raise torch.OutOfMemoryError

@@ -182,7 +182,7 @@ def test_an_interrupted_file_goes_on_when_the_command_is_typed_again(workspace: 
     seed = json.loads((tmp_path / "o.jsonl.part.json").read_text())["seed"]
     second = sample(workspace, *arguments)
     assert second.exit_code == 0, second.stderr
-    assert f"going on with {part}" in second.stderr
+    assert f"resuming {part}" in second.stderr
     assert "of them from before" in second.stdout
     whole = tmp_path / "whole.jsonl"
     config = SampleConfig(max_new_tokens=40, batch_size=1, seed=seed)

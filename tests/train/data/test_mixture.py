@@ -16,7 +16,7 @@ from corpus.pipeline.errors import TrainError
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import Share, delivered, parts, shares
-from corpus.train.data.sampler import Order, Part
+from corpus.train.data.sampler import Order, ShuffleGroup
 from corpus.train.data.schedule import Steps
 from corpus.train.presets import PRESETS
 from corpus.train.run.stage import run
@@ -61,12 +61,12 @@ def test_no_row_is_lost_in_rounding(total: int) -> None:
     assert sum(taken(*make((0.3, 0.7), total=total))) == total
 
 
-def order(found: list[Part], *, batch_size: int = 8, rank: int = 0, world: int = 1) -> Order:
+def order(found: list[ShuffleGroup], *, batch_size: int = 8, rank: int = 0, world: int = 1) -> Order:
     steps = Steps(batch_size=batch_size, total=sum(part.taken for part in found))
     return Order(parts=found, steps=steps, micro_batch_size=4, seed=3, rank=rank, world=world)
 
 
-MIXED = [Part(10, 37), Part(100, 60), Part(7, 7)]
+MIXED = [ShuffleGroup(10, 37), ShuffleGroup(100, 60), ShuffleGroup(7, 7)]
 
 
 def test_each_part_gives_what_it_should_and_repeats_are_apart() -> None:
@@ -101,7 +101,7 @@ def test_a_step_is_found_at_once_and_shared_alike(world: int) -> None:
 
 
 def test_a_step_far_away_in_a_mixture() -> None:
-    far = order([Part(10, 37 * 10**9), Part(100, 60 * 10**9)])
+    far = order([ShuffleGroup(10, 37 * 10**9), ShuffleGroup(100, 60 * 10**9)])
     block = far.block_at(90 * 10**9)
     assert far.block_begin(block) <= 90 * 10**9 < far.block_begin(block + 1)
     assert len(far.step(10**9)) == 8
@@ -109,7 +109,7 @@ def test_a_step_far_away_in_a_mixture() -> None:
 
 def test_small_steps_fill_their_passes_first() -> None:
     steps = Steps(batch_size=32, total=200, ramp_from=4, ramp_rows=60)
-    ramped = Order(parts=[Part(50, 200)], steps=steps, micro_batch_size=4, seed=1)
+    ramped = Order(parts=[ShuffleGroup(50, 200)], steps=steps, micro_batch_size=4, seed=1)
     assert ramped.accumulation == 8
     assert [len(one) for one in ramped.passes(0)] == [4] + [0] * 7
     assert all(len(ramped.passes(number)) == 8 for number in range(steps.count))

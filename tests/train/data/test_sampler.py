@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
-from corpus.train.data.sampler import Order, Part
+from corpus.train.data.sampler import Order, ShuffleGroup
 from corpus.train.data.schedule import Steps
 from tests.support.packed import SEQ_LENGTH, lay_all, pad_id
 
@@ -22,7 +22,7 @@ def make(**changes: Any) -> Order:
     """An order of 50 rows, two epochs of them, in steps of 8."""
     rows, total, batch_size = changes.pop("rows", 50), changes.pop("total", 100), changes.pop("batch_size", 8)
     steps = Steps(batch_size=batch_size, total=total)
-    settings: dict[str, Any] = {"parts": [Part(rows, total)], "steps": steps, "micro_batch_size": 3, "seed": 7}
+    settings: dict[str, Any] = {"parts": [ShuffleGroup(rows, total)], "steps": steps, "micro_batch_size": 3, "seed": 7}
     return Order(**settings | changes)
 
 

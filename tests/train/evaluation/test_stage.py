@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from corpus.pipeline.cli import main
-from corpus.pipeline.errors import BooksError, CorpusError, ModelError, TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.errors import BooksError, CorpusError, DeviceError, ModelError, TokenizerError, WorkspaceError
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage.document_shards import parts, read_part
@@ -46,7 +46,7 @@ from corpus.train.evaluation import stage as score
 from corpus.train.evaluation.config import EvaluateConfig, Evaluation
 from corpus.train.evaluation.documents import texts_of
 from corpus.train.evaluation.metrics import evaluate, token_sizes
-from corpus.train.evaluation.tokens import Wording, offset_sizes
+from corpus.train.evaluation.tokens import DocumentTokenizer, offset_sizes
 from corpus.train.evaluation.windows import cut
 from corpus.train.model.build import make
 from corpus.train.presets import PRESETS
@@ -177,16 +177,15 @@ def test_against_a_loop_over_tokens(ready: Workspace, stride: int | None) -> Non
     assert found.total().score.nats == pytest.approx(nats, rel=1e-5)
 
 
-def test_batches_and_the_buffer_change_nothing(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_and_the_buffer_change_nothing(ready: Workspace) -> None:
     alone = measure(ready, batch_size=1, stride=10)
     assert alone.total().windows > 60
     for size in (3, 16, 1000, None):
         together = measure(ready, batch_size=size, stride=10)
         assert counts(together) == counts(alone)
         assert together.total().score.nats == pytest.approx(alone.total().score.nats, rel=1e-6)
-    monkeypatch.setattr(score, "_BUFFER_PASSES", 0)  # a buffer of one document
-    monkeypatch.setattr(score, "_TEXTS", 1)
-    tight = measure(ready, stride=10)
+    config = EvaluateConfig(model=ready.models / "ours", device="cpu", precision="fp32", stride=10)
+    tight = score.run(config, ready, buffer_passes=0, encoded_texts=1)  # a buffer of one document
     assert counts(tight) == counts(alone)
     assert tight.total().score.nats == pytest.approx(alone.total().score.nats, rel=1e-6)
 
@@ -335,7 +334,7 @@ def test_a_tokenizer_that_is_not_byte_level(ready: Workspace) -> None:
     assert counts(found)[0] == tokens
     assert found.total().score.nats == pytest.approx(nats, rel=1e-5)
     assert found.total().score.characters == pytest.approx(sum(map(len, predicted)), abs=5)  # marks are no text
-    wording = Wording(ready.models / "unigram", rows=len(fast))
+    wording = DocumentTokenizer(ready.models / "unigram", rows=len(fast))
     for document, text in zip(wording.encode(texts), texts, strict=True):
         assert document.sizes.sum(axis=0).tolist() == [len(text), len(text.encode())]
 
@@ -344,7 +343,7 @@ def test_what_bert_kinds_pass_over_is_said(ready: Workspace) -> None:
     texts = validation(ready)
     fast = _word_piece([text.replace("😀", "") for text in texts])
     _save_llama(ready.models / "bert", fast)
-    wording = Wording(ready.models / "bert", rows=len(fast))
+    wording = DocumentTokenizer(ready.models / "bert", rows=len(fast))
     assert (wording.before, wording.after) == ([2], [3])
     found = measure(ready, "bert", stride=32).total()
     assert found.unseen == sum(text.count("\n") for text in texts)
@@ -353,16 +352,15 @@ def test_what_bert_kinds_pass_over_is_said(ready: Workspace) -> None:
     assert "does not keep the whole text" in measure(ready, "bert").notes[0]
 
 
-def test_documents_in_which_nothing_is_predicted(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_in_which_nothing_is_predicted(ready: Workspace) -> None:
     """A tokenizer that keeps one sign alone leaves most documents with their end only; they count all the same."""
     core = Tokenizer(models.BPE({"😀": 0, "<end>": 1}, []))
     core.normalizer = normalizers.Replace(Regex("[^😀]"), "")
     _save_llama(ready.models / "smile", fast_tokenizer(core, eos="<end>"))
     config = EvaluateConfig(model=ready.models / "smile", device="cpu")
-    for passes in (score._BUFFER_PASSES, 0):
-        monkeypatch.setattr(score, "_BUFFER_PASSES", passes)
+    for passes in (score.BUFFER_PASSES, 0):
         listener = Listener()
-        found = score.run(config, ready, progress=listener).total()
+        found = score.run(config, ready, progress=listener, buffer_passes=passes).total()
         assert (listener.done, found.documents, found.windows, found.score.tokens) == (30, 30, 1, 1)
         assert found.unseen == sum(map(len, validation(ready))) - 1
         assert found.to_dict()["bits_per_character"] is None  # the end is predicted, and it has no characters
@@ -380,7 +378,7 @@ def test_offsets_count_a_character_once() -> None:
 def test_a_mark_before_a_text_has_no_character_of_it(ready: Workspace) -> None:
     fast = _unigram(validation(ready))
     _save_llama(ready.models / "marks", fast)
-    (document,) = Wording(ready.models / "marks", rows=len(fast)).encode(["🂡 再 动"])
+    (document,) = DocumentTokenizer(ready.models / "marks", rows=len(fast)).encode(["🂡 再 动"])
     names = fast.convert_ids_to_tokens(document.ids_t.tolist())
     assert names[0] == "▁"
     assert document.sizes[:, 0].tolist()[:3] == [0, 1, 1]
@@ -417,14 +415,16 @@ def _write(name: str, data: bytes) -> Callable[[Path], None]:
 
 
 def test_what_is_no_model(ready: Workspace) -> None:
-    assert "holds no config.json" in damaged(ready, "no-config", _drop("config.json"))
+    assert "config.json is missing" in damaged(ready, "no-config", _drop("config.json"))
     assert "cannot be read" in damaged(ready, "bad-config", _write("config.json", b"{"))
-    assert "safetensors alone" in damaged(ready, "no-weights", _drop("model.safetensors"))
-    assert "cannot be loaded" in damaged(ready, "bad-weights", _write("model.safetensors", b"\0" * 64))
-    assert "cannot be loaded" in damaged(ready, "odd", _write("config.json", b'{"model_type": "nothing-known"}'))
+    assert "there is no *.safetensors" in damaged(ready, "no-weights", _drop("model.safetensors"))
+    assert "the model cannot be read" in damaged(ready, "bad-weights", _write("model.safetensors", b"\0" * 64))
+    assert "the model cannot be read" in damaged(
+        ready, "odd", _write("config.json", b'{"model_type": "nothing-known"}')
+    )
     code = {"auto_map": {"AutoModelForCausalLM": "own.Model"}, "model_type": "own"}
-    assert "cannot be loaded" in damaged(ready, "own-code", _write("config.json", json.dumps(code).encode()))
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    assert "the model cannot be read" in damaged(ready, "own-code", _write("config.json", json.dumps(code).encode()))
+    with pytest.raises(ModelError, match="nowhere is not a folder"):
         measure(ready, "nowhere")
 
 
@@ -464,7 +464,7 @@ def test_a_token_without_a_row(ready: Workspace) -> None:
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     fast = fast_tokenizer(core, eos="<end>", unk=UNKNOWN)
     _save_llama(ready.models / "short", fast, rows=3)
-    (known,) = Wording(ready.models / "short", rows=3).encode(["第个"])
+    (known,) = DocumentTokenizer(ready.models / "short", rows=3).encode(["第个"])
     assert known.ids_t.tolist() == [0, 1, 2]
     with pytest.raises(TokenizerError, match=r"no row for the token '<unk>' \(3 of 3\), which a document"):
         measure(ready, "short")
@@ -499,19 +499,20 @@ def test_windows_that_cannot_be(ready: Workspace) -> None:
         measure(ready, context=64)
     with pytest.raises(ModelError, match="--stride 40 is longer than a window of 32"):
         measure(ready, stride=40)
-    with pytest.raises(TrainError, match="no such device"):
+    with pytest.raises(DeviceError, match="no such device"):
         score.run(EvaluateConfig(model=ready.models / "ours", device="xpu"), ready)
 
 
-def test_a_device_that_is_too_small() -> None:
+def test_a_device_that_is_too_small(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's own refusal of what no machine has; other failures pass as they are."""
+    monkeypatch.setattr(score, "batch_nats", lambda *_: torch.empty(1 << 50))
     for rows, advice in ((None, "--batch-size 1"), (1, "a smaller --context")):
-        config = EvaluateConfig(model=Path("model"), batch_size=rows)
-        with pytest.raises(TrainError, match="not enough memory") as caught, score._memory_errors(config):
-            torch.empty(1 << 50)
+        with pytest.raises(DeviceError, match="not enough memory") as caught:
+            measure(ready, batch_size=rows)
         assert advice in caught.value.hint
-    with pytest.raises(RuntimeError, match="size of tensor"), score._memory_errors(config):
-        torch.ones(2) + torch.ones(3)
+    monkeypatch.setattr(score, "batch_nats", lambda *_: torch.ones(2) + torch.ones(3))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        measure(ready)
 
 
 def test_splits_and_datasets_that_are_not_there(ready: Workspace, tmp_path: Path) -> None:
@@ -586,4 +587,4 @@ def test_json_and_failures_of_the_command(ready: Workspace, capsys: pytest.Captu
     code, _, err = run(capsys, *where, "--model", "ours", "--stride", 0)
     assert (code, "--stride must be at least 1, is 0" in err) == (2, True)
     code, _, err = run(capsys, *where, "--model", "nothing")
-    assert (code, "nothing holds no config.json" in err) == (1, True)
+    assert (code, "nothing is not a folder" in err) == (1, True)

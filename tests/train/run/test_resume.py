@@ -9,25 +9,21 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+from corpus.pipeline.cli.main import main
 from corpus.pipeline.errors import DiskError
-from corpus.pipeline.progress import Progress
+from corpus.pipeline.terminal.console import Console
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
-from corpus.train.__main__ import _Lines, main, read_config
 from corpus.train.run.stage import run
 from tests.support.packed import lay_all
-from tests.support.training import start, write
+from tests.support.training import config_of, flags_of, start
 
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    """The configuration of a run, in a file."""
-    return write(tmp_path, {"dropout": 0.1, "sample_prompts": ["第3个", "a"]})
+SETTINGS: dict[str, Any] = {"dropout": 0.1, "sample_prompts": ("第3个", "a")}
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -49,9 +45,9 @@ def losses(workspace: Workspace) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in map(json.loads, lines) if "loss" in line]
 
 
-def kill_after(step: int, settings: Path, workspace: Workspace) -> None:
+def kill_after(step: int, workspace: Workspace) -> None:
     """Train in a process, and kill it when it has made this checkpoint."""
-    process = start(settings, workspace)
+    process = start(SETTINGS, workspace)
     wait_for(workspace.models / "one" / f"checkpoint-{step}", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -65,16 +61,16 @@ def check_same(workspace: Workspace, other: Workspace) -> None:
         assert (other.models / "one" / name).read_bytes() == (workspace.models / "one" / name).read_bytes(), name
 
 
-def test_killed_and_resumed_equals_undisturbed(workspace: Workspace, settings: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_undisturbed(workspace: Workspace, tmp_path: Path) -> None:
     lay_all(workspace)
     other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
-    run(read_config(settings), workspace)
-    kill_after(4, settings, other)
+    run(config_of(SETTINGS), workspace)
+    kill_after(4, other)
     with (other.models / "one" / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 9, "lo')  # as a crash may leave it
     with (other.models / "one" / "samples.jsonl").open("ab") as file:
         file.write(b'{"step": 9, "prompt": "a", "text": "')
-    resumed = run(read_config(settings), other)
+    resumed = run(config_of(SETTINGS), other)
     assert resumed.details["resumed_from"] >= 4
     check_same(workspace, other)
     assert [step for step, _ in losses(other)] == [3, 4, 6, 8, 9, 12, 15, 16, 18]
@@ -83,10 +79,10 @@ def test_killed_and_resumed_equals_undisturbed(workspace: Workspace, settings: P
 @pytest.mark.slow
 def test_killed_again_and_again(workspace: Workspace, tmp_path: Path) -> None:
     """At seeded random moments, also before the first checkpoint and while one is written."""
-    settings = write(tmp_path, {"epochs": 30, "dropout": 0.1})
+    settings = {"epochs": 30.0, "dropout": 0.1}
     lay_all(workspace)
     other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
-    run(read_config(settings), workspace)
+    run(config_of(settings), workspace)
     random = np.random.default_rng(0)
     kills = 0
     while read_ledger(other.models / "one") is None and kills < 60:
@@ -98,16 +94,17 @@ def test_killed_again_and_again(workspace: Workspace, tmp_path: Path) -> None:
             process.kill()
             process.communicate()
     assert kills >= 3
-    run(read_config(settings), other)
+    run(config_of(settings), other)
     check_same(workspace, other)
 
 
 def test_two_processes_give_the_curve_of_one(workspace: Workspace, tmp_path: Path) -> None:
-    settings = write(tmp_path, {"epochs": 1.5, "dropout": 0.0})
+    settings = {"epochs": 1.5, "dropout": 0.0}
     lay_all(workspace)
     other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
-    one = run(read_config(settings), workspace)
-    said = finish(start(settings, other, processes=2))
+    one = run(config_of(settings), workspace)
+    said = finish(start(settings | {"report_to": ("tensorboard",)}, other, processes=2))
+    assert len(list((other.models / "one" / "tensorboard").iterdir())) == 1
     assert "2 processes" in said
     assert said.count("training tokens") == 1  # only the first speaks
     two = read_ledger(other.models / "one")
@@ -121,44 +118,51 @@ def test_two_processes_give_the_curve_of_one(workspace: Workspace, tmp_path: Pat
     assert two.fingerprint == one.ledger.fingerprint
 
 
-def test_no_room_for_a_checkpoint_is_said_and_resumable(workspace: Workspace, settings: Path) -> None:
+def test_no_room_for_a_checkpoint_is_said_and_resumable(workspace: Workspace) -> None:
     lay_all(workspace)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit, words in ((5_000_000, "File too large"), (15_000_000, "cannot be written")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # less than the weights, less than Adam's moments
         try:
             with pytest.raises(DiskError, match=words) as caught:
-                run(read_config(settings), workspace)
+                run(config_of(SETTINGS), workspace)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "limit" in caught.value.hint
         assert not list((workspace.models / "one").glob("checkpoint-*"))
-    assert run(read_config(settings), workspace).ledger.counts["steps"] == 18
+    assert run(config_of(SETTINGS), workspace).ledger.counts["steps"] == 18
     assert not (workspace.models / "one" / ".saving").exists()
 
 
-def test_a_failure_ends_with_its_name_and_what_to_type(workspace: Workspace, settings: Path) -> None:
-    result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
-    assert result.exit_code == 1
-    assert "holds no packed rows" in result.output
-    assert "corpus pack" in result.output
+def test_a_failure_of_several_processes_is_said_once(workspace: Workspace) -> None:
+    for changes, words in (
+        ({}, ("holds no packed rows", "Run `corpus pack` first")),
+        ({"epochs": 0.0}, ("--epochs must be greater than 0", "Usage:")),
+    ):
+        process = start(SETTINGS | changes, workspace, processes=2)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, errors
+        assert [errors.count(word) for word in words] == [1, 1], errors
 
 
-def test_an_interrupt_ends_with_130(workspace: Workspace, settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_with_130(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lay_all(workspace)
 
-    def interrupt(self: Progress, amount: int) -> None:
+    def interrupt(self: Console, amount: int) -> None:
         if (workspace.models / "one" / "checkpoint-4").exists():
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(_Lines, "advance", interrupt)
+    monkeypatch.setattr(Console, "advance", interrupt)
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a background job begins with Ctrl-C switched off
     try:
-        result = CliRunner().invoke(main, ["--config", str(settings), "--workspace", str(workspace.root)])
+        with pytest.raises(SystemExit) as leave:
+            main(flags_of(SETTINGS, workspace))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert result.exit_code == 130
-    assert "goes on from the last checkpoint" in result.output
-    assert run(read_config(settings), workspace).details["resumed_from"] == 4
+    assert leave.value.code == 130
+    assert "Run the same command again" in capsys.readouterr().err
+    assert run(config_of(SETTINGS), workspace).details["resumed_from"] == 4

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from corpus.pipeline.errors import (
     CorpusError,
     DamageError,
+    DeviceError,
     ModelError,
     TokenizerError,
     TrainError,
@@ -27,7 +29,7 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
-from corpus.train.config import TrainConfig
+from corpus.train.config import TRACKERS, TrainConfig
 from corpus.train.presets import PRESETS
 from corpus.train.run import dry_run
 from corpus.train.run.curves import picture
@@ -153,7 +155,7 @@ def test_it_says_what_it_will_do(trained: tuple[Workspace, Report, Recorder]) ->
     for words in (
         f"{report.ledger.counts['parameters']:,} parameters", "40 rows of demo, wiki2019zh",
         "10 steps of 8 rows (384 tokens a step), 2 epochs", f"{report.ledger.counts['tokens']:,} training tokens",
-        "CPU with 1 threads, fp32", "2 x 4 rows a step", "a guess from one timed pass", "only 10 steps",
+        "CPU with 1 threads, fp32", "2 x 4 rows a step", "an estimate from one timed pass", "only 10 steps",
     ):  # fmt: skip
         assert words in said
     assert (recorder.total, recorder.done, recorder.ended) == (10, 10, 1)
@@ -236,9 +238,9 @@ def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        ("no config", ModelError, "holds no config.json"),
-        ("no weights", ModelError, r"holds no \*\.safetensors"),
-        ("torn weights", ModelError, "cannot be loaded"),
+        ("no config", ModelError, "config.json is missing"),
+        ("no weights", ModelError, "holds its weights as pickle only"),
+        ("torn weights", ModelError, "the model cannot be read"),
         ("other vocabulary", TokenizerError, "has a vocabulary of 32000, the workspace's tokenizer 400"),
         ("other tokenizer", TokenizerError, "are different tokenizers"),
         ("short context", TrainError, "takes 16 tokens at once, the rows have 48"),
@@ -300,7 +302,7 @@ def test_nothing_to_train_on(workspace: Workspace) -> None:
 def test_a_device_that_is_not_there(workspace: Workspace) -> None:
     if torch.accelerator.is_available():
         pytest.skip("this machine has an accelerator")
-    with pytest.raises(TrainError, match="--device cuda: this machine has no such device"):
+    with pytest.raises(DeviceError, match="--device cuda: this machine has no such device"):
         run(TrainConfig(**SETTINGS, device="cuda"), lay_all(workspace))
 
 
@@ -400,23 +402,47 @@ def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
     assert not workspace.models.exists()
 
 
-def test_figures_for_tensorboard(workspace: Workspace) -> None:
+def _events(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    report = run(TrainConfig(**SETTINGS | {"epochs": 1, "tensorboard": True}), lay_all(workspace))
-    events = EventAccumulator(str(report.folder / "tensorboard"))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    lines = history(report.folder)
-    assert [event.step for event in events.Scalars("train/loss")] == [line["step"] for line in lines if "loss" in line]
-    assert events.Scalars("demo/bits_per_character")[-1].value == pytest.approx(lines[-1]["demo/bits_per_character"])
+    return events
+
+
+def test_figures_for_tensorboard(workspace: Workspace) -> None:
+    settings = SETTINGS | {"epochs": 1, "report_to": ("tensorboard",), "run": "one"}
+    report = run(TrainConfig(**settings), lay_all(workspace))
+    events, lines = _events(report.folder), history(report.folder)
+    for figure in ("loss", "learning_rate", "grad_norm"):
+        expected = [(line["step"], pytest.approx(line[figure])) for line in lines if figure in line]
+        assert [(event.step, event.value) for event in events.Scalars(f"train/{figure}")] == expected
+    for figure in ("demo/bits_per_character", "wiki2019zh/loss", "bits_per_character"):
+        expected = [(line["step"], pytest.approx(line[figure])) for line in lines if figure in line]
+        assert [(event.step, event.value) for event in events.Scalars(f"eval/{figure}")] == expected
+    seen = events.Scalars("train/num_input_tokens_seen")[-1]
+    assert (seen.step, seen.value) == (report.ledger.counts["steps"], report.ledger.counts["tokens"])
     assert not [entry.path for entry in report.ledger.outputs if "tensorboard" in entry.path]
+    (report.folder / "ledger.json").unlink()
+    shutil.rmtree(report.folder / "checkpoint-5")
+    again = run(TrainConfig(**settings), workspace)  # it resumes, and no step is there twice
+    assert again.details["resumed_from"] == 4
+    steps = [event.step for event in _events(report.folder).Scalars("train/loss")]
+    assert steps == [line["step"] for line in lines if "loss" in line]
+    seen = _events(report.folder).Scalars("train/num_input_tokens_seen")[-1]
+    assert (seen.step, seen.value) == (report.ledger.counts["steps"], report.ledger.counts["tokens"])
+    assert again.ledger == report.ledger
 
 
-def test_without_tensorboard_it_is_said_before_a_step(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(TrainError, match="tensorboard") as caught:
-        run(TrainConfig(**SETTINGS | {"tensorboard": True}), lay_all(workspace))
-    assert "pip install" in caught.value.hint
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_a_tracker_that_is_not_installed_is_named_before_a_step(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    assert tracker in INTEGRATION_TO_CALLBACK
+    monkeypatch.setitem(sys.modules, tracker, None)
+    with pytest.raises(TrainError, match=f"--report-to {tracker} needs the package {tracker}") as caught:
+        run(TrainConfig(**SETTINGS, report_to=(tracker,)), lay_all(workspace))
+    assert f"pip install 'corpus-zh[{tracker}]'" in caught.value.hint
     assert not workspace.models.exists()
 
 

@@ -1,0 +1,95 @@
+"""Messages at the start of a run: what is trained, on which device, and an estimate of the time.
+
+In: a run and its trainer. Out: lines of text.
+Cost: one or two timed passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from corpus.pipeline.humanize import duration
+from corpus.train.model.memory import FORWARD_SHARE, pass_seconds, step_memory
+from corpus.train.run.context import RunContext
+from corpus.train.run.trainer import CorpusTrainer
+
+_FEW_STEPS = 50
+
+
+def log_startup(
+    trainer: CorpusTrainer, context: RunContext, *, mixture: Mapping[str, Mapping[str, float]], first: int
+) -> None:
+    """Describe the run.
+
+    Args:
+        trainer: with the model on its device.
+        context: the run.
+        mixture: `mixture.delivered` of the whole run.
+        first: steps that are done already.
+
+    """
+    plan, order, say = context.plan, context.order, context.progress.say
+    parameters = trainer.model.num_parameters()
+    batch_size, tokens = plan.steps.batch_size, sum(int(each["tokens"]) for each in mixture.values())
+    names = ", ".join(share.name for share in plan.shares)
+    say(f"{plan.name}: {parameters:,} parameters, {len(plan.train):,} rows of {names}")
+    say(
+        f"{plan.steps.count:,} steps of {batch_size:,} rows ({batch_size * plan.seq_length:,} tokens a step), "
+        f"{plan.epochs:.3g} epochs, {tokens:,} training tokens"
+    )
+    if plan.weighted:
+        for share in plan.shares:
+            given = mixture[share.name]
+            say(
+                f"{share.name}: {share.asked:.1%} asked, {given['share']:.1%} given, {given['epochs']:.3g} epochs of it"
+            )
+    if first:
+        say(f"resuming from step {first:,}")
+    fixed, row = step_memory(
+        trainer.model,
+        seq_length=plan.seq_length,
+        precision=context.device.precision,
+        checkpointing=context.config.gradient_checkpointing,
+    )
+    rows, memory = context.rows_per_pass, (fixed + context.rows_per_pass * row) / 1e9
+    say(f"{context.device.describe()}, {order.accumulation} x {rows} rows a step, about {memory:.1f} GB")
+    seconds = _seconds(trainer, context, plan.steps.count - first)
+    say(f"about {duration(seconds)}: an estimate from one timed pass")
+    for note in notes(context):
+        say(note)
+
+
+def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
+    """Remarks on the result; `steps` is how many were done, once that is known."""
+    plan, config = context.plan, context.config
+    found = []
+    if not plan.validation:
+        found.append("no dataset has validation rows: only the training loss is measured")
+    if plan.steps.count < _FEW_STEPS:
+        found.append(f"only {plan.steps.count} steps: a smaller --batch-size or more --epochs gives more")
+    if steps is not None and steps < plan.steps.count:
+        found.append(
+            f"stopped early, at step {steps:,} of {plan.steps.count:,}: the model of the best evaluation is in best/"
+        )
+    cap = plan.settings["max_repeats"]
+    capped = [share.name for share in plan.shares if cap and share.taken >= int(share.rows * cap)]
+    if capped:
+        found.append(f"{', '.join(capped)}: seen {cap:g} times, as often as --max-repeats allows")
+    if not config.init and plan.seq_length != config.preset.context:
+        found.append(
+            f"{config.model} has a context of {config.preset.context:,} in its paper, here it has {plan.seq_length:,}"
+        )
+    return tuple(found)
+
+
+def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
+    """Estimated seconds of so many steps and the evaluations between them."""
+    if steps == 0:
+        return 0.0
+    plan, order = context.plan, context.order
+    batch = trainer.data_collator(plan.train.__getitems__(order.step(0)[: context.rows_per_pass]))
+    one = pass_seconds(trainer.model, batch, precision=context.device.precision)
+    if context.config.gradient_checkpointing:
+        one *= 1 + FORWARD_SHARE  # the Trainer switches it on later
+    rows = -(-steps // plan.eval_steps) * context.evaluated_rows
+    return one * (steps * order.accumulation + FORWARD_SHARE * rows / (context.rows_per_pass * context.device.world))
