@@ -25,7 +25,7 @@ from corpus.pipeline.cli.options import (
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError
-from corpus.pipeline.manifest import BUILT_IN, DATASETS
+from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
