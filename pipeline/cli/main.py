@@ -34,6 +34,7 @@ from corpus.pipeline.cli.options import (
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError, SourceError, WorkspaceError
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.manifest import BUILT_IN, CORPORA, DATASETS
 from corpus.pipeline.terminal import console
 
@@ -445,7 +446,7 @@ def verify(as_json: bool, workspace_dir: Path) -> None:
         console.data({"stages": found.stages, "files": found.files, "bytes": found.bytes})
     else:
         console.line(
-            f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
+            f"{found.files:,} files of {found.stages} stages, {size_text(found.bytes)}: all as their ledgers say"
         )
 
 
@@ -685,6 +686,7 @@ def _place(place: str) -> tuple[str, str, int]:
 
 def _prepare() -> None:
     """A terminal that cannot show a character must not end a command, and SIGTERM ends it as Ctrl-C does."""
+    console.open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -17,6 +17,7 @@ import click
 
 from corpus.pipeline.cli import completion
 from corpus.pipeline.cli.options import config_of, model_folder, workspace_of, workspace_option
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -324,9 +325,9 @@ def _time(config: Any, model: Any, folder: Path) -> None:
             f"{point.cached_s * 1e3:.1f} ms",
             f"{point.recomputed_s * 1e3:.1f} ms",
             f"{point.recomputed_s / point.cached_s:.1f} x",
-            console.size(point.kept_bytes),
+            size_text(point.kept_bytes),
             *(
-                "?" if peak is None else console.size(peak)
+                "?" if peak is None else size_text(peak)
                 for peak in (point.cached_peak_bytes, point.recomputed_peak_bytes)
             ),
         )

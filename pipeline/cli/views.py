@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from corpus.pipeline.humanize import record_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def origin(entry: Origin) -> None:
     """Where a document came from, and what was done to it."""
     console.write(f"document: {entry.id} ({entry.dataset})")
     console.write(f"source: raw/{entry.dataset}/{entry.container}, {entry.source_file}, offset {entry.source_offset:,}")
-    console.write(f"record: {console.plain(entry.raw)}")
+    console.write(f"record: {record_text(entry.raw)}")
     again = "the same text again" if entry.rebuilt else "NOT the same text again"
     console.write(f"cleaned by: {', '.join(entry.rules) or 'nothing'}; {again}")
 
@@ -54,5 +55,5 @@ def dropped(found: Sequence[Dropped], reason: str) -> None:
         console.write(
             f"--- {entry.dataset}, {entry.source_file}, offset {entry.source_offset:,}: {entry.reason}: {entry.detail}"
         )
-        console.write(console.plain(entry.raw))
+        console.write(record_text(entry.raw))
     console.write(f"{len(found)} records dropped for {reason} shown")

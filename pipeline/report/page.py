@@ -13,14 +13,14 @@ import hashlib
 import json
 import re
 import tomllib
-import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from corpus.pipeline.humanize import visible
+
 _LONGEST = 2_000
 """Most characters shown of one string."""
-_STEERING = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 
 
 def render(**values: Any) -> str:
@@ -56,20 +56,13 @@ def seen(text: str) -> str:
     >>> seen("a" + chr(0x202E) + "b")
     'a⟨202E⟩b'
     """
-    shown = text[:_LONGEST] + (" …" if len(text) > _LONGEST else "")
-    return "".join(_sign(character) for character in shown)
+    return visible(text[:_LONGEST] + (" …" if len(text) > _LONGEST else ""))
 
 
 def data(values: Any) -> str:
     """JSON for a script element of a type that no browser runs: nothing in it can end the element."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _sign(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in _STEERING:
-        return character
-    return f"⟨{ord(character):04X}⟩"
 
 
 def _ticks(text: str) -> Any:
