@@ -38,8 +38,10 @@ _SHARDS = 4
 _LOOKED_AT = 40
 _LOOKED_AT_FOR_ONE = 10_000
 """Documents looked at for each that is to be shown, and in all for those that a certain rule changed."""
-_CHARACTERS = 600
+_CHARACTERS, _COMPARED = 600, 1800
+"""Of each text, how many are shown and how many are compared."""
 _AROUND = 24
+"""Characters that are the same shown beside a difference."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +125,10 @@ def reasons(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
 
 
 def marked(before: str, after: str) -> list[tuple[str, str]]:
-    """Where two texts differ, character by character, without long stretches that do not."""
+    """Where two texts differ, character by character, without long stretches that do not.
+
+    More is compared than is shown: near the end of what is compared, a text whose counterpart lies beyond it looks new.
+    """
     pieces: list[tuple[str, str]] = []
     pairs = enumerate(zip(before, after, strict=False))
     same = next((index for index, (old, new) in pairs if old != new), min(len(before), len(after)))
@@ -131,14 +136,17 @@ def marked(before: str, after: str) -> list[tuple[str, str]]:
         skipped = same - 2 * _AROUND
         pieces, before, after = [("more", "... ")], before[skipped:], after[skipped:]
     clipped = len(before) > _CHARACTERS or len(after) > _CHARACTERS
-    before, after = before[:_CHARACTERS], after[:_CHARACTERS]
+    whole = max(len(before), len(after)) <= _COMPARED
+    before, after = before[:_COMPARED], after[:_COMPARED]
     for tag, first, last, begin, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        rest = _CHARACTERS - max(first, begin) if clipped else _COMPARED
+        if rest <= 0:
+            break
+        gone, new = before[first:last][:rest], after[begin:end][:rest]
         if tag == "equal":
-            pieces += _shortened(after[begin:end], first=first == 0, last=last == len(before))
-            continue
-        pieces += [(kind, text) for kind, text in (("gone", before[first:last]), ("new", after[begin:end])) if text]
-    while clipped and len(pieces) > 1 and pieces[-1][0] != "same":
-        pieces.pop()  # one of the two was cut off there
+            pieces += _shortened(new, first=first == 0, last=last == len(before))
+        elif whole or (last < len(before) and end < len(after)):
+            pieces += [(kind, text) for kind, text in (("gone", gone), ("new", new)) if text]
     return [*pieces, ("more", " ...")] if clipped else pieces
 
 
