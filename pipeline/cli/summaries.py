@@ -13,7 +13,7 @@ from corpus.pipeline.humanize import count_text, size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect.status import Row
+    from corpus.pipeline.inspect.status import StageStatus
     from corpus.pipeline.manifest import Manifest
     from corpus.pipeline.storage.selection import Selection
     from corpus.pipeline.workspace.ledger import Report
@@ -43,7 +43,7 @@ def _furthest(areas: Sequence[str]) -> str:
     return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
 
 
-def status(rows: Sequence[Row]) -> None:
+def status(rows: Sequence[StageStatus]) -> None:
     """Every stage, and why it is not finished."""
     shown = [
         (

@@ -9,11 +9,11 @@ from corpus.pipeline.humanize import record_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect.examples import Shown
-    from corpus.pipeline.inspect.lineage import Dropped, Origin, Segment
+    from corpus.pipeline.inspect.examples import Example
+    from corpus.pipeline.inspect.lineage import DocumentOrigin, Dropped, Segment
 
 
-def shown(entry: Shown) -> None:
+def shown(entry: Example) -> None:
     """A document, with what was done to it marked."""
     console.write(f"--- {entry.dataset} {entry.id}: {entry.state}: {entry.why}")
     console.marked(entry.pieces)
@@ -30,7 +30,7 @@ def row(segments: Sequence[Segment], padding: int) -> None:
     console.write(f"{len(segments)} segments, {padding} slots of padding")
 
 
-def origins(found: Sequence[Origin]) -> None:
+def origins(found: Sequence[DocumentOrigin]) -> None:
     """Documents with their chain back to the record."""
     for entry in found:
         console.write(f"--- document, {entry.split}")
@@ -40,7 +40,7 @@ def origins(found: Sequence[Origin]) -> None:
     console.write(f"{len(found)} documents shown")
 
 
-def origin(entry: Origin) -> None:
+def origin(entry: DocumentOrigin) -> None:
     """Where a document came from, and what was done to it."""
     console.write(f"document: {entry.id} ({entry.dataset})")
     console.write(f"source: raw/{entry.dataset}/{entry.container}, {entry.source_file}, offset {entry.source_offset:,}")

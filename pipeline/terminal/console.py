@@ -135,9 +135,9 @@ def _fitting(text: str, stream: IO[str]) -> str:
     text = visible(text, keep="\n")
     if len(text) * 2 <= width:  # no character is wider than two columns
         return text
-    from corpus.pipeline.terminal.table import fold
+    from corpus.pipeline.terminal.table import wrap
 
-    return "\n".join(piece for part in text.split("\n") for piece in fold(part, width))
+    return "\n".join(piece for part in text.split("\n") for piece in wrap(part, width))
 
 
 def _finite(value: Any) -> Any:

@@ -106,14 +106,14 @@ def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, w
     labels, above = [heading.replace("/\n", "/").replace("\n", " ") for heading in headings[1:]], ""
     for row in rows:
         if len(headings) == 2:
-            yield Text("\n".join(fold(": ".join(row), width)))
+            yield Text("\n".join(wrap(": ".join(row), width)))
             continue
         name = row[0] if left else f"{headings[0]} {row[0]}"
         above = above if name.startswith(" ") else name  # an indented row belongs to the row above
         yield Text(name if above == name else f"{above}, {name.strip()}")
         if 4 + max(map(cell_len, labels)) + _least(row[1:]) > width:
             for label, cell in zip(labels, row[1:], strict=True):
-                yield Text("\n    ".join([f"  {label}", *fold(cell, width - 4)]))
+                yield Text("\n    ".join([f"  {label}", *wrap(cell, width - 4)]))
             continue
         grid = Table.grid(padding=(0, 2, 0, 0))
         for index, (label, cell) in enumerate(zip(labels, row[1:], strict=True)):
@@ -121,13 +121,13 @@ def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, w
         yield Padding(grid, (0, 0, 0, 2))
 
 
-def fold(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int) -> list[str]:
     """A line broken at blanks and between Chinese characters, each further line set in by two.
 
     A longer word and whatever looks like a path stay whole: broken they could not be copied, and the terminal shows
     their end on the next line anyway.
 
-    >>> fold("note: 一句很长的话，说完。 very/long/路径", 12)
+    >>> wrap("note: 一句很长的话，说完。 very/long/路径", 12)
     ['note: 一句很', '  长的话，说', '  完。', '  very/long/路径']
     """
     if cell_len(text) <= width:

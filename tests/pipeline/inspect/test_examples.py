@@ -32,7 +32,7 @@ def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
     return workspace
 
 
-def shown(workspace: Workspace, **settings: object) -> list[examples.Shown]:
+def shown(workspace: Workspace, **settings: object) -> list[examples.Example]:
     return list(examples.sample(workspace, (NAME,), **settings))  # type: ignore[arg-type]
 
 

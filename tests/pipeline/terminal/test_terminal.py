@@ -25,7 +25,7 @@ from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 from corpus.pipeline.terminal.progress_bar import Bar
 from corpus.pipeline.terminal.progress_log import ProgressLog
-from corpus.pipeline.terminal.table import fold, lay_out
+from corpus.pipeline.terminal.table import lay_out, wrap
 from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN
 from tests.support.records import ROOT, baike, lines
@@ -135,7 +135,7 @@ def test_folded_lines_lose_nothing_and_paths_stay_whole() -> None:
     path = "/home/用户/一个很长很长的文件夹名字/workspace/documents/ledger.json"
     text = f"note: 百科类问答，四百多个类别，一问一答。这些 words 也在 {path} 里，（见下）"
     for width in range(12, 90):
-        pieces = fold(text, width)
+        pieces = wrap(text, width)
         assert "".join("".join(pieces).split()) == "".join(text.split())
         assert sum(path in piece for piece in pieces) == 1
         assert all(cell_len(piece) <= width or path in piece for piece in pieces)
