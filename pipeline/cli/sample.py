@@ -138,7 +138,7 @@ def print_samples(stage: Any, model: Any, config: Any, form: Any = None) -> None
                 console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
             answers = form is not None and form.begin
             console.write(config.prompts[piece.prompt], end="\n" if answers else "")
-        console.write(console.harmless(piece.text), end="")
+        console.write(piece.text, end="")
         if piece.finish:
             console.write()
             progress.say(
@@ -197,7 +197,7 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
         progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
     try:
         for result in bulk.results(model, config, prompts, form=form, progress=progress):
-            console.write(console.harmless(result.to_line()), end="")
+            console.write(result.to_line(), end="")
     finally:
         progress.end()
 
@@ -269,7 +269,7 @@ def _answer(chat: Any, question: str, progress: console.Console) -> None:
     """One answer as it comes; stopped, it stays in the conversation as far as it came."""
     with contextlib.closing(chat.ask(question)) as pieces:
         for piece in pieces:
-            console.write(console.harmless(piece.text), end="")
+            console.write(piece.text, end="")
             if piece.finish and piece.finish.reason == "length":
                 progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
     console.write()
@@ -303,7 +303,7 @@ def _piped() -> Iterator[str]:
 
     for question in questions(sys.stdin.buffer):
         if question not in {_EXIT, _RESET}:
-            console.write(f"> {console.harmless(question)}")
+            console.write(f"> {question}")
         yield question
 
 

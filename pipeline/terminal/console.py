@@ -79,8 +79,12 @@ class Console(Progress):
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
-    """A piece of the result on standard output, at once and as it is."""
-    sys.stdout.write(text + end)
+    """A piece of the result on standard output, at once; a terminal gets it safe, a pipe or a file as it is."""
+    _put((visible(text) if sys.stdout.isatty() else text) + end)
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -92,7 +96,7 @@ def line(text: str) -> None:
 def data(value: Any) -> None:
     """The result as JSON, for programs. Numbers that JSON does not have become null."""
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    write(json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, allow_nan=False))
+    _put(json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n")
 
 
 def table(
@@ -128,7 +132,7 @@ def _width(stream: IO[str]) -> int | None:
 
 
 def _fitting(text: str, stream: IO[str]) -> str:
-    """Text for a terminal: wrapped, and safe; for a pipe or a file as it is."""
+    """Text for a terminal: safe and wrapped; for a pipe or a file as it is."""
     width = _width(stream)
     if width is None:
         return text
@@ -168,11 +172,6 @@ def failure(error: CorpusError) -> None:
     print(_fitting(f"Error: {error.message}", sys.stderr), file=sys.stderr)
     if error.hint:
         print(_fitting(error.hint, sys.stderr), file=sys.stderr)
-
-
-def harmless(text: str) -> str:
-    """What a model wrote, safe for a terminal; a file or a pipe gets it as it is."""
-    return visible(text) if sys.stdout.isatty() else text
 
 
 def open_closed_streams() -> None:

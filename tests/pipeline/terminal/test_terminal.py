@@ -225,6 +225,17 @@ def test_results_go_to_their_file_while_a_bar_is_drawn(tmp_path: Path) -> None:
     assert "a [bold]remark[/bold] :smile:" in text
 
 
+def test_only_a_terminal_gets_untrusted_text_made_safe(tmp_path: Path) -> None:
+    text = "问\x1b[2J\u202e答\n\t\u3000完"
+    code = f"from corpus.pipeline.terminal import console; console.write({text!r})"
+    assert on_terminal(80, [sys.executable, "-c", code], tmp_path) == "问⟨001B⟩[2J⟨202E⟩答\n\t\u3000完\n"
+    with (tmp_path / "results").open("wb") as file:
+        on_terminal(80, [sys.executable, "-c", code], tmp_path, stdout=file.fileno())
+    assert (tmp_path / "results").read_text(encoding="utf-8") == text + "\n"
+    code = f"from corpus.pipeline.terminal import console; console.data([{text!r}])"
+    assert json.loads(on_terminal(80, [sys.executable, "-c", code], tmp_path)) == [text]
+
+
 # --- long work -----------------------------------------------------------------------------------------------------
 
 
