@@ -152,9 +152,7 @@ def marked(before: str, after: str) -> list[tuple[str, str]]:
 
 def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
     head, tail = (0 if first else _AROUND), (0 if last else _AROUND)
-    if len(text) <= 4 * _AROUND:
-        return [("same", text)]
-    if first and last:
+    if len(text) <= 4 * _AROUND or (first and last):
         return [("same", text)]
     return [("same", text[:head]), ("more", " ... "), ("same", text[len(text) - tail :] if tail else "")]
 
@@ -165,11 +163,7 @@ def _kept(
     left_out = {name for table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
     rows = _rows(parts(workspace.documents(dataset)), limit + min(len(left_out), limit * _READ_FOR_EACH), random_)
     for row in itertools.islice((row for row in rows if row["id"] not in left_out), limit):
-        yield Example(
-            dataset=dataset, id=row["id"], state="kept", why=row["split"], before=row["text"], after=row["text"],
-            source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(row["text"], row["text"]),
-        )  # fmt: skip
+        yield _example(dataset, row, "kept", row["split"], row["text"], row["text"])
 
 
 def _changed(
@@ -186,11 +180,7 @@ def _changed(
         rebuilt = rebuild(manifest, files[row["source_file"]], record)
         if not rebuilt.rules or (reason and reason not in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
             continue
-        yield Example(
-            dataset=dataset, id=row["id"], state="changed", why=", ".join(rebuilt.rules), before=rebuilt.before,
-            after=row["text"], source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(rebuilt.before, row["text"]),
-        )  # fmt: skip
+        yield _example(dataset, row, "changed", ", ".join(rebuilt.rules), rebuilt.before, row["text"])
         limit -= 1
         if not limit:
             return
@@ -206,12 +196,8 @@ def _dropped(
     for row in _rows(paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
         rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"])
         before = rebuilt.before or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
-        yield Example(
-            dataset=dataset, id=row["id"] or f"{row['source_file']}:{row['source_offset']}", state="dropped",
-            why=f"{row['reason']}: {row['detail']}", before=before, after="",
-            source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(before, rebuilt.text or before),
-        )  # fmt: skip
+        row["id"] = row["id"] or f"{row['source_file']}:{row['source_offset']}"
+        yield _example(dataset, row, "dropped", f"{row['reason']}: {row['detail']}", before, "", rebuilt.text or before)
 
 
 def _left_out(
@@ -229,11 +215,17 @@ def _left_out(
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
         if instead is None:
             continue  # the removal list names that one
-        yield Example(
-            dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
-            after=text, source_file=document["source_file"], source_offset=document["source_offset"],
-            pieces=marked(instead, text),
-        )  # fmt: skip
+        yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, text)
+
+
+def _example(
+    dataset: str, row: dict[str, Any], state: str, why: str, before: str, after: str, compared: str = ""
+) -> Example:
+    """`before` is marked against `after`, or against `compared` if given."""
+    return Example(
+        dataset=dataset, id=row["id"], state=state, why=why, before=before, after=after,
+        source_file=row["source_file"], source_offset=row["source_offset"], pieces=marked(before, compared or after),
+    )  # fmt: skip
 
 
 _FINDERS = {"kept": _kept, "changed": _changed, "dropped": _dropped, "left-out": _left_out}

@@ -8,7 +8,9 @@ Cost: one row group of documents and one record are read. A compressed file is u
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,15 +97,8 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
         part = ids[position : position + length]
         used = chosen.cut(entry["document"], origin.text)
         whole = _tokens(model, used, origin.prompt_length, form)
-        segments.append(
-            Segment(
-                text=model.decode(part, skip_special_tokens=False),
-                start=start,
-                length=length,
-                origin=origin,
-                rebuilt=whole[start : start + length] == part,
-            )
-        )
+        text, rebuilt = model.decode(part, skip_special_tokens=False), whole[start : start + length] == part
+        segments.append(Segment(text=text, start=start, length=length, origin=origin, rebuilt=rebuilt))
         position += length
     return segments, len(ids) - position
 
@@ -141,15 +136,14 @@ def documents(
 
 def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
     """Records dropped for a reason, in order."""
-    for dataset in datasets:
-        for path in parts(workspace.documents(dataset) / "rejected"):
-            for _, _, batch in read_part(path):
-                for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist():
-                    entry.pop("id")
-                    yield Dropped(dataset=dataset, **entry)
-                    limit -= 1
-                    if limit == 0:
-                        return
+    found = (
+        Dropped(dataset=dataset, **entry)
+        for dataset in datasets
+        for path in parts(workspace.documents(dataset) / "rejected")
+        for _, _, batch in read_part(path, [each.name for each in dataclasses.fields(Dropped)[1:]])
+        for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist()
+    )
+    return itertools.islice(found, limit)
 
 
 def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
@@ -203,18 +197,11 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
     raw = record_at(raw_folder, file, document["source_offset"])
     rebuilt = rebuild(manifest, file, raw)
     return DocumentOrigin(
-        dataset=dataset,
-        id=document["id"],
-        split=document["split"],
-        text=document["text"],
-        prompt_length=document["prompt_length"],
-        container=file.container,
-        source_file=file.path,
-        source_offset=document["source_offset"],
-        raw=raw,
-        rules=rebuilt.rules,
+        dataset=dataset, id=document["id"], split=document["split"], text=document["text"],
+        prompt_length=document["prompt_length"], container=file.container, source_file=file.path,
+        source_offset=document["source_offset"], raw=raw, rules=rebuilt.rules,
         rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
-    )
+    )  # fmt: skip
 
 
 @functools.cache

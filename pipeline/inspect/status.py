@@ -80,14 +80,9 @@ def _row(workspace: Workspace, area: str, name: str) -> StageStatus:
         return _unfinished(area, name, folder)
     why = "; ".join(_stale(workspace, folder, ledger))
     return StageStatus(
-        area=area,
-        name=name,
-        state="stale" if why else "finished",
-        why=why,
-        files=len(ledger.outputs),
-        bytes=ledger.output_bytes,
-        counts=dict(ledger.counts),
-    )
+        area=area, name=name, state="stale" if why else "finished", why=why, files=len(ledger.outputs),
+        bytes=ledger.output_bytes, counts=dict(ledger.counts),
+    )  # fmt: skip
 
 
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
@@ -108,12 +103,7 @@ def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     if not files:
         return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    far = f"checkpoint of step {max(steps):,}" if steps else f"{len(whole):,} files are whole"
-    return StageStatus(
-        area=area,
-        name=name,
-        state="partial",
-        why=far,
-        files=len(whole),
-        bytes=sum(path.stat().st_size for path in files),
-    )
+    why, size = f"{len(whole):,} files are whole", sum(path.stat().st_size for path in files)
+    if steps:
+        why = f"checkpoint of step {max(steps):,}"
+    return StageStatus(area=area, name=name, state="partial", why=why, files=len(whole), bytes=size)

@@ -129,13 +129,8 @@ def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger)
             continue
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
-            raise _damage(
-                area,
-                folder,
-                folder / LEDGER,
-                f"was made from another {entry.path} than the one there now",
-                delete=False,
-            )
+            what = f"was made from another {entry.path} than the one there now"
+            raise _damage(area, folder, folder / LEDGER, what, delete=False)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, int]:

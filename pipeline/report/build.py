@@ -49,7 +49,7 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
     """
     found = facts.gather(workspace)
     model = files.load(workspace.tokenizer) if found.tokenizer else None
-    progress.begin("report", len(found.datasets) + 1, "datasets")
+    progress.begin("report", len(found.datasets), "datasets")
     datasets, shown = [], []
     try:
         for dataset in found.datasets:
