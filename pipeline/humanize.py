@@ -1,12 +1,19 @@
-"""Sizes, rates, times and untrusted text as people read them: one printable line each. Tables as Markdown."""
+"""Sizes, counts, times, tables and untrusted text as people read them.
+
+Invariant: no text that leaves here can command a terminal or turn the reading direction.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+_UNSAFE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+"""Unicode categories of what is invisible, moves the cursor or turns the reading direction."""
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it.
+    """A time in words.
 
     >>> duration(42), duration(600), duration(12_000), duration(500_000)
     ('42 s', '10 min', '3 h 20 min', '5 d 19 h')
@@ -23,28 +30,64 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def plain_text(text: str) -> str:
-    """A stranger's words, fit for a terminal: one line, printable, short.
+def size_text(count: float) -> str:
+    """Bytes in decimal units.
 
-    >>> plain_text("Sorry!" + chr(27) + "[2J")
-    'Sorry! [2J'
+    >>> size_text(519_000_000), size_text(67_900), size_text(999)
+    ('519 MB', '67.9 kB', '999 B')
     """
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= 80 else line[:77] + "..."
+    return _scaled(count, ("B", "kB", "MB", "GB", "TB"))
 
 
-def size_text(count: int) -> str:
-    """A size for people, in decimal units.
+def count_text(count: int) -> str:
+    """A number of characters or tokens in decimal units.
 
-    >>> size_text(519_000_000), size_text(1_640_000_000), size_text(999)
-    ('519 MB', '1.6 GB', '999 B')
+    >>> count_text(1_234_567), count_text(18_400), count_text(950)
+    ('1.2 M', '18.4 k', '950')
     """
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    return _scaled(count, ("", "k", "M", "G", "T"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    """Two or three digits and the unit that they need."""
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.1f} {units[power]}" if power and value < 99.95 else f"{value:.0f} {units[power]}".rstrip()
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    """Untrusted text with each unsafe character as its code point; those in `keep` stay.
+
+    >>> visible("a" + chr(0x202E) + "b" + chr(27) + "[2J")
+    'a⟨202E⟩b⟨001B⟩[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        f"⟨{ord(character):04X}⟩" if character not in keep and unicodedata.category(character) in _UNSAFE else character
+        for character in text
+    )
+
+
+def plain_text(text: str, limit: int = 80) -> str:
+    """Untrusted text as one short line.
+
+    >>> plain_text("Sorry!" + chr(27) + "[2J" + chr(10) + "Try again.")
+    'Sorry!⟨001B⟩[2J Try again.'
+    """
+    line = visible(" ".join(text.split()), keep="")
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def record_text(raw: bytes, limit: int = 2000) -> str:
+    r"""The bytes of a record on one line: bytes that are not UTF-8 as escapes, those beyond the limit as a number.
+
+    >>> record_text(b"caf\xe9 and more", 5)
+    'caf\\xe9  ... 8 more bytes'
+    """
+    more = f" ... {len(raw) - limit:,} more bytes" if len(raw) > limit else ""
+    return visible(raw[:limit].decode("utf-8", "backslashreplace"), keep="") + more
 
 
 def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -87,7 +87,7 @@ def _stream(chat: Any, question: str, progress: console.Console) -> None:
     """Stream one answer; a stopped one stays in the conversation up to there."""
     with contextlib.closing(chat.ask(question)) as pieces:
         for piece in pieces:
-            console.write(console.harmless(piece.text), end="")
+            console.write(piece.text, end="")
             if piece.finish and piece.finish.reason == "length":
                 progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
     console.write()
@@ -121,7 +121,7 @@ def _piped() -> Iterator[str]:
 
     for question in questions(sys.stdin.buffer):
         if question not in {_EXIT, _RESET}:
-            console.write(f"> {console.harmless(question)}")
+            console.write(f"> {question}")
         yield question
 
 

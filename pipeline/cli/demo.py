@@ -44,7 +44,7 @@ def demo(max_steps: int, workspace_dir: Path) -> None:
     with usage_errors():
         result = workflows.demo(workspace, max_steps=max_steps, progress=progress, on_result=_show)
     for sample in result.samples:
-        console.write(sample.prompt + console.harmless(sample.text))
+        console.write(sample.prompt + sample.text)
         progress.say(ending(sample.finish, sample.seed))
     console.write(f"\nTo see all of it as a page: corpus report --workspace {workspace.root}")
 

@@ -11,12 +11,13 @@ import click
 from corpus.pipeline.cli import summaries
 from corpus.pipeline.cli.options import dataset_option, json_option, tell_behind, workspace_of, workspace_option
 from corpus.pipeline.errors import CorpusError, WorkspaceError
+from corpus.pipeline.humanize import record_text, size_text
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect.examples import Shown
-    from corpus.pipeline.inspect.lineage import Dropped, Origin, Segment
+    from corpus.pipeline.inspect.examples import Example
+    from corpus.pipeline.inspect.lineage import DocumentOrigin, Dropped, Segment
 
 
 @click.command()
@@ -80,7 +81,7 @@ def verify(as_json: bool, workspace_dir: Path) -> None:
         console.data({"stages": found.stages, "files": found.files, "bytes": found.bytes})
     else:
         console.line(
-            f"{found.files:,} files of {found.stages} stages, {console.size(found.bytes)}: all as their ledgers say"
+            f"{found.files:,} files of {found.stages} stages, {size_text(found.bytes)}: all as their ledgers say"
         )
 
 
@@ -185,7 +186,7 @@ def _place(place: str) -> tuple[str, str, int]:
     return dataset, split or "train", int(number)
 
 
-def _shown(entry: Shown) -> None:
+def _shown(entry: Example) -> None:
     """A document with its changes marked."""
     console.write(f"--- {entry.dataset} {entry.id}: {entry.state}: {entry.why}")
     console.marked(entry.pieces)
@@ -202,7 +203,7 @@ def _row(segments: Sequence[Segment], padding: int) -> None:
     console.write(f"{len(segments)} segments, {padding} slots of padding")
 
 
-def _origins(found: Sequence[Origin]) -> None:
+def _origins(found: Sequence[DocumentOrigin]) -> None:
     """Documents with their records."""
     for entry in found:
         console.write(f"--- document, {entry.split}")
@@ -212,11 +213,11 @@ def _origins(found: Sequence[Origin]) -> None:
     console.write(f"{len(found)} documents shown")
 
 
-def _origin(entry: Origin) -> None:
+def _origin(entry: DocumentOrigin) -> None:
     """The record of a document, and the rules that changed it."""
     console.write(f"document: {entry.id} ({entry.dataset})")
     console.write(f"source: raw/{entry.dataset}/{entry.container}, {entry.source_file}, offset {entry.source_offset:,}")
-    console.write(f"record: {console.plain(entry.raw)}")
+    console.write(f"record: {record_text(entry.raw)}")
     again = "the same text again" if entry.rebuilt else "NOT the same text again"
     console.write(f"cleaned by: {', '.join(entry.rules) or 'nothing'}; {again}")
 
@@ -227,5 +228,5 @@ def _dropped(found: Sequence[Dropped], reason: str) -> None:
         console.write(
             f"--- {entry.dataset}, {entry.source_file}, offset {entry.source_offset:,}: {entry.reason}: {entry.detail}"
         )
-        console.write(console.plain(entry.raw))
+        console.write(record_text(entry.raw))
     console.write(f"{len(found)} records dropped for {reason} shown")

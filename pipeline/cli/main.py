@@ -102,6 +102,7 @@ def _failed(error: CorpusError) -> int:
 
 def _prepare() -> None:
     """Escape characters that the terminal's encoding lacks; let SIGTERM end a command as Ctrl-C does."""
+    console.open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -13,6 +13,7 @@ import click
 from corpus.pipeline.cli import chat as conversation
 from corpus.pipeline.cli import completion
 from corpus.pipeline.cli.options import config_of, model_folder, workspace_of, workspace_option
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _print_samples(model: Any, config: Any, form: Any) -> None:
             if many:
                 console.write(f"--- prompt {piece.prompt + 1}, sample {piece.sample + 1}")
             console.write(config.prompts[piece.prompt], end="\n" if form.begin else "")
-        console.write(console.harmless(piece.text), end="")
+        console.write(piece.text, end="")
         if piece.finish:
             console.write()
             progress.say(ending(piece.finish, config.seed))
@@ -199,7 +200,7 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
         progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
     try:
         for result in bulk.results(model, config, prompts, form=form, progress=progress):
-            console.write(console.harmless(result.to_line()), end="")
+            console.write(result.to_line(), end="")
     finally:
         progress.end()
 
@@ -216,9 +217,9 @@ def _time(config: Any, model: Any, folder: Path) -> None:
             f"{point.cached_s * 1e3:.1f} ms",
             f"{point.recomputed_s * 1e3:.1f} ms",
             f"{point.recomputed_s / point.cached_s:.1f} x",
-            console.size(point.kept_bytes),
+            size_text(point.kept_bytes),
             *(
-                "?" if peak is None else console.size(peak)
+                "?" if peak is None else size_text(peak)
                 for peak in (point.cached_peak_bytes, point.recomputed_peak_bytes)
             ),
         )

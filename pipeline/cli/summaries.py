@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpus.pipeline.humanize import count_text, size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect.status import Row
+    from corpus.pipeline.inspect.status import StageStatus
     from corpus.pipeline.manifest import Manifest
     from corpus.pipeline.workflows import LeftOut
     from corpus.pipeline.workspace.ledger import Report
@@ -25,7 +26,7 @@ def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *
         )
         return
     rows = [
-        (each.name, each.title.removesuffix(each.name).strip(), each.records, console.size(each.raw_bytes),
+        (each.name, each.title.removesuffix(each.name).strip(), each.records, size_text(each.raw_bytes),
          _furthest(here[each.name]))
         for each in manifests
     ]  # fmt: skip
@@ -40,14 +41,14 @@ def _furthest(areas: Sequence[str]) -> str:
     return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
 
 
-def status(rows: Sequence[Row]) -> None:
+def status(rows: Sequence[StageStatus]) -> None:
     """Every stage and its state, with the reason where it is not finished."""
     shown = [
         (
             f"{row.area}/{row.name}".rstrip("/"),
             row.state,
             row.files or "-",
-            console.size(row.bytes) if row.bytes else "-",
+            size_text(row.bytes) if row.bytes else "-",
         )
         for row in rows
     ]
@@ -83,7 +84,7 @@ def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None
 def download(reports: Sequence[Report]) -> None:
     """Archives and their size."""
     rows = [
-        (report.ledger.dataset, len(report.ledger.outputs), console.size(report.ledger.output_bytes), state(report))
+        (report.ledger.dataset, len(report.ledger.outputs), size_text(report.ledger.output_bytes), state(report))
         for report in reports
     ]
     console.table(("dataset", "files", "size", "state"), rows)
@@ -98,7 +99,7 @@ def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: S
         out = left_out[index].documents if left_out else 0
         characters = sum(counts["characters"].values()) - (left_out[index].characters if left_out else 0)
         dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
-        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, short(characters)))
+        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, count_text(characters)))
     console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
     for index, report in enumerate(reports):
         name, counts = report.ledger.dataset, report.ledger.counts
@@ -108,18 +109,6 @@ def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: S
         if counts["masked"]:
             console.line(f"{name}: masked: {_listed(counts['masked'])}")
     ledgers([*reports, *lists])
-
-
-def short(count: int) -> str:
-    """A number with a unit prefix.
-
-    >>> short(1_234_567), short(950)
-    ('1.2 M', '950')
-    """
-    for size, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.1f} {name}"
-    return str(count)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -25,6 +25,7 @@ from corpus.pipeline.cli.options import (
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.humanize import count_text, size_text
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
@@ -293,7 +294,7 @@ def _list_models() -> None:
             row.heads,
             row.context,
             f"{row.parameters / 1e6:,.1f} M",
-            console.size(row.memory),
+            size_text(row.memory),
         )
         for row in list_models()
     ]
@@ -310,7 +311,7 @@ def _evaluated(evaluation: Evaluation) -> None:
         (
             result.dataset,
             result.documents,
-            summaries.short(result.score.tokens),
+            count_text(result.score.tokens),
             f"{result.score.loss:.3f}",
             _perplexity(result.score.perplexity),
             f"{result.score.bits_per_character:.3f}",

@@ -1,8 +1,8 @@
-"""Random documents as they are: kept, dropped or changed, before and after.
+"""Random documents: kept, changed, dropped or left out, before and after.
 
-In: a workspace. Out: a seeded sample of documents and records with what was done to each, and where a text differs from
-what came.
-Invariants: the same seed shows the same documents of the same workspace; nothing is written.
+In: a workspace.
+Out: a seeded sample of documents and records, with what was done to each and where a document differs from its record.
+Invariants: the same seed gives the same documents of the same workspace. Nothing is written.
 Cost: a few shards, and for each the records between the first and the last shown; never the whole dataset.
 """
 
@@ -35,15 +35,17 @@ from corpus.pipeline.workspace.ledger import read_ledger
 
 STATES = ("kept", "changed", "dropped", "left-out")
 _SHARDS = 4
-_LOOKED_AT = 40
-_LOOKED_AT_FOR_ONE = 10_000
-"""Documents looked at for each that is to be shown, and in all for those that a certain rule changed."""
-_CHARACTERS = 600
+_READ_FOR_EACH = 40
+_READ_FOR_RULE = 10_000
+"""Documents read for each one shown, and in all when those that a given rule changed are asked for."""
+_CHARACTERS, _COMPARED = 600, 1800
+"""Characters of each text that are shown, and that are compared."""
 _AROUND = 24
+"""Characters shown of the same text on each side of a difference."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class Example:
     """One document or record, and what was done to it."""
 
     dataset: str
@@ -53,14 +55,14 @@ class Shown:
     why: str
     """The rules that changed it, or the reason it is not used, with its detail."""
     before: str
-    """The record's fields put together as they came; for a duplicate the document that is used in its place."""
+    """The record's fields joined, before cleaning; for a duplicate the document that is used in its place."""
     after: str
-    """The document; empty when there is none."""
+    """The document; empty for a dropped record."""
     source_file: str
     source_offset: int
     """Where its record lies."""
     pieces: Sequence[tuple[str, str]] = field(default=())
-    """The text as ("same" | "gone" | "new" | "more", piece): what differs is marked."""
+    """The text as ("same" | "gone" | "new" | "more", piece); "more" stands for text that is not shown."""
 
 
 def sample(
@@ -72,14 +74,14 @@ def sample(
     limit: int = 20,
     seed: int = 1,
     thorough: bool = True,
-) -> Iterator[Shown]:
+) -> Iterator[Example]:
     """Random documents in a state, or for a reason (a filter rule, a cleaning rule, a kind of mask, a list's reason).
 
-    For a reason all shards are looked through; when not `thorough` a few, and the first ones for what cleaning changed,
-    so that no compressed file has to be unpacked to its end.
+    For a reason all shards are read. Unless `thorough`, only a few are: the first ones for what cleaning changed, so
+    that no compressed file is unpacked to its end.
 
     Raises:
-        WorkspaceError: there are none, or the reason is unknown; it says which there are.
+        WorkspaceError: nothing to show, or the reason is unknown; the hint lists those there are.
 
     """
     random_ = random.Random(seed)  # noqa: S311  # a choice of examples
@@ -114,16 +116,19 @@ def reasons(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
     ledger = read_ledger(workspace.documents(dataset))
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    out = {str(value) for _, table in _lists(workspace, dataset) for value in table["reason"].unique().to_pylist()}
+    left_out = {str(value) for table in _lists(workspace, dataset) for value in table["reason"].unique().to_pylist()}
     return {
         "changed": [*ledger.counts["cleaned"], *ledger.counts["masked"]],
         "dropped": list(ledger.counts["dropped"]),
-        "left-out": sorted(out),
+        "left-out": sorted(left_out),
     }
 
 
 def marked(before: str, after: str) -> list[tuple[str, str]]:
-    """Where two texts differ, character by character, without long stretches that do not."""
+    """The differences of two texts, character by character; long stretches without any are shortened.
+
+    More is compared than is shown: at the end of a comparison, text whose counterpart lies beyond it looks new.
+    """
     pieces: list[tuple[str, str]] = []
     pairs = enumerate(zip(before, after, strict=False))
     same = next((index for index, (old, new) in pairs if old != new), min(len(before), len(after)))
@@ -131,58 +136,51 @@ def marked(before: str, after: str) -> list[tuple[str, str]]:
         skipped = same - 2 * _AROUND
         pieces, before, after = [("more", "... ")], before[skipped:], after[skipped:]
     clipped = len(before) > _CHARACTERS or len(after) > _CHARACTERS
-    before, after = before[:_CHARACTERS], after[:_CHARACTERS]
+    whole = max(len(before), len(after)) <= _COMPARED
+    before, after = before[:_COMPARED], after[:_COMPARED]
     for tag, first, last, begin, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        rest = _CHARACTERS - max(first, begin) if clipped else _COMPARED
+        if rest <= 0:
+            break
+        gone, new = before[first:last][:rest], after[begin:end][:rest]
         if tag == "equal":
-            pieces += _shortened(after[begin:end], first=first == 0, last=last == len(before))
-            continue
-        pieces += [(kind, text) for kind, text in (("gone", before[first:last]), ("new", after[begin:end])) if text]
-    while clipped and len(pieces) > 1 and pieces[-1][0] != "same":
-        pieces.pop()  # one of the two was cut off there
+            pieces += _shortened(new, first=first == 0, last=last == len(before))
+        elif whole or (last < len(before) and end < len(after)):
+            pieces += [(kind, text) for kind, text in (("gone", gone), ("new", new)) if text]
     return [*pieces, ("more", " ...")] if clipped else pieces
 
 
 def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
     head, tail = (0 if first else _AROUND), (0 if last else _AROUND)
-    if len(text) <= 4 * _AROUND:
-        return [("same", text)]
-    if first and last:
+    if len(text) <= 4 * _AROUND or (first and last):
         return [("same", text)]
     return [("same", text[:head]), ("more", " ... "), ("same", text[len(text) - tail :] if tail else "")]
 
 
 def _kept(
     workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random, _most: int | None
-) -> Iterator[Shown]:
-    out = {name for _, table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
-    rows = _rows(parts(workspace.documents(dataset)), limit + min(len(out), limit * _LOOKED_AT), random_)
-    for row in itertools.islice((row for row in rows if row["id"] not in out), limit):
-        yield Shown(
-            dataset=dataset, id=row["id"], state="kept", why=row["split"], before=row["text"], after=row["text"],
-            source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(row["text"], row["text"]),
-        )  # fmt: skip
+) -> Iterator[Example]:
+    left_out = {name for table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
+    rows = _rows(parts(workspace.documents(dataset)), limit + min(len(left_out), limit * _READ_FOR_EACH), random_)
+    for row in itertools.islice((row for row in rows if row["id"] not in left_out), limit):
+        yield _example(dataset, row, "kept", row["split"], row["text"], row["text"])
 
 
 def _changed(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
-) -> Iterator[Shown]:
+) -> Iterator[Example]:
     raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
     files = {file.path: file for file in list_files(raw, manifest)}
     paths = parts(workspace.documents(dataset))[:most]
     if reason:
-        rows = list(_rows(paths, _LOOKED_AT_FOR_ONE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, "")))
+        rows = list(_rows(paths, _READ_FOR_RULE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, "")))
     else:
-        rows = list(_rows(paths, limit * _LOOKED_AT, random_))
+        rows = list(_rows(paths, limit * _READ_FOR_EACH, random_))
     for row, record in _with_records(workspace, dataset, files, rows, random_):
         rebuilt = rebuild(manifest, files[row["source_file"]], record)
         if not rebuilt.rules or (reason and reason not in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
             continue
-        yield Shown(
-            dataset=dataset, id=row["id"], state="changed", why=", ".join(rebuilt.rules), before=rebuilt.before,
-            after=row["text"], source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(rebuilt.before, row["text"]),
-        )  # fmt: skip
+        yield _example(dataset, row, "changed", ", ".join(rebuilt.rules), rebuilt.before, row["text"])
         limit -= 1
         if not limit:
             return
@@ -190,7 +188,7 @@ def _changed(
 
 def _dropped(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
-) -> Iterator[Shown]:
+) -> Iterator[Example]:
     raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
     files = {file.path: file for file in list_files(raw, manifest)}
     paths = parts(workspace.documents(dataset) / "rejected")
@@ -198,18 +196,14 @@ def _dropped(
     for row in _rows(paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
         rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"])
         before = rebuilt.before or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
-        yield Shown(
-            dataset=dataset, id=row["id"] or f"{row['source_file']}:{row['source_offset']}", state="dropped",
-            why=f"{row['reason']}: {row['detail']}", before=before, after="",
-            source_file=row["source_file"], source_offset=row["source_offset"],
-            pieces=marked(before, rebuilt.text or before),
-        )  # fmt: skip
+        row["id"] = row["id"] or f"{row['source_file']}:{row['source_offset']}"
+        yield _example(dataset, row, "dropped", f"{row['reason']}: {row['detail']}", before, "", rebuilt.text or before)
 
 
 def _left_out(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, _most: int | None
-) -> Iterator[Shown]:
-    tables = [table for _, table in _lists(workspace, dataset)]
+) -> Iterator[Example]:
+    tables = list(_lists(workspace, dataset))
     table = pa.concat_tables(tables) if tables else REMOVED_SCHEMA.empty_table()
     if reason:
         table = table.filter(pc.equal(table["reason"], reason))
@@ -220,23 +214,30 @@ def _left_out(
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
         if instead is None:
-            continue  # that one is not to be shown
-        yield Shown(
-            dataset=dataset, id=row["id"], state="left-out", why=f"{row['reason']}: {row['detail']}", before=instead,
-            after=text, source_file=document["source_file"], source_offset=document["source_offset"],
-            pieces=marked(instead, text),
-        )  # fmt: skip
+            continue  # the removal list names that one
+        yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, text)
+
+
+def _example(
+    dataset: str, row: dict[str, Any], state: str, why: str, before: str, after: str, compared: str = ""
+) -> Example:
+    """`before` is marked against `after`, or against `compared` if given."""
+    return Example(
+        dataset=dataset, id=row["id"], state=state, why=why, before=before, after=after,
+        source_file=row["source_file"], source_offset=row["source_offset"], pieces=marked(before, compared or after),
+    )  # fmt: skip
 
 
 _FINDERS = {"kept": _kept, "changed": _changed, "dropped": _dropped, "left-out": _left_out}
 
 
-def _lists(workspace: Workspace, dataset: str) -> Iterator[tuple[str, Any]]:
+def _lists(workspace: Workspace, dataset: str) -> Iterator[Any]:
+    """The tables of what is left out of a dataset, of each stage that wrote one."""
     for area in LISTS:
         path = workspace.root / area / f"{dataset}.parquet"
         if path.is_file() and read_ledger(path.parent) is not None:
             with reading_part(path):
-                yield area, pq.read_table(path)
+                yield pq.read_table(path)
 
 
 def _rows(
@@ -248,15 +249,15 @@ def _rows(
     reason: str = "",
     holding: str = "",
 ) -> Iterator[dict[str, Any]]:
-    """Random rows of a few random shards, only those dropped for a reason or that hold a string."""
-    picky = bool(reason or holding) or shards > _SHARDS
+    """Random rows of a few random shards; with `reason` or `holding` only those with this reason or string."""
+    all_groups = bool(reason or holding) or shards > _SHARDS
     chosen = random_.sample(list(paths), min(len(paths), shards))
     for left, path in zip(range(len(chosen), 0, -1), chosen, strict=True):
         if limit <= 0:
             return
         with reading_part(path), pq.ParquetFile(path) as file:
             groups = list(range(file.num_row_groups))
-            table = file.read_row_groups(groups if picky else groups and [random_.choice(groups)])
+            table = file.read_row_groups(groups if all_groups else groups and [random_.choice(groups)])
         if holding:
             table = table.filter(pc.match_substring(table["text"], holding))
         if reason:
@@ -275,28 +276,22 @@ def _with_records(
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Documents with the records they were made of, file by file, in random order."""
     for name in dict.fromkeys(row["source_file"] for row in rows):
-        own = [row for row in rows if row["source_file"] == name]
+        own_rows = [row for row in rows if row["source_file"] == name]
         if name not in files:
             raise WorkspaceError(
                 f"{name} is no longer in {workspace.raw(dataset)}", hint=f"Run `corpus download --dataset {dataset}`."
             )
-        records = records_at(workspace.raw(dataset), files[name], [row["source_offset"] for row in own])
-        random_.shuffle(own)
-        yield from ((row, records[row["source_offset"]]) for row in own)
-
-
-def _text(workspace: Workspace, dataset: str, document: int) -> str:
-    return str(document_at(workspace.documents(dataset), document, ["text"])["text"])
+        records = records_at(workspace.raw(dataset), files[name], [row["source_offset"] for row in own_rows])
+        random_.shuffle(own_rows)
+        yield from ((row, records[row["source_offset"]]) for row in own_rows)
 
 
 def _used_instead(workspace: Workspace, dataset: str, document: int) -> str | None:
-    """The text of the document that is used in place of a duplicate, as the table of clusters knows it; None where the
-    removal list names it.
-    """
+    """The text of the document that its cluster keeps in place of a duplicate; None where the removal list names it."""
     path = workspace.dedup / CLUSTERS
     with reading_part(path):
         (own,) = pq.read_table(path, filters=[("dataset", "=", dataset), ("document", "=", document)]).to_pylist()
         (kept,) = pq.read_table(path, filters=[("cluster", "=", own["cluster"]), ("kept", "=", True)]).to_pylist()
     if kept["id"].strip() in removals.of_dataset(removals.listed(workspace), kept["dataset"]):
         return None
-    return _text(workspace, kept["dataset"], kept["document"])
+    return str(document_at(workspace.documents(kept["dataset"]), kept["document"], ["text"])["text"])

@@ -1,15 +1,16 @@
 """From a row back to the records it was made of.
 
-In: a place in the rows, a document's id, words of a text, or a reason. Out: what stands there, and the chain behind
-it: document, file, byte offset, the record
-as it came, the rules that changed it; the chain is walked forward again to see whether it gives the same tokens.
-Cost: one row group of documents and one record are read; a record in a compressed file is reached by unpacking up to
-it.
+In: the number of a row, a document's id, words of a text, or a reason.
+Out: its text and the chain behind it: document, file, byte offset, raw record, the rules that changed it. The record is
+cleaned and encoded again to check that it gives the same tokens.
+Cost: one row group of documents and one record are read. A compressed file is unpacked up to the record.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from corpus.pipeline.workspace.ledger import read_ledger
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class DocumentOrigin:
     """A document and where it came from."""
 
     dataset: str
@@ -46,11 +47,11 @@ class Origin:
     source_file: str
     source_offset: int
     raw: bytes
-    """The record as it came."""
+    """The record before parsing."""
     rules: tuple[str, ...]
     """The cleaning rules that changed it."""
     rebuilt: bool
-    """Whether the record gives this very text again, and the same question in it."""
+    """Whether cleaning the record again gives the same text and prompt length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +61,9 @@ class Segment:
     text: str
     start: int
     length: int
-    origin: Origin
+    origin: DocumentOrigin
     rebuilt: bool
-    """Whether the document's text gives these very tokens again."""
+    """Whether encoding the document again gives the same tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,26 +97,19 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
         part = ids[position : position + length]
         used = chosen.cut(entry["document"], origin.text)
         whole = _tokens(model, used, origin.prompt_length, form)
-        segments.append(
-            Segment(
-                text=model.decode(part, skip_special_tokens=False),
-                start=start,
-                length=length,
-                origin=origin,
-                rebuilt=whole[start : start + length] == part,
-            )
-        )
+        text, rebuilt = model.decode(part, skip_special_tokens=False), whole[start : start + length] == part
+        segments.append(Segment(text=text, start=start, length=length, origin=origin, rebuilt=rebuilt))
         position += length
     return segments, len(ids) - position
 
 
 def documents(
     workspace: Workspace, datasets: tuple[str, ...], *, name: str = "", text: str = "", limit: int = 3
-) -> Iterator[Origin]:
-    """Documents whose id is `name`, or whose text holds these words, in order; none that the removal list names.
+) -> Iterator[DocumentOrigin]:
+    """Documents whose id is `name`, or whose text holds these words, in order, without those on the removal list.
 
     Raises:
-        WorkspaceError: the removal list names this very id.
+        WorkspaceError: `name` is on the removal list.
 
     """
     column, wanted = ("id", name) if name else ("text", text)
@@ -142,19 +136,18 @@ def documents(
 
 def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
     """Records dropped for a reason, in order."""
-    for dataset in datasets:
-        for path in parts(workspace.documents(dataset) / "rejected"):
-            for _, _, batch in read_part(path):
-                for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist():
-                    entry.pop("id")
-                    yield Dropped(dataset=dataset, **entry)
-                    limit -= 1
-                    if limit == 0:
-                        return
+    found = (
+        Dropped(dataset=dataset, **entry)
+        for dataset in datasets
+        for path in parts(workspace.documents(dataset) / "rejected")
+        for _, _, batch in read_part(path, [each.name for each in dataclasses.fields(Dropped)[1:]])
+        for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist()
+    )
+    return itertools.islice(found, limit)
 
 
 def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
-    """A document's tokens as its form sets them; none where the form cannot use it."""
+    """A document's tokens in a form; empty where the form cannot use it."""
     if form == "text":
         return [*_encoded(model, text), model.token_to_id(special_tokens.SEPARATOR)]
     turn = chat_turns.turn(text, prompt_length)
@@ -190,8 +183,8 @@ def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str)
     raise WorkspaceError(f"{folder} has fewer rows than its ledger says", hint="Run `corpus verify`.")
 
 
-def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
-    """A document's record, read again and walked forward."""
+def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigin:
+    """A document's record, read and cleaned again."""
     document = document_at(workspace.documents(dataset), reference)
     raw_folder = workspace.raw(dataset)
     manifest = ingested(workspace, dataset)
@@ -203,19 +196,12 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> Origin:
         )
     raw = record_at(raw_folder, file, document["source_offset"])
     rebuilt = rebuild(manifest, file, raw)
-    return Origin(
-        dataset=dataset,
-        id=document["id"],
-        split=document["split"],
-        text=document["text"],
-        prompt_length=document["prompt_length"],
-        container=file.container,
-        source_file=file.path,
-        source_offset=document["source_offset"],
-        raw=raw,
-        rules=rebuilt.rules,
+    return DocumentOrigin(
+        dataset=dataset, id=document["id"], split=document["split"], text=document["text"],
+        prompt_length=document["prompt_length"], container=file.container, source_file=file.path,
+        source_offset=document["source_offset"], raw=raw, rules=rebuilt.rules,
         rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
-    )
+    )  # fmt: skip
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """What a workspace holds: each stage of each dataset, finished, stale, partial or missing.
 
-In: a workspace. Out: one row a stage. Nothing is read but ledgers and the digests of inputs, which are remembered by
-size, times and inode.
+In: a workspace.
+Out: the status of each stage.
+Cost: ledgers are read, and digests of inputs, which are cached by size, times and inode.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "c
 SINGLE = {"dedup", "decontaminate", "tokenizer"}
 """Areas that are one stage over all datasets."""
 OPTIONAL = {"chat"}
-"""Areas that no other needs: not said to be missing."""
+"""Areas that no other needs: not listed while missing."""
 _VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class StageStatus:
     """One stage of one dataset, or a run."""
 
     area: str
@@ -40,18 +41,18 @@ class Row:
     state: str
     """`finished`, `stale`, `partial` or `missing`."""
     why: str = ""
-    """What makes it stale, or how far it is."""
+    """What makes it stale, or how much of it is done."""
     files: int = 0
     bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """The fields of `--json`."""
         return asdict(self)
 
 
-def survey(workspace: Workspace) -> list[Row]:
-    """Every stage that was begun, and those of the same datasets that were not."""
+def survey(workspace: Workspace) -> list[StageStatus]:
+    """Every stage that was begun, and the missing ones of the same datasets."""
     rows = [_row(workspace, area, name) for area, name in _places(workspace)]
     begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
     expected = {"dedup", "tokenizer"} if begun else set()
@@ -69,28 +70,23 @@ def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield from ((area, name) for name in DATASETS)
 
 
-def _row(workspace: Workspace, area: str, name: str) -> Row:
+def _row(workspace: Workspace, area: str, name: str) -> StageStatus:
     folder = workspace.root / area / name
     try:
         ledger = read_ledger(folder)
     except WorkspaceError as error:
-        return Row(area=area, name=name, state="stale", why=error.message)
+        return StageStatus(area=area, name=name, state="stale", why=error.message)
     if ledger is None:
         return _unfinished(area, name, folder)
     why = "; ".join(_stale(workspace, folder, ledger))
-    return Row(
-        area=area,
-        name=name,
-        state="stale" if why else "finished",
-        why=why,
-        files=len(ledger.outputs),
-        bytes=ledger.output_bytes,
-        counts=dict(ledger.counts),
-    )
+    return StageStatus(
+        area=area, name=name, state="stale" if why else "finished", why=why, files=len(ledger.outputs),
+        bytes=ledger.output_bytes, counts=dict(ledger.counts),
+    )  # fmt: skip
 
 
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
-    """What has changed since, by the digests of the inputs as they are now."""
+    """What has changed since, by the present digests of the inputs."""
     inputs = [
         entry
         if entry.path.startswith(OUTSIDE)
@@ -101,18 +97,13 @@ def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
 
 
-def _unfinished(area: str, name: str, folder: Path) -> Row:
+def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER] if folder.is_dir() else []
     whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
     if not files:
-        return Row(area=area, name=name, state="missing")
+        return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    far = f"checkpoint of step {max(steps):,}" if steps else f"{len(whole):,} files are whole"
-    return Row(
-        area=area,
-        name=name,
-        state="partial",
-        why=far,
-        files=len(whole),
-        bytes=sum(path.stat().st_size for path in files),
-    )
+    why, size = f"{len(whole):,} files are whole", sum(path.stat().st_size for path in files)
+    if steps:
+        why = f"checkpoint of step {max(steps):,}"
+    return StageStatus(area=area, name=name, state="partial", why=why, files=len(whole), bytes=size)

@@ -1,10 +1,9 @@
-"""Is every byte what its ledger says, and do the books of the stages agree?
+"""Checks every output against its ledger, and the ledgers against each other.
 
-In: a workspace. Out: what was checked, or DamageError for the first file that is not right, with the command that
-makes it again.
-Invariants: nothing is trusted but the ledgers, and these are checked against themselves: their form, their
-fingerprint, their digest in
-`timings.json`, the counts in their shards, the digests their followers took of them.
+In: a workspace.
+Out: what was checked, or DamageError for the first damaged file, with the command that rebuilds it.
+Invariant: only ledgers are trusted, and each is checked: its form, its fingerprint, its digest in `timings.json`, the
+counts in its shards, and the digests that later stages took of it.
 Cost: every output is read once.
 """
 
@@ -40,7 +39,7 @@ _COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found right."""
+    """What was checked."""
 
     stages: int
     files: int
@@ -48,7 +47,7 @@ class Verified:
 
 
 def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
-    """Read everything that is finished again.
+    """Read every output of every finished stage.
 
     Raises:
         DamageError: a file is missing, altered or does not agree with another.
@@ -81,7 +80,7 @@ def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
 
 
 def _check_ledger(area: str, folder: Path, ledger: Ledger) -> None:
-    """A ledger is in its own form, and its digest is the one that was noted when it was written."""
+    """A ledger is canonical JSON, and its digest is the one in `timings.json`."""
     path = folder / LEDGER
     identity = fingerprint(ledger.stage, ledger.version, ledger.config, ledger.inputs)
     try:
@@ -130,13 +129,8 @@ def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger)
             continue
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
-            raise _damage(
-                area,
-                folder,
-                folder / LEDGER,
-                f"was made from another {entry.path} than the one there now",
-                delete=False,
-            )
+            what = f"was made from another {entry.path} than the one there now"
+            raise _damage(area, folder, folder / LEDGER, what, delete=False)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, int]:
@@ -149,8 +143,8 @@ def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = Tr
     command = _COMMANDS[area].format(name=folder.name)
     missing = not path.exists()
     hint = (
-        f"Run `{command}` to make it again."
+        f"Run `{command}` to rebuild it."
         if missing or not delete
-        else f"Delete it and run `{command}`: only what is missing is made again."
+        else f"Delete it and run `{command}`: only missing files are rebuilt."
     )
     return DamageError(f"{path} {what}", hint=hint)

@@ -1,8 +1,10 @@
-"""Everything a workspace can show, put together: `report/index.html`.
+"""The report of a workspace: `report/index.html`.
 
-In: ledgers, and a seeded sample of documents and rows. Out: one self-contained HTML file, at most some megabytes
-whatever the corpus. Invariants: figures are the ledgers'; equal workspaces and seeds give equal pages; nothing of the
-workspace is changed, so it can be made while another command works. Cost: some seconds, whatever the corpus.
+In: ledgers, and a seeded sample of documents and rows.
+Out: one self-contained HTML file of at most some megabytes, whatever the corpus.
+Invariants: figures are the ledgers'. Equal workspaces and seeds give equal pages. Nothing else in the workspace is
+written, so the report can be made while another command runs.
+Cost: some seconds, whatever the corpus.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from corpus.pipeline.dedup.stage import EXACT, NEAR
-from corpus.pipeline.inspect.examples import STATES, Shown
+from corpus.pipeline.inspect.examples import STATES, Example
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.report import charts, examples, facts, page
 from corpus.pipeline.report.charts import Chart
@@ -25,7 +27,7 @@ from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 
 _MOST_SHOWN = 3_000_000
-"""Characters of all documents shown: the page stays below its ten megabytes."""
+"""Characters of all documents shown; the page stays below ten megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +35,11 @@ class ReportConfig:
     """What the report shows."""
 
     seed: int = 1
-    """Another seed shows other documents and rows."""
+    """Of the choice of documents and rows."""
 
 
 def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Path:
-    """Write the report and say where it lies.
+    """Write the report and return its path.
 
     Raises:
         WorkspaceError: a ledger cannot be read.
@@ -47,7 +49,7 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
     """
     found = facts.gather(workspace)
     model = files.load(workspace.tokenizer) if found.tokenizer else None
-    progress.begin("report", len(found.datasets) + 1, "datasets")
+    progress.begin("report", len(found.datasets), "datasets")
     datasets, shown = [], []
     try:
         for dataset in found.datasets:
@@ -114,7 +116,7 @@ def _dataset(workspace: Workspace, dataset: facts.Dataset, model: Tokenizer | No
 
 
 def _bars(key: str, title: str, values: dict[str, int], **how: Any) -> list[Chart]:
-    """A chart of bars, or none where there is nothing to draw."""
+    """A chart of bars; empty where there is nothing to draw."""
     if not values:
         return []
     summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
@@ -126,8 +128,8 @@ def _mixture(found: facts.Facts) -> Chart | None:
     return next(iter(_bars("mixture", "mixture", tokens, whole=sum(tokens.values()))), None)
 
 
-def _documents(shown: Sequence[Shown], place: str) -> dict[str, Any]:
-    """The documents shown, each with its reasons, and what makes it found again."""
+def _documents(shown: Sequence[Example], place: str) -> dict[str, Any]:
+    """The documents shown, each with its reasons and the command that finds it."""
     entries, characters = [], 0
     for each in shown:
         characters += sum(len(piece) for _, piece in each.pieces)
@@ -149,7 +151,7 @@ def _documents(shown: Sequence[Shown], place: str) -> dict[str, Any]:
 _SHOWN = ("dataset", "id", "state", "why", "pieces", "source_file", "source_offset")
 
 
-def _reasons(shown: Shown) -> list[str]:
+def _reasons(shown: Example) -> list[str]:
     if shown.state == "changed":
         return [rule.removeprefix("mask ") for rule in shown.why.split(", ")]
     return [] if shown.state == "kept" else [shown.why.partition(":")[0]]
@@ -174,13 +176,13 @@ def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
 
 
 def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
-    """The tokenizer for the box of the page; empty when there is none or it is too large."""
+    """The tokenizer for the box of the page; empty where it is missing or too large."""
     found = examples.vocabulary(workspace.tokenizer) if model else None
     return page.data(found) if found else ""
 
 
 def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, seed: int) -> Iterator[dict[str, Any]]:
-    """Rows of each dataset and form: counts of all splits, and a few as strips."""
+    """Rows of each dataset and form: counts of all splits, and a few rows to draw."""
     if model is None:
         return
     forms: list[tuple[str, str, Any]] = [("text", each.name, each.splits) for each in found.datasets if each.slots]
@@ -194,12 +196,12 @@ def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, s
             "name": name,
             "counts": counts,
             "utilisation": counts["tokens"] / slots if slots else 0.0,
-            "strips": examples.strips(workspace, name, model, seed, form),
+            "strips": examples.packed_rows(workspace, name, model, seed, form),
         }
 
 
 def _run(number: int, run: facts.Run) -> list[Chart]:
-    """Loss, bits per character and learning rate, as far as they were written down."""
+    """Charts of loss, bits per character and learning rate, as far as they were logged."""
     wanted = (
         ("loss", "loss_chart", {"loss": run.points("loss")}),
         ("bits", "bits_chart", {name: run.points(f"{name}/bits_per_character") for name in run.validated}),

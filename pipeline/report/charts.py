@@ -1,7 +1,8 @@
 """The charts of the report: bars, distributions and lines.
 
-In: numbers. Out: `Chart`: a picture as SVG, what is said in its place, and its numbers as a table, so that nobody needs
-the picture. Cost: a tenth of a second each.
+In: numbers.
+Out: `Chart`: a picture as SVG with alternative text, and its numbers as a table.
+Cost: a tenth of a second each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _WIDTH_IN = 3.9
 _SMALL, _TEXT = 8, 8.5
 _BINS = 32
 _ROOM, _ROOM_LOG = 1.75, 1.15
-"""How much longer an axis is than its longest bar, so that the value beside it has room."""
+"""Length of an axis over its longest bar; the value stands beside the bar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,7 @@ def bars(
     colours: Sequence[int] = (),
     logarithmic: bool = False,
 ) -> Chart:
-    """One bar a name, its value beside it, with its share of `whole` where that is given."""
+    """One bar for each name, with its value, and its share of `whole` if given, beside it."""
     figure, axes = _figure(0.12 + 0.22 * max(len(values), 1))
     shown = {name: form.format(value) for name, value in values.items()}
     texts = {name: text + (f" · {values[name] / whole:.2%}" if whole else "") for name, text in shown.items()}
@@ -79,7 +80,7 @@ def bars(
 
 
 def distribution(key: str, title: str, said: Mapping[str, str], values: np.ndarray, *, unit: str) -> Chart:
-    """How many of some lengths lie between two borders; the borders grow by a factor, since lengths do."""
+    """A histogram of lengths; the edges grow by a factor."""
     figure, axes = _figure(1.75)
     values = np.maximum(values, 1)
     largest = max(float(values.max(initial=1)), 2.0)
@@ -104,7 +105,7 @@ def distribution(key: str, title: str, said: Mapping[str, str], values: np.ndarr
 
 
 def lines(key: str, title: str, said: Mapping[str, str], series: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
-    """Values over the steps of a run, one line a name."""
+    """Values over the steps of a run, one line for each name."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # 0.3 s that only a report should pay
 
     figure, axes = _figure(2.1)

@@ -1,8 +1,10 @@
-"""What the report shows of texts: a seeded sample, never everything.
+"""What the report shows of texts: a seeded sample.
 
-In: a workspace. Out: lengths and characters of random documents, random documents with what was done to them, random
-rows with their segments, and the tokenizer's vocabulary.
-Invariant: the same seed shows the same of the same workspace. Cost: a few row groups a dataset, whatever its size.
+In: a workspace.
+Out: lengths and characters of random documents, random documents with what was done to them, random rows with their
+segments, and the tokenizer's vocabulary.
+Invariant: the same seed gives the same sample of the same workspace.
+Cost: a few row groups a dataset, whatever its size.
 """
 
 from __future__ import annotations
@@ -29,49 +31,50 @@ from corpus.pipeline.storage.document_shards import part_number, parts, reading_
 from corpus.pipeline.workspace.layout import Workspace
 
 _GROUPS = 4
-_MEASURED, _MEASURED_CHARACTERS = 2_000, 400_000
+_COUNTED, _COUNTED_CHARACTERS = 2_000, 400_000
 """Most documents, and characters of them, that are tokenized and counted."""
 _FREQUENT = 30
 _SHOWN_OF_EACH = 6
 _CHANGED = 60
+"""Documents shown for each reason, and changed ones looked at for them."""
 _ROWS = 4
 _SEGMENT_CHARACTERS = 60
 _LARGEST_VOCABULARY = 100_000
-"""Entries up to which a vocabulary travels in the page: some 3 MB."""
+"""Most entries of a vocabulary that the page holds: some 3 MB."""
 CLASSES = ("Han", "Latin", "other_letters", "digits", "punctuation", "symbols", "blanks", "other")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """Figures of random documents of a dataset."""
+class TextStatistics:
+    """Lengths and characters of random documents of a dataset."""
 
     documents: int
-    """Whose lengths in characters were taken."""
+    """Documents in the sample."""
     counted: int
-    """Of these, whose characters and tokens were counted."""
+    """Of these, the documents whose characters and tokens were counted."""
     characters: np.ndarray
     """[documents] int64: lengths in characters."""
     tokens: np.ndarray
     """[counted] int64: lengths in tokens; empty without a tokenizer."""
     classes: dict[str, int]
-    """Characters by class, of those whose tokens were counted."""
+    """Characters of the counted documents by class."""
     frequent: list[tuple[str, int]]
-    """The most frequent Han characters."""
+    """The most frequent Han characters of the counted documents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Strip:
-    """A packed row, to be drawn."""
+class PackedRow:
+    """A packed row with the opening of each segment."""
 
     split: str
     number: int
     segments: list[tuple[int, int, int, str]]
-    """Of each: its first slot, slots, the document's token it starts with, and how it reads."""
+    """(first slot, slots, first token in the document, opening text) of each segment."""
     padding: int
     slots: int
 
 
-def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> Measured:
+def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> TextStatistics:
     """Lengths and characters of random documents that are used.
 
     Raises:
@@ -82,16 +85,16 @@ def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, see
     texts = list(_texts(workspace, dataset, random_))
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     random_.shuffle(texts)
-    within = np.cumsum([len(text) for text in texts[:_MEASURED]]) <= _MEASURED_CHARACTERS
+    within = np.cumsum([len(text) for text in texts[:_COUNTED]]) <= _COUNTED_CHARACTERS
     chosen = texts[: max(int(np.count_nonzero(within)), 1)]
-    chosen = [text[:_MEASURED_CHARACTERS] for text in chosen]
+    chosen = [text[:_COUNTED_CHARACTERS] for text in chosen]
     encoded = tokenizer.encode_batch_fast(chosen, add_special_tokens=False) if tokenizer and chosen else []
     counts = Counter("".join(chosen))
     classes: Counter[str] = Counter()
     for character, count in counts.items():
         classes[class_of(character)] += count
     letters = [(character, count) for character, count in counts.most_common() if class_of(character) == "Han"]
-    return Measured(
+    return TextStatistics(
         documents=len(texts), counted=len(chosen), characters=lengths,
         tokens=np.array([len(each) for each in encoded], dtype=np.int64),
         classes={name: classes[name] for name in CLASSES if classes[name]}, frequent=letters[:_FREQUENT],
@@ -114,10 +117,10 @@ def class_of(character: str) -> str:
     return {"N": "digits", "P": "punctuation", "S": "symbols"}.get(category[0], "other")
 
 
-def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[examples.Shown]:
+def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[examples.Example]:
     """A few kept documents, and a few for each reason for which one was changed, dropped or left out.
 
-    Where the archives are gone there are no records to show, and nothing is shown that was dropped or changed.
+    Where the archives are gone there are no records, so no dropped or changed document is shown.
     """
     yield from _shown(workspace, dataset, "kept", "", _SHOWN_OF_EACH, seed)
     reasons = examples.reasons(workspace, dataset)
@@ -127,18 +130,19 @@ def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[example
         if any(shown[rule] < _SHOWN_OF_EACH for rule in rules):
             shown.update(rules)
             yield document
-    for kind in sorted(PLACEHOLDERS.keys() & reasons["changed"]):  # rare, but found by its placeholder
+    for kind in sorted(PLACEHOLDERS.keys() & reasons["changed"]):  # rare, so found by its placeholder
         yield from _shown(workspace, dataset, "changed", kind, _SHOWN_OF_EACH, seed)
     for state in ("dropped", "left-out"):
         for reason in reasons[state]:
             yield from _shown(workspace, dataset, state, reason, _SHOWN_OF_EACH, seed)
 
 
-def _shown(workspace: Workspace, dataset: str, state: str, reason: str, limit: int, seed: int) -> list[examples.Shown]:
+def _shown(
+    workspace: Workspace, dataset: str, state: str, reason: str, limit: int, seed: int
+) -> list[examples.Example]:
+    wanted = {"state": state, "reason": reason}
     try:
-        return list(
-            examples.sample(workspace, [dataset], state=state, reason=reason, limit=limit, seed=seed, thorough=False)
-        )
+        return list(examples.sample(workspace, [dataset], **wanted, limit=limit, seed=seed, thorough=False))
     except (SourceError, WorkspaceError):
         return []
 
@@ -159,8 +163,10 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
         yield from texts.take(pa.array(kept)).to_pylist()
 
 
-def strips(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str = "text") -> list[Strip]:
-    """Random rows of a dataset's train split, or of the first that has any."""
+def packed_rows(
+    workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str = "text"
+) -> list[PackedRow]:
+    """Random rows of a dataset's train split, or of the first split that has any."""
     folder = workspace.packed(dataset, form)
     files = next((found for split in ("train", "validation", "test") if (found := _shards(folder / split))), [])
     if not files:
@@ -176,14 +182,14 @@ def strips(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, 
         with reading_part(path), pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
             before += sum(batch.num_rows for batch in reader)
     split = files[number].parent.name
-    return [_strip(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]
+    return [_packed_row(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]
 
 
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("data-*.arrow"))
 
 
-def _strip(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -> Strip:
+def _packed_row(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -> PackedRow:
     ids, begin = row["input_ids"], 0
     segments = []
     for segment in row["segments"]:
@@ -191,14 +197,14 @@ def _strip(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -
         opening = tokenizer.decode(ids[begin : begin + min(length, _SEGMENT_CHARACTERS)], skip_special_tokens=False)
         segments.append((begin, length, segment["start"], opening[:_SEGMENT_CHARACTERS]))
         begin += length
-    return Strip(split=split, number=number, segments=segments, padding=len(ids) - begin, slots=len(ids))
+    return PackedRow(split=split, number=number, segments=segments, padding=len(ids) - begin, slots=len(ids))
 
 
 def vocabulary(folder: Path) -> dict[str, Any] | None:
-    """What a page needs to segment text as the tokenizer does; None where it would be too much for a page.
+    """What a page needs to segment text as the tokenizer does; None where the vocabulary is too large for a page.
 
-    `tokens` are the entries by id, in the alphabet of GPT-2 in which each character is a byte; `merges` are pairs of
-    ids, best first, in one flat list; `special` are ids that no text gives.
+    `tokens` are the entries by id, in GPT-2's alphabet of one character a byte. `merges` are pairs of ids, best first,
+    in one flat list. `special` are ids that no text encodes to.
     """
     model = json.loads((folder / "tokenizer.json").read_bytes())
     entries: dict[str, int] = model["model"]["vocab"]
@@ -217,7 +223,7 @@ def _pair(merge: str | Sequence[str]) -> Sequence[str]:
 
 
 def token_lengths(tokenizer: Tokenizer) -> Counter[int]:
-    """How many entries stand for how many characters; 0 for bytes that are only a part of one."""
+    """Entries by their length in characters; 0 for parts of a character."""
     found: Counter[int] = Counter()
     for number in range(tokenizer.get_vocab_size()):
         text = tokenizer.decode([number], skip_special_tokens=False)

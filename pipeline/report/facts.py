@@ -1,7 +1,9 @@
 """What the ledgers of a workspace say, as the report shows it.
 
-In: ledgers and manifests. Out: plain values. Nothing else is read, so it costs milliseconds whatever the corpus.
-Invariant: every figure is a ledger's own or a sum of such.
+In: ledgers, manifests, and the logs of training runs.
+Out: plain values.
+Invariant: every figure is a ledger's or a sum of a ledger's.
+Cost: milliseconds, whatever the corpus.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 
 _DRAWABLE = 1e30
-"""From here on a figure is no point of a curve."""
+"""Larger figures are not drawn."""
 NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated")
-"""Why documents are left out once all were seen, in the order of the stages."""
+"""Why documents are left out after ingest, in the order of the stages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,22 +38,22 @@ class Dataset:
     homepage: str
     records: int
     documents: int
-    """Kept by the rules, before duplicates and evaluation items are left out."""
+    """Documents that the rules keep, before duplicates and evaluation items are left out."""
     dropped: Mapping[str, int]
     """Records by reason."""
     left_out: Mapping[str, int]
-    """Documents by reason, of those that the lists name."""
+    """Documents on the lists of what is left out, by reason."""
     cleaned: Mapping[str, int]
     """Documents by the rule that changed them."""
     masked: Mapping[str, int]
     splits: Mapping[str, Mapping[str, int]]
-    """By split: documents, characters, and where it is packed rows, tokens, padding and cut_documents."""
+    """By split: documents, characters, and once packed rows, tokens, padding and cut_documents."""
     seq_length: int
     """Of its rows; 0 when it is not packed."""
 
     @property
     def used(self) -> int:
-        """Documents that are in no list."""
+        """Documents on no list."""
         return self.documents - sum(self.left_out.values())
 
     @property
@@ -66,7 +68,7 @@ class Dataset:
 
     @property
     def padding(self) -> int:
-        """Slots that hold no token."""
+        """Slots without a token."""
         return sum(split.get("padding", 0) for split in self.splits.values())
 
 
@@ -78,10 +80,10 @@ class Run:
     model: str
     settings: Mapping[str, Any]
     counts: Mapping[str, Any]
-    """As the ledger has them; empty while the run is not finished."""
+    """The ledger's; empty while the run is not finished."""
     history: Sequence[Mapping[str, Any]]
     samples: Sequence[Mapping[str, Any]]
-    """Continuations that were written down while it trained."""
+    """Continuations that were logged while it trained."""
     tokens_per_second: float
     device: str
 
@@ -103,16 +105,16 @@ class Facts:
 
     datasets: Sequence[Dataset]
     pairs: Mapping[str, Mapping[str, int]] | None
-    """Documents of one dataset (outer) that repeat one of another (inner); None when none were looked for."""
+    """Documents of one dataset (outer) that repeat one of another (inner); None where `dedup` did not run."""
     largest_clusters: Sequence[int]
     contamination: Mapping[str, Mapping[str, Any]]
-    """By dataset, as the ledger of decontaminate has it; empty when it did not run."""
+    """The counts of `decontaminate` by dataset; empty where it did not run."""
     evaluations: Sequence[str]
     """Evaluation files that documents were compared with."""
     tokenizer: Mapping[str, Any] | None
     pattern: str
     chat: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
-    """By dataset and split, the counts of rows of questions and answers."""
+    """Counts of chat rows, by dataset and split."""
     runs: Sequence[Run] = ()
 
 
@@ -202,7 +204,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """What a run wrote down at its steps; nothing where it cannot be read."""
+    """What a run logged at its steps; empty where it cannot be read."""
     try:
         values = json_lines(path)
     except OSError:

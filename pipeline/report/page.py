@@ -1,8 +1,9 @@
-"""The page: facts, samples and charts put into one self-contained HTML file.
+"""The page: facts, samples and charts in one self-contained HTML file.
 
-In: what `corpus.pipeline.report.build` gathered. Out: text. Everything that is not markup of this project is escaped by
-the template engine, and characters that steer a terminal or a reader's eye are replaced by visible signs; the policy in
-the page allows no script, style, image or request but the page's own.
+In: what `corpus.pipeline.report.build` gathered.
+Out: HTML.
+Invariants: the template engine escapes everything that is not markup of this project, and unsafe characters are shown
+by their code points. The policy in the page allows no script, style, image or request but the page's own.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import hashlib
 import json
 import re
 import tomllib
-import unicodedata
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from corpus.pipeline.humanize import visible
+
 _LONGEST = 2_000
-"""Most characters shown of one string."""
-_STEERING = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+"""Most characters of one string that are shown."""
 
 
 def render(**values: Any) -> str:
@@ -45,31 +46,24 @@ def words() -> Mapping[str, tuple[str, str]]:
 
 
 def said(key: str, text: str) -> dict[str, str]:
-    """What a picture shows, for those who do not see it, by language."""
+    """The alternative text of a picture, by language."""
     english, chinese = words()[key]
     return {"en": f"{english}: {text}", "zh": f"{chinese}：{text}"}
 
 
 def seen(text: str) -> str:
-    """A text of any origin as it can be shown: what is invisible or steers is a sign, and it has an end.
+    """Untrusted text, safe and of limited length.
 
     >>> seen("a" + chr(0x202E) + "b")
     'a⟨202E⟩b'
     """
-    shown = text[:_LONGEST] + (" …" if len(text) > _LONGEST else "")
-    return "".join(_sign(character) for character in shown)
+    return visible(text[:_LONGEST] + (" …" if len(text) > _LONGEST else ""))
 
 
 def data(values: Any) -> str:
-    """JSON for a script element of a type that no browser runs: nothing in it can end the element."""
+    """JSON for a script element of a type that no browser runs; nothing in it can end the element."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _sign(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in _STEERING:
-        return character
-    return f"⟨{ord(character):04X}⟩"
 
 
 def _ticks(text: str) -> Any:
@@ -82,7 +76,7 @@ def _ticks(text: str) -> Any:
 
 
 def _heat(count: int) -> int:
-    """How strongly a cell is coloured: by the digits of its number.
+    """The colour class of a cell: the number of digits, at most 4.
 
     >>> [_heat(count) for count in (0, 7, 70, 100_000)]
     [0, 1, 2, 4]

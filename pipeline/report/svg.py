@@ -1,8 +1,10 @@
-"""Matplotlib's SVG made fit for a page with a strict policy, two colour schemes and readers who cannot see it.
+"""Matplotlib's SVG for a page with a strict policy, two colour schemes and screen readers.
 
-In: a figure. Out: an `<svg>` element without style attributes, scripts, fonts or foreign namespaces: colours are
-classes of the page's style sheet, text is text, and a mark that was named carries its name as a `<title>`.
-Invariant: the same figure gives the same text. Cost: some 50 ms a figure.
+In: a figure.
+Out: an `<svg>` element without style attributes, scripts, fonts or foreign namespaces. Colours are classes of the
+page's style sheet, text is text, and a named mark has a `<title>`.
+Invariant: the same figure gives the same markup.
+Cost: some 50 ms a figure.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SERIES = ("#a00001", "#a00002", "#a00003", "#a00004", "#a00005", "#a00006", "#a0
 """Colours that stand for classes: `ink`, `faint`, `c1` to `c8`."""
 CLASSES = {INK: "ink", FAINT: "faint", **{colour: f"c{number}" for number, colour in enumerate(SERIES, 1)}}
 NAMED = "named-"
-"""How the `gid` of a mark begins whose name is to be shown; its number follows."""
+"""Prefix of the `gid` of a named mark; its number follows."""
 _SPACE = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _DROPPED = {"font", "font-family", "stroke-miterlimit"}
@@ -34,10 +36,10 @@ def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Map
     """The figure as markup.
 
     Args:
-        figure: with colours of this module only.
-        key: what makes its ids those of no other picture of the page.
-        alternative: what is said in its place, by language.
-        names: of marks, by their `gid`.
+        figure: drawn in colours of this module only.
+        key: prefix that makes its ids unique in the page.
+        alternative: alternative text, by language.
+        names: names of marks, by their `gid`.
 
     """
     from matplotlib import rc_context  # noqa: PLC0415  # 0.3 s that `corpus --help` should not pay
@@ -60,12 +62,12 @@ def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Map
 
 
 def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> None:
-    """Styles to attributes and classes, ids to those of this picture."""
+    """Turn styles into attributes and classes, and prefix ids."""
     element.tag = element.tag.removeprefix(f"{{{_SPACE}}}")
     own = element.attrib
     properties = [part.partition(":")[::2] for part in own.pop("style", "").split(";") if ":" in part]
     for name, value in ((name.strip(), value.strip()) for name, value in properties):
-        if name == "font":  # a shorthand is no attribute: its size is
+        if name == "font":  # a shorthand is not an attribute; its size is
             own["font-size"] = re.sub(r".*?([\d.]+)px.*", r"\1", value)
         elif name not in _DROPPED:
             own[name] = value.removesuffix("px") if name == "font-size" else value
@@ -93,7 +95,7 @@ def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> N
 
 
 def _opened(root: ElementTree.Element, alternative: Mapping[str, str]) -> str:
-    """The element itself, as large as its place."""
+    """The element as text, sized by the page."""
     view = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib.update({"viewBox": view, "role": "img", "aria-label": alternative["en"]})

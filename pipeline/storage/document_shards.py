@@ -1,10 +1,8 @@
-"""The files other programs open: documents in Parquet, packed rows in Arrow, and how a row names its documents.
+"""Documents in Parquet: schemas, shards, and how a row names its documents.
 
-In: Arrow tables and numpy arrays. Out: files that pyarrow, polars, duckdb and `datasets.load_from_disk` open with one
-line.
-Invariant: a packed row is exactly `seq_length` tokens, its segments lie side by side from position 0, and what
-follows the last is padding.
-Cost: two bytes a token (four above 65,536 entries) and 16 bytes a segment; rows are memory-mapped, never loaded.
+In: shards and document references.
+Out: batches of documents, or one document.
+Cost: one row group in memory.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ REMOVED_SCHEMA = pa.schema(
         pa.field("whole", pa.bool_(), nullable=False),
     ]
 )
-"""What is kept out of the rows once all documents were seen, in order of (document, start): characters `start` to
-`end` of a document, all of it when `whole`."""
+"""What `dedup` and `decontaminate` leave out of the rows, in order of (document, start): characters `start` to `end` of
+a document, all of it when `whole`."""
 COUNTS_KEY = b"corpus.counts"
 FINGERPRINT_KEY = b"corpus.fingerprint"
 
@@ -75,7 +73,7 @@ def part_number(path: Path) -> int:
 
 
 def document_ref(shard: int, line: int | np.ndarray) -> Any:
-    """The number by which a segment names a document: shard number in the upper, line in the lower 32 bits."""
+    """The reference of a document: shard number in the upper 32 bits, line in the lower."""
     return (shard << 32) | line
 
 
@@ -89,7 +87,7 @@ def split_ref(document: int) -> tuple[int, int]:
 
 
 def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
-    """Fingerprint and counts that a Parquet shard carries, or None when it is unreadable or not ours."""
+    """Fingerprint and counts in the metadata of a shard; None if it is unreadable or has no such metadata."""
     try:
         metadata = pq.read_metadata(path).metadata or {}
         return metadata[FINGERPRINT_KEY].decode(), json.loads(metadata[COUNTS_KEY])
@@ -98,7 +96,7 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def parts(folder: Path) -> list[Path]:
-    """The documents shards of a folder in order of their numbers."""
+    """The document shards of a folder in order of their numbers."""
     return sorted(folder.glob("part-*.parquet"), key=part_number)
 
 
@@ -113,17 +111,17 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tupl
 
 
 def first_texts(path: Path, most: int) -> pa.Array:
-    """The texts with which a documents shard begins, as strings; no more of it is unpacked."""
+    """The first texts of a shard, as strings; no more of it is unpacked."""
     with reading_part(path), pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=most, columns=["text"]), None)
         return pa.nulls(0, pa.string()) if batch is None else batch["text"].cast(pa.string())
 
 
 def document_at(folder: Path, document: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
-    """A document by its reference, as a segment or a list names it.
+    """A document by its reference.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: there is no such document.
         DamageError: its shard cannot be read.
 
     """
@@ -141,7 +139,7 @@ def document_at(folder: Path, document: int, columns: Sequence[str] | None = Non
 
 @contextmanager
 def reading_part(path: Path) -> Iterator[None]:
-    """Turn what an unreadable documents shard raises into a DamageError that names it."""
+    """Raise DamageError, naming the shard, where it cannot be read."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

@@ -1,9 +1,9 @@
-"""The removal list: documents that are no longer to be used, whatever the rules say.
+"""The removal list: documents that must not be used, whatever the rules say.
 
-In: files of document ids, one a line. Out: `exclude.txt` of the workspace, which every later `corpus pack` honours, so
-that a removal once made is not undone by a run that forgets it. A line taken out of that file undoes it.
-Invariant: the file is sorted and each id is in it once, so the order of removals does not matter.
-Cost: the ids are held in memory; finding them reads the ids of a dataset once, and only when there is a list.
+In: files of document ids, one a line.
+Out: `exclude.txt` of the workspace, which every later `corpus pack` honours. Deleting a line undoes its removal.
+Invariant: the file is sorted and has each id once, so the order of removals does not matter.
+Cost: the ids are in memory. Finding them reads the ids of a dataset once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ REASON = "excluded"
 
 
 def read(path: Path) -> list[str]:
-    """The ids of a file: one a line, `DATASET:ID` or `ID` (the first is right for every id); blank lines and those that
-    begin with `#` say nothing.
+    """The ids of a file: one a line, `DATASET:ID` (unambiguous) or `ID`. Blank lines and those that begin with `#` are
+    skipped.
 
     Raises:
         SourceError: the file cannot be read.
@@ -39,13 +39,13 @@ def read(path: Path) -> list[str]:
 
 
 def listed(workspace: Workspace) -> list[str]:
-    """The ids on the workspace's list; none when there is no list."""
+    """The ids on the workspace's list; empty without a list."""
     path = workspace.root / LIST
     return read(path) if path.exists() else []
 
 
 def add(workspace: Workspace, files: Iterable[Path]) -> list[str]:
-    """Put the ids of files on the workspace's list; returns the ids, as given. The caller holds the workspace."""
+    """Add the ids of files to the workspace's list and return them as given. The caller holds the workspace's lock."""
     new = [name for path in files for name in read(path)]
     before = listed(workspace)
     if set(new) - set(before):
@@ -55,7 +55,7 @@ def add(workspace: Workspace, files: Iterable[Path]) -> list[str]:
 
 
 def of_dataset(names: Iterable[str], dataset: str) -> set[str]:
-    """The ids among names that may be of a dataset, without its name.
+    """The ids among `names` that may belong to a dataset, without its name.
 
     >>> sorted(of_dataset(["baike2018qa:q1", "news2016zh:n1", "7@AA/wiki_00:9"], "baike2018qa"))
     ['7@AA/wiki_00:9', 'q1']

@@ -1,10 +1,9 @@
-"""What of a dataset's documents is used: all but what `corpus dedup` and `corpus decontaminate` keep out.
+"""Which documents of a dataset are used: all but those that `corpus dedup` and `corpus decontaminate` leave out.
 
-In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`, `exclude.txt`. Out: documents
-as everything after them sees them, with their own shard and line.
-Invariants: documents are never rewritten, so a reference stays good; a list belongs to the documents it was made from,
-and one made from others is refused.
-Cost: one row of a list for each document kept out, in memory.
+In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`, `exclude.txt`.
+Out: the used documents, with their shard and line.
+Invariants: documents are never rewritten, so references stay valid. A list made from other documents is refused.
+Cost: one row of a list for each document left out, in memory.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.manifest import DATASETS
-from corpus.pipeline.storage import removals as exclude
 from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
+from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
 
@@ -31,33 +30,33 @@ LISTS = ("dedup", "decontaminate")
 
 @dataclass(slots=True)
 class Selection:
-    """What is kept out of one dataset."""
+    """What is left out of one dataset."""
 
     whole: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """[documents] references of documents that are out, sorted."""
+    """[documents] int64: references of documents left out whole, sorted."""
     cuts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """Spans of characters that are out, in order, by document."""
+    """Spans of characters left out, in order, by document."""
     documents: Counter[str] = field(default_factory=Counter)
-    """Documents out, by split."""
+    """Documents left out, by split."""
     characters: Counter[str] = field(default_factory=Counter)
-    """Characters out, by split."""
+    """Characters left out, by split."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Documents and spans out, by reason."""
+    """Documents and spans left out, by reason."""
     inputs: list[FileDigest] = field(default_factory=list)
-    """The lists it was read from."""
+    """The lists that were read."""
     removed: list[str] = field(default_factory=list)
-    """Ids of documents that only the removal list takes out, sorted."""
+    """Ids of documents that only the removal list leaves out, sorted."""
     known: set[str] = field(default_factory=set)
-    """Ids on the removal list that are documents of the dataset, whether they were used or not."""
+    """Ids on the removal list that the dataset has, used or not."""
 
     def kept(self, shard: int, line: int, count: int) -> np.ndarray:
-        """[kept] which of `count` documents from `line` on are used, as positions from 0."""
+        """[used] positions, from 0, of the used documents among `count` from `line` on."""
         first, last = document_ref(shard, line), document_ref(shard, line + count)
         out = self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)] - first
         return np.delete(np.arange(count), out)
 
     def cut(self, document: int, text: str) -> str:
-        """A document's text without the spans that are out."""
+        """A document's text without the spans left out."""
         spans = self.cuts.get(document)
         if not spans:
             return text
@@ -66,9 +65,8 @@ class Selection:
 
 
 def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selection:
-    """What is kept out of a dataset, as its lists say; nothing when there are none.
-
-    With `removals` also what the removal list names: rows are made without it, but a tokenizer stays as it is.
+    """What the lists of a dataset leave out; with `removals` also the removal list, which rows follow and the tokenizer
+    does not.
 
     Raises:
         WorkspaceError: a list was made from other documents.
@@ -111,15 +109,15 @@ def _of_lists(workspace: Workspace, dataset: str) -> Selection:
 
 
 def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
-    """Take out the documents that the removal list names."""
-    wanted = exclude.of_dataset(exclude.listed(workspace), dataset)
+    """Leave out the documents on the removal list."""
+    wanted = of_dataset(listed(workspace), dataset)
     if not wanted:
         return
     values, out = pa.array(sorted(wanted), pa.string()), set(selection.whole.tolist())
     found: list[int] = []
     for path in parts(workspace.documents(dataset)):
         if not any(pc.any(_named(batch, values)).as_py() for _, _, batch in read_part(path, ["id"])):
-            continue  # most shards hold none, and their texts need not be read
+            continue  # so the texts of most shards are not read
         for shard, line, batch in read_part(path, ["id", "text", "split"]):
             hits = pc.indices_nonzero(_named(batch, values))
             references = document_ref(shard, line + hits.to_numpy().astype(np.int64)).tolist()
@@ -133,24 +131,24 @@ def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
 
 
 def _named(batch: pa.RecordBatch, values: pa.Array) -> pa.Array:
-    """[documents] bool: whose ids are on a list; blanks around an id do not count."""
+    """[documents] bool: whether an id is among `values`; blanks around it do not count."""
     return pc.is_in(pc.utf8_trim_whitespace(batch["id"]), value_set=values)
 
 
 def _remove_one(selection: Selection, reference: int, document: dict[str, str]) -> None:
-    """Count a document that is out only now, without the spans that were out before."""
+    """Count a document that was used, less the spans already left out."""
     spans = selection.cuts.pop(reference, [])
     selection.removed.append(document["id"].strip())
-    selection.reasons[exclude.REASON] += 1
+    selection.reasons[REASON] += 1
     selection.documents[document["split"]] += 1
     selection.characters[document["split"]] += len(document["text"]) - sum(end - start for start, end in spans)
 
 
 def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
-    """The datasets that a list is made for, in the order of all: those asked for, or all that have documents.
+    """The datasets asked for, or all that have documents, in the order of the manifests.
 
     Raises:
-        WorkspaceError: one of them has no documents, or none has.
+        WorkspaceError: one of them has no documents, or there are no documents at all.
 
     """
     finished = workspace.finished("documents")
@@ -164,11 +162,11 @@ def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
 
 
 def documents_of(workspace: Workspace, dataset: str) -> Ledger:
-    """The ledger of a dataset's documents, when all of them are as it says.
+    """The ledger of a dataset's documents, after checking the shards against it.
 
     Raises:
         WorkspaceError: there are no documents.
-        DamageError: a documents shard is not what the ledger says.
+        DamageError: a shard is not what the ledger says.
 
     """
     folder = workspace.documents(dataset)
@@ -180,13 +178,13 @@ def documents_of(workspace: Workspace, dataset: str) -> Ledger:
         if not path.is_file() or workspace.digest(path) != output.sha256:
             raise DamageError(
                 f"{path} is not what its ledger says",
-                hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only it is made again.",
+                hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only this shard is rebuilt.",
             )
     return ledger
 
 
 def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
-    """What `dedup` or `decontaminate` keeps out of a dataset, or None when it did not see the dataset.
+    """The list of `dedup` or `decontaminate` for a dataset; None where it did not read the dataset.
 
     Raises:
         WorkspaceError: the list was made from other documents.
@@ -214,14 +212,14 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
 def read_selected(
     path: Path, columns: Sequence[str], selection: Selection
 ) -> Iterator[tuple[int, np.ndarray, pa.RecordBatch]]:
-    """The documents of one shard that are used, as (shard number, [documents] their lines, batch)."""
+    """The used documents of one shard, as (shard number, [documents] their lines, batch)."""
     for shard, line, batch in read_part(path, columns):
         lines, chosen = select(batch, shard, line, selection)
         yield shard, lines, chosen
 
 
 def select(batch: pa.RecordBatch, shard: int, line: int, selection: Selection) -> tuple[np.ndarray, pa.RecordBatch]:
-    """The documents of a batch that begins at a line of a shard that are used, with their lines."""
+    """The used documents of a batch that begins at `line` of a shard, with their lines."""
     kept = selection.kept(shard, line, batch.num_rows)
     if len(kept) < batch.num_rows:
         batch = batch.take(pa.array(kept))

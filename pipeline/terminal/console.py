@@ -1,9 +1,8 @@
-"""What the terminal shows: lines, progress bars and tables. Only `cli.py` uses it.
+"""What the terminal shows: lines, progress bars and tables. Only the command line uses it.
 
-In: values. Out: text on standard output (results) and standard error (progress and remarks). Bars only on a terminal,
-elsewhere a plain line now and then; colour only where it is wanted (`NO_COLOR` and pipes are respected by rich). On a
-terminal lines and tables fit its width; in a pipe or a file nothing is wrapped. Chinese is two columns wide, and rich
-knows it.
+In: values. Out: text on standard output (results) and standard error (progress and remarks). A bar is drawn on a
+terminal only; elsewhere a plain line comes now and then. rich honours `NO_COLOR` and pipes. On a terminal lines and
+tables fit its width; in a pipe or a file nothing is wrapped.
 """
 
 from __future__ import annotations
@@ -13,17 +12,19 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.humanize import visible
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.terminal.progress_log import Pace
+from corpus.pipeline.terminal.progress_log import ProgressLog
 
 if TYPE_CHECKING:
     from corpus.pipeline.terminal.progress_bar import Bar
 
 
-_USUAL_COLUMNS = 80
+_DEFAULT_COLUMNS = 80
 """Of a terminal that does not say how wide it is."""
 
 
@@ -32,37 +33,37 @@ class Console(Progress):
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._pace: Pace | None = None
+        self._log: ProgressLog | None = None
 
     def begin(self, label: str, total: int | None, unit: str) -> None:
-        """Start a bar, or the clock for lines."""
+        """Start a bar, or a log."""
         self.end()
-        self._pace = pace = Pace(label, total, unit)
+        self._log = log = ProgressLog(label, total, unit)
         if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
             from corpus.pipeline.terminal.progress_bar import Bar
 
-            self._bar = Bar(label, total, unit, dropped=pace.dropped.total)
+            self._bar = Bar(label, total, unit, dropped=log.dropped.total)
             self._bar.start()
 
     def advance(self, amount: int) -> None:
-        """Move the bar, or say the line that is due."""
+        """Move the bar, or print the line that is due."""
         if self._bar is not None:
             self._bar.advance(self._bar.task, amount)
-        elif self._pace is not None:
-            self._say_if(self._pace.advance(amount))
+        elif self._log is not None:
+            self._say_if(self._log.advance(amount))
 
     def drop(self, reasons: Mapping[str, int]) -> None:
-        """Count what was dropped; the next line or the bar tells it."""
-        if self._pace is not None:
-            self._pace.drop(reasons)
+        """Count what was dropped; the bar or the next line shows it."""
+        if self._log is not None:
+            self._log.drop(reasons)
 
     def end(self) -> None:
-        """Take the bar away; in a log, say what long work came to."""
-        bar, pace, self._bar, self._pace = self._bar, self._pace, None, None
+        """Remove the bar; in a log, print the totals of long work."""
+        bar, log, self._bar, self._log = self._bar, self._log, None, None
         if bar is not None:
             bar.stop()
-        elif pace is not None:
-            self._say_if(pace.ended())
+        elif log is not None:
+            self._say_if(log.ended())
 
     def say(self, message: str) -> None:
         """One line on standard error, above the bar."""
@@ -78,20 +79,24 @@ class Console(Progress):
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
-    """A piece of the result on standard output, at once and as it is."""
-    sys.stdout.write(text + end)
+    """A piece of the result on standard output, at once; a terminal gets it safe, a pipe or a file as it is."""
+    _put((visible(text) if sys.stdout.isatty() else text) + end)
+
+
+def _put(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def line(text: str) -> None:
-    """A sentence of the result; a terminal gets it broken at blanks."""
+    """A sentence of the result, wrapped for a terminal."""
     write(_fitting(text, sys.stdout))
 
 
 def data(value: Any) -> None:
     """The result as JSON, for programs. Numbers that JSON does not have become null."""
     ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
-    write(json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, allow_nan=False))
+    _put(json.dumps(_finite(value), ensure_ascii=ascii_only, indent=2, allow_nan=False) + "\n")
 
 
 def table(
@@ -104,8 +109,8 @@ def table(
 ) -> None:
     """A table of results that fits the terminal.
 
-    The first `left` columns are aligned to the left, the others to the right; those with the headings in `spare` go,
-    the first one first, where there is no room.
+    The first `left` columns are aligned to the left, the others to the right. Where there is no room the columns with
+    the headings in `spare` are dropped, the first one first.
     """
     from corpus.pipeline.terminal.table import lay_out
 
@@ -123,20 +128,20 @@ def _width(stream: IO[str]) -> int | None:
     except (OSError, ValueError):
         columns = 0
     said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdecimal() and int(said) else columns or _USUAL_COLUMNS
+    return int(said) if said.isdecimal() and int(said) else columns or _DEFAULT_COLUMNS
 
 
 def _fitting(text: str, stream: IO[str]) -> str:
-    """Text for a terminal: broken where it reads well, and without what would command it."""
+    """Text for a terminal: safe and wrapped; for a pipe or a file as it is."""
     width = _width(stream)
     if width is None:
         return text
-    text = _visible(text)
+    text = visible(text, keep="\n")
     if len(text) * 2 <= width:  # no character is wider than two columns
         return text
-    from corpus.pipeline.terminal.table import fold
+    from corpus.pipeline.terminal.table import wrap
 
-    return "\n".join(piece for part in text.split("\n") for piece in fold(part, width))
+    return "\n".join(piece for part in text.split("\n") for piece in wrap(part, width))
 
 
 def _finite(value: Any) -> Any:
@@ -148,7 +153,7 @@ def _finite(value: Any) -> Any:
 
 
 def marked(pieces: Sequence[tuple[str, str]]) -> None:
-    """A text in which what is gone and what is new stand out: by colour on a terminal, by brackets elsewhere."""
+    """A text with removals and additions marked: by colour on a terminal, by brackets elsewhere."""
     from rich.console import Console as RichConsole
     from rich.text import Text
 
@@ -158,15 +163,8 @@ def marked(pieces: Sequence[tuple[str, str]]) -> None:
     line = Text()
     for kind, text in pieces:
         opening, closing = brackets.get(kind, ("", ""))
-        line.append(opening + _visible(text) + closing, style=styles.get(kind, ""))
+        line.append(opening + visible(text) + closing, style=styles.get(kind, ""))
     screen.print(line)
-
-
-def _visible(text: str) -> str:
-    """A stranger's text without what would command a terminal; line breaks stay."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else repr(character)[1:-1] for character in text
-    )
 
 
 def failure(error: CorpusError) -> None:
@@ -176,28 +174,9 @@ def failure(error: CorpusError) -> None:
         print(_fitting(error.hint, sys.stderr), file=sys.stderr)
 
 
-def size(count: float) -> str:
-    """Bytes as people read them.
-
-    >>> size(1536000)
-    '1.5 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError(count)
-
-
-def plain(raw: bytes, limit: int = 2000) -> str:
-    """Bytes of a stranger as text that cannot command the terminal: controls are shown, not sent."""
-    text = raw[:limit].decode("utf-8", "backslashreplace")
-    more = f" ... {len(raw) - limit:,} more bytes" if len(raw) > limit else ""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text) + more
-
-
-def harmless(text: str) -> str:
-    """What a model wrote, without what would command a terminal; a file or a pipe gets it as it is."""
-    if not sys.stdout.isatty():
-        return text
-    return "".join(character for character in text if character.isprintable() or character in "\n\t ")
+def open_closed_streams() -> None:
+    """Give each closed standard stream the null device, so that no file of the command takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # open until the process ends
+            setattr(sys, name, stream)

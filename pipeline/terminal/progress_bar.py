@@ -1,35 +1,51 @@
 """The bar of long work on a terminal of any width. Loads rich, so it is imported when a bar is drawn.
 
-In: how much is done of how much, and what was dropped. Out: one line with a bar where there is room, else the same
-figures on as many lines as they need; none is ever cut. Redrawn at every width that the terminal takes meanwhile.
+In: how much is done of how much, and how much of it was dropped.
+Out: one line with a bar where there is room, else the same figures in columns; no figure is cut. Each drawing asks for
+the width of the terminal.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
-from rich import progress as rich_progress
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress_bar import ProgressBar
+from rich.columns import Columns
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
+from rich.progress import BarColumn, Progress, Task
 from rich.table import Table
 from rich.text import Text
 
 from corpus.pipeline.humanize import duration
 from corpus.pipeline.terminal import progress_log
-from corpus.pipeline.terminal.table import flow
 
 _LEAST_BAR = 10
 """Columns below which a bar says less than its percentage."""
+_WINDOW_DRAWINGS = 300
+"""The rate is that of the last so many drawings, about 30 s."""
+_LEAST_WINDOW_S = 1.0
+"""A rate over less time is noise."""
 
 
-class Bar(rich_progress.Progress):
+class Bar(Progress):
     """One piece of work; `dropped` tells how much of it was dropped so far."""
 
-    def __init__(self, label: str, total: int | None, unit: str, dropped: Callable[[], int]) -> None:
-        screen = Console(stderr=True)
-        super().__init__(console=screen, transient=True, redirect_stdout=False)  # results must not end beside the bar
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        unit: str,
+        dropped: Callable[[], int],
+        screen: Console | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._unit, self._dropped = unit, dropped
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_WINDOW_DRAWINGS)
+        screen = screen or Console(stderr=True)
+        # Not redirected: results must not end beside the bar.
+        super().__init__(console=screen, get_time=clock, transient=True, redirect_stdout=False)
         self.task = self.add_task(label, total=total)
 
     def say(self, message: str) -> None:
@@ -37,41 +53,31 @@ class Bar(rich_progress.Progress):
         self.console.print(Text(message), soft_wrap=True)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn, several times a second."""
+        """What is drawn, several times a second. The last column stays free: terminals wrap there."""
         for task in self.tasks:
-            yield _Drawn(task, self._unit, self._dropped())
+            parts, width = [task.description, *self._figures(task)], self.console.width - 1
+            room = width - cell_len("  ".join(["", *parts]))
+            if room < _LEAST_BAR:
+                yield Constrain(Columns(map(Text, parts), padding=(0, 2)), width)
+                continue
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_row(Text(parts[0]), BarColumn(room).render(task), *map(Text, parts[1:]))
+            yield grid
 
-
-class _Drawn:
-    """A task at this moment."""
-
-    def __init__(self, task: rich_progress.Task, unit: str, dropped: int) -> None:
-        self._task, self._unit, self._dropped = task, unit, dropped
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line with a bar, or the figures line by line; the last column stays free, terminals wrap there."""
-        width, label, figures = options.max_width - 1, self._task.description, self._figures()
-        room = width - cell_len(label) - cell_len("  ".join(figures)) - 4
-        if room < _LEAST_BAR:
-            for line in flow([label, *figures], width):
-                yield Text(line, no_wrap=True, overflow="ignore")
-            return
-        task = self._task
-        bar = ProgressBar(
-            total=task.total, completed=task.completed, width=room, pulse=task.total is None,
-            animation_time=task.get_time(),
-        )  # fmt: skip
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_row(Text(label, no_wrap=True), bar, Text("  ".join(figures), no_wrap=True))
-        yield grid
-
-    def _figures(self) -> list[str]:
-        task = self._task
-        share = f"{task.percentage:.0f}%" if task.total else ""
-        rate = progress_log.speed(task.speed, self._unit) if task.speed else ""
-        left = "" if task.time_remaining is None else f"{duration(task.time_remaining)} left"
+    def _figures(self, task: Task) -> list[str]:
+        """Amount, rate, time left and drops, as far as they are known."""
+        rate, dropped, left = self._rate(task.get_time(), task.completed), self._dropped(), ""
         if task.total is None:
             left = duration(task.elapsed or 0)
+        elif rate:
+            left = f"{duration(max(0, task.total - task.completed) / rate)} left"
+        share = f" ({task.percentage:.0f}%)" if task.total else ""
         amount = progress_log.amount(task.completed, task.total, self._unit) if task.completed or task.total else ""
-        dropped = f"{self._dropped:,} dropped" if self._dropped else ""
-        return [part for part in (amount, share, rate, left, dropped) if part]
+        speed = progress_log.speed(rate, self._unit) if rate else ""
+        return [part for part in (amount + share, speed, left, f"{dropped:,} dropped" if dropped else "") if part]
+
+    def _rate(self, now: float, done: float) -> float:
+        """Units a second; 0 while that is unknown."""
+        self._seen.append((now, done))
+        then, before = self._seen[0]
+        return (done - before) / (now - then) if now - then >= _LEAST_WINDOW_S else 0.0

@@ -1,8 +1,8 @@
-"""How far long work is, in words: done, rate, left, and what was dropped so far.
+"""The progress of long work as lines of a log: amount, rate, time left, and what was dropped.
 
-In: amounts as they come. Out: a line now and then, for a log or wherever no bar can be drawn.
-Invariants: nothing is said of work that takes less than ten seconds; the time between two lines doubles up to five
-minutes, so a day of work is some three hundred lines. Pure but for the clock.
+In: amounts as they are done. Out: a line now and then, for a log or wherever no bar can be drawn.
+Invariants: work that takes less than ten seconds gets no line. The time between two lines doubles up to five minutes,
+so a day of work gets some three hundred. Pure but for the clock.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Callable, Mapping
 from corpus.pipeline.humanize import duration, size_text
 
 FIRST_S = 10.0
-"""Work is long from here on."""
+"""Time before the first line."""
 LONGEST_S = 300.0
 """Most time between two lines."""
 _WINDOW_LINES = 8
-"""The rate is that of the last so many lines: what a rerun finds finished soon no longer counts."""
+"""The rate is that of the last so many lines: what a rerun skips at its start is soon out of it."""
 _REASONS = 3
-"""Reasons that a line names, the most frequent ones."""
+"""Most reasons that a line names."""
 
 
-class Pace:
-    """One piece of work, from its beginning."""
+class ProgressLog:
+    """One piece of work, from its start."""
 
     def __init__(self, label: str, total: int | None, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._label, self._total, self._unit, self._clock = label, total, unit, clock
@@ -37,7 +37,7 @@ class Pace:
         """What was dropped so far, by reason."""
 
     def advance(self, amount: int) -> str | None:
-        """Count; the line that is due now, if one is."""
+        """Add to what is done; returns the line that is due now, if one is."""
         self._done += amount
         now = self._clock()
         if now < self._due:
@@ -51,11 +51,11 @@ class Pace:
         return self._line([*parts, self._drops()])
 
     def drop(self, reasons: Mapping[str, int]) -> None:
-        """Count what was dropped."""
+        """Add to what was dropped."""
         self.dropped.update(reasons)
 
     def ended(self) -> str | None:
-        """The last line, of work that was long enough for others."""
+        """The last line, for work that was long enough to get one."""
         seconds = self._clock() - self._began
         if seconds < FIRST_S:
             return None
@@ -73,13 +73,7 @@ class Pace:
         return amount(self._done, self._total, self._unit) + share
 
     def _drops(self) -> str:
-        """What was dropped, and the most frequent reasons.
-
-        >>> pace = Pace("x", None, "B")
-        >>> pace.drop({"empty": 2, "too_short": 1_200})
-        >>> pace._drops()
-        '1,202 dropped (too_short 1,200, empty 2)'
-        """
+        """What was dropped, and the most frequent reasons."""
         dropped = +self.dropped
         if not dropped:
             return ""
@@ -95,21 +89,21 @@ def amount(done: float, total: float | None, unit: str) -> str:
     """How much of how much.
 
     >>> amount(12_000_000, 1_600_000_000, "B"), amount(1200, None, "documents"), amount(0, 40, "steps")
-    ('12 MB of 1.6 GB', '1,200 documents', '0 of 40 steps')
+    ('12.0 MB of 1.6 GB', '1,200 documents', '0 of 40 steps')
     """
     if unit == "B":
-        return size_text(round(done)) + (f" of {size_text(round(total))}" if total is not None else "")
+        return size_text(done) + (f" of {size_text(total)}" if total is not None else "")
     return f"{done:,.0f}{'' if total is None else f' of {total:,.0f}'} {unit}"
 
 
 def speed(rate: float, unit: str) -> str:
-    """A rate as people say it; `rate` is units a second.
+    """A rate in words; `rate` is units a second.
 
     >>> speed(21_300_000, "B"), speed(1234.5, "documents"), speed(2.34, "steps"), speed(0.05, "steps")
-    ('21 MB/s', '1,234/s', '2.3/s', '3.0/min')
+    ('21.3 MB/s', '1,234/s', '2.3/s', '3.0/min')
     """
     if unit == "B":
-        return f"{size_text(round(rate))}/s"
+        return f"{size_text(rate)}/s"
     for count, name in ((rate, "s"), (rate * 60, "min")):
         if count >= 1 or (name == "min" and count >= 0.1):
             return f"{count:,.0f}/{name}" if count >= 10 else f"{count:.1f}/{name}"

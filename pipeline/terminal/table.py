@@ -1,26 +1,31 @@
 """Tables and lines that fit the terminal. Loads rich, so it is imported when a table is printed.
 
-In: headings, rows, and the columns of the terminal; None where there is no terminal. Out: text.
-Invariants: no number and no name is cut or broken; Chinese is two columns wide; what would command a terminal is shown,
-not sent. A table that does not fit gives up columns that it can do without, then breaks headings and sentences at
-blanks, then becomes a block for each row. Without a terminal a row is always one line, whatever its length.
+In: headings, rows, and the columns of the terminal; None where there is no terminal.
+Out: text.
+Invariants: no number and no name is cut or broken. Chinese is two columns wide. Control characters are shown, not
+sent. A table that does not fit drops its spare columns, then breaks headings and sentences at blanks, then becomes a
+block for each row. Without a terminal a row is always one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-_ENDLESS = 1 << 16
-"""Columns of a place that has no width."""
+from corpus.pipeline.humanize import visible
+
+_UNLIMITED = 1 << 16
+"""Columns where there is no terminal."""
 _CLOSING, _OPENING = "，。、；：！？）》」』】〉”’…—,.;:!?)", "（《「『【〈“‘("
-"""Signs that no line begins with, and that none ends with."""
+"""Punctuation that must not begin a line, and that must not end one."""
 _SENTENCE_BLANKS = 2
 """A cell with more blanks is a sentence, which may be broken; `1,234.5 M` and `2 min 3 s` are not."""
 _SENTENCE_COLUMNS = 28
@@ -40,124 +45,100 @@ def lay_out(
         width: columns of the terminal.
 
     """
-    cells = [[_shown(value) for value in row] for row in rows]
+    heads, body = headings, [[_cell(value) for value in row] for row in rows]
+    table = _table(heads, body, left)
     if width is None:
-        return _drawn(_table(headings, cells, left), _ENDLESS)
-    for count in range(len(spare) + 1):
-        kept = [index for index, heading in enumerate(headings) if heading not in spare[:count]]
-        heads, body = [headings[index] for index in kept], [[row[index] for index in kept] for row in cells]
-        table = _table(heads, body, left)
-        if _wide(table) <= width:
-            return _drawn(table, width)
-    return _drawn(table, width) if _squeezed(table, heads, body, width) else _stacked(heads, body, left, width)
+        return _drawn(_UNLIMITED, table)
+    for gone in spare:
+        if _span(table).maximum > width:
+            kept = [index for index, heading in enumerate(heads) if heading != gone]
+            heads, body = [heads[index] for index in kept], [[row[index] for index in kept] for row in body]
+            table = _table(heads, body, left)
+    if _span(table).maximum > width:
+        table = _table(heads, body, left, narrow=True)
+    if _span(table).minimum > width:
+        return _drawn(width, "", *_blocks(heads, body, left, width), "")
+    return _drawn(width, table)
 
 
-def _shown(value: object) -> str:
-    text = f"{value:,}" if type(value) is int else str(value)
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+def _cell(value: object) -> str:
+    return visible(f"{value:,}" if type(value) is int else str(value), keep="")
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, *, narrow: bool = False) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < left else "right")
+    for index, (heading, *cells) in enumerate(zip(headings, *rows, strict=True)):
+        least = _least(cells)
+        whole = least >= max(map(cell_len, cells), default=0)
+        shown = "\n".join(textwrap.wrap(heading, least, break_long_words=False)) if narrow else heading
+        table.add_column(shown, justify="left" if index < left else "right", min_width=least, no_wrap=whole)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
 
 
-def _wide(table: Table) -> int:
-    """The columns that a table takes where nothing in it is broken."""
-    screen = _screen(_ENDLESS)
-    return Measurement.get(screen, screen.options, table).maximum
+def _least(cells: Iterable[str]) -> int:
+    """Columns in which each name, and each number with its unit, is whole and sentences can be read."""
+    most = {True: _SENTENCE_COLUMNS, False: _UNLIMITED}
+    return max((min(cell_len(cell), most[cell.count(" ") > _SENTENCE_BLANKS]) for cell in cells), default=1)
 
 
-def _squeezed(table: Table, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether a table fits when headings and sentences are broken at blanks; its columns then have such widths."""
-    columns = list(zip(headings, *rows, strict=True))
-    natural = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
-    least = [min(many, _least(heading, cells)) for many, (heading, *cells) in zip(natural, columns, strict=True)]
-    room = width - (_wide(table) - sum(natural)) - sum(least)
-    if room < 0:
-        return False
-    for column, few, many in zip(table.columns, least, natural, strict=True):
-        more = min(room, many - few)
-        column.width, room = few + more, room - more
-    return True
-
-
-def _least(heading: str, cells: Sequence[str]) -> int:
-    """Columns that hold each word of a heading, each name, and each number with its unit; sentences need more."""
-    whole = [cell for cell in cells if cell.count(" ") <= _SENTENCE_BLANKS]
-    words = max(map(cell_len, [*heading.split(), *whole]), default=1)
-    return words if len(whole) == len(cells) else max(words, _SENTENCE_COLUMNS)
+def _span(table: Table) -> Measurement:
+    """The columns that a table takes with sentences broken, and with nothing broken."""
+    screen = _screen(_UNLIMITED)
+    return Measurement.get(screen, screen.options, table)
 
 
 def _screen(width: int) -> Console:
-    return Console(width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    return Console(width=width, color_system=None, force_terminal=False, legacy_windows=False, soft_wrap=True)
 
 
-def _drawn(table: Table, width: int) -> str:
+def _drawn(width: int, *parts: RenderableType) -> str:
     screen = _screen(width)
     with screen.capture() as drawn:
-        screen.print(table)
+        for part in parts:
+            screen.print(part)
     return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
-def _stacked(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> str:
-    """A block for each row: its name, and below it the other cells, on one line where all rows are so short."""
-    if len(headings) == 2:
-        return "\n".join(["", *(line for row in rows for line in fold(": ".join(row), width)), ""])
-    labels = [heading.replace("/\n", "/").replace("\n", " ") for heading in headings[1:]]
-    lines = ["  " + "  ".join(map(" ".join, zip(labels, row[1:], strict=True))) for row in rows]
-    short = all(cell_len(line) <= width for line in lines)
-    shown, above = [""], ""
-    for row, line in zip(rows, lines, strict=True):
+def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int) -> Iterator[RenderableType]:
+    """For each row its name, and below it a line for each other cell; numbers end in the same column."""
+    labels, above = [heading.replace("/\n", "/").replace("\n", " ") for heading in headings[1:]], ""
+    for row in rows:
+        if len(headings) == 2:
+            yield Text("\n".join(wrap(": ".join(row), width)))
+            continue
         name = row[0] if left else f"{headings[0]} {row[0]}"
-        above = above if name.startswith(" ") else name  # what is set in belongs to the row above
-        shown.append(name if above == name else f"{above}, {name.strip()}")
-        shown += [line] if short else _block(labels, row[1:], max(0, left - 1), width)
-    return "\n".join([*shown, ""])
+        above = above if name.startswith(" ") else name  # an indented row belongs to the row above
+        yield Text(name if above == name else f"{above}, {name.strip()}")
+        if 4 + max(map(cell_len, labels)) + _least(row[1:]) > width:
+            for label, cell in zip(labels, row[1:], strict=True):
+                yield Text("\n    ".join([f"  {label}", *wrap(cell, width - 4)]))
+            continue
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for index, (label, cell) in enumerate(zip(labels, row[1:], strict=True)):
+            grid.add_row(label, Text(cell, justify="left" if index < left - 1 else "right"))
+        yield Padding(grid, (0, 0, 0, 2))
 
 
-def _block(labels: Sequence[str], cells: Sequence[str], left: int, width: int) -> list[str]:
-    """A label and its cell on each line; numbers end in the same column."""
-    most = max(map(cell_len, labels))
-    numbers = max(map(cell_len, cells[left:]), default=0)
-    lines = []
-    for index, (label, cell) in enumerate(zip(labels, cells, strict=True)):
-        begin = f"  {label}{' ' * (most - cell_len(label))}  "
-        room = width - cell_len(begin)
-        aligned = cell if index < left else " " * (min(numbers, room) - cell_len(cell)) + cell
-        if cell_len(aligned) <= room:
-            lines.append(begin + aligned)
-        else:
-            lines += [f"  {label}", *(f"    {line}" for line in fold(cell, width - 4))]
-    return lines
-
-
-def flow(parts: Sequence[str], width: int) -> list[str]:
-    """As many parts on a line as there is room for, two blanks between them.
-
-    >>> flow(["baike2018qa: rows", "25 %", "21 MB/s"], 24)
-    ['baike2018qa: rows  25 %', '21 MB/s']
-    """
-    return _filled([f"  {part}" for part in parts], width)
-
-
-def fold(text: str, width: int) -> list[str]:
+def wrap(text: str, width: int) -> list[str]:
     """A line broken at blanks and between Chinese characters, each further line set in by two.
 
     A longer word and whatever looks like a path stay whole: broken they could not be copied, and the terminal shows
     their end on the next line anyway.
 
-    >>> fold("note: 一句很长的话，说完。 very/long/路径", 12)
+    >>> wrap("note: 一句很长的话，说完。 very/long/路径", 12)
     ['note: 一句很', '  长的话，说', '  完。', '  very/long/路径']
     """
     if cell_len(text) <= width:
         return [text]
-    first, *others = _filled([piece for word in text.split(" ") for piece in _pieces(word)], width, indent=2)
-    return [first, *(f"  {line}" for line in others)]
+    lines: list[str] = []
+    for piece in [piece for word in text.split(" ") for piece in _pieces(word)]:
+        if lines and cell_len(lines[-1] + piece) <= width:
+            lines[-1] += piece
+        else:
+            lines.append("  " * bool(lines) + piece.lstrip(" "))
+    return lines
 
 
 def _pieces(word: str) -> list[str]:
@@ -171,14 +152,3 @@ def _pieces(word: str) -> list[str]:
         else:
             pieces[-1] += character
     return pieces
-
-
-def _filled(pieces: Sequence[str], width: int, indent: int = 0) -> list[str]:
-    """As many pieces on a line as there is room for; the blanks before the first one of a line go."""
-    lines: list[str] = []
-    for piece in pieces:
-        if lines and cell_len(lines[-1] + piece) <= width - (indent if len(lines) > 1 else 0):
-            lines[-1] += piece
-        else:
-            lines.append(piece.lstrip(" "))
-    return lines

@@ -1,8 +1,9 @@
-"""A workspace filled for the report."""
+"""A workspace filled for the report, and the figures of a page."""
 
 from __future__ import annotations
 
 import dataclasses
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from corpus.pipeline.download import stage as download
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from tests.support.records import baike
 from tests.support.records import lines as json_lines
 
@@ -90,3 +92,37 @@ def fill(folder: Path, *, trained: bool = True) -> Workspace:
         if trained:
             train(workspace)
     return workspace
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """The figures of a page by what they are."""
+    found = Tags(path.read_text(encoding="utf-8")).tags
+    return {own["data-key"]: int(own["data-n"] or "") for _, own in found if own.get("data-key")}  # type: ignore[misc]
+
+
+def check_figures(shown: dict[str, int], workspace: Workspace, name: str) -> int:
+    """The figures of a dataset are those of its ledgers; returns its records."""
+    documents, packed = read_ledger(workspace.documents(name)), read_ledger(workspace.packed(name))
+    assert documents
+    assert packed
+    assert shown[f"{name}.records"] == documents.counts["records"]
+    assert shown[f"{name}.documents"] == documents.counts["documents"]
+    assert shown[f"{name}.used"] == sum(split["documents"] for split in packed.counts["splits"].values())
+    assert shown[f"text.{name}.rows"] == sum(split["rows"] for split in packed.counts["splits"].values())
+    assert shown[f"{name}.tokens"] == packed.counts["splits"]["train"]["tokens"]
+    for split, counts in documents.counts["splits"].items():
+        assert shown[f"{name}.{split}.documents"] == counts
+    records: int = documents.counts["records"]
+    return records

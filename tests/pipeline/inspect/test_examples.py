@@ -32,7 +32,7 @@ def ready(workspace: Workspace, lay_raw: LayRaw) -> Workspace:
     return workspace
 
 
-def shown(workspace: Workspace, **settings: object) -> list[examples.Shown]:
+def shown(workspace: Workspace, **settings: object) -> list[examples.Example]:
     return list(examples.sample(workspace, (NAME,), **settings))  # type: ignore[arg-type]
 
 
@@ -106,6 +106,17 @@ def test_a_far_difference_is_in_sight() -> None:
     pieces = examples.marked(text + "旧", text + "新")
     assert ("gone", "旧") in pieces
     assert sum(len(piece) for _, piece in pieces) < 200
+
+
+def test_text_that_was_there_all_along_is_not_marked_as_new() -> None:
+    """Tags make the record longer than the document, so its first characters are a smaller part of it."""
+    facts = [f"第{n}题：|输入 class{n * 31} strong[{n * 7}]，p = {n}" for n in range(60)]
+    before = "".join(f"<p>&nbsp;</p>\n<li><code>{fact.replace('|', '&nbsp;')}</code></li>\n" for fact in facts)
+    pieces = examples.marked(before, "\n".join(facts).replace("|", " "))
+    assert {text.strip() for kind, text in pieces if kind == "new"} == {""}
+    assert "第5题：" in "".join(text for kind, text in pieces if kind != "new")
+    assert pieces[-1] == ("more", " ...")
+    assert sum(len(text) for kind, text in pieces if kind != "new") <= 610
 
 
 def test_a_text_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

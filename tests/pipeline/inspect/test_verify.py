@@ -186,4 +186,4 @@ def test_raw_bytes_cannot_command_the_terminal(workspace: Workspace, lay_raw: La
     ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=1), workspace)
     shown = corpus("trace", "--rejected", "malformed_json", folder=workspace.root.parent).stdout
     assert "\x1b" not in shown
-    assert r"\x1b]0;title\x07" in shown
+    assert "⟨001B⟩]0;title⟨0007⟩" in shown

@@ -15,7 +15,7 @@ from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect import lineage, verify
 from corpus.pipeline.pack import stage as pack
-from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
@@ -189,17 +189,3 @@ def test_wrong_usage_leaves_the_list_as_it_is(ready: Workspace, tmp_path: Path) 
     path.write_text(ids(ready)[7] + "\n", encoding="utf-8")
     assert corpus(ready, "pack", "--seq-length", "1", "--exclude", str(path)).exit_code == 2
     assert not (ready.root / removals.LIST).exists()
-
-
-def test_the_books_count_a_document_that_had_lost_a_span(ready: Workspace) -> None:
-    name, before = ids(ready)[7], selection.load(ready, NAME)
-    before.cuts[7] = [(0, 3)]
-    before.characters["train"] += 3
-    (ready.root / removals.LIST).write_text(f"{name}\n", encoding="utf-8")
-    selection._remove(ready, NAME, before)  # as after `corpus decontaminate --cut`
-    table = pq.read_table(ready.documents(NAME) / "part-00000.parquet")
-    assert before.removed == [name]
-    assert 7 not in before.cuts
-    left = pq.read_table(ready.dedup / f"{NAME}.parquet")
-    sizes = [len(table["text"][line].as_py()) for line in (7, *left["document"].to_pylist())]
-    assert before.characters == {"train": sum(sizes)}

@@ -18,7 +18,8 @@ from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.inspect import lineage
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
-from corpus.pipeline.storage import selection
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import document_at
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
@@ -114,25 +115,43 @@ def test_a_damaged_list_is_refused(ready: Workspace) -> None:
         packed(ready)
 
 
-def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(
-    workspace: Workspace, lay_raw: LayRaw, tmp_path: Path
-) -> None:
-    span = "评测题里的这一段话谁也不该在训练里见到，哪怕只见一次也不行，因为那样分数就不算数了。"
+SPAN = "评测题里的这一段话谁也不该在训练里见到，哪怕只见一次也不行，因为那样分数就不算数了。"
+
+
+@pytest.fixture
+def cut(workspace: Workspace, lay_raw: LayRaw, tmp_path: Path) -> Workspace:
+    """Forty articles; the one of number 7 loses a span."""
     articles = [news(n, content=answer(n) * 4) for n in range(40)]
-    articles[7] = news(7, content=answer(7) * 3 + span + answer(700) * 3)
+    articles[7] = news(7, content=answer(7) * 3 + SPAN + answer(700) * 3)
     lay_raw("news2016zh", {"news2016zh_train.json": lines(articles)})
     ingest.run(IngestConfig(dataset="news2016zh", workers=1), workspace)
     exam = tmp_path / "exam.jsonl"
-    exam.write_text(json.dumps({"question": span}, ensure_ascii=False) + "\n", encoding="utf-8")
+    exam.write_text(json.dumps({"question": SPAN}, ensure_ascii=False) + "\n", encoding="utf-8")
     decontaminate.run(config.DecontaminateConfig(against=(exam,), cut=True, workers=1), workspace)
-    chosen = selection.load(workspace, "news2016zh")
-    assert list(chosen.reasons.items()) == [("contaminated", 1)]
-    packed(workspace, dataset="news2016zh", unit_characters=1 << 20)
-    rows = datasets.load_from_disk(str(workspace.packed("news2016zh")))["train"]
-    model = files.load(workspace.tokenizer)
+    return workspace
+
+
+def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(cut: Workspace) -> None:
+    assert list(selection.load(cut, "news2016zh").reasons.items()) == [("contaminated", 1)]
+    packed(cut, dataset="news2016zh", unit_characters=1 << 20)
+    rows = datasets.load_from_disk(str(cut.packed("news2016zh")))["train"]
+    model = files.load(cut.tokenizer)
     text = "".join(model.decode(row, skip_special_tokens=False) for row in rows["input_ids"])
-    assert span[:12] not in text
+    assert SPAN[:12] not in text
     assert answer(700)[:12] in text
     for number in range(rows.num_rows):
-        segments, _ = lineage.row(workspace, "news2016zh", "train", number)
+        segments, _ = lineage.row(cut, "news2016zh", "train", number)
         assert all(segment.rebuilt for segment in segments)
+
+
+def test_a_removed_document_that_had_lost_a_span_counts_once(cut: Workspace) -> None:
+    before = selection.load(cut, "news2016zh")
+    (document,) = before.cuts
+    assert 0 < before.characters["train"] <= len(SPAN) + 2
+    removed = document_at(cut.documents("news2016zh"), document)
+    (cut.root / removals.LIST).write_text(f"{removed['id']}\n", encoding="utf-8")
+    after = selection.load(cut, "news2016zh", removals=True)
+    assert after.removed == [removed["id"]]
+    assert not after.cuts
+    assert after.whole.tolist() == [document]
+    assert (after.documents, after.characters) == ({"train": 1}, {"train": len(removed["text"])})

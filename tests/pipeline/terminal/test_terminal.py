@@ -24,8 +24,8 @@ from corpus.pipeline import manifest
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 from corpus.pipeline.terminal.progress_bar import Bar
-from corpus.pipeline.terminal.progress_log import Pace
-from corpus.pipeline.terminal.table import fold, lay_out
+from corpus.pipeline.terminal.progress_log import ProgressLog
+from corpus.pipeline.terminal.table import lay_out, wrap
 from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN
 from tests.support.records import ROOT, baike, lines
@@ -112,7 +112,7 @@ def test_a_narrow_table_gives_up_columns_then_becomes_blocks() -> None:
 
 def test_rows_that_belong_to_the_one_above_say_so_in_blocks() -> None:
     table = lay_out(("dataset", "rows", "used"), [("demo", 53, "9%"), ("  test", 3, "8%")], left=1, spare=(), width=19)
-    assert table == "\ndemo\n  rows 53  used 9%\ndemo, test\n  rows 3  used 8%\n"
+    assert table == "\ndemo\n  rows  53\n  used  9%\ndemo, test\n  rows   3\n  used  8%\n"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -135,7 +135,7 @@ def test_folded_lines_lose_nothing_and_paths_stay_whole() -> None:
     path = "/home/用户/一个很长很长的文件夹名字/workspace/documents/ledger.json"
     text = f"note: 百科类问答，四百多个类别，一问一答。这些 words 也在 {path} 里，（见下）"
     for width in range(12, 90):
-        pieces = fold(text, width)
+        pieces = wrap(text, width)
         assert "".join("".join(pieces).split()) == "".join(text.split())
         assert sum(path in piece for piece in pieces) == 1
         assert all(cell_len(piece) <= width or path in piece for piece in pieces)
@@ -177,8 +177,8 @@ def test_the_whole_way_on_a_phone(tmp_path: Path) -> None:
     (run / "run.json").write_text("{}")
     text = on_terminal(40, [CORPUS, "status", *place], tmp_path)
     assert "\x1b" not in text  # a folder's name must not command the terminal
-    assert "\nraw/demo\n  state finished  size 67.9 kB\n" in text
-    assert "\nmodels/一次训练的名字\\x1b[2J\n" in text
+    assert "\nraw/demo\n  state  finished\n  size    67.9 kB\n" in text
+    assert "\nmodels/一次训练的名字⟨001B⟩[2J\n" in text
     assert widest(text) <= 40
 
 
@@ -206,7 +206,7 @@ def test_no_color_and_dumb_terminals(tmp_path: Path) -> None:
     )
     dumb = on_terminal(80, [sys.executable, "-c", code], tmp_path, TERM="dumb")
     assert "\x1b" not in dumb
-    assert re.search(r"(?m)^verify: 68 kB of 68 kB \(100%\) in \d+ s", dumb)
+    assert re.search(r"(?m)^verify: 67\.9 kB of 67\.9 kB \(100%\) in \d+ s", dumb)
 
 
 def test_results_go_to_their_file_while_a_bar_is_drawn(tmp_path: Path) -> None:
@@ -225,6 +225,17 @@ def test_results_go_to_their_file_while_a_bar_is_drawn(tmp_path: Path) -> None:
     assert "a [bold]remark[/bold] :smile:" in text
 
 
+def test_only_a_terminal_gets_untrusted_text_made_safe(tmp_path: Path) -> None:
+    text = "问\x1b[2J\u202e答\n\t\u3000完"
+    code = f"from corpus.pipeline.terminal import console; console.write({text!r})"
+    assert on_terminal(80, [sys.executable, "-c", code], tmp_path) == "问⟨001B⟩[2J⟨202E⟩答\n\t\u3000完\n"
+    with (tmp_path / "results").open("wb") as file:
+        on_terminal(80, [sys.executable, "-c", code], tmp_path, stdout=file.fileno())
+    assert (tmp_path / "results").read_text(encoding="utf-8") == text + "\n"
+    code = f"from corpus.pipeline.terminal import console; console.data([{text!r}])"
+    assert json.loads(on_terminal(80, [sys.executable, "-c", code], tmp_path)) == [text]
+
+
 # --- long work -----------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +251,7 @@ class Clock:
 
 def test_a_log_tells_rate_done_left_and_dropped() -> None:
     clock = Clock()
-    work = Pace("demo: documents", 1_600_000_000, "B", clock)
+    work = ProgressLog("demo: documents", 1_600_000_000, "B", clock)
     said = []
     for second in range(1, 75):
         clock.now = second
@@ -248,17 +259,17 @@ def test_a_log_tells_rate_done_left_and_dropped() -> None:
         said.append(work.advance(20_000_000))
     assert [index + 1 for index, line in enumerate(said) if line] == [10, 30, 70]
     assert said[9] == (
-        "demo: documents: 200 MB of 1.6 GB (12%), 20 MB/s, about 70 s left, 40 dropped (too_short 30, empty 10)"
+        "demo: documents: 200 MB of 1.6 GB (12%), 20.0 MB/s, about 70 s left, 40 dropped (too_short 30, empty 10)"
     )
     work.drop({"a": 1, "b": 1})
     assert work.ended() == (
-        "demo: documents: 1.5 GB of 1.6 GB (92%) in 74 s, 20 MB/s, 298 dropped (too_short 222, empty 74, a 1, ...)"
+        "demo: documents: 1.5 GB of 1.6 GB (92%) in 74 s, 20.0 MB/s, 298 dropped (too_short 222, empty 74, a 1, ...)"
     )
 
 
 def test_short_work_says_nothing_and_a_day_does_not_flood() -> None:
     clock = Clock()
-    work = Pace("training", 86_400, "steps", clock)
+    work = ProgressLog("training", 86_400, "steps", clock)
     clock.now = 9.9
     assert work.advance(10) is None
     assert work.ended() is None
@@ -271,7 +282,7 @@ def test_short_work_says_nothing_and_a_day_does_not_flood() -> None:
 
 def test_what_a_rerun_finds_finished_is_soon_not_in_the_rate() -> None:
     clock = Clock()
-    work = Pace("rows", 100_000, "documents", clock)
+    work = ProgressLog("rows", 100_000, "documents", clock)
     work.advance(90_000)
     said = []
     for second in range(1, 3_600):
@@ -306,18 +317,58 @@ def test_ingest_in_a_log(tmp_path: Path) -> None:
     assert not {"\x1b", "\r"} & {*done.stdout, *done.stderr}
 
 
+def drawn(bar: Bar) -> str:
+    """What a bar draws at this moment."""
+    with bar.console.capture() as captured:
+        for each in bar.get_renderables():
+            bar.console.print(each)
+    return captured.get()
+
+
 @pytest.mark.parametrize("columns", [24, 40, 80, 120])
 def test_a_bar_fits_and_cuts_nothing(columns: int) -> None:
-    bar = Bar("translation2019zh: 文档", 1_640_000_000, "B", dropped=lambda: 1_234_567)
-    bar.update(bar.task, completed=412_000_000)
     screen = Screen(width=columns, file=io.StringIO(), color_system=None)
-    for each in bar.get_renderables():
-        screen.print(each)
-    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    bar = Bar("translation2019zh: 文档", 1_640_000_000, "B", dropped=lambda: 1_234_567, screen=screen)
+    bar.update(bar.task, completed=412_000_000)
+    text = drawn(bar)
     assert max(map(cell_len, text.splitlines())) < columns
     for part in ("translation2019zh: 文档", "412 MB of 1.6 GB", "25%", "1,234,567 dropped"):
         assert part in text
     assert ("━" in text) == (columns >= 80)
+
+
+def test_the_first_ticks_of_a_bar_give_no_nonsense_rate() -> None:
+    clock = Clock()
+    screen = Screen(width=120, file=io.StringIO(), color_system=None)
+    bar = Bar("keys", 366_636, "documents", dropped=lambda: 0, screen=screen, clock=clock)
+    drawn(bar)
+    clock.now = 0.5
+    bar.advance(bar.task, 51_301)
+    clock.now = 0.500001
+    bar.advance(bar.task, 51_301)
+    assert drawn(bar).split()[-5:] == ["102,602", "of", "366,636", "documents", "(28%)"]
+    clock.now = 5.0
+    assert "20,520/s  13 s left" in drawn(bar)
+    for second in range(6, 400):
+        clock.now = second
+        bar.advance(bar.task, 100)
+        text = drawn(bar)
+    assert "  100/s  " in text
+
+
+# --- closed streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_gets_nothing_and_changes_nothing(tmp_path: Path, closed: str) -> None:
+    corpus("download", "--dataset", "demo", folder=tmp_path)
+    for command, code in (("status --json", 0), ("datasets", 0), ("verify", 0), ("status --nonsense", 2)):
+        whole = subprocess.run([CORPUS, *command.split()], cwd=tmp_path, capture_output=True, check=False)
+        shell = ["sh", "-c", f"{CORPUS} {command} {closed}"]
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, check=False)
+        assert (done.returncode, whole.returncode) == (code, code), done.stderr
+        assert done.stdout == (b"" if " >&-" in f" {closed}" else whole.stdout)
+        assert done.stderr == (b"" if "2>&-" in closed else whole.stderr)
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
