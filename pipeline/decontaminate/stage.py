@@ -32,7 +32,7 @@ from corpus.pipeline.storage.document_shards import (
     split_ref,
 )
 from corpus.pipeline.storage.selection import datasets_of, documents_of, list_of
-from corpus.pipeline.workers import sensible
+from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import (
@@ -90,7 +90,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
         outputs=workspace.file_digests([folder / name for name in sorted(outputs)], folder),
         counts=count_hits(found, lists, index, items, phrases), fingerprint=identity,
     )  # fmt: skip
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
+    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": worker_count(config.workers, None)})
     return Report(
         ledger=ledger, folder=folder, reasons=tuple(reasons), notes=notes_on(ledger.counts), seconds=watch.seconds
     )

@@ -33,7 +33,7 @@ from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import (
@@ -135,7 +135,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         outputs=workspace.file_digests(sorted(folder.glob("*.parquet")), folder),
         counts=counts, fingerprint=identity,
     )  # fmt: skip
-    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None)})
+    write_ledger(folder, ledger, {"seconds": watch.seconds, "workers": worker_count(config.workers, None)})
     return Report(ledger=ledger, folder=folder, reasons=tuple(reasons), seconds=watch.seconds)
 
 
@@ -167,7 +167,7 @@ def _make_keys(shards: Sequence[Shard], folder: Path, config: DedupConfig, progr
     progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
     work = partial(keys_of.make_keys, rows=keys_of.settings(config.threshold)["rows"])
     try:
-        for shard in run_pieces(work, missing, workers=sensible(config.workers, len(missing))):
+        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
             progress.advance(shard.count)
     finally:
         progress.end()

@@ -32,7 +32,7 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.spans import File, Piece
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import (
@@ -132,7 +132,9 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     counts.check(config.dataset)
     ledger = _finish(workspace, folder, config.dataset, settings, inputs, identity, counts)
     write_ledger(
-        folder, ledger, {"seconds": watch.seconds, "workers": sensible(config.workers, None), "engine": kernels.NAME}
+        folder,
+        ledger,
+        {"seconds": watch.seconds, "workers": worker_count(config.workers, None), "engine": kernels.NAME},
     )
     return Report(
         ledger=ledger, folder=folder, reasons=tuple(reasons), notes=(*notes, *kernels.notes()), seconds=watch.seconds
@@ -229,7 +231,7 @@ def _all(
 
     done = 0
     pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
-    for number, made in run_pieces(work, missing(), workers=sensible(config.workers, pieces)):
+    for number, made in run_pieces(work, missing(), workers=worker_count(config.workers, pieces)):
         while order[done][0] != number:
             progress.drop(kept[order[done][0]].dropped)
             progress.advance(order[done][1])

@@ -117,7 +117,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         progress.say(f"{name}: {len(kept)} finished shards are kept")
     with pool.kept():
         missing = len(units) - len(kept)
-        workers = pool.sensible(config.workers, missing)
+        workers = pool.worker_count(config.workers, missing)
         pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=missing)
         proof, check = encoders.prove(encoders.ReferenceEncoder(model), check_sample(workspace.documents(name)))
         work = partial(
@@ -140,7 +140,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     write_ledger(
         folder,
         ledger,
-        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": pool.sensible(config.workers, None)},
+        {"seconds": watch.seconds, "engine": ", ".join(engines), "workers": pool.worker_count(config.workers, None)},
     )
     return Report(
         ledger=ledger,
