@@ -1,46 +1,49 @@
-"""Worker processes that do numbered pieces of work and cannot hang their command.
+"""An ordered, bounded pool of worker processes.
 
-In: a function, pieces in order. Out: results in the same order, each as soon as its turn has come.
-Invariants: at most `workers + 1` pieces are under way or waiting for their turn, so memory does not grow with the
-input; a worker that dies
-(killed, out of memory) ends the command with WorkerError; workers end when their parent does, however it ends.
-Workers take a second to start and to load what they need, so a command that runs several stages keeps them.
-Processes are spawned, never forked: the parent has threads, and a forked lock is a hang. Ctrl-C is heard between calls
-of the executor, not within: what it interrupts there can leave a lock held for ever. Workers do without pandas, which
-pyarrow would load where it is installed: half a second and 40 MB of each, for nothing that they do.
+In: a function, pieces in order. Out: the results in the same order, each as soon as it and those before it are there.
+Invariants: at most `workers + 1` pieces are in progress or wait for their turn, so memory does not grow with the input.
+A worker that dies (killed, out of memory) ends the command with WorkerError. Workers end when their parent does,
+however it ends. Ctrl-C reaches the parent alone and ends the workers.
+Cost: a worker starts in about a second, so a command that runs several stages keeps its workers.
+The pool is Pebble's. It gets its processes and pipes from here, so every worker is known and no dead one is replaced.
+Processes are spawned, never forked: the parent has threads, and a lock that is held during a fork stays held.
+SIGINT and SIGTERM are deferred while the pool is called: an exception inside it could leave a lock held forever.
+Workers cannot import pandas, which pyarrow would load where it is installed: half a second and 40 MB in each, unused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures import wait as wait_for
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import MetaPathFinder
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
 
 from corpus.pipeline.errors import WorkerError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
-_LOOK_S = 2.0
-"""How often it is looked whether a worker has died that a result is waited for from."""
-_HEAR_S = 0.2
-"""How soon Ctrl-C is heard while a result is waited for."""
+_CHECK_S = 1.0
+"""How often the workers are checked while a result is waited for."""
 _PIPE_BYTES = 1 << 20
 
 
-def sensible(workers: int, pieces: int | None) -> int:
-    """Worker processes to start: as many as asked for; when 0 one for each core, but no more than there are pieces."""
+def worker_count(workers: int, pieces: int | None) -> int:
+    """Worker processes to use: as many as asked for; when 0, one for each core but no more than there are pieces."""
     return workers or max(1, min(_cores(), _cores() if pieces is None else pieces))
 
 
@@ -57,179 +60,191 @@ def run_pieces(
     workers.
 
     Raises:
-        WorkerError: a worker died without a word.
+        WorkerError: a worker died without raising an exception.
 
     """
     if workers <= 1:
         yield from map(function, pieces)
         return
-    crew: _Crew | None = None
+    pool: _Pool | None = None
     pending: deque[Future[Result]] = deque()
     try:
-        with _undisturbed():
-            crew = _crew(workers)
+        with _signals_deferred():
+            pool = _take_pool(min(workers, len(pieces)) if isinstance(pieces, Sized) else workers)
         for piece in pieces:
-            with _undisturbed():
-                pending.append(crew.executor.submit(function, piece))
+            with _signals_deferred():
+                pending.append(pool.submit(function, piece))
             if len(pending) > workers:
-                yield _next(pending, crew)
+                yield _next(pending, pool)
         while pending:
-            yield _next(pending, crew)
-    except BrokenProcessPool as error:
+            yield _next(pending, pool)
+    except (BrokenProcessPool, ProcessExpired) as error:
         raise WorkerError(
             "a worker process died before its piece was done (killed, or out of memory)",
             hint="Run the same command again: finished pieces are kept. If memory was short, use fewer --workers.",
         ) from error
     finally:
-        with _undisturbed():
-            if crew and _spare and not pending and crew.is_whole():
-                _spare[-1].append(crew)
-            elif crew:
-                crew.stop()
+        with _signals_deferred():
+            if pool and _idle and not pending and pool.is_whole():
+                _idle[-1].append(pool)
+            elif pool:
+                pool.stop()
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Within, workers that have done one stage's pieces wait for the next stage's, instead of ending; within another
-    `kept()` they wait until that one ends.
-    """
-    _spare.append(_spare[-1] if _spare else [])
+    """Keep the workers of one stage for the next, and end them when the outermost `kept()` ends."""
+    _idle.append(_idle[-1] if _idle else [])
     try:
         yield
     finally:
-        with _undisturbed():
-            crews = _spare.pop()
-            while crews and not _spare:
-                crews.pop().stop()
+        with _signals_deferred():
+            pools = _idle.pop()
+            while pools and not _idle:
+                pools.pop().stop()
 
 
 def start(workers: int, function: Callable[[], object], *, pieces: int) -> None:
-    """Start workers, no more than there will be pieces, which within `kept()` the next `run_pieces` takes over.
+    """Start workers, at most one for each piece, which within `kept()` the next `run_pieces` takes over.
 
-    Each calls `function` meanwhile; what that returns or raises is lost, so the pieces must do without it.
+    Each calls `function` meanwhile; its result or exception is discarded, so the pieces must not depend on it.
     """
-    if workers <= 1:
+    if workers <= 1 or not pieces:
         return
-    with _undisturbed():
-        crew = _crew(workers)
-        _spare[-1].append(crew)
+    with _signals_deferred():
+        pool = _take_pool(min(workers, pieces))
+        _idle[-1].append(pool)
         with contextlib.suppress(BrokenProcessPool):  # `run_pieces` then starts others
-            for _ in range(min(workers, pieces)):
-                crew.executor.submit(function)
+            for _ in range(pool.workers):
+                pool.submit(_discard, function)
 
 
-class _Crew:
-    """Workers of one executor, which starts each when there is first a piece for it."""
+def _discard(function: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        function()
+
+
+def _apply(function: Callable[[Piece], Result], piece: list[Piece]) -> Result:
+    return function(piece.pop())  # Pebble would keep it in memory until the next one is received
+
+
+class _Worker(SpawnProcess):
+    """A worker that no Ctrl-C reaches, not even while it starts."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the new process inherits
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Pool:
+    """A pool whose workers start when the first piece is submitted."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._others = set(multiprocessing.active_children())
-        self.executor = ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        self._started: list[_Worker] = []
+        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._seen: set[Future[Any]] = set()
+        spawn = get_context("spawn")
+        context: Any = SimpleNamespace(
+            Process=self._new_worker, Pipe=_wide_pipe, RLock=spawn.RLock, get_start_method=spawn.get_start_method
         )
-        queues: Any = self.executor  # it offers no way to its queues, without which a dead worker is waited for
-        self._ends: tuple[Connection, Connection] = queues._result_queue._writer, queues._call_queue._reader
-        for end in self._ends:
-            _close_in_turn(end)
-        _widen(self._ends[1])
+        self._pebble = ProcessPool(workers, initializer=_start_worker, context=context)
+
+    def _new_worker(self, **arguments: Any) -> _Worker:
+        if len(self._started) == self.workers:
+            raise BrokenProcessPool("a worker died")  # it may have held a lock: a new one could wait for that
+        self._started.append(_Worker(**arguments))
+        return self._started[-1]
+
+    def submit(self, function: Callable[[Piece], Result], piece: Piece) -> Future[Result]:
+        try:
+            future: Future[Result] = self._pebble.schedule(_apply, args=(function, [piece]))
+        except RuntimeError as error:
+            raise BrokenProcessPool from error
+        future.add_done_callback(self._done.put)
+        return future
+
+    def wait_for(self, future: Future[Any]) -> None:
+        """Wait for a result, or for the death of a worker.
+
+        A thread of Pebble puts each result into a queue: none of its locks is held when Ctrl-C ends the wait.
+        """
+        while future not in self._seen:
+            try:
+                self._seen.add(self._done.get(timeout=_CHECK_S))
+            except Empty:
+                if not self.is_whole():
+                    raise BrokenProcessPool from None
+        self._seen.remove(future)
 
     def is_whole(self) -> bool:
-        """Whether all workers that were started are there."""
-        processes = list((self.executor._processes or {}).values())
-        return not self.executor._broken and all(process.exitcode is None for process in processes)
+        """Whether workers were started and all of them are alive."""
+        return bool(self._started) and self._pebble.active and all(worker.exitcode is None for worker in self._started)
 
     def stop(self) -> None:
-        """Kill the workers, also idle ones: an executor that asks them to leave hangs if one has died with a lock held.
-
-        Killed are all children but those that were there before: one that was being started when Ctrl-C came is not
-        known to the executor, and the interpreter would wait for it at its end. With its ends of the pipes open the
-        executor would wait for the rest of a result, or for room for a piece that nobody reads.
-        """
-        for process in set(multiprocessing.active_children()) - self._others:
-            process.kill()
-        for end in self._ends:
-            end.close()
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        """Kill the workers: Pebble would send SIGTERM and wait three seconds for each that is busy."""
+        self._pebble.stop()
+        for worker in self._started:
+            if worker.pid:
+                worker.kill()
+                worker.join()
+        self._pebble.join()
 
 
-def _close_in_turn(end: Connection) -> None:
-    """Let threads close one end of a pipe one after another: the executor's own does, too, when it sees a worker die.
-
-    Two at once would close a number that by then may be another file's.
-    """
-    lock, close = threading.Lock(), end.close
-
-    def closing() -> None:
-        with lock:
-            close()
-
-    end.close = closing  # type: ignore[method-assign]  # of this end alone, which the executor made
-
-
-def _widen(end: Connection) -> None:
-    """Let a pipe hold a mebibyte where that can be asked for: large pieces go through it in half the time."""
+def _wide_pipe(*, duplex: bool) -> tuple[Connection, Connection]:
+    """A pipe of one mebibyte where the system allows that: large pieces go through it in half the time."""
+    ends = get_context("spawn").Pipe(duplex)
     with contextlib.suppress(OSError, AttributeError):  # the limit for users is lower, or the system is not Linux
-        fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        fcntl.fcntl(ends[1].fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return ends
 
 
-_spare: list[list[_Crew]] = []
-"""Workers without work: the same list for each `kept()` that is open."""
+_idle: list[list[_Pool]] = []
+"""Idle workers: the same list for each `kept()` that is open."""
 
 
-def _crew(workers: int) -> _Crew:
-    """At least so many workers: those that were kept, if they are enough and well."""
-    while _spare and _spare[-1]:
-        crew = _spare[-1].pop()
-        if crew.workers >= workers and crew.is_whole():
-            return crew
-        crew.stop()
-    return _Crew(workers)
+def _take_pool(workers: int) -> _Pool:
+    """At least so many workers: the kept ones if they are enough and alive."""
+    while _idle and _idle[-1]:
+        pool = _idle[-1].pop()
+        if pool.workers >= workers and pool.is_whole():
+            return pool
+        pool.stop()
+    return _Pool(workers)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM that come within are heard at the end."""
+def _signals_deferred() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+        yield  # only the main thread handles signals
         return
-    came: list[int] = []
+    caught: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number in before:
-            signal.signal(number, lambda number, _: came.append(number))
+            signal.signal(number, lambda number, _: caught.append(number))
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for caught in came[:1]:
-        signal.raise_signal(caught)
+    if caught:
+        signal.raise_signal(caught[0])
 
 
-def _next(pending: deque[Future[Result]], crew: _Crew) -> Result:
-    """The first result, taken off the queue when it is there.
-
-    A worker that died in the middle of sending one is seen here, the executor waits for ever.
-    """
-    while not _is_done(pending[0], _LOOK_S):
-        if not crew.is_whole() and not _is_done(pending[0], _LOOK_S):
-            raise BrokenProcessPool
-    with _undisturbed():
-        result = pending[0].result()
-        pending.popleft()
+def _next(pending: deque[Future[Result]], pool: _Pool) -> Result:
+    """The first result, removed from the queue only once it is there."""
+    pool.wait_for(pending[0])
+    result = pending[0].result()
+    pending.popleft()
     return result
 
 
-def _is_done(future: Future[Result], timeout_s: float) -> bool:
-    """Whether a result has come within so many seconds."""
-    for _ in range(round(timeout_s / _HEAR_S)):
-        with _undisturbed():
-            if wait_for([future], timeout=_HEAR_S).done:
-                return True
-    return False
-
-
 class _WithoutPandas(MetaPathFinder):
-    """Lets nothing import pandas, nor what needs it, such as `datasets`."""
+    """Refuses to import pandas, so that nothing that needs it, such as `datasets`, is imported either."""
 
     def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
         """What the import system asks."""
@@ -239,8 +254,7 @@ class _WithoutPandas(MetaPathFinder):
 
 def _start_worker() -> None:
     sys.meta_path.insert(0, _WithoutPandas())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    parent = multiprocessing.parent_process()
+    parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 

@@ -19,7 +19,7 @@ from corpus.pipeline.decontaminate.ngram_index import Index
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, reading_part
 from corpus.pipeline.storage.selection import Selection, select
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger
 
@@ -113,7 +113,7 @@ def search_all(
     hits = 0
     progress.begin("decontaminate", sum(ledger.counts["documents"] for ledger in ledgers.values()), "documents")
     try:
-        made = run_pieces(search, [shard for _, shard in every], workers=sensible(config.workers, len(every)))
+        made = run_pieces(search, [shard for _, shard in every], workers=worker_count(config.workers, len(every)))
         for (name, _), part in zip(every, made, strict=True):
             found[name].documents += part.documents
             found[name].skipped += part.skipped

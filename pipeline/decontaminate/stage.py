@@ -36,7 +36,7 @@ from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_number, split_ref
 from corpus.pipeline.storage.selection import datasets_of, documents_of, list_of
-from corpus.pipeline.workers import sensible
+from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch
@@ -80,7 +80,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
         outputs=[folder / name for name in sorted(outputs)],
         counts=counts,
         check_books=partial(_check_books, shards, ledgers, found),
-        timings={"workers": sensible(config.workers, None)},
+        timings={"workers": worker_count(config.workers, None)},
         notes=notes_on(counts),
     )
 

@@ -24,7 +24,7 @@ from corpus.pipeline.dedup.clusters import Clusters
 from corpus.pipeline.dedup.signatures import BANDS, DIGESTS, SignatureStore, range_slice, read_batches
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.templates import TRANSLATE
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import disk_errors, scratch
 
 _SHINGLES_AT_ONCE = 1 << 21
@@ -143,7 +143,7 @@ class ShingleFile:
         progress.begin("dedup: shingles of candidates", len(self.documents), "documents")
         work, filled = partial(_write_sets, file=self.path), 0
         try:
-            for sizes in run_pieces(work, pieces, workers=sensible(workers, len(pieces))):
+            for sizes in run_pieces(work, pieces, workers=worker_count(workers, len(pieces))):
                 self.sizes[filled : filled + len(sizes)] = sizes
                 filled += len(sizes)
                 progress.advance(len(sizes))

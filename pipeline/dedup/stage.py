@@ -33,7 +33,7 @@ from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch, fingerprint
@@ -121,7 +121,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         outputs=sorted(folder.glob("*.parquet")),
         counts=counts,
         check_books=partial(_check_books, store, ledgers, folder, counts),
-        timings={"workers": sensible(config.workers, None)},
+        timings={"workers": worker_count(config.workers, None)},
     )
 
 
@@ -155,7 +155,7 @@ def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConf
     progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
     work = partial(signatures.write_signatures, rows=signatures.settings(config.threshold)["rows"])
     try:
-        for shard in run_pieces(work, missing, workers=sensible(config.workers, len(missing))):
+        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
             progress.advance(shard.count)
     finally:
         progress.end()

@@ -31,7 +31,7 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
-from corpus.pipeline.workers import run_pieces, sensible
+from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
@@ -118,7 +118,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         outputs=(*parts(folder), *parts(folder / "rejected")),
         counts=counts.to_dict(),
         check_books=partial(counts.check, config.dataset),
-        timings={"workers": sensible(config.workers, None), "engine": kernels.NAME},
+        timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
         notes=(*notes, *kernels.notes()),
     )
 
@@ -209,7 +209,7 @@ def _make_pieces(
 
     done = 0
     pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
-    for number, made in run_pieces(work, missing(), workers=sensible(config.workers, pieces)):
+    for number, made in run_pieces(work, missing(), workers=worker_count(config.workers, pieces)):
         while order[done][0] != number:
             progress.drop(kept[order[done][0]].dropped)
             progress.advance(order[done][1])

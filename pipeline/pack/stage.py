@@ -101,7 +101,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     kept = _keep_current(stage, units)
     with pool.kept():
         missing = len(units) - len(kept)
-        workers = pool.sensible(config.workers, missing)
+        workers = pool.worker_count(config.workers, missing)
         pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=missing)
         proof, check = encoders.prove(encoders.ReferenceEncoder(model), check_sample(workspace.documents(name)))
         work = partial(
@@ -118,7 +118,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
             "left_out": dict(sorted(chosen.reasons.items())),
         },
         check_books=partial(_check_books, workspace, name, books, chosen),
-        timings={"engine": ", ".join(engines), "workers": pool.sensible(config.workers, None)},
+        timings={"engine": ", ".join(engines), "workers": pool.worker_count(config.workers, None)},
         notes=_notes(config, books, len(chosen.removed)),
     )
 

@@ -32,7 +32,7 @@ def stage(pieces: Sequence[int] = range(6), workers: int = 2) -> set[int]:
 
 
 def there() -> set[int]:
-    """All workers there are, also those that have not come to do a piece."""
+    """All workers, also those that have done no piece."""
     return {child.pid or 0 for child in multiprocessing.active_children()}
 
 
@@ -83,7 +83,7 @@ def test_a_stage_that_takes_no_more_than_it_needs_leaves_its_workers_to_the_next
         assert there() == first
 
 
-@pytest.mark.filterwarnings("error")  # an exception in a thread of the executor would be shown to the user
+@pytest.mark.filterwarnings("error")  # an exception in a thread of the pool would be shown to the user
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM] * 3)
 def test_a_kept_worker_that_died_is_replaced(number: signal.Signals) -> None:
     with kept():
@@ -175,6 +175,12 @@ def test_no_more_workers_are_started_than_there_will_be_pieces() -> None:
         assert len(there()) == 1
         stage()
         assert len(there()) == 2
+
+
+def test_a_single_piece_starts_a_single_worker() -> None:
+    with kept():
+        assert os.getpid() not in stage([0])
+        assert len(there()) == 1
 
 
 def test_one_worker_is_this_process_and_nothing_is_started() -> None:
