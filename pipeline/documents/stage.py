@@ -86,11 +86,10 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     watch = Stopwatch()
     manifest = _switched(manifests.load(config.dataset), config)
     raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
-    inputs = _inputs(workspace, raw)
     settings = _settings(config, manifest)
     stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, dataset=config.dataset, config=settings, inputs=inputs,
-        watch=watch, progress=progress,
+        workspace, folder, stage=STAGE, version=VERSION, dataset=config.dataset, config=settings,
+        inputs=_inputs(workspace, raw), watch=watch, progress=progress,
     )  # fmt: skip
     if report := stage.skipped():
         return report

@@ -147,12 +147,7 @@ class _Job:
         return self._candidates
 
     def _compare_source(self) -> None:
-        """Add to the reasons what has changed at the source.
-
-        Raises:
-            WorkspaceError: files from a --source are gone, and no --source was given.
-
-        """
+        """Add to the reasons what has changed at the source; without --source, its files must still be there."""
         before, reasons, source = self.stage.before, self.stage.reasons, self.config.source
         if before is None:
             return
@@ -168,9 +163,8 @@ class _Job:
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
         elif source is not None and not reasons:
-            reasons += _differences(
-                before, {file.path: self._local_digest(file) for file in self.candidates()[0].files}
-            )
+            digests = {file.path: self._local_digest(file) for file in self.candidates()[0].files}
+            reasons += _differences(before, digests)
 
     def plan(self, candidate: DownloadSource) -> DownloadPlan:
         """What fetching a candidate would cost."""

@@ -11,7 +11,7 @@ several times that without. A large sample is read from a file of the workspace,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
-from corpus.pipeline.errors import BooksError, WorkerError, WorkspaceError
+from corpus.pipeline.errors import BooksError, WorkerError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import selection
 from corpus.pipeline.tokenizer import special_tokens
@@ -88,9 +88,11 @@ def run(
     """
     watch = Stopwatch()
     folder = workspace.tokenizer
-    names = sorted(config.datasets or workspace.finished("documents"))
+    names = sorted(selection.datasets_of(workspace, config.datasets))
     chosen = {name: selection.load(workspace, name) for name in names}
-    inputs = _inputs(workspace, names, chosen)
+    inputs = list[FileDigest]()
+    for name in names:
+        inputs += [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen[name].inputs]
     settings: dict[str, Any] = {
         "datasets": names,
         "vocab_size": config.vocab_size,
@@ -181,15 +183,3 @@ def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
         "characters_per_token": round(characters / tokens, 4) if tokens else 0,
         "han_with_own_token": round(sum(character in own for character in han) / len(han), 6) if han else 0,
     }
-
-
-def _inputs(workspace: Workspace, names: Sequence[str], chosen: Mapping[str, selection.Selection]) -> list[FileDigest]:
-    if not names:
-        raise WorkspaceError("there are no documents to train a tokenizer on", hint="Run `corpus ingest` first.")
-    inputs = []
-    for name in names:
-        path = workspace.documents(name) / LEDGER
-        if not path.is_file():
-            raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
-        inputs += [workspace.file_digest(path), *chosen[name].inputs]
-    return inputs

@@ -68,6 +68,7 @@ class StageRun:
     """The ledger of the last finished run."""
     reasons: list[str] = field(init=False)
     """Why finished outputs are stale; a stage may add reasons until it calls `skipped`."""
+    _digest: Callable[[Path], str] | None = field(init=False)
     _is_due: bool = field(default=False, init=False)
     _has_begun: bool = field(default=False, init=False)
 
@@ -75,6 +76,7 @@ class StageRun:
         """Compare the folder with its ledger."""
         self.fingerprint = fingerprint(self.stage, self.version, self.config, self.inputs)
         self.before = read_ledger(self.folder)
+        self._digest = None if self.by_size else self.workspace.digest
         self.reasons = changes(self.before, self.folder, self.version, self.config, self.inputs, self._digest)
 
     @property
@@ -112,12 +114,9 @@ class StageRun:
     def keep_current(
         self, shards: Iterable[Path], metadata: Callable[[Path], tuple[str, Mapping[str, Any]] | None]
     ) -> dict[str, Mapping[str, Any]]:
-        """Counts of the finished shards of this very work, by name in the folder; all other shards are deleted.
+        """Counts of the finished shards of this very work, by name in the folder; all other `shards` are deleted.
 
-        Args:
-            shards: shards that earlier runs left.
-            metadata: fingerprint and counts that a shard carries; None for one that is damaged or not wanted.
-
+        `metadata` gives the fingerprint and counts that a shard carries; None for one that is damaged or not wanted.
         """
         self.begin()
         kept = {}
@@ -144,40 +143,20 @@ class StageRun:
     ) -> Report:
         """Check the books, hash the outputs and write the ledger.
 
-        Args:
-            outputs: files in the folder that the ledger answers for.
-            counts: what the stage counted.
-            check_books: raises BooksError unless all that went in came out or was dropped for a reason; None for a
-                stage that passes nothing on.
-            timings: what `timings.json` holds besides the seconds.
-            notes: what to tell the user about the result.
-            details: figures of the report that are not in the ledger.
-
-        Raises:
-            BooksError: the books do not balance.
-            DiskError: the disk refused.
-
+        `check_books` raises BooksError unless all that went in came out or was dropped for a reason; it is None for a
+        stage that passes nothing on. `timings.json` holds `timings` and the seconds; `notes` and `details` are for the
+        report alone.
         """
         if not self._has_begun:
             raise RuntimeError("call begin() before finish(), and before the first output changes")
         if check_books is not None:
             check_books()
         ledger = Ledger(
-            stage=self.stage,
-            dataset=self.dataset,
-            version=self.version,
-            config=self.config,
-            inputs=self.inputs,
-            outputs=self.workspace.file_digests(outputs, self.folder),
-            counts=counts,
-            fingerprint=self.fingerprint,
-        )
+            stage=self.stage, dataset=self.dataset, version=self.version, config=self.config, inputs=self.inputs,
+            outputs=self.workspace.file_digests(outputs, self.folder), counts=counts, fingerprint=self.fingerprint,
+        )  # fmt: skip
         write_ledger(self.folder, ledger, {"seconds": self.watch.seconds, **(timings or {})})
         return Report(
             ledger=ledger, folder=self.folder, reasons=tuple(self.reasons), notes=tuple(notes),
             seconds=self.watch.seconds, details=details or {},
         )  # fmt: skip
-
-    @property
-    def _digest(self) -> Callable[[Path], str] | None:
-        return None if self.by_size else self.workspace.digest
