@@ -108,6 +108,9 @@ def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: S
             console.line(f"{name}: left out: {_listed(left_out[index].reasons)}")
         if counts["masked"]:
             console.line(f"{name}: masked: {_listed(counts['masked'])}")
+    for report in lists:
+        if not report.skipped:
+            console.line(f"{report.ledger.stage}: {state(report)}")
     ledgers([*reports, *lists])
 
 

@@ -60,6 +60,7 @@ def test_the_way_to_rows(tmp_path: Path, source: Path) -> None:
     assert "not at" in done.stderr
     assert re.search(r"baike2018qa +141 +1 +1 +139 ", done.stdout)
     assert "dropped: empty 1" in done.stdout
+    assert re.search(r"(?m)^dedup: [\d.]+ s$", done.stdout)
     assert "ledger: workspace/documents/baike2018qa/ledger.json" in done.stdout
     done = corpus("pack", "--seq-length", 64, folder=tmp_path)
     assert "training one first" in done.stderr
