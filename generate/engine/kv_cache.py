@@ -88,7 +88,7 @@ class SlidingCache:
 
     @torch.inference_mode()
     def __init__(self, model: Model, prompts: Sequence[Sequence[int]], source: Sequence[int]) -> None:
-        """Read the newest `context` tokens of each prompt, none of them empty; row b continues prompt `source[b]`."""
+        """Read the newest `context` tokens of each non-empty prompt; row b continues prompt `source[b]`."""
         self._network = model.network
         self._device = model.network.device
         self._context = model.context

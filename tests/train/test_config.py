@@ -52,7 +52,7 @@ from corpus.train.presets import PRESETS
         ("decay_to", 1.5, "--decay-to must be between 0 and 1, is 1.5"),
         ("max_repeats", 0.0, "--max-repeats must be greater than 0, is 0.0"),
         ("objective", "chat", "--objective must be one of text, sft, is chat"),
-        ("datasets", ("demo=1", "wiki2019zh"), "--dataset must have a weight for every dataset, or for none"),
+        ("datasets", ("demo=1", "wiki2019zh"), "--dataset must have a weight for every dataset, or for no dataset"),
         ("datasets", ("demo", "demo"), "--dataset must name each dataset once"),
         ("datasets", ("demo=x",), "--dataset demo=x: the weight must be a number greater than 0"),
         ("datasets", ("demo=0",), "--dataset demo=0: the weight must be a number greater than 0"),

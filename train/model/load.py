@@ -113,7 +113,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
         ModelError: the model cannot be read, or lacks weights.
 
     """
-    hint = f"Give {flag} another folder, or copy this one again: it is damaged, incomplete or needs code of its own."
+    hint = f"Give {flag} another folder, or copy this one again: it is damaged, incomplete or needs its own code."
     try:
         with quiet():
             model, report = AutoModelForCausalLM.from_pretrained(

@@ -94,6 +94,7 @@ def _train(
     whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
+    trackers.start(context.trackers, trainer)
     log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()
     _run_trainer(trainer, context, first, checkpoint)

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
 
 from corpus.pipeline.errors import TrainError
@@ -31,6 +31,24 @@ def check(names: Sequence[str]) -> None:
             raise TrainError(
                 f"--report-to {name} needs the package {name}",
                 hint=f"pip install 'corpus-zh[{name}]', or leave it out.",
+            ) from error
+
+
+def start(found: Sequence[TrainerCallback], trainer: Trainer) -> None:
+    """Connect to the trackers before the first step.
+
+    Raises:
+        TrainError: a tracker fails, for example because nobody is logged in.
+
+    """
+    for callback in found:
+        try:
+            if hasattr(callback, "setup"):
+                callback.setup(trainer.args, trainer.state, trainer.model)
+        except Exception as error:  # whatever the tracker's library raises
+            name = type(callback).__name__.removesuffix("Callback").lower()
+            raise TrainError(
+                f"--report-to {name}: {error}", hint="Log in with the tracker's own command, or leave it out."
             ) from error
 
 

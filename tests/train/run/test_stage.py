@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
 from corpus.train.config import TRACKERS, TrainConfig
 from corpus.train.presets import PRESETS
-from corpus.train.run import dry_run
+from corpus.train.run import dry_run, trackers
 from corpus.train.run.curves import picture
 from corpus.train.run.stage import run
 from tests.support.packed import lay_all, lay_packed, lay_tokenizer, make_tokenizer, random_segments, separator_id
@@ -444,6 +445,17 @@ def test_a_tracker_that_is_not_installed_is_named_before_a_step(
         run(TrainConfig(**SETTINGS, report_to=(tracker,)), lay_all(workspace))
     assert f"pip install 'corpus-zh[{tracker}]'" in caught.value.hint
     assert not workspace.models.exists()
+
+
+def test_a_tracker_that_fails_is_named() -> None:
+    class WandbCallback:
+        def setup(self, *_: object) -> None:
+            raise RuntimeError("nobody is logged in")
+
+    trainer = SimpleNamespace(args=None, state=None, model=None)
+    with pytest.raises(TrainError, match="--report-to wandb: nobody is logged in") as caught:
+        trackers.start([WandbCallback()], trainer)
+    assert "Log in" in caught.value.hint
 
 
 def test_the_card_is_what_a_hub_reads(trained: tuple[Workspace, Report, Recorder]) -> None:
