@@ -54,7 +54,9 @@ def clean_parts(texts: Sequence[str], width: int, steps: PartSteps) -> CleanedPa
     if steps.trim:
         changed["trim"] = _trim(parts.texts, width, steps.table)
     if steps.swap:
-        changed["swap_sides"] = _swap(parts.texts)
+        changed["swap_sides"] = set(swapped(parts.texts))
+        for source in changed["swap_sides"]:
+            parts.texts[source : source + 2] = parts.texts[source + 1], parts.texts[source]
     for rule, positions in changed.items():
         if positions:
             parts.cleaned[rule] = len({position // width for position in positions})
@@ -81,14 +83,6 @@ def swapped(sides: Sequence[str]) -> list[int]:
     wrong = (han[::2] > 0.5 * visible[::2]) & (han[1::2] == 0) & (letters[1::2] > 0)
     wrong &= np.minimum(visible[::2], visible[1::2]) >= MIN_SIDE
     return [firsts[index] for index in np.flatnonzero(wrong).tolist()]
-
-
-def _swap(texts: list[str]) -> set[int]:
-    """Put swapped sides of translations in order, in place; the positions changed."""
-    changed = swapped(texts)
-    for source in changed:
-        texts[source], texts[source + 1] = texts[source + 1], texts[source]
-    return set(changed)
 
 
 def _trim(texts: list[str], width: int, table: Table) -> set[int]:

@@ -62,12 +62,9 @@ _PASSES = 12  # real records need two or three; more means maliciously nested ma
 class Rule:
     """One cleaning rule."""
 
-    name: str
-    """The counter in the ledger."""
-    apply: Callable[[str], str]
-    """Works on texts joined by SEAM."""
-    kernel: Callable[[list[str]], list[str]] | None = None
-    """The same on a list of texts, with kernels."""
+    name: str  # the counter in the ledger
+    apply: Callable[[str], str]  # on texts joined by SEAM
+    kernel: Callable[[list[str]], list[str]] | None = None  # on a list of texts
 
 
 @dataclass(frozen=True, slots=True)

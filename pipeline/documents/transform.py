@@ -72,7 +72,9 @@ def make_part(
             _check_shape(span.file, manifest, counts, *before, dropped)
         kept.flush(writer)
         if dropped.rows:
-            _write_rejected(folder / "rejected" / name, dropped, identity)
+            with atomic(folder / "rejected" / name) as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
+                dropped.flush(rejected)
+                sign(rejected, identity, {"rejected": True})
         sign(writer, identity, counts.to_dict())
     return piece.number, counts
 
@@ -313,9 +315,3 @@ def sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> 
     writer.add_key_value_metadata(
         {FINGERPRINT_KEY: identity.encode(), COUNTS_KEY: json.dumps(counts, sort_keys=True).encode()}
     )
-
-
-def _write_rejected(path: Path, dropped: _Columns, identity: str) -> None:
-    with atomic(path) as out, _writer(out, REJECTED_SCHEMA) as writer:
-        dropped.flush(writer)
-        sign(writer, identity, {"rejected": True})

@@ -62,20 +62,20 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
             return
         twice = _repeated(raw, shape) if _may_repeat(raw, len(record)) else None
         if twice:
-            parsed.rejects.append(_reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
+            parsed.rejects.append(Reject(offset, "duplicate_key", f"{twice!r} stands more than once", raw))
             return
         texts = list(map(record.pop, parts, defaults))
         if list(map(type, texts)) != strings:
             odd = next((index for index, text in enumerate(texts) if text is not None and type(text) is not str), None)
             if odd is not None:
                 detail = f"{parts[odd]!r} is {type(texts[odd]).__name__}, not str"
-                parsed.rejects.append(_reject(offset, "wrong_type", detail, raw))
+                parsed.rejects.append(Reject(offset, "wrong_type", detail, raw))
                 return
             texts = ["" if text is None else text for text in texts]
         try:
             meta = orjson.dumps(record).decode()
         except TypeError as error:  # orjson reads deeper nesting than it writes
-            parsed.rejects.append(_reject(offset, "malformed_json", str(error), raw))
+            parsed.rejects.append(Reject(offset, "malformed_json", str(error), raw))
             return
         parsed.offsets.append(offset)
         parsed.names.append("-".join([str(record[name]) for name in shape.id_fields]))
@@ -110,10 +110,6 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return get if len(names) > 1 else lambda record: (get(record),)
 
 
-def _reject(offset: int, reason: str, detail: str, raw: bytes) -> Reject:
-    return Reject(offset, reason, detail, raw)
-
-
 def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> Reject:
     """The reason why a record is not of the shape; called only for those that are not."""
     try:
@@ -124,18 +120,18 @@ def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> R
         try:
             raw.decode("utf-8")
         except UnicodeDecodeError as broken:
-            return _reject(offset, "not_utf8", f"byte {broken.start}: {broken.reason}", raw)
-        return _reject(offset, "malformed_json", str(error), raw)
+            return Reject(offset, "not_utf8", f"byte {broken.start}: {broken.reason}", raw)
+        return Reject(offset, "malformed_json", str(error), raw)
     if type(record) is not dict:
-        return _reject(offset, "wrong_type", f"the record is {type(record).__name__}, not an object", raw)
+        return Reject(offset, "wrong_type", f"the record is {type(record).__name__}, not an object", raw)
     for name in strict:
         if name not in record:
-            return _reject(
+            return Reject(
                 offset, "missing_field", f"{name!r} is missing; found {', '.join(map(repr, record)) or 'none'}", raw
             )
         if type(record[name]) is not shape.fields[name]:
             kinds = f"{type(record[name]).__name__}, not {shape.fields[name].__name__}"
-            return _reject(offset, "wrong_type", f"{name!r} is {kinds}", raw)
+            return Reject(offset, "wrong_type", f"{name!r} is {kinds}", raw)
     raise AssertionError(name)
 
 

@@ -69,7 +69,7 @@ def train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     neighbours = Neighbours()
     for text in texts:
         neighbours.add(text)
-    lines = (line for text in texts for line in _lines(neighbours.cut(text, vocab_size)))
+    lines = (line + "\n" for text in texts for line in neighbours.cut(text, vocab_size).split("\n"))
     return build(_reference_merges(lines, vocab_size), vocab_size)
 
 
@@ -120,11 +120,6 @@ def _split() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 
 
-def _lines(text: str) -> list[str]:
-    """The lines of a text with their ends, as both trainers read a file."""
-    return [line + "\n" for line in text.split("\n")]
-
-
 def _reference_merges(lines: Iterable[str], vocab_size: int) -> list[Merge]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = _split()
@@ -158,14 +153,9 @@ def _agree(path: Path) -> bool:
     return fast[: len(reference)] == reference
 
 
-def _han_table() -> np.ndarray:
-    table = np.zeros(0x110000, dtype=np.bool_)
-    for first, end in HAN_RANGES:
-        table[first:end] = True
-    return table
-
-
-_HAN = _han_table()
+_HAN = np.zeros(0x110000, dtype=np.bool_)
+for _first, _end in HAN_RANGES:
+    _HAN[_first:_end] = True
 
 
 def pair_slots(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

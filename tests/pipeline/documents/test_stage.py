@@ -479,7 +479,7 @@ def test_an_official_file_with_another_digest_is_told(workspace: Workspace, lay_
     notes = make(workspace, piece_bytes=4096).notes
     assert bool(notes) == official
     if official:
-        assert "baike_qa_train.json is does not have the SHA-256 of the official file" in notes[0]
+        assert "baike_qa_train.json does not have the SHA-256 of the official file" in notes[0]
 
 
 def test_a_damaged_bzip2_member_is_named(workspace: Workspace, lay_raw: LayRaw) -> None:
