@@ -122,10 +122,10 @@ def _blocks(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, w
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """A line broken at blanks and between Chinese characters, each further line set in by two.
+    """A line broken at blanks and between Chinese characters; further lines are indented by two.
 
-    A longer word and whatever looks like a path stay whole: broken they could not be copied, and the terminal shows
-    their end on the next line anyway.
+    rich breaks a run of Chinese anywhere and cuts paths. Here a path, or a longer word, stays whole, so that it can be
+    copied; the terminal shows its end on the next line.
 
     >>> wrap("note: 一句很长的话，说完。 very/long/路径", 12)
     ['note: 一句很', '  长的话，说', '  完。', '  very/long/路径']
@@ -142,7 +142,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _pieces(word: str) -> list[str]:
-    """Where a word may be broken: beside each Chinese character, if no sign comes to stand where it must not."""
+    """The unbreakable pieces of a word: it may be broken beside a Chinese character, where punctuation allows."""
     pieces = [" "]
     for character in word:
         before = pieces[-1][-1]

@@ -1,13 +1,11 @@
-"""What people and programs see: tables at every width, bars and log lines, JSON; on real pseudo-terminals and pipes."""
+"""What people and programs see on pseudo-terminals, in pipes, and on closed streams; JSON."""
 
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import pty
-import random
 import re
 import struct
 import subprocess
@@ -18,17 +16,11 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console as Screen
 
 from corpus.pipeline import manifest
-from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
-from corpus.pipeline.terminal.progress_bar import Bar
-from corpus.pipeline.terminal.progress_log import ProgressLog
-from corpus.pipeline.terminal.table import lay_out, wrap
 from tests.support.command import CORPUS, corpus
-from tests.support.documents import TRAIN
-from tests.support.records import ROOT, baike, lines
+from tests.support.records import ROOT
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -69,77 +61,6 @@ def shown(columns: int, *arguments: object, folder: Path) -> str:
 def widest(text: str) -> int:
     """Columns of the longest line; a path may be longer, since it is not broken."""
     return max(cell_len(line) for line in text.splitlines() if "workspace/" not in line)
-
-
-# --- tables --------------------------------------------------------------------------------------------------------
-
-PARTS = ("dataset", "records", "left out", "characters")
-ROWS = [("news2016zh", 2_507_000, 1_234_567_890_123, "1.9 G"), ("维基百科二〇一九", 227, 0, "18.4 k")]
-
-
-def test_a_table_is_the_same_in_every_pipe() -> None:
-    assert lay_out(PARTS, ROWS, left=1, spare=("records",), width=None).split("\n") == [
-        "",
-        " dataset              records            left out   characters",
-        " ─────────────────────────────────────────────────────────────",
-        " news2016zh         2,507,000   1,234,567,890,123        1.9 G",
-        " 维基百科二〇一九         227                   0       18.4 k",
-        "",
-    ]
-
-
-def test_a_narrow_table_gives_up_columns_then_becomes_blocks() -> None:
-    assert lay_out(PARTS, ROWS, left=1, spare=("records",), width=60).split("\n")[3:5] == [
-        " news2016zh         1,234,567,890,123        1.9 G",
-        " 维基百科二〇一九                   0       18.4 k",
-    ]
-    assert lay_out(PARTS, ROWS, left=1, spare=(), width=40).split("\n") == [
-        "",
-        "news2016zh",
-        "  records             2,507,000",
-        "  left out    1,234,567,890,123",
-        "  characters              1.9 G",
-        "维基百科二〇一九",
-        "  records        227",
-        "  left out         0",
-        "  characters  18.4 k",
-        "",
-    ]
-    assert lay_out(("what", "state"), [("raw/demo", "finished"), ("dedup", "partial")], left=2, spare=(), width=20) == (
-        "\nraw/demo: finished\ndedup: partial\n"
-    )
-
-
-def test_rows_that_belong_to_the_one_above_say_so_in_blocks() -> None:
-    table = lay_out(("dataset", "rows", "used"), [("demo", 53, "9%"), ("  test", 3, "8%")], left=1, spare=(), width=19)
-    assert table == "\ndemo\n  rows  53\n  used  9%\ndemo, test\n  rows   3\n  used  8%\n"
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_at_no_width_is_a_number_or_a_name_cut(seed: int) -> None:
-    random_ = random.Random(seed)
-    names = ["wiki2019zh", "百科问答", "运行之名", "x", "translation2019zh"]
-    rows = [
-        (random_.choice(names), f"{random_.random() * 10 ** random_.randrange(6):,.2f} MB", random_.randrange(10**12))
-        for _ in range(4)
-    ]
-    for width in range(24, 130):
-        table = lay_out(("name", "size of it", "records"), rows, left=1, spare=("size of it",), width=width)
-        assert max(map(cell_len, table.splitlines())) <= width
-        for name, _, number in rows:
-            assert name in table
-            assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", table), (width, table)
-
-
-def test_folded_lines_lose_nothing_and_paths_stay_whole() -> None:
-    path = "/home/用户/一个很长很长的文件夹名字/workspace/documents/ledger.json"
-    text = f"note: 百科类问答，四百多个类别，一问一答。这些 words 也在 {path} 里，（见下）"
-    for width in range(12, 90):
-        pieces = wrap(text, width)
-        assert "".join("".join(pieces).split()) == "".join(text.split())
-        assert sum(path in piece for piece in pieces) == 1
-        assert all(cell_len(piece) <= width or path in piece for piece in pieces)
-        assert not any(piece.strip()[0] in "，。）" for piece in pieces)
 
 
 # --- commands on terminals and in pipes ----------------------------------------------------------------------------
@@ -234,126 +155,6 @@ def test_only_a_terminal_gets_untrusted_text_made_safe(tmp_path: Path) -> None:
     assert (tmp_path / "results").read_text(encoding="utf-8") == text + "\n"
     code = f"from corpus.pipeline.terminal import console; console.data([{text!r}])"
     assert json.loads(on_terminal(80, [sys.executable, "-c", code], tmp_path)) == [text]
-
-
-# --- long work -----------------------------------------------------------------------------------------------------
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_log_tells_rate_done_left_and_dropped() -> None:
-    clock = Clock()
-    work = ProgressLog("demo: documents", 1_600_000_000, "B", clock)
-    said = []
-    for second in range(1, 75):
-        clock.now = second
-        work.drop({"too_short": 3, "empty": 1})
-        said.append(work.advance(20_000_000))
-    assert [index + 1 for index, line in enumerate(said) if line] == [10, 30, 70]
-    assert said[9] == (
-        "demo: documents: 200 MB of 1.6 GB (12%), 20.0 MB/s, about 70 s left, 40 dropped (too_short 30, empty 10)"
-    )
-    work.drop({"a": 1, "b": 1})
-    assert work.ended() == (
-        "demo: documents: 1.5 GB of 1.6 GB (92%) in 74 s, 20.0 MB/s, 298 dropped (too_short 222, empty 74, a 1, ...)"
-    )
-
-
-def test_short_work_says_nothing_and_a_day_does_not_flood() -> None:
-    clock = Clock()
-    work = ProgressLog("training", 86_400, "steps", clock)
-    clock.now = 9.9
-    assert work.advance(10) is None
-    assert work.ended() is None
-    lines_ = []
-    for second in range(10, 86_401):
-        clock.now = second
-        lines_.append(work.advance(1))
-    assert 250 < sum(line is not None for line in lines_) < 320
-
-
-def test_what_a_rerun_finds_finished_is_soon_not_in_the_rate() -> None:
-    clock = Clock()
-    work = ProgressLog("rows", 100_000, "documents", clock)
-    work.advance(90_000)
-    said = []
-    for second in range(1, 3_600):
-        clock.now = second
-        said.append(work.advance(1))
-    told = [line for line in said if line]
-    assert "9,001/s" in told[0]
-    assert "1.0/s" in told[-1]
-
-
-def test_ingest_in_a_log(tmp_path: Path) -> None:
-    """The real command, with the ten seconds made none."""
-    folder = tmp_path / "fetched"
-    folder.mkdir()
-    records = [baike(n, answer="" if n % 4 == 0 else f"第{n}个回答，写得足够长，也足够清楚。") for n in range(400)]
-    (folder / TRAIN).write_bytes(lines(records))
-    code = (
-        "from corpus.pipeline.terminal import progress_log\n"
-        "progress_log.FIRST_S = 0.0\n"
-        "from corpus.pipeline.cli.main import main\n"
-        f"main(['ingest', '--source', {str(folder)!r}, '--no-dedup', '--workers', '1'])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    size = size_text((folder / TRAIN).stat().st_size)
-    found = re.findall(r"baike2018qa: documents: (.*)", done.stderr)
-    assert found, done.stderr
-    assert found[-1].startswith(f"{size} of {size} (100%) in ")
-    for line in found:  # while it works, and at its end
-        assert line.endswith("100 dropped (empty 100)")
-        assert "/s, " in line
-    assert len(found) == 2
-    assert not {"\x1b", "\r"} & {*done.stdout, *done.stderr}
-
-
-def drawn(bar: Bar) -> str:
-    """What a bar draws at this moment."""
-    with bar.console.capture() as captured:
-        for each in bar.get_renderables():
-            bar.console.print(each)
-    return captured.get()
-
-
-@pytest.mark.parametrize("columns", [24, 40, 80, 120])
-def test_a_bar_fits_and_cuts_nothing(columns: int) -> None:
-    screen = Screen(width=columns, file=io.StringIO(), color_system=None)
-    bar = Bar("translation2019zh: 文档", 1_640_000_000, "B", dropped=lambda: 1_234_567, screen=screen)
-    bar.update(bar.task, completed=412_000_000)
-    text = drawn(bar)
-    assert max(map(cell_len, text.splitlines())) < columns
-    for part in ("translation2019zh: 文档", "412 MB of 1.6 GB", "25%", "1,234,567 dropped"):
-        assert part in text
-    assert ("━" in text) == (columns >= 80)
-
-
-def test_the_first_ticks_of_a_bar_give_no_nonsense_rate() -> None:
-    clock = Clock()
-    screen = Screen(width=120, file=io.StringIO(), color_system=None)
-    bar = Bar("keys", 366_636, "documents", dropped=lambda: 0, screen=screen, clock=clock)
-    drawn(bar)
-    clock.now = 0.5
-    bar.advance(bar.task, 51_301)
-    clock.now = 0.500001
-    bar.advance(bar.task, 51_301)
-    assert drawn(bar).split()[-5:] == ["102,602", "of", "366,636", "documents", "(28%)"]
-    clock.now = 5.0
-    assert "20,520/s  13 s left" in drawn(bar)
-    for second in range(6, 400):
-        clock.now = second
-        bar.advance(bar.task, 100)
-        text = drawn(bar)
-    assert "  100/s  " in text
 
 
 # --- closed streams ------------------------------------------------------------------------------------------------
