@@ -31,15 +31,17 @@ from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
-from tests.support.records import MIRROR
+from tests.support.records import MIRROR, Shared
 from tests.support.report import fill
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return fill(tmp_path_factory.mktemp("report"))
+def filled(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = shared("report", fill) / "workspace"
+    copy = tmp_path_factory.mktemp("report") / "workspace"
+    return Workspace(shutil.copytree(made, copy, ignore=shutil.ignore_patterns(".lock*")))
 
 
 @pytest.fixture(scope="module")
