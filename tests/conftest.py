@@ -1,19 +1,59 @@
-"""What tests share: a workspace, raw files laid into it, and the place of the shared sample of real text."""
+"""What tests share: a workspace, raw files laid into it, what is made once for all workers, and the real sample."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
-from tests.support.records import MIRROR, LayRaw
+from tests.support.command import corpus
+from tests.support.records import MIRROR, LayRaw, Shared
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
 os.environ.pop("CORPUS_WORKSPACE", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that workers end together: tests/whole, then training, then the rest."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0], reverse=True)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """A folder that is made once in a run, by the worker that needs it first; tests copy it before they write."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def give(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / f"shared-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not (root / f"{folder.name}.made").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what another worker failed to make
+                folder.mkdir()
+                make(folder)
+                (root / f"{folder.name}.made").touch()
+        return folder
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def demo(shared: Shared) -> Workspace:
+    """The built-in demo from its records to a model of two steps, and its questions as rows of turns; to be read."""
+
+    def make(folder: Path) -> None:
+        corpus("demo", "--max-steps", 2, "--workspace", "demo", folder=folder)
+        corpus("pack", "--form", "chat", "--workspace", "demo", folder=folder)
+
+    return Workspace(shared("demo", make) / "demo")
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ def examples(soak: int) -> int:
 
 
 LayRaw = Callable[..., None]
+Shared = Callable[[str, Callable[[Path], object]], Path]
+"""Gives the folder of a name, which a function fills where no worker has."""
 
 
 def lines(records: Iterable[Any]) -> bytes:

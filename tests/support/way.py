@@ -17,6 +17,7 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workers import kept
 from corpus.pipeline.workspace.layout import Workspace
 
 
@@ -42,14 +43,18 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it would be ignored
     workspace = Workspace(Path(sys.argv[1]))
     with workspace.writing("way"):
-        download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
-        ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
-        dedup.run(dedup.DedupConfig(workers=2), workspace)
-        decontaminate.run(DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
+        with kept():  # as `corpus ingest` does
+            download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
+            ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 19), workspace)
+            dedup.run(dedup.DedupConfig(workers=2), workspace)
+            decontaminate.run(DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
-        for form in pack.FORMS:
-            rows = pack.PackConfig(dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=200_000)
-            pack.run(rows, workspace)
+        with kept():  # as `corpus pack` does
+            for form in pack.FORMS:
+                rows = pack.PackConfig(
+                    dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=100_000
+                )
+                pack.run(rows, workspace)
         if len(sys.argv) > 4:
             train(workspace, Path(sys.argv[4]))
     print("done")

@@ -15,6 +15,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,15 +25,14 @@ import pytest
 
 from corpus.pipeline.workspace.files import FINISHED_MODE
 from corpus.pipeline.workspace.layout import Workspace
-from tests.support.command import CORPUS
+from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN, VALID
 from tests.support.outputs import outputs
 from tests.support.packed import lay_all
-from tests.support.records import baike, lines
+from tests.support.records import Shared, baike, lines
 from tests.support.server import GOOD, Behaviour, Server
 from tests.support.training import start as train
 
-pytestmark = pytest.mark.xdist_group("disk")
 BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 ARCHIVE = "/baike2018qa.zip"
 STAGES = {
@@ -88,25 +88,32 @@ def refused(done: subprocess.CompletedProcess[str], workspace: Path, stage: str,
     assert says in error
     assert len(error.strip().splitlines()) <= 4
     assert not (workspace / STAGES[stage] / "ledger.json").exists()
-    status = json.loads(start("status", "--json", workspace=workspace, code=0).stdout)
+    status = json.loads(corpus("status", "--json", "--workspace", workspace, folder=workspace.parent).stdout)
     area = STAGES[stage].partition("/")[0]
     assert "finished" not in {row["state"] for row in status if row["area"] == area}
-    start("verify", workspace=workspace, code=0)
+    corpus("verify", "--workspace", workspace, folder=workspace.parent)
 
 
 def whole(way: Way, workspace: Path, stage: str) -> None:
     """The stage's outputs are those of an undisturbed one."""
     expected = {name: data for name, data in way.expected.items() if name.startswith(STAGES[stage])}
     assert {name: data for name, data in outputs(workspace).items() if name in expected} == expected
-    start("verify", workspace=workspace, code=0)
+    corpus("verify", "--workspace", workspace, folder=workspace.parent)
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def way(shared: Shared) -> Iterator[Way]:
     """All stages on text that does not compress much."""
+    folder = shared("disk", make)
+    with Server({ARCHIVE: (folder / "baike2018qa.zip").read_bytes()}) as server:
+        workspace = folder / "workspace"
+        yield Way(server, arguments(folder, server), workspace, outputs(workspace))
+
+
+def make(folder: Path) -> None:
+    """Lay an archive and a random model into a folder, and run all stages on them in a workspace there."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    folder = tmp_path_factory.mktemp("way")
     chance = random.Random(11)
     records = [
         baike(number, answer="".join(chr(chance.randrange(0x4E00, 0x9000)) for _ in range(300)))
@@ -121,21 +128,23 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         )
     ).save_pretrained(folder / "init")  # fmt: skip
     with Server({ARCHIVE: (folder / "baike2018qa.zip").read_bytes()}) as server:
-        name = ("--dataset", "baike2018qa")
-        arguments: dict[str, tuple[str, ...]] = {
-            "download": (*name, "--source", server.url(ARCHIVE)),
-            "clean": (*name, "--workers", "2"),
-            "tokenizer": ("--vocab-size", "400"),
-            "pack": (*name, "--workers", "2", "--seq-length", "128"),
-            "train": (
-                *name, "--init", str(folder / "init"), "--run", "one", "--max-steps", "6", "--batch-size", "4",
-                "--save-steps", "2", "--log-steps", "1", "--threads", "1", "--device", "cpu",
-            ),
-        }  # fmt: skip
-        workspace = folder / "workspace"
-        for stage in STAGES:
-            start(stage, *arguments[stage], workspace=workspace, code=0)
-        yield Way(server, arguments, workspace, outputs(workspace))
+        for stage, given in arguments(folder, server).items():
+            corpus(stage, *given, "--workspace", "workspace", folder=folder)
+
+
+def arguments(folder: Path, server: Server) -> dict[str, tuple[str, ...]]:
+    """What each stage's command is given."""
+    name = ("--dataset", "baike2018qa")
+    return {
+        "download": (*name, "--source", server.url(ARCHIVE)),
+        "clean": (*name, "--workers", "2"),
+        "tokenizer": ("--vocab-size", "400"),
+        "pack": (*name, "--workers", "2", "--seq-length", "128"),
+        "train": (
+            *name, "--init", str(folder / "init"), "--run", "one", "--max-steps", "6", "--batch-size", "4",
+            "--save-steps", "2", "--log-steps", "1", "--threads", "1", "--device", "cpu",
+        ),
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -222,7 +231,7 @@ def test_a_limit_to_the_size_of_files(way: Way, tmp_path: Path, stage: str, limi
     whole(way, workspace, stage)
 
 
-def test_a_read_only_disk(way: Way, mount: Callable[[str], Path]) -> None:
+def test_a_read_only_disk(way: Way, mount: Callable[[str], Path], tmp_path: Path) -> None:
     workspace = mount("size=48m") / "workspace"
     for folder in STAGES.values():
         shutil.copytree(way.workspace / folder, workspace / folder)
@@ -232,8 +241,8 @@ def test_a_read_only_disk(way: Way, mount: Callable[[str], Path]) -> None:
         assert str(workspace) in done.stderr
         assert "The file system is read-only: give a --workspace" in done.stderr
     for reads in ("status", "verify", "datasets"):
-        start(reads, workspace=workspace, code=0)
-    start("trace", "baike2018qa:0", workspace=workspace, code=0)
+        corpus(reads, "--workspace", workspace, folder=tmp_path)
+    corpus("trace", "baike2018qa:0", "--workspace", workspace, folder=tmp_path)
     mount("rw")
     assert outputs(workspace) == way.expected
 
@@ -324,6 +333,7 @@ def test_unfinished_files_are_for_their_owner_alone(way: Way, tmp_path: Path) ->
                 if path.name.endswith((".part", ".tmp")):
                     with contextlib.suppress(FileNotFoundError):
                         seen.setdefault(path.suffix, set()).add(path.stat().st_mode & 0o777)
+            time.sleep(0.001)
         assert process.returncode == 0
     way.server.always(ARCHIVE, GOOD)
     assert set(seen) == {".part", ".tmp"}
@@ -351,6 +361,7 @@ def test_a_checkpoint_is_written_where_others_cannot_look(workspace: Workspace) 
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
             modes.add(saving.stat().st_mode & 0o777)
+        time.sleep(0.001)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert modes == {0o700}

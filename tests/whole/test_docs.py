@@ -22,6 +22,8 @@ import pytest
 from tests.support.records import ROOT
 
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+WARM = ROOT / "tests" / "support" / "warm.py"
+NEED_TORCH = ("train", "evaluate", "sample")
 DEMO = ROOT / "manifests" / "demo"
 
 
@@ -90,7 +92,18 @@ def archive() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.xdist_group("heavy")
+def run_warm(command: str, warm: subprocess.Popen[str], printed: Path, environment: dict[str, str]) -> None:
+    """Let the shell read a command as written, and run its words in a process that has imported torch."""
+    words = subprocess.check_output(
+        ["bash", "-c", f"corpus() {{ printf '%s\\0' \"$@\"; }}; {command}"], env=environment, text=True
+    )
+    assert warm.stdin
+    assert warm.stdout
+    print(json.dumps({"arguments": words.split("\0")[:-1], "output": str(printed)}), file=warm.stdin, flush=True)
+    code = warm.stdout.readline().strip()
+    assert code == "0", f"{command}: exit {code}\n{printed.read_text()}"
+
+
 def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
     """All but the installation, which `make check` tries, and make itself, which runs this test."""
     home = tmp_path / "home"
@@ -105,12 +118,19 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
         subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    for command in commands(ENGLISH):
-        if command.startswith(("make ", "pip ")):
-            continue
-        assert command.startswith("corpus ")
-        done = run(["bash", "-c", command], check=False)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    warm = subprocess.Popen(
+        [sys.executable, WARM], cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with warm:
+        for command in commands(ENGLISH):
+            if command.startswith(("make ", "pip ")):
+                continue
+            assert command.startswith("corpus ")
+            if command.split()[1] in NEED_TORCH:
+                run_warm(command, warm, tmp_path / "printed", environment)
+            else:
+                done = run(["bash", "-c", command], check=False)
+                assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     opens = (
         "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
         "M.from_pretrained({0}); T.from_pretrained({0})"
@@ -118,7 +138,7 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
     models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
     assert len(models) == 4
     script = tmp_path / "script.py"
-    for code in (*blocks(ENGLISH, "python"), *models):
+    for code in (*blocks(ENGLISH, "python"), "\n".join(models)):
         script.write_text(code, encoding="utf-8")  # a file, as users have one: worker processes import it
         done = run([sys.executable, script], check=False)
         assert done.returncode == 0, f"{code}\n{done.stderr}"

@@ -14,7 +14,7 @@ from corpus.pipeline.inspect.verify import run as verify
 from corpus.pipeline.manifest import CORPORA, load
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
-from tests.support.command import CORPUS, corpus
+from tests.support.command import CORPUS, corpus_process
 from tests.support.documents import tree
 from tests.support.server import Behaviour, Server
 
@@ -29,7 +29,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (MIRROR / "SHA256SUMS").is_file():
         pytest.skip("the shared sample of real text is not here")
     folder = tmp_path_factory.mktemp("local")
-    corpus("ingest", "--source", MIRROR, folder=folder)
+    corpus_process("ingest", "--source", MIRROR, folder=folder)
     return folder
 
 
@@ -67,7 +67,7 @@ def test_through_a_server_that_dies_in_the_middle(local: Path, mirror: Path, tmp
         left = part.stat().st_size
         server.forget()
         server.always(middle, Behaviour())
-        done = corpus("ingest", "--source", source, folder=tmp_path)
+        done = corpus_process("ingest", "--source", source, folder=tmp_path)
         assert done.stdout.count("was finished") == 2
         assert f"bytes={left}-" in server.ranges(middle)
     for area in ("documents",):

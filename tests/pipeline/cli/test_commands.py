@@ -1,4 +1,4 @@
-"""The command as users run it: real processes, exit codes, what is printed where."""
+"""The command as users run it: exit codes, what is printed where, and what only a real process shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from corpus.pipeline.cli import main as cli_module
 from corpus.pipeline.workspace.layout import Workspace
-from tests.support.command import CORPUS, corpus
+from tests.support.command import CORPUS, corpus, corpus_process
 from tests.support.documents import TRAIN, VALID
 from tests.support.records import baike, lines
 
@@ -56,13 +56,13 @@ def test_the_command_is_also_a_module(tmp_path: Path) -> None:
 
 
 def test_the_way_to_rows(tmp_path: Path, source: Path) -> None:
-    done = corpus("ingest", "--source", source, folder=tmp_path)
+    done = corpus_process("ingest", "--source", source, folder=tmp_path)
     assert "not at" in done.stderr
     assert re.search(r"baike2018qa +141 +1 +1 +139 ", done.stdout)
     assert "dropped: empty 1" in done.stdout
     assert re.search(r"(?m)^dedup: [\d.]+ s$", done.stdout)
     assert "ledger: workspace/documents/baike2018qa/ledger.json" in done.stdout
-    done = corpus("pack", "--seq-length", 64, folder=tmp_path)
+    done = corpus_process("pack", "--seq-length", 64, folder=tmp_path)
     assert "training one first" in done.stderr
     assert re.search(r"baike2018qa +119 ", done.stdout)
     done = corpus("pack", "--seq-length", 64, folder=tmp_path)
@@ -107,7 +107,7 @@ def test_named_failures_are_1_and_say_what_to_type(tmp_path: Path) -> None:
 def test_a_second_writer_is_told_who_holds_the_workspace(tmp_path: Path, source: Path) -> None:
     workspace = Workspace(tmp_path / "workspace")
     with workspace.writing("pack"):
-        done = corpus("ingest", "--source", source, folder=tmp_path, code=1)
+        done = corpus_process("ingest", "--source", source, folder=tmp_path, code=1)
     assert f"process {os.getpid()}" in done.stderr
     assert "corpus pack" in done.stderr
     corpus("ingest", "--source", source, folder=tmp_path)
@@ -137,8 +137,10 @@ def test_an_interrupted_command_ends_with_130_and_goes_on(tmp_path: Path, number
     folder = tmp_path / "fetched"
     folder.mkdir()
     (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(60_000)]))
-    command: list[str | Path] = [CORPUS, "ingest", "--source", folder, "--workers", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ingest = ("ingest", "--source", folder, "--workers", "2", "--no-dedup")
+    process = subprocess.Popen(
+        [CORPUS, *ingest], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     documents = tmp_path / "workspace/documents/baike2018qa"
     deadline = time.monotonic() + 60
     while not list(documents.glob(".part-*.tmp")) and process.poll() is None:
@@ -150,7 +152,7 @@ def test_an_interrupted_command_ends_with_130_and_goes_on(tmp_path: Path, number
     assert "Run the same command again" in errors
     assert "Traceback" not in errors
     assert not (documents / "ledger.json").exists()
-    corpus("ingest", "--source", folder, folder=tmp_path)
+    corpus(*ingest, folder=tmp_path)
     assert not list(documents.glob(".*.tmp"))
 
 
@@ -164,6 +166,6 @@ def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
 
 
 def test_no_bar_without_a_terminal(tmp_path: Path, source: Path) -> None:
-    done = corpus("ingest", "--source", source, folder=tmp_path)
+    done = corpus_process("ingest", "--source", source, folder=tmp_path)
     assert "\x1b" not in done.stdout + done.stderr
     assert "\r" not in done.stdout + done.stderr

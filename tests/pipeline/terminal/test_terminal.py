@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from corpus.pipeline import manifest
 from corpus.pipeline.terminal import console
-from tests.support.command import CORPUS, corpus
+from tests.support.command import CORPUS, corpus, corpus_process
 from tests.support.records import ROOT
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -107,7 +107,7 @@ def test_a_pipe_has_one_line_a_row_and_no_codes(tmp_path: Path) -> None:
     corpus("download", "--dataset", "demo", folder=tmp_path)
     (tmp_path / "workspace" / "models" / ("long" * 30)).mkdir(parents=True)
     (tmp_path / "workspace" / "models" / ("long" * 30) / "run.json").write_text("{}")
-    done = corpus("status", folder=tmp_path, COLUMNS="30")
+    done = corpus_process("status", folder=tmp_path, COLUMNS="30")
     assert re.search(rf"models/{'long' * 30} +partial +1 +2 B\n", done.stdout)
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
     assert not {"\x1b", "\r"} & {*done.stdout, *done.stderr}
@@ -182,7 +182,6 @@ def fields(heading: str) -> set[str]:
     return {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
-@pytest.mark.xdist_group("heavy")
 def test_json_is_what_the_ledgers_say(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text(json.dumps({"question": "潮汐是海水按时涨落的现象，由月亮和太阳引起。"}))
     listed = fields("`download`, `clean`")
@@ -213,7 +212,7 @@ def test_json_is_what_the_ledgers_say(tmp_path: Path) -> None:
     assert [stage["stage"] for stage in done] == ["ingest", "dedup", "decontaminate"]
     assert [stage["skipped"] for stage in done] == [True] * 3
     assert done[0]["left_out"].keys() == {"documents", "characters", "reasons"}
-    found = json.loads(corpus("datasets", "--json", folder=tmp_path, PYTHONIOENCODING="ascii").stdout)
+    found = json.loads(corpus_process("datasets", "--json", folder=tmp_path, PYTHONIOENCODING="ascii").stdout)
     assert [each["name"] for each in found] == list(manifest.DATASETS)
     assert found[-1]["finished"] == ["raw", "documents", "packed"]
     assert found[-1]["title"] == manifest.load("demo").title
