@@ -130,9 +130,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         patience = context.config.early_stop
         if patience and len(context.means) - 1 - best >= patience:
             self.control.should_training_stop = True
-            self.control.should_save = (
-                False  # a run killed after this must resume before this evaluation, and stop at it
-            )
+            self.control.should_save = False  # a run killed here must resume before this evaluation, and stop at it
 
     def score(self, rows: Rows) -> Score:
         """Score a dataset's rows, shared among the processes."""
