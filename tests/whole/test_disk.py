@@ -206,7 +206,7 @@ def test_a_full_disk(way: Way, mount: Callable[[str], Path], stage: str) -> None
         refused(done, workspace, stage, "Free some room")
         assert not list(workspace.glob("models/one/checkpoint-*"))
     way.server.always(ARCHIVE, GOOD)
-    start(stage, *way.arguments[stage], workspace=workspace, code=0)
+    corpus(stage, *way.arguments[stage], "--workspace", workspace, folder=workspace.parent)
     whole(way, workspace, stage)
 
 
@@ -227,7 +227,7 @@ def test_a_limit_to_the_size_of_files(way: Way, tmp_path: Path, stage: str, limi
     way.lay(workspace, stage)
     done = start(stage, *way.arguments[stage], workspace=workspace, code=1, limit=limit)
     refused(done, workspace, stage, "limit")
-    start(stage, *way.arguments[stage], workspace=workspace, code=0)
+    corpus(stage, *way.arguments[stage], "--workspace", workspace, folder=workspace.parent)
     whole(way, workspace, stage)
 
 
