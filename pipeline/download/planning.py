@@ -52,7 +52,6 @@ class DownloadSource:
     bytes: int | None
     """Size of all files, where known, perhaps rounded."""
     notes: tuple[str, ...] = ()
-    """Remarks for the user."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +70,8 @@ class DownloadPlan:
     document_bytes: int
     """Estimated size of the documents."""
     free_bytes: int
-    """Free space on the workspace's disk."""
 
     def __str__(self) -> str:
-        """The plan as one sentence."""
         others = len(self.files) - 1
         more = f" and {others} more file{'s' if others > 1 else ''}" if others else ""
         size = f", {size_text(self.bytes)}" if self.bytes else ""
@@ -122,7 +119,7 @@ class OriginRecord:
         version = FileVersion(etag=str(entry.get("etag", "")), modified=str(entry.get("modified", "")))
         return DownloadedFile(
             path=file.path, origin=file.origin, bytes=entry["bytes"], sha256=entry["sha256"], version=version
-        )  # fmt: skip
+        )
 
     def add(self, downloaded: DownloadedFile) -> None:
         """Add a complete file; `save` writes the record."""

@@ -22,7 +22,7 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
 from corpus.pipeline.download.locations import FsspecPrefix, HttpPrefix, LocalFolder, Location, source_errors
 from corpus.pipeline.download.planning import ARCHIVE_ENDINGS, PACKED_ENDINGS, DownloadSource
-from corpus.pipeline.download.remote_file import PART_SUFFIX, RemoteFile, local_file
+from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, RemoteFile, local_file
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.humanize import plain_text
@@ -52,12 +52,10 @@ def resolve(
 
     """
     location, single = _open(source, manifest, client, exclude, progress)
-    if single is not None:
-        files, base = [single], location
-    else:
-        files, base = _search(location, manifest)
+    files, base = ([single], location) if single is not None else _search(location, manifest)
     if not files:
         raise _not_found(location, manifest)
+    origin = GIVEN if isinstance(location, LocalFolder) else location.shown
     notes = []
     if isinstance(location, LocalFolder) and location.skipped:
         links = sorted(set(location.skipped))
@@ -70,7 +68,7 @@ def resolve(
     sizes = [file.bytes for file in files if file.bytes is not None]
     return DownloadSource(
         name=location.shown,
-        origin=files[0].origin if single is not None else location.origin,
+        origin=files[0].origin if single is not None else origin,
         files=tuple(sorted(files, key=lambda file: file.path)),
         bytes=sum(sizes) if len(sizes) == len(files) else None,
         notes=tuple(notes),
@@ -130,12 +128,8 @@ def tail_of(manifest: Manifest, path: str) -> str | None:
     'baike_qa_valid.json'
     """
     plain = next((path.removesuffix(ending) for ending in PACKED_ENDINGS if path.endswith(ending)), path)
-    stem = path.removesuffix(".parquet")
-    for name in dict.fromkeys((plain, stem, f"{stem}.json")):
-        hit = manifest.member_of(name)
-        if hit is not None:
-            return hit[1]
-    return None
+    hit = manifest.member_of(plain)
+    return hit[1] if hit is not None else None
 
 
 def _open(
@@ -209,12 +203,10 @@ def _search(location: Location, manifest: Manifest) -> tuple[list[RemoteFile], L
     places = [location] if inner is None else [location, inner]
     for base in places:
         for name in _archives(manifest):
-            file = base.get(name)
-            if file is not None:
+            if file := base.get(name):
                 return [file], base
     for base in reversed(places):
-        files = _members(base, manifest)
-        if files:
+        if files := _members(base, manifest):
             return files, base
     return [], location
 
