@@ -80,12 +80,7 @@ def list_shards(workspace: Workspace, name: str, duplicates: Path | None) -> Ite
 
 
 def search_shard(shard: SearchShard, *, evaluations: Path, config: DecontaminateConfig, identity: str) -> SearchResult:
-    """Search one documents shard; runs in a worker.
-
-    Raises:
-        DamageError: the shard cannot be read.
-
-    """
+    """Search one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     index, _ = open_index(evaluations, config.fields, identity)
     found, left_out = SearchResult(), Selection(whole=shard.duplicates)
     for number, line, whole in read_part(shard.path, ["id", "text", "prompt_length", "split"]):

@@ -81,12 +81,7 @@ def is_current(shard: SignatureShard) -> bool:
 
 
 def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
-    """Write the signatures of one documents shard; runs in a worker.
-
-    Raises:
-        DamageError: the documents shard cannot be read.
-
-    """
+    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # one thread a worker; the library reads it on first use
     tables = [SCHEMA.empty_table()]
     for texts, splits in read_batches(shard.path):
