@@ -158,8 +158,8 @@ def _edges(folded: Folded, documents: Sequence[str]) -> np.ndarray:
     """[lines + 1] int64: where lines begin and end in the folded codes."""
     points = codes_of("".join(documents))
     sizes = np.array([len(document) for document in documents])
-    stand = folded.positions + np.repeat(np.cumsum(sizes) - sizes, np.diff(folded.starts))
-    ends = np.searchsorted(stand, np.flatnonzero(points == ord("\n")))
+    positions = folded.positions + np.repeat(np.cumsum(sizes) - sizes, np.diff(folded.starts))
+    ends = np.searchsorted(positions, np.flatnonzero(points == ord("\n")))
     edges = np.sort(np.concatenate([ends, folded.starts]))
     return edges[np.diff(edges, prepend=-1) > 0]
 

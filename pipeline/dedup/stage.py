@@ -279,10 +279,9 @@ def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: P
             stays[here - reference + shard.first - start] = False
         listed = pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy()
         if not np.array_equal(splits[start:end][~stays], listed):
-            raise BooksError(f"{name}: a row of its list is no document of its own, or one of another split")
+            raise BooksError(f"{name}: its list repeats a document, or has one that does not exist or of another split")
         kept = _named(KEEP_FIRST, np.bincount(splits[start:end][stays], minlength=len(KEEP_FIRST)))
         removed = Counter(counts["datasets"][name][EXACT]) + Counter(counts["datasets"][name][NEAR])
-        if Counter(kept) + removed != +Counter(ledger.counts["splits"]):
-            raise BooksError(
-                f"{name}: {ledger.counts['splits']} documents are not {kept} kept + {dict(removed)} removed"
-            )
+        counted = ledger.counts["splits"]
+        if Counter(kept) + removed != +Counter(counted):
+            raise BooksError(f"{name}: {counted} documents are not {kept} kept + {dict(removed)} removed")

@@ -167,7 +167,7 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def _keep_current(stage: StageRun) -> dict[int, Counts]:
-    """Counts of the finished shards of this very work, by number; all other shards are deleted."""
+    """Counts of the finished shards with the current fingerprint, by number; all other shards are deleted."""
     kept = stage.keep_current(parts(stage.folder), _metadata)
     counts = {part_number(Path(name)): Counts.from_dict(values) for name, values in kept.items()}
     for path in parts(stage.folder / "rejected"):

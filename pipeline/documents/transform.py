@@ -29,13 +29,8 @@ from corpus.pipeline.manifest import Manifest, Quality
 from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
 from corpus.pipeline.read.records import read
 from corpus.pipeline.read.spans import Block, Piece, RecordFile, Reject
-from corpus.pipeline.storage.document_shards import (
-    COUNTS_KEY,
-    DOCUMENT_SCHEMA,
-    FINGERPRINT_KEY,
-    REJECTED_SCHEMA,
-    part_name,
-)
+from corpus.pipeline.storage import document_shards
+from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
 from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -283,6 +278,7 @@ def _writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 def sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> None:
     """Add the fingerprint of the work and the counts to a shard's metadata."""
+    values = json.dumps(counts, sort_keys=True).encode()
     writer.add_key_value_metadata(
-        {FINGERPRINT_KEY: identity.encode(), COUNTS_KEY: json.dumps(counts, sort_keys=True).encode()}
+        {document_shards.FINGERPRINT_KEY: identity.encode(), document_shards.COUNTS_KEY: values}
     )

@@ -27,7 +27,6 @@ from corpus.pipeline.download.retry import RetryPolicy, TransientError, with_min
 from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.humanize import plain_text
 
-_HUB = "https://huggingface.co"
 _PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})
 _BUSY = frozenset({408, 425, 429})
 _GET_ONLY = ("403", "405", "501")
@@ -157,7 +156,7 @@ def open_client(retry: RetryPolicy) -> Iterator[HttpClient]:
 
 def hub_url() -> str:
     """Base URL of the Hugging Face hub."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 def shown_url(url: str) -> str:

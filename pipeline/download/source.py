@@ -55,7 +55,7 @@ def resolve(
     files, base = ([single], location) if single is not None else _search(location, manifest)
     if not files:
         raise _not_found(location, manifest)
-    origin = GIVEN if isinstance(location, LocalFolder) else location.shown
+    place = GIVEN if isinstance(location, LocalFolder) else location.shown
     notes = []
     if isinstance(location, LocalFolder) and location.skipped:
         links = sorted(set(location.skipped))
@@ -68,7 +68,7 @@ def resolve(
     sizes = [file.bytes for file in files if file.bytes is not None]
     return DownloadSource(
         name=location.shown,
-        origin=files[0].origin if single is not None else origin,
+        origin=place if single is None else single.origin,
         files=tuple(sorted(files, key=lambda file: file.path)),
         bytes=sum(sizes) if len(sizes) == len(files) else None,
         notes=tuple(notes),
@@ -76,13 +76,9 @@ def resolve(
 
 
 def has_dataset(
-    source: str,
-    dataset: str,
-    *,
-    exclude: Path | None = None,
-    retry: RetryPolicy = DEFAULT_RETRY,
+    source: str, dataset: str, *, exclude: Path | None = None, retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> bool:
+) -> bool:  # fmt: skip
     """Whether `source` contains a dataset, for a command that takes all datasets from one source.
 
     Raises:
@@ -144,7 +140,11 @@ def _open(
         except Exception as error:  # fsspec's back-ends raise what their libraries raise
             raise SourceError(f"{shown_url(source)} cannot be opened: {plain_text(str(error))}", hint=_HINT) from error
         if not isinstance(files, LocalFileSystem):
-            return _open_fsspec(FsspecPrefix(url=source, files=files, root=root), manifest)
+            folder = FsspecPrefix(url=source.rpartition("/")[0], files=files, root=root.rpartition("/")[0])
+            file = folder.get(PurePosixPath(root).name)
+            if file is None:
+                return replace(folder, url=source, root=root), None
+            return folder, replace(file, path=_single_name(root, manifest))
         source = root
     with source_errors(plain_text(source)):
         return _open_local(Path(source).expanduser(), manifest, exclude)
@@ -152,9 +152,8 @@ def _open(
 
 def _open_local(path: Path, manifest: Manifest, exclude: Path | None) -> tuple[Location, RemoteFile | None]:
     if exclude is not None and path.resolve().is_relative_to(exclude.resolve()):
-        raise SourceError(
-            f"{path} belongs to the workspace", hint="Move the files elsewhere and name that folder with --source."
-        )
+        hint = "Move the files elsewhere and name that folder with --source."
+        raise SourceError(f"{path} belongs to the workspace", hint=hint)
     if path.is_dir():
         return LocalFolder(root=path, exclude=exclude), None
     if path.is_file():
@@ -177,12 +176,6 @@ def _open_site(
     return location, file
 
 
-def _open_fsspec(prefix: FsspecPrefix, manifest: Manifest) -> tuple[Location, RemoteFile | None]:
-    parent = replace(prefix, url=prefix.url.rpartition("/")[0], root=prefix.root.rpartition("/")[0])
-    file = parent.get(PurePosixPath(prefix.root).name)
-    return (prefix, None) if file is None else (parent, replace(file, path=_single_name(prefix.root, manifest)))
-
-
 def _single_name(path: str, manifest: Manifest) -> str:
     """Name in `raw/<dataset>/` of a source that is a single file."""
     name = PurePosixPath(path).name
@@ -191,9 +184,8 @@ def _single_name(path: str, manifest: Manifest) -> str:
     if other.name != manifest.name:
         raise DatasetNotFoundError(f"{name} is the archive of {other.name}, not of {manifest.name}", hint=_HINT)
     if tail is None and not _is_data(name):
-        raise DatasetNotFoundError(
-            f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}", hint=_HINT
-        )
+        message = f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}"
+        raise DatasetNotFoundError(message, hint=_HINT)
     return _checked(name if tail is None else (PurePosixPath(tail).parent / name).as_posix())
 
 

@@ -19,16 +19,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline.download import planning
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
-from corpus.pipeline.download.planning import (
-    OFFICIAL,
-    DownloadPlan,
-    DownloadSource,
-    OriginRecord,
-    estimate,
-    official_sources,
-    package_files,
-)
+from corpus.pipeline.download.planning import OFFICIAL, DownloadPlan, DownloadSource, OriginRecord
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
@@ -89,23 +82,16 @@ def run(
     return job.finish(candidate, downloads)
 
 
-def plan(
-    config: DownloadConfig,
-    workspace: Workspace,
-    *,
-    manifest: Manifest | None = None,
-    retry: RetryPolicy = DEFAULT_RETRY,
-    progress: Progress = SILENT,
-) -> DownloadPlan | None:
+def plan(config: DownloadConfig, workspace: Workspace, *, progress: Progress = SILENT) -> DownloadPlan | None:
     """What `run` would do; None when it would be skipped. Makes requests only for a --source that is a URL.
 
     Raises:
         SourceError, DownloadError, WorkspaceError: as `run` does.
 
     """
-    with open_client(retry) as client:
-        job = _Job(config, manifest, workspace, client, progress)
-        return None if job.stage.is_current else estimate(job.candidates[0], job.manifest, job.origin, workspace)
+    with open_client(DEFAULT_RETRY) as client:
+        job = _Job(config, None, workspace, client, progress)
+        return None if job.stage.is_current else job.plan(job.candidates[0])
 
 
 class _Job:
@@ -136,7 +122,7 @@ class _Job:
     def candidates(self) -> list[DownloadSource]:
         """The places to try, in order."""
         if self.source is None:
-            return list(official_sources(self.manifest, self.client))
+            return list(planning.official_sources(self.manifest, self.client))
         exclude = self.workspace.root / "raw"
         return [resolve(self.source, self.manifest, self.client, exclude=exclude, progress=self.progress)]
 
@@ -152,13 +138,16 @@ class _Job:
                 hint=f"Give the same --source again, or delete {self.folder} to fetch it from the mirrors.",
             )
         if source is None and was == OFFICIAL and self.manifest.name == BUILT_IN:
-            reasons += _differences(before, {file.path: file.tag for file in package_files(self.manifest)})
+            reasons += _differences(before, {file.path: file.tag for file in planning.package_files(self.manifest)})
         elif source is not None and is_remote(source):
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
         elif source is not None and not reasons:
             digests = {file.path: self._local_digest(file) for file in self.candidates[0].files}
             reasons += _differences(before, digests)
+
+    def plan(self, candidate: DownloadSource) -> DownloadPlan:
+        return planning.estimate(candidate, self.manifest, self.origin, self.workspace)
 
     def fetch_first(self) -> tuple[DownloadSource, list[DownloadedFile]]:
         """Fetch the first candidate whose files arrive whole."""
@@ -183,7 +172,7 @@ class _Job:
         if found != {(downloaded.path, downloaded.bytes, downloaded.sha256) for downloaded in downloads}:
             raise DownloadError(f"{self.folder}: a file changed during the download", hint="Run the command again.")
         self.stage.begin()
-        known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
+        known = {*self.origin.files, *(output.path for output in (before.outputs if before else []))}
         _sweep(self.folder, known - paths)
         self.origin.finish(candidate, paths)
         return self.stage.finish(
@@ -195,7 +184,7 @@ class _Job:
         )
 
     def _fetch(self, candidate: DownloadSource) -> list[DownloadedFile]:
-        plan = estimate(candidate, self.manifest, self.origin, self.workspace)
+        plan = self.plan(candidate)
         self.progress.say(str(plan))
         check_free_space(self.folder, plan.new_bytes + plan.document_bytes, f"{self.manifest.name} with its documents")
         with disk_errors(self.folder):
@@ -234,7 +223,7 @@ class _Job:
 
 
 def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
-    """How the files at the source differ from the finished ones, in words."""
+    """How the files at the source differ from the downloaded ones."""
     said = {"gone": "is gone from the source", "new": "is new at the source", "changed": "at the source has changed"}
     return [f"{path} {said[what]}" for path, what in differences(before.outputs, digests)]
 
