@@ -175,10 +175,10 @@ class _Lists:
         members, clusters = self.found.members[here], self.clusters[here]
         kept = members == self.found.kept[here]
         exact, similarity = self.found.exact[here], self.found.similarity[here]
-        stays = self.ids.take(pa.array(clusters)).to_pylist()
+        kept_ids = self.ids.take(pa.array(clusters)).to_pylist()
         details = [
             name if equal else f"{name} {value:.3f}"
-            for name, equal, value in zip(stays, exact.tolist(), similarity.tolist(), strict=True)
+            for name, equal, value in zip(kept_ids, exact.tolist(), similarity.tolist(), strict=True)
         ]
         return pa.table(
             {
