@@ -1,4 +1,7 @@
-"""Every failure a user can cause, as one tree; `corpus.pipeline.cli.main.main` catches it and exits with 1."""
+"""Every failure a user can cause, as one tree; `corpus.pipeline.cli.main.main` catches it.
+
+The command then exits with 1 and shows what happened, where, and what to type next.
+"""
 
 from __future__ import annotations
 

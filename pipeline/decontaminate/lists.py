@@ -98,9 +98,12 @@ def write_lists(folder: Path, tables: Mapping[str, pa.Table]) -> None:
 
 
 def count_hits(
-    found: Mapping[str, SearchResult], lists: Mapping[str, pa.Table], index: Index, items: Mapping[str, int],
+    found: Mapping[str, SearchResult],
+    lists: Mapping[str, pa.Table],
+    index: Index,
+    items: Mapping[str, int],
     phrases: int,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The counts of the ledger."""
     hits = [hit for part in found.values() for match in part.matches for hit, _ in match.hits]
     looked_for = {owner[:2] for owners in index.owners for owner in owners}

@@ -33,7 +33,6 @@ class Hit(NamedTuple):
     """The shared text of a document and a passage."""
 
     document: int
-    """Number of the document."""
     passage: int
     share: float
     """Weight of the shared text, divided by that of the passage."""

@@ -22,7 +22,6 @@ from corpus.pipeline.text.ngrams import inner, ngram_hashes
 from corpus.pipeline.text.normalize import fold_all
 
 NGRAM = 13
-"""Characters of an n-gram."""
 LINE_HEAD = 8
 """Characters at the beginning of a line that are hashed; no passage has fewer."""
 WIDE_WEIGHT = 4

@@ -54,7 +54,6 @@ class SignatureShard:
     first: int
     """Number of its first document, over all shards."""
     count: int
-    """Number of its documents."""
 
 
 def settings(threshold: float) -> dict[str, Any]:

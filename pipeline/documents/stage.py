@@ -150,7 +150,6 @@ def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
 
 
 def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
-    """All settings that decide the outputs, for the ledger."""
     quality = asdict(manifest.quality)
     shapes = repr((manifest.members, sorted(manifest.shapes.items())))
     return {

@@ -76,9 +76,13 @@ def resolve(
 
 
 def has_dataset(
-    source: str, dataset: str, *, exclude: Path | None = None, retry: RetryPolicy = DEFAULT_RETRY,
+    source: str,
+    dataset: str,
+    *,
+    exclude: Path | None = None,
+    retry: RetryPolicy = DEFAULT_RETRY,
     progress: Progress = SILENT,
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether `source` contains a dataset, for a command that takes all datasets from one source.
 
     Raises:

@@ -12,7 +12,7 @@ A finished stage is skipped without a request; a local --source is compared by d
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,7 +75,7 @@ def run(
 
     """
     with open_client(retry) as client:
-        job = _Job(config, manifest, workspace, client, progress)
+        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
         if report := job.stage.skipped():
             return report
         candidate, downloads = job.fetch_first()
@@ -90,7 +90,7 @@ def plan(config: DownloadConfig, workspace: Workspace, *, progress: Progress = S
 
     """
     with open_client(DEFAULT_RETRY) as client:
-        job = _Job(config, None, workspace, client, progress)
+        job = _Job(config, manifests.load(config.dataset), workspace, client, progress)
         return None if job.stage.is_current else job.plan(job.candidates[0])
 
 
@@ -98,11 +98,10 @@ class _Job:
     """The download of one dataset."""
 
     def __init__(
-        self, config: DownloadConfig, manifest: Manifest | None, workspace: Workspace, client: HttpClient,
-        progress: Progress,
-    ) -> None:  # fmt: skip
+        self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
+    ) -> None:
         self.source = config.source
-        self.manifest = manifest or manifests.load(config.dataset)
+        self.manifest = manifest
         self.workspace = workspace
         self.client = client
         self.progress = progress
@@ -162,7 +161,14 @@ class _Job:
                 failures.append(f"{candidate.name}: {error.message.partition(': ')[2]}")
                 then = f"next: {following.name}" if following else "that was the last mirror"
                 self.progress.say(f"{self.manifest.name}: {candidate.name}: {error.message}; {then}")
-        raise _no_mirror(self.manifest, failures)
+        name, archive = self.manifest.name, self.manifest.archive
+        drive = [url for mirror in self.manifest.mirrors for url in mirror.files if "drive" in url]
+        places = " or ".join([self.manifest.homepage, *drive])
+        raise DownloadError(
+            f"none of the {len(failures)} mirrors gave {archive} whole ({'; '.join(failures)})",
+            hint=f"Fetch {archive} by hand ({places}), then type: "
+            f"corpus ingest --dataset {name} --source FOLDER_WITH_{archive}",
+        )
 
     def finish(self, candidate: DownloadSource, downloads: list[DownloadedFile]) -> Report:
         """Delete files that are no longer part of the dataset, and write the ledger."""
@@ -238,13 +244,3 @@ def _sweep(folder: Path, paths: set[str]) -> None:
     for top, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # not empty
             Path(top).rmdir()
-
-
-def _no_mirror(manifest: Manifest, failures: Sequence[str]) -> DownloadError:
-    drive = [url for mirror in manifest.mirrors for url in mirror.files if "drive" in url]
-    places = " or ".join([manifest.homepage, *drive])
-    return DownloadError(
-        f"none of the {len(failures)} mirrors gave {manifest.archive} whole ({'; '.join(failures)})",
-        hint=f"Fetch {manifest.archive} by hand ({places}), then type: "
-        f"corpus ingest --dataset {manifest.name} --source FOLDER_WITH_{manifest.archive}",
-    )

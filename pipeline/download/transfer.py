@@ -29,6 +29,7 @@ from corpus.pipeline.humanize import size_text
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace.files import FINISHED_MODE, UNFINISHED_MODE, disk_errors, write_atomic
 
+OnVerified = Callable[[DownloadedFile], None]
 _COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 
@@ -79,9 +80,8 @@ class PartialFile:
 
 
 def fetch(
-    file: RemoteFile, folder: Path, label: str, on_verified: Callable[[DownloadedFile], None],
-    retry: RetryPolicy, progress: Progress,
-) -> DownloadedFile:  # fmt: skip
+    file: RemoteFile, folder: Path, label: str, on_verified: OnVerified, retry: RetryPolicy, progress: Progress
+) -> DownloadedFile:
     """Hard-link or download one file into `folder`, resuming its partial file.
 
     `on_verified` is called before the file appears.
@@ -118,9 +118,8 @@ def can_link(file: RemoteFile, folder: Path) -> bool:
 
 
 def _hard_link(
-    file: RemoteFile, local: Path, target: Path, label: str, on_verified: Callable[[DownloadedFile], None],
-    progress: Progress,
-) -> DownloadedFile | None:  # fmt: skip
+    file: RemoteFile, local: Path, target: Path, label: str, on_verified: OnVerified, progress: Progress
+) -> DownloadedFile | None:
     """Hard-link a local file to `target`; None where it must be copied."""
     sha256, size = _hash(local, label, progress)
     if file.sha256 not in {None, sha256}:
