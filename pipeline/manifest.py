@@ -35,7 +35,6 @@ class Mirror:
     """One place to download the dataset from."""
 
     name: str
-    """Name shown to users."""
     files: tuple[str, ...]
     """URLs, all needed; `{hub}` is HF_ENDPOINT or the Hugging Face hub."""
 
@@ -56,14 +55,16 @@ class Member:
     """Digest of the official file, if known."""
 
     def tail(self, path: str) -> str | None:
-        """The tail of `path` that the pattern matches, or None.
+        """The tail of `path` that the pattern matches.
 
         >>> Member(pattern="??/wiki_*", split="hash", shape="x", bytes=None, sha256=None).tail("wiki_zh/AA/wiki_00")
         'AA/wiki_00'
         """
         parts = PurePosixPath(path).parts[-len(PurePosixPath(self.pattern).parts) :]
         tail = "/".join(parts)
-        return tail if re.fullmatch(_glob(self.pattern), tail) else None
+        wildcards = {"*": "[^/]*", "?": "[^/]"}
+        pattern = "".join(wildcards.get(character, re.escape(character)) for character in self.pattern)
+        return tail if re.fullmatch(pattern, tail) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,11 +170,15 @@ def parse(text: str, *, where: str) -> Manifest:
         raise ManifestError(f"{where} is not TOML: {error}") from error
     name = table.take("name", str)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
-        raise ManifestError(f"{where}: name: {name!r} is not a dataset name (lower-case letters, digits, - and _)")
+        raise table.error("name", f"{name!r} is not a dataset name (lower-case letters, digits, - and _)")
     members = tuple(_member(entry, name) for entry in table.tables("members"))
     if not members:
-        raise ManifestError(f"{where}: members: at least one is needed")
-    shapes = _shapes(table, name, members, where)
+        raise table.error("members", "at least one is needed")
+    shapes: dict[str, Shape] = {}
+    for shape in dict.fromkeys(member.shape for member in members):
+        if shape != name and shape not in CORPORA:
+            raise table.error("members", f"shape {shape!r} is neither this dataset nor one of the corpora")
+        shapes[shape] = _shape(table) if shape == name else load(shape).shapes[shape]
     manifest = Manifest(
         name=name,
         title=table.take("title", str),
@@ -197,9 +202,9 @@ def parse(text: str, *, where: str) -> Manifest:
     )
     table.finish()
     if "/" in manifest.archive or manifest.archive.startswith("."):
-        raise ManifestError(f"{where}: archive: {manifest.archive!r} must be a plain file name")
+        raise table.error("archive", f"{manifest.archive!r} must be a plain file name")
     if not 0 <= manifest.validation_share < 1:
-        raise ManifestError(f"{where}: validation_share: {manifest.validation_share} is not a share between 0 and 1")
+        raise table.error("validation_share", f"{manifest.validation_share} is not a share between 0 and 1")
     return manifest
 
 
@@ -211,31 +216,32 @@ class _Table:
         self.where = where
         self.path = path
 
+    def error(self, key: str, what: str) -> ManifestError:
+        return ManifestError(f"{self.where}: {self.path}{key}: {what}")
+
     def take(self, key: str, kind: type[T], default: T | None = None) -> T:
         value = self.values.pop(key, default)
         if value is None:
-            raise ManifestError(f"{self.where}: {self.path}{key}: is missing")
+            raise self.error(key, "is missing")
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise ManifestError(
-                f"{self.where}: {self.path}{key}: must be {kind.__name__}, is {type(value).__name__} {value!r}"
-            )
+            raise self.error(key, f"must be {kind.__name__}, is {type(value).__name__} {value!r}")
         if isinstance(value, int) and value < 0:
-            raise ManifestError(f"{self.where}: {self.path}{key}: must not be negative, is {value}")
+            raise self.error(key, f"must not be negative, is {value}")
         return value
 
     def strings(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
         values = self.take(key, list, default)
         if not all(type(value) is str for value in values):
-            raise ManifestError(f"{self.where}: {self.path}{key}: must be a list of strings, is {values!r}")
+            raise self.error(key, f"must be a list of strings, is {values!r}")
         return tuple(values)
 
     def tables(self, key: str) -> list[_Table]:
         entries = self.take(key, list, [])
         for index, entry in enumerate(entries):
             if type(entry) is not dict:
-                raise ManifestError(f"{self.where}: {self.path}{key}[{index}]: must be a table, is {entry!r}")
+                raise self.error(f"{key}[{index}]", f"must be a table, is {entry!r}")
         return [_Table(entry, self.where, f"{self.path}{key}[{index}].") for index, entry in enumerate(entries)]
 
     def table(self, key: str, default: dict[str, Any] | None = None) -> _Table:
@@ -243,8 +249,7 @@ class _Table:
 
     def finish(self) -> None:
         if self.values:
-            key = next(iter(self.values))
-            raise ManifestError(f"{self.where}: {self.path}{key}: unknown key")
+            raise self.error(next(iter(self.values)), "unknown key")
 
 
 def _quality(entry: _Table) -> Quality:
@@ -257,7 +262,7 @@ def _quality(entry: _Table) -> Quality:
     )
     entry.finish()
     if not 0 <= quality.min_han <= 1:
-        raise ManifestError(f"{entry.where}: {entry.path}min_han: {quality.min_han} is not a share between 0 and 1")
+        raise entry.error("min_han", f"{quality.min_han} is not a share between 0 and 1")
     return quality
 
 
@@ -266,73 +271,52 @@ def _mirror(entry: _Table) -> Mirror:
     entry.finish()
     for url in mirror.files:
         if not re.match(r"(https?://|\{hub\}/)", url):
-            raise ManifestError(f"{entry.where}: {entry.path}files: {url!r} is neither http(s):// nor {{hub}}/")
+            raise entry.error("files", f"{url!r} is neither http(s):// nor {{hub}}/")
     return mirror
 
 
 def _member(entry: _Table, name: str) -> Member:
     split = entry.take("split", str)
     if split not in (*SPLITS, "hash"):
-        raise ManifestError(f"{entry.where}: {entry.path}split: {split!r} is not train, validation, test or hash")
-    size = entry.values.pop("bytes", None)
-    digest = entry.values.pop("sha256", None)
-    if size is not None and (type(size) is not int or size < 0):
-        raise ManifestError(f"{entry.where}: {entry.path}bytes: must be int, is {size!r}")
-    if digest is not None and not (type(digest) is str and re.fullmatch(r"[0-9a-f]{64}", digest)):
-        raise ManifestError(f"{entry.where}: {entry.path}sha256: must be 64 hexadecimal digits, is {digest!r}")
+        raise entry.error("split", f"{split!r} is not train, validation, test or hash")
+    digest = entry.take("sha256", str) if "sha256" in entry.values else None
+    if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise entry.error("sha256", f"must be 64 hexadecimal digits, is {digest!r}")
     member = Member(
         pattern=entry.take("pattern", str),
-        split=split,  # type: ignore[arg-type]  # checked three lines up
+        split=split,  # type: ignore[arg-type]  # checked above
         shape=entry.take("shape", str, default=name),
-        bytes=size,
+        bytes=entry.take("bytes", int) if "bytes" in entry.values else None,
         sha256=digest,
     )
     entry.finish()
     return member
 
 
-def _shapes(table: _Table, name: str, members: tuple[Member, ...], where: str) -> dict[str, Shape]:
-    shapes: dict[str, Shape] = {}
-    for shape in dict.fromkeys(member.shape for member in members):
-        if shape == name:
-            shapes[shape] = _shape(table)
-        elif shape in CORPORA:
-            shapes[shape] = load(shape).shapes[shape]
-        else:
-            raise ManifestError(f"{where}: members: shape {shape!r} is neither this dataset nor one of the corpora")
-    return shapes
-
-
 def _shape(table: _Table) -> Shape:
-    fields_table = table.table("fields")
+    declared = table.table("fields")
     fields: dict[str, type] = {}
-    for field in list(fields_table.values):
-        kind = fields_table.take(field, str)
+    for field in list(declared.values):
+        kind = declared.take(field, str)
         if kind not in _FIELD_TYPES:
-            raise ManifestError(f"{table.where}: fields.{field}: {kind!r} is not one of {', '.join(_FIELD_TYPES)}")
+            raise declared.error(field, f"{kind!r} is not one of {', '.join(_FIELD_TYPES)}")
         fields[field] = _FIELD_TYPES[kind]
     document = table.table("document")
     form = document.take("form", str)
     if form not in FORMS:
-        raise ManifestError(f"{table.where}: document.form: {form!r} is not one of {', '.join(FORMS)}")
+        raise document.error("form", f"{form!r} is not one of {', '.join(FORMS)}")
     needed, optional = FORMS[form]
-    roles = {role: document.take(role, str) for role in needed}
-    roles |= {role: document.take(role, str) for role in optional if role in document.values}
+    named = (*needed, *(role for role in optional if role in document.values))
+    roles = {role: document.take(role, str) for role in named}
     id_fields = document.strings("id", [])
     document.finish()
-    for key, field in [*roles.items(), *(("id", field) for field in id_fields)]:
+    used = [*roles.items(), *(("id", field) for field in id_fields)]
+    names = [field for _, field in used]
+    for key, field in used:
         if field not in fields:
-            raise ManifestError(f"{table.where}: document.{key}: {field!r} is not among the fields")
-    used = [*roles.values(), *id_fields]
-    for field in used:
-        if used.count(field) > 1:
-            raise ManifestError(f"{table.where}: document: field {field!r} is used twice")
-    for role, field in roles.items():
-        if fields[field] is not str:
-            raise ManifestError(f"{table.where}: document.{role}: field {field!r} must be str to be text")
+            raise document.error(key, f"{field!r} is not among the fields")
+        if names.count(field) > 1:
+            raise document.error(key, f"field {field!r} is used twice")
+        if key != "id" and fields[field] is not str:
+            raise document.error(key, f"field {field!r} must be str to be text")
     return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields)
-
-
-def _glob(pattern: str) -> str:
-    """A glob as a regular expression; wildcards match no slash."""
-    return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)

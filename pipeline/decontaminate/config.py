@@ -26,7 +26,6 @@ class DecontaminateConfig:
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
         if not 0 < self.min_share <= 1:
             raise ValueError(f"--min-share must be above 0 and at most 1, is {self.min_share}")
         if not all(self.fields):

@@ -17,6 +17,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ MAX_BYTES = 256 << 20
 """Largest evaluation file, decompressed."""
 PLAIN = "text"
 """Name of the field where items are plain strings."""
-_UTF8_HINT = "Convert it, for example with `iconv -f GB18030 -t UTF-8`."
 
 Items = Iterator[tuple[int, Any]]
 
@@ -49,14 +49,13 @@ class Evaluation:
     """The texts of the requested fields."""
 
 
-def read(path: Path, fields: Sequence[str] = (), *, max_bytes: int = MAX_BYTES) -> Evaluation:
+def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
     """The items of an evaluation file.
 
     Args:
         path: the file; its ending says its format.
         fields: dotted names of the requested fields, such as `question` or `paragraphs.context`; each includes the
             fields below it. All when empty.
-        max_bytes: limit to its size, decompressed.
 
     Raises:
         SourceError: the file is missing, damaged, not what its ending says, or has no text to search for.
@@ -73,14 +72,23 @@ def read(path: Path, fields: Sequence[str] = (), *, max_bytes: int = MAX_BYTES) 
     items = 0
     found: dict[str, None] = {}
     texts: list[tuple[Owner, str]] = []
-    data = _bytes(path, packed, max_bytes)
-    for number, item in _parquet(path, data, max_bytes) if reader is _parquet else reader(path, data):
+    for number, item in reader(path, _bytes(path, packed)):
         items += 1
         for field, text in strings(item):
             found[field] = None
             if not fields or any(field == wanted or field.startswith(f"{wanted}.") for wanted in fields):
                 texts.append((Owner(path.name, number, field), text))
-    _check_use(path, items, tuple(found), texts)
+    why = ""
+    if not items:
+        why = "it has no items"
+    elif not found:
+        why = "its items have no text"
+    elif not texts:
+        why = f"no item has a requested field; they have {', '.join(found)}"
+    elif not any(can_be_found(text) for _, text in texts):
+        why = "all texts of its items are shorter than 8 Chinese characters or 32 letters"
+    if why:
+        raise SourceError(f"{path} has no text to search for: {why}")
     return Evaluation(path.name, items, tuple(found), texts)
 
 
@@ -104,20 +112,6 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.is_file())
 
 
-def _check_use(path: Path, items: int, fields: Sequence[str], texts: Sequence[tuple[Owner, str]]) -> None:
-    why = ""
-    if not items:
-        why = "it has no items"
-    elif not fields:
-        why = "its items have no text"
-    elif not texts:
-        why = f"no item has a requested field; they have {', '.join(fields)}"
-    elif not any(can_be_found(text) for _, text in texts):
-        why = "all texts of its items are shorter than 8 Chinese characters or 32 letters"
-    if why:
-        raise SourceError(f"{path} has no text to search for: {why}")
-
-
 def strings(item: Any) -> Iterator[tuple[str, str]]:
     """All strings in a value with their dotted names; a list adds no name.
 
@@ -135,21 +129,21 @@ def strings(item: Any) -> Iterator[tuple[str, str]]:
             rest += [(name, inner) for inner in reversed(value)]
 
 
-def _bytes(path: Path, packed: str, max_bytes: int) -> bytes:
+def _bytes(path: Path, packed: str) -> bytes:
     try:
         with path.open("rb") as file, decompressor(file, packed) if packed else file as stream:
-            data = bytes(stream.read(max_bytes + 1))
+            data = bytes(stream.read(MAX_BYTES + 1))
     except (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError) as error:
         raise SourceError(f"{path} cannot be decompressed: {error or 'it ends too early'}") from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
-    _check_size(path, len(data), max_bytes)
+    _check_size(path, len(data))
     return data
 
 
-def _check_size(path: Path, size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise SourceError(f"{path} is larger than {max_bytes >> 20} MiB decompressed, too large for an evaluation set")
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise SourceError(f"{path} is larger than {MAX_BYTES >> 20} MiB decompressed, too large for an evaluation set")
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -157,7 +151,8 @@ def _text(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SourceError(f"{path}, line {line}: expected UTF-8, found {error.reason}", hint=_UTF8_HINT) from error
+        hint = "Convert it, for example with `iconv -f GB18030 -t UTF-8`."
+        raise SourceError(f"{path}, line {line}: expected UTF-8, found {error.reason}", hint=hint) from error
 
 
 def _lines(path: Path, data: bytes) -> Iterator[tuple[int, str]]:
@@ -174,7 +169,11 @@ def _json(path: Path, data: bytes) -> Items:
     except orjson.JSONDecodeError as error:
         if text.lstrip().startswith("["):
             raise SourceError(f"{path}, line {error.lineno}: expected a JSON list, but {error.msg}") from error
-        yield from _json_lines(path, data)
+        for number, line in _lines(path, data):
+            try:
+                yield number, orjson.loads(line)
+            except orjson.JSONDecodeError as wrong:
+                raise SourceError(f"{path}, line {number}: expected a JSON value, but {wrong.msg}") from wrong
         return
     if isinstance(value, dict):
         lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
@@ -182,14 +181,6 @@ def _json(path: Path, data: bytes) -> Items:
     if not isinstance(value, list):
         raise SourceError(f"{path}: expected a list of items or an object, found {type(value).__name__}")
     yield from enumerate(value, 1)
-
-
-def _json_lines(path: Path, data: bytes) -> Items:
-    for number, line in _lines(path, data):
-        try:
-            yield number, orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise SourceError(f"{path}, line {number}: expected a JSON value, but {error.msg}") from error
 
 
 def _table(path: Path, data: bytes, **dialect: Any) -> Items:
@@ -200,10 +191,8 @@ def _table(path: Path, data: bytes, **dialect: Any) -> Items:
         header = next(rows, [])
         for number, row in enumerate(rows, 1):
             if len(row) > len(header):
-                raise SourceError(
-                    f"{path}, line {rows.line_num}: expected at most {len(header)} cells as in the header, "
-                    f"found {len(row)}"
-                )
+                expected = f"expected at most {len(header)} cells as in the header, found {len(row)}"
+                raise SourceError(f"{path}, line {rows.line_num}: {expected}")
             yield number, dict(zip(header, row, strict=False))
     except csv.Error as error:
         raise SourceError(f"{path}, line {rows.line_num}: expected a row of cells, but {error}") from error
@@ -211,16 +200,11 @@ def _table(path: Path, data: bytes, **dialect: Any) -> Items:
         csv.field_size_limit(before)
 
 
-def _tabs(path: Path, data: bytes) -> Items:
-    """Rows below a header, with tabs between cells and without quoting."""
-    return _table(path, data, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
-def _parquet(path: Path, data: bytes, max_bytes: int = MAX_BYTES) -> Items:
+def _parquet(path: Path, data: bytes) -> Items:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-            _check_size(path, sum(group.total_byte_size for group in groups), max_bytes)
+            _check_size(path, sum(group.total_byte_size for group in groups))
             yield from enumerate(file.read().to_pylist(), 1)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: expected Parquet, but {error}") from error
@@ -231,7 +215,7 @@ _READERS: dict[str, Callable[[Path, bytes], Items]] = {
     ".ndjson": _json,
     ".json": _json,
     ".csv": _table,
-    ".tsv": _tabs,
+    ".tsv": partial(_table, delimiter="\t", quoting=csv.QUOTE_NONE),
     ".parquet": _parquet,
     ".txt": _lines,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate import matching
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.ngram_index import Index
-from corpus.pipeline.decontaminate.search import MatchedDocument, SearchResult
+from corpus.pipeline.decontaminate.search import SearchResult
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.ledger import Ledger
@@ -45,16 +45,14 @@ _DETAIL_CHARACTERS = 80
 
 
 def removal_list(found: SearchResult, index: Index, config: DecontaminateConfig, ledger: Ledger) -> pa.Table:
-    """The table of `decontaminate/<dataset>.parquet`: what is removed from one dataset."""
-    rows = list(_removed(found.matches, index, config.cut, ledger.config["min_length"]))
-    return pa.Table.from_pylist(rows, REMOVED_SCHEMA)
+    """The table of `decontaminate/<dataset>.parquet`: what is removed from one dataset.
 
-
-def _removed(matches: Sequence[MatchedDocument], index: Index, cut: bool, least: int) -> Iterator[dict[str, Any]]:
-    """Rows of a removal list; a document of which less than half, or than `least`, would remain is removed whole."""
-    for match in matches:
+    A document is removed whole if less than half of it, or than the dataset's shortest document, would remain.
+    """
+    least, rows = ledger.config["min_length"], []
+    for match in found.matches:
         spans, whole = [(0, match.characters)], True
-        if cut and not match.prompt_length:
+        if config.cut and not match.prompt_length:
             shared = matching.merge_spans((span for hit, _ in match.hits for span in hit.spans), 1)
             left = match.characters - sum(end - start for start, end in shared)
             if left >= max(least, match.characters / 2):
@@ -64,10 +62,11 @@ def _removed(matches: Sequence[MatchedDocument], index: Index, cut: bool, least:
             best, span = max(here, key=lambda hit: (hit[0].longest, hit[0].share))
             owner = index.owners[best.passage][0]
             detail = f"{owner.file}:{owner.item}: {span[:_DETAIL_CHARACTERS]}".replace("\n", " ")
-            yield {
+            rows.append({
                 "document": match.document, "id": match.id, "split": match.split, "reason": REASON,
                 "detail": detail, "start": start, "end": end, "whole": whole,
-            }  # fmt: skip
+            })  # fmt: skip
+    return pa.Table.from_pylist(rows, REMOVED_SCHEMA)
 
 
 def hit_rows(found: Mapping[str, SearchResult], index: Index) -> Iterator[dict[str, Any]]:
@@ -145,8 +144,6 @@ def notes_on(counts: Mapping[str, Any]) -> tuple[str, ...]:
         if count["items_too_short"]
     ]
     if common := counts["hits_too_common"]:
-        notes.append(
-            f"{common:,} hits do not count: they are common phrases, "
-            f"which more than {matching.MAX_PHRASE_DOCUMENTS} documents contain"
-        )
+        many = f"more than {matching.MAX_PHRASE_DOCUMENTS} documents contain"
+        notes.append(f"{common:,} hits do not count: they are common phrases, which {many}")
     return tuple(notes)

@@ -33,7 +33,6 @@ class Hit(NamedTuple):
     """The shared text of a document and a passage."""
 
     document: int
-    """Number of the document."""
     passage: int
     share: float
     """Weight of the shared text, divided by that of the passage."""
@@ -158,8 +157,8 @@ def _edges(folded: Folded, documents: Sequence[str]) -> np.ndarray:
     """[lines + 1] int64: where lines begin and end in the folded codes."""
     points = codes_of("".join(documents))
     sizes = np.array([len(document) for document in documents])
-    stand = folded.positions + np.repeat(np.cumsum(sizes) - sizes, np.diff(folded.starts))
-    ends = np.searchsorted(stand, np.flatnonzero(points == ord("\n")))
+    positions = folded.positions + np.repeat(np.cumsum(sizes) - sizes, np.diff(folded.starts))
+    ends = np.searchsorted(positions, np.flatnonzero(points == ord("\n")))
     edges = np.sort(np.concatenate([ends, folded.starts]))
     return edges[np.diff(edges, prepend=-1) > 0]
 

@@ -22,7 +22,6 @@ from corpus.pipeline.text.ngrams import inner, ngram_hashes
 from corpus.pipeline.text.normalize import fold_all
 
 NGRAM = 13
-"""Characters of an n-gram."""
 LINE_HEAD = 8
 """Characters at the beginning of a line that are hashed; no passage has fewer."""
 WIDE_WEIGHT = 4
@@ -84,14 +83,9 @@ class Index:
         return np.searchsorted(self.starts, place, side="right") - 1
 
     def seeds(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Equal n-grams in a text and the passages, by their hashes.
+        """Pairs of n-grams of a text ([places] uint64 hashes) and the passages that are equal by their hashes.
 
-        Args:
-            hashes: [places] uint64, of the n-grams of a text.
-
-        Returns:
-            [seeds] places in the text and [seeds] places in `codes`, one for each pair.
-
+        Returns [seeds] places in the text and [seeds] places in `codes`.
         """
         at = np.flatnonzero(_has_bit(self.bits[0], hashes))
         at = at[_has_bit(self.bits[1], hashes[at] * _OTHER)]
@@ -115,8 +109,7 @@ def build_index(texts: Iterable[tuple[Owner, str]]) -> Index:
         if _weights(codes)[-1] >= MIN_TEXT_WEIGHT:
             known.setdefault(codes.tobytes(), []).append(owner)
     codes = np.frombuffer(b"".join(known), dtype=np.uint32)
-    starts = np.zeros(len(known) + 1, dtype=np.int64)
-    np.cumsum([len(key) // 4 for key in known], out=starts[1:])
+    starts = np.cumsum([0, *(len(key) // 4 for key in known)])
     weights = _weights(codes)
     heavy = np.diff(weights[starts]) >= MIN_SPAN_WEIGHT
     lines: dict[int, list[int]] = {}
@@ -138,9 +131,7 @@ def can_be_found(text: str) -> bool:
 
 def _weights(codes: np.ndarray) -> np.ndarray:
     """[codes + 1] int64: weight of all codes before each."""
-    weights = np.zeros(len(codes) + 1, dtype=np.int64)
-    np.cumsum(np.where(codes >= _WIDE, WIDE_WEIGHT, 1), out=weights[1:])
-    return weights
+    return np.concatenate([[0], np.cumsum(np.where(codes >= _WIDE, WIDE_WEIGHT, 1))])
 
 
 def _grams(codes: np.ndarray, starts: np.ndarray, heavy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -152,13 +143,11 @@ def _grams(codes: np.ndarray, starts: np.ndarray, heavy: np.ndarray) -> tuple[np
     order = np.argsort(hashes, kind="stable")
     grams, first, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     places, passages = places[order], passages[order]
-    fresh = np.ones(len(places), dtype=np.int64)  # the places of an n-gram are sorted, so are their passages
-    fresh[1:] = passages[1:] != passages[:-1]
-    fresh[first] = 1
+    fresh = np.diff(passages, prepend=-1) != 0  # the places of an n-gram are sorted, so are their passages
+    fresh[first] = True
     within = np.concatenate([[0], np.cumsum(fresh)])
     kept = (within[first + counts] - within[first] <= MAX_NGRAM_PASSAGES) & (counts <= MAX_NGRAM_PLACES)
-    offsets = np.zeros(int(kept.sum()) + 1, dtype=np.int64)
-    np.cumsum(counts[kept], out=offsets[1:])
+    offsets = np.concatenate([[0], np.cumsum(counts[kept])])
     return grams[kept], offsets, places[np.repeat(kept, counts)], int((~kept).sum())
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from corpus.pipeline.decontaminate import eval_files, matching, ngram_index
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.matching import Hit, PhraseFilter
 from corpus.pipeline.decontaminate.ngram_index import Index
+from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, reading_part
+from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, reading_part, split_ref
 from corpus.pipeline.storage.selection import Selection, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
@@ -59,7 +59,7 @@ class SearchResult:
     matches: list[MatchedDocument] = field(default_factory=list)
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def open_index(folder: Path, fields: Sequence[str], identity: str) -> tuple[Index, Mapping[str, int]]:  # noqa: ARG001  # part of the cache key: other files give another index
     """The index of all evaluation files, and the number of items of each."""
     found = eval_files.read_all(folder, fields)
@@ -80,12 +80,7 @@ def list_shards(workspace: Workspace, name: str, duplicates: Path | None) -> Ite
 
 
 def search_shard(shard: SearchShard, *, evaluations: Path, config: DecontaminateConfig, identity: str) -> SearchResult:
-    """Search one documents shard; runs in a worker.
-
-    Raises:
-        DamageError: the shard cannot be read.
-
-    """
+    """Search one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     index, _ = open_index(evaluations, config.fields, identity)
     found, left_out = SearchResult(), Selection(whole=shard.duplicates)
     for number, line, whole in read_part(shard.path, ["id", "text", "prompt_length", "split"]):
@@ -132,3 +127,18 @@ def _filter_hits(matches: Sequence[MatchedDocument], holds: Callable[[Hit], bool
     for match in matches:
         match.hits = [(hit, span) for hit, span in match.hits if holds(hit)]
     return [match for match in matches if match.hits]
+
+
+def check_books(
+    shards: Mapping[str, list[SearchShard]], ledgers: Mapping[str, Ledger], found: Mapping[str, SearchResult]
+) -> None:
+    """Raise BooksError unless every document was searched or skipped, and every match is one of them, in order."""
+    for name, part in found.items():
+        seen, there = part.documents.total() + part.skipped, ledgers[name].counts["documents"]
+        if seen != there:
+            raise BooksError(f"{name}: {there:,} documents, {seen:,} of them searched or left out by dedup")
+        sizes = {part_number(shard.path): pq.read_metadata(shard.path).num_rows for shard in shards[name]}
+        references = [match.document for match in part.matches]
+        known = all(line < sizes.get(shard, 0) for shard, line in map(split_ref, references))
+        if not known or references != sorted({*references}):
+            raise BooksError(f"{name}: a hit refers to no document, or hits are out of order")

@@ -11,35 +11,24 @@ Cost: a worker holds the index and one row group of documents; the command holds
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpus.pipeline.decontaminate import eval_files
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.lists import HITS_SCHEMA, count_hits, hit_rows, notes_on, removal_list, write_lists
 from corpus.pipeline.decontaminate.matching import PhraseFilter
-from corpus.pipeline.decontaminate.search import (
-    SearchResult,
-    SearchShard,
-    list_shards,
-    open_index,
-    search_all,
-    search_shard,
-)
-from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
+from corpus.pipeline.decontaminate.search import check_books, list_shards, open_index, search_all, search_shard
+from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.storage.document_shards import part_number, split_ref
 from corpus.pipeline.storage.selection import datasets_of, documents_of, list_of
 from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch
+from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "decontaminate"
@@ -59,16 +48,27 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     watch, folder = Stopwatch(), workspace.decontaminate
     ledgers = {name: documents_of(workspace, name) for name in datasets_of(workspace, config.datasets)}
     duplicates = {name: path for name in ledgers if (path := list_of(workspace, "dedup", name))}
-    _add_eval_files(config, folder / "evals", progress)
+    evals = folder / "evals"
+    _add_eval_files(config, evals, progress)
+    inputs = [*(workspace.documents(name) / LEDGER for name in ledgers), *duplicates.values()]
+    inputs += eval_files.list_files(evals)
+    settings = {
+        "datasets": list(ledgers),
+        "fields": sorted({*config.fields}),
+        "cut": config.cut,
+        "min_share": config.min_share,
+        "opencc": version("OpenCC"),
+        "unicode": unicodedata.unidata_version,
+    }
     stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, config=_settings(config, list(ledgers)),
-        inputs=_inputs(workspace, ledgers, duplicates), watch=watch, progress=progress,
+        workspace, folder, stage=STAGE, version=VERSION, config=settings,
+        inputs=[workspace.file_digest(path) for path in inputs], watch=watch, progress=progress,
     )  # fmt: skip
     if report := stage.skipped():
         return report
-    index, items = open_index(folder / "evals", config.fields, stage.fingerprint)
+    index, items = open_index(evals, config.fields, stage.fingerprint)
     stage.begin()
-    search = partial(search_shard, evaluations=folder / "evals", config=config, identity=stage.fingerprint)
+    search = partial(search_shard, evaluations=evals, config=config, identity=stage.fingerprint)
     shards = {name: list(list_shards(workspace, name, duplicates.get(name))) for name in ledgers}
     found, phrases = search_all(search, shards, ledgers, config, PhraseFilter(index, config.min_share), progress)
     lists = {name: removal_list(found[name], index, config, ledgers[name]) for name in ledgers}
@@ -79,7 +79,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     return stage.finish(
         outputs=[folder / name for name in sorted(outputs)],
         counts=counts,
-        check_books=partial(_check_books, shards, ledgers, found),
+        check_books=partial(check_books, shards, ledgers, found),
         timings={"workers": worker_count(config.workers, None)},
         notes=notes_on(counts),
     )
@@ -106,36 +106,3 @@ def _add_eval_files(config: DecontaminateConfig, folder: Path, progress: Progres
             progress.say(f"{path.name} is added to the evaluation files of the workspace: {len(digests)} in all")
     if not digests:
         raise WorkspaceError("there are no evaluation files", hint="Give some: `corpus decontaminate --against FILE`.")
-
-
-def _inputs(workspace: Workspace, ledgers: Mapping[str, Ledger], duplicates: Mapping[str, Path]) -> list[FileDigest]:
-    paths = [workspace.documents(name) / LEDGER for name in ledgers]
-    paths += [*duplicates.values(), *eval_files.list_files(workspace.decontaminate / "evals")]
-    return [workspace.file_digest(path) for path in paths]
-
-
-def _settings(config: DecontaminateConfig, names: list[str]) -> dict[str, Any]:
-    """All settings that decide the outputs, for the ledger."""
-    return {
-        "datasets": names,
-        "fields": sorted({*config.fields}),
-        "cut": config.cut,
-        "min_share": config.min_share,
-        "opencc": version("OpenCC"),
-        "unicode": unicodedata.unidata_version,
-    }
-
-
-def _check_books(
-    shards: Mapping[str, list[SearchShard]], ledgers: Mapping[str, Ledger], found: Mapping[str, SearchResult]
-) -> None:
-    """Raise BooksError unless every document was searched or skipped, and every match is one of them, in order."""
-    for name, part in found.items():
-        seen, there = part.documents.total() + part.skipped, ledgers[name].counts["documents"]
-        if seen != there:
-            raise BooksError(f"{name}: {there:,} documents, {seen:,} of them searched or left out by dedup")
-        sizes = {part_number(shard.path): pq.read_metadata(shard.path).num_rows for shard in shards[name]}
-        references = [match.document for match in part.matches]
-        known = all(line < sizes.get(shard, 0) for shard, line in map(split_ref, references))
-        if not known or references != sorted({*references}):
-            raise BooksError(f"{name}: a hit refers to no document, or hits are out of order")

@@ -139,10 +139,9 @@ def _shingles(folded: Folded, prefix: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _digests(folded: Folded) -> np.ndarray:
     codes, starts = folded.codes.astype("<u4", copy=False), folded.starts.tolist()
-    found = [
-        hashlib.blake2b(codes[start:end].data, digest_size=16).digest() for start, end in itertools.pairwise(starts)
-    ]
-    return np.frombuffer(b"".join(found), dtype="<u8").reshape(-1, 2)
+    texts = (codes[start:end].data for start, end in itertools.pairwise(starts))
+    digests = b"".join([hashlib.blake2b(text, digest_size=16).digest() for text in texts])
+    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
 
 
 def _bands(hashes: np.ndarray, starts: np.ndarray, rows: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Duplicates:
     """The documents that have duplicates, in order of their numbers."""
 
     members: np.ndarray
-    """[members] uint32: numbers of documents."""
+    """[members] uint32."""
     kept: np.ndarray
     """[members] uint32: the document kept for each; its own number where it is kept itself."""
     exact: np.ndarray
@@ -49,15 +49,9 @@ class Duplicates:
 def search(
     store: SignatureStore, threshold: float | None, path: Path, *, workers: int, progress: Progress
 ) -> Duplicates:
-    """Find all duplicates.
+    """Find all duplicates, near ones from similarity `threshold` on; None finds only equal documents.
 
-    Args:
-        store: signatures of all documents.
-        threshold: minimum similarity of near duplicates; None to find only equal documents.
-        path: path of a temporary file.
-        workers: processes that read the texts of candidates.
-        progress: receives the progress.
-
+    `path` names a temporary file; `workers` processes read the texts of candidates.
     """
     joined = Clusters(store.count)
     copies = _join_equal(store, joined)
@@ -72,9 +66,12 @@ def search(
         sets = ShingleFile(file, store, np.flatnonzero(candidates).astype(np.uint32))
         sets.fill(workers, progress)
         tested = verified = 0
+
+        def is_similar(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            return np.asarray(sets.similarity(first, second, threshold) >= threshold)
+
         for band in _bands(progress, "dedup: comparing"):
-            test = partial(sets.are_similar, threshold=threshold)
-            more = clusters.join_similar(store.groups(band, candidates), joined, test)
+            more = clusters.join_similar(store.groups(band, candidates), joined, is_similar)
             tested, verified = tested + more[0], verified + more[1]
         counts = {"candidate_documents": len(sets.documents), "candidate_pairs": tested, "verified_pairs": verified}
         return _select_kept(store, joined, sets, threshold, counts)
@@ -149,10 +146,6 @@ class ShingleFile:
                 progress.advance(len(sizes))
         finally:
             progress.end()
-
-    def are_similar(self, first: np.ndarray, second: np.ndarray, *, threshold: float) -> np.ndarray:
-        """[pairs] bool: whether the similarity of documents is at least `threshold`."""
-        return np.asarray(self.similarity(first, second, threshold) >= threshold)
 
     def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
         """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""

@@ -54,7 +54,6 @@ class SignatureShard:
     first: int
     """Number of its first document, over all shards."""
     count: int
-    """Number of its documents."""
 
 
 def settings(threshold: float) -> dict[str, Any]:
@@ -81,12 +80,7 @@ def is_current(shard: SignatureShard) -> bool:
 
 
 def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
-    """Write the signatures of one documents shard; runs in a worker.
-
-    Raises:
-        DamageError: the documents shard cannot be read.
-
-    """
+    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # one thread a worker; the library reads it on first use
     tables = [SCHEMA.empty_table()]
     for texts, splits in read_batches(shard.path):

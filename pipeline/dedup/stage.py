@@ -77,7 +77,6 @@ class DedupConfig:
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
         if not _LEAST_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"--threshold must be at least {_LEAST_THRESHOLD} and at most 1, is {self.threshold}")
         if self.workers < 0:
@@ -97,23 +96,18 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     names = datasets_of(workspace, config.datasets)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
     ledgers = {name: documents_of(workspace, name) for name in names}
-    settings = {
-        "datasets": names,
-        "near": config.near,
-        "threshold": config.threshold if config.near else None,
-        **signatures.settings(config.threshold),
-    }
+    threshold = config.threshold if config.near else None
+    keys = signatures.settings(config.threshold)
+    settings = {"datasets": names, "near": config.near, "threshold": threshold, **keys}
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
     )
     if report := stage.skipped():
         return report
     stage.begin()
-    store = SignatureStore(list(_shards(workspace, ledgers, signatures.settings(config.threshold))))
-    _make_keys(store.shards, folder, config, progress)
-    found = search.search(
-        store, config.threshold if config.near else None, folder / "shingles", workers=config.workers, progress=progress
-    )
+    store = SignatureStore(list(_shards(workspace, ledgers, keys)))
+    _make_keys(store.shards, folder, keys["rows"], config.workers, progress)
+    found = search.search(store, threshold, folder / "shingles", workers=config.workers, progress=progress)
     lists = _Lists(store, found, names)
     _write(lists, folder, progress)
     counts = _counts(lists)
@@ -125,9 +119,8 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )
 
 
-def _shards(
-    workspace: Workspace, ledgers: Mapping[str, Ledger], settings: Mapping[str, Any]
-) -> Iterator[SignatureShard]:
+def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], keys: Mapping[str, Any]) -> Iterator[SignatureShard]:
+    """The documents shards that the ledgers name, with the fingerprints of their keys."""
     first = 0
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
@@ -135,14 +128,14 @@ def _shards(
             if path.name not in known:
                 continue
             source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
-            identity = fingerprint(f"{STAGE} keys", VERSION, settings, [source])
+            identity = fingerprint(f"{STAGE} keys", VERSION, keys, [source])
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
             yield SignatureShard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
             first += count
 
 
-def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
+def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, workers: int, progress: Progress) -> None:
     """Compute the missing keys, and delete those of shards that are gone."""
     missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
@@ -153,9 +146,9 @@ def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConf
             if path not in wanted:
                 path.unlink()
     progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
-    work = partial(signatures.write_signatures, rows=signatures.settings(config.threshold)["rows"])
+    work = partial(signatures.write_signatures, rows=rows)
     try:
-        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
+        for shard in run_pieces(work, missing, workers=worker_count(workers, len(missing))):
             progress.advance(shard.count)
     finally:
         progress.end()
@@ -166,18 +159,15 @@ class _Lists:
 
     def __init__(self, store: SignatureStore, found: Duplicates, names: Sequence[str]) -> None:
         self.store, self.found, self.names = store, found, names
-        self.kept, self.clusters = np.unique(found.kept, return_inverse=True)
-        """The kept documents, and [members] the index of each one's kept document."""
+        kept, self.clusters = np.unique(found.kept, return_inverse=True)
+        """[members] the index of each one's kept document among all kept ones."""
         self.split, self.characters = (store.take(name, found.members) for name in ("split", "characters"))
-        self.ids = self._kept_ids()
-
-    def _kept_ids(self) -> pa.ChunkedArray:
+        ids = [pa.array([], pa.string())]
+        for shard in store.shards:
+            here = kept[range_slice(kept, shard.first, shard.count)]
+            ids += pc.binary_join_element_wise(shard.dataset, _ids(shard, here), ":").chunks
+        self.ids = pa.chunked_array(ids)
         """[clusters] `<dataset>:<id>` of the kept documents."""
-        found = [pa.array([], pa.string())]
-        for shard in self.store.shards:
-            ids = _ids(shard, self.kept[range_slice(self.kept, shard.first, shard.count)])
-            found += pc.binary_join_element_wise(shard.dataset, ids, ":").chunks
-        return pa.chunked_array(found)
 
     def rows(self, shard: SignatureShard) -> pa.Table:
         """The members in a shard, with the columns of a list and of the table of clusters."""
@@ -185,10 +175,10 @@ class _Lists:
         members, clusters = self.found.members[here], self.clusters[here]
         kept = members == self.found.kept[here]
         exact, similarity = self.found.exact[here], self.found.similarity[here]
-        stays = self.ids.take(pa.array(clusters)).to_pylist()
+        kept_ids = self.ids.take(pa.array(clusters)).to_pylist()
         details = [
             name if equal else f"{name} {value:.3f}"
-            for name, equal, value in zip(stays, exact.tolist(), similarity.tolist(), strict=True)
+            for name, equal, value in zip(kept_ids, exact.tolist(), similarity.tolist(), strict=True)
         ]
         return pa.table(
             {
@@ -243,7 +233,6 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 
 def _counts(lists: _Lists) -> dict[str, Any]:
-    """The counts of the ledger."""
     store, found, names = lists.store, lists.found, lists.names
     shape = (len(names), len(KEEP_FIRST))
     starts = np.cumsum([0] + [sum(part.count for part in store.shards if part.dataset == name) for name in names])
@@ -290,10 +279,9 @@ def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: P
             stays[here - reference + shard.first - start] = False
         listed = pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy()
         if not np.array_equal(splits[start:end][~stays], listed):
-            raise BooksError(f"{name}: a row of its list is no document of its own, or one of another split")
+            raise BooksError(f"{name}: its list repeats a document, or has one that does not exist or of another split")
         kept = _named(KEEP_FIRST, np.bincount(splits[start:end][stays], minlength=len(KEEP_FIRST)))
         removed = Counter(counts["datasets"][name][EXACT]) + Counter(counts["datasets"][name][NEAR])
-        if Counter(kept) + removed != +Counter(ledger.counts["splits"]):
-            raise BooksError(
-                f"{name}: {ledger.counts['splits']} documents are not {kept} kept + {dict(removed)} removed"
-            )
+        counted = ledger.counts["splits"]
+        if Counter(kept) + removed != +Counter(counted):
+            raise BooksError(f"{name}: {counted} documents are not {kept} kept + {dict(removed)} removed")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -47,7 +48,6 @@ class IngestConfig:
     """How one dataset's records become documents."""
 
     dataset: str
-    """Name of the dataset."""
     min_length: int | None = None
     """Shortest document kept, in characters; the manifest's own when None."""
     workers: int = 0
@@ -60,7 +60,6 @@ class IngestConfig:
     """Bytes of records in one documents shard."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
         if self.min_length is not None and self.min_length < 0:
             raise ValueError(f"--min-length must not be negative, is {self.min_length}")
         for rule in self.off:
@@ -100,12 +99,14 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"],
         identity=stage.fingerprint,
     )  # fmt: skip
-    counts, notes = Counts(), list[str]()
+    counts, notes, numbers = Counts(), list[str](), 0
     total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
+    workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)
     progress.begin(f"{config.dataset}: documents", total, "B")
     try:
-        numbers = 0
-        for number, made in _make_pieces(work, raw, files, config, kept, progress, total, notes):
+        for number, size, made in _make_pieces(work, cut(raw, files, config.piece_bytes, notes), kept, workers):
+            progress.drop(made.dropped)
+            progress.advance(size)
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
@@ -123,18 +124,16 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
 
 
 def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
+    command = f"corpus download --dataset {raw.name}"
     ledger = read_ledger(raw)
     if ledger is None:
-        raise WorkspaceError(
-            f"{raw.name} is not downloaded",
-            hint=f"Run `corpus download --dataset {raw.name}` (or `corpus ingest`) first.",
-        )
+        raise WorkspaceError(f"{raw.name} is not downloaded", hint=f"Run `{command}` (or `corpus ingest`) first.")
     for output in ledger.outputs:
         path = raw / output.path
         if not path.is_file() or workspace.digest(path) != output.sha256:
             raise DamageError(
                 f"{path} is not what came with the download",
-                hint=f"Run `corpus download --dataset {raw.name}` again, with --source if it came from there.",
+                hint=f"Run `{command}` again, with --source if it came from there.",
             )
     return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
 
@@ -151,7 +150,6 @@ def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
 
 
 def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
-    """All settings that decide the outputs, for the ledger."""
     quality = asdict(manifest.quality)
     shapes = repr((manifest.members, sorted(manifest.shapes.items())))
     return {
@@ -168,7 +166,7 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def _keep_current(stage: StageRun) -> dict[int, Counts]:
-    """Counts of the finished shards of this very work, by number; all other shards are deleted."""
+    """Counts of the finished shards with the current fingerprint, by number; all other shards are deleted."""
     kept = stage.keep_current(parts(stage.folder), _metadata)
     counts = {part_number(Path(name)): Counts.from_dict(values) for name, values in kept.items()}
     for path in parts(stage.folder / "rejected"):
@@ -188,40 +186,23 @@ def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def _make_pieces(
-    work: Callable[[Piece], tuple[int, Counts]],
-    raw: Path,
-    files: Sequence[RecordFile],
-    config: IngestConfig,
-    kept: Mapping[int, Counts],
-    progress: Progress,
-    total: int | None,
-    notes: list[str],
-) -> Iterator[tuple[int, Counts]]:
-    """Number and counts of every piece, in order: kept ones as they are, missing ones once they are made."""
-    order: list[tuple[int, int]] = []
+    work: Callable[[Piece], tuple[int, Counts]], pieces: Iterable[Piece], kept: Mapping[int, Counts], workers: int
+) -> Iterator[tuple[int, int, Counts]]:
+    """Number, size and counts of every piece, in order: kept ones as they are, missing ones once they are made."""
+    waiting: deque[tuple[int, int]] = deque()
 
     def missing() -> Iterator[Piece]:
-        for piece in cut(raw, files, config.piece_bytes, notes):
-            order.append((piece.number, _size(piece)))
+        for piece in pieces:
+            waiting.append((piece.number, _size(piece)))
             if piece.number not in kept:
                 yield piece
 
-    done = 0
-    pieces = total // _WORTH_A_WORKER_BYTES + 1 if total is not None else None
-    for number, made in run_pieces(work, missing(), workers=worker_count(config.workers, pieces)):
-        while order[done][0] != number:
-            progress.drop(kept[order[done][0]].dropped)
-            progress.advance(order[done][1])
-            yield order[done][0], kept[order[done][0]]
-            done += 1
-        progress.drop(made.dropped)
-        progress.advance(order[done][1])
-        yield number, made
-        done += 1
-    for number, size in order[done:]:
-        progress.drop(kept[number].dropped)
-        progress.advance(size)
-        yield number, kept[number]
+    for made, counts in run_pieces(work, missing(), workers=workers):
+        while (first := waiting.popleft())[0] != made:
+            yield *first, kept[first[0]]
+        yield *first, counts
+    for number, size in waiting:
+        yield number, size, kept[number]
 
 
 def _size(piece: Piece) -> int:
@@ -237,8 +218,7 @@ def _size(piece: Piece) -> int:
 
 
 def _say_layout(files: Sequence[RecordFile], progress: Progress) -> None:
-    odd = sorted({file.layout for file in files} - {"lines"})
-    for layout in odd:
+    for layout in sorted({file.layout for file in files} - {"lines"}):
         names = [file.path for file in files if file.layout == layout]
         meaning = "plain text, a blank line between documents" if layout == "text" else "Parquet"
         progress.say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {meaning}; read as that")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,13 +29,8 @@ from corpus.pipeline.manifest import Manifest, Quality
 from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
 from corpus.pipeline.read.records import read
 from corpus.pipeline.read.spans import Block, Piece, RecordFile, Reject
-from corpus.pipeline.storage.document_shards import (
-    COUNTS_KEY,
-    DOCUMENT_SCHEMA,
-    FINGERPRINT_KEY,
-    REJECTED_SCHEMA,
-    part_name,
-)
+from corpus.pipeline.storage import document_shards
+from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
 from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -57,19 +51,18 @@ def make_part(
         ShapeError: nearly all records of a file are not what the manifest describes.
 
     """
-    counts = Counts()
-    kept = _Columns(DOCUMENT_SCHEMA)
-    dropped = _Columns(REJECTED_SCHEMA)
+    counts, limits = Counts(), limits_of(manifest, min_length)
+    kept, dropped = _Columns(DOCUMENT_SCHEMA), _Columns(REJECTED_SCHEMA)
     name = part_name(piece.number)
     with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
         for span in piece.spans:
-            before = counts.dropped.copy(), counts.records, dropped.rows
-            maker = _DocumentMaker(span.file, manifest, limits_of(manifest, min_length), counts)
+            maker, first = _DocumentMaker(span.file, manifest, limits), dropped.rows
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
                 if kept.characters >= _GROUP_CHARACTERS:
                     kept.flush(writer)
-            _check_shape(span.file, manifest, counts, *before, dropped)
+            _check_shape(span.file, manifest, maker.counts, dropped, first)
+            counts.add(maker.counts)
         kept.flush(writer)
         if dropped.rows:
             with atomic(folder / "rejected" / name) as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
@@ -86,9 +79,8 @@ def ingested(workspace: Workspace, dataset: str) -> Manifest:
     if ledger is None:
         return manifest
     quality: dict[str, Any] = ledger.config["quality"]
-    return replace(
-        manifest, quality=Quality(**{**quality, "off": tuple(quality["off"]), "mask": tuple(quality["mask"])})
-    )
+    lists = {name: tuple(quality[name]) for name in ("off", "mask")}
+    return replace(manifest, quality=Quality(**{**quality, **lists}))
 
 
 def limits_of(manifest: Manifest, min_length: int) -> Limits:
@@ -98,7 +90,7 @@ def limits_of(manifest: Manifest, min_length: int) -> Limits:
 
 
 class _Columns:
-    """Buffered rows of a table, column by column."""
+    """Rows of a table that are not yet written, column by column."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
@@ -117,13 +109,9 @@ class _Columns:
         for column, values in zip(self.columns, many, strict=True):
             column.extend(values)
 
-    def table(self) -> pa.Table:
-        arrays = [pa.array(column, field.type) for column, field in zip(self.columns, self.schema, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=self.schema)
-
     def flush(self, writer: pq.ParquetWriter) -> None:
         if self.rows:
-            writer.write_table(self.table())
+            writer.write_table(pa.Table.from_arrays(self.columns, schema=self.schema))
             self.columns = [[] for _ in self.schema]
             self.characters = 0
 
@@ -131,7 +119,7 @@ class _Columns:
 class _DocumentMaker:
     """Turns blocks of one file's records into documents."""
 
-    def __init__(self, file: RecordFile, manifest: Manifest, limits: Limits, counts: Counts) -> None:
+    def __init__(self, file: RecordFile, manifest: Manifest, limits: Limits) -> None:
         shape = manifest.shapes[file.shape]
         self.file = file
         self.text_only = file.layout == "text"
@@ -147,16 +135,15 @@ class _DocumentMaker:
             mask=manifest.quality.mask,
         )
         self.limits = limits
-        self.counts = counts
         self.share = manifest.validation_share
+        self.counts = Counts()
 
     def make(self, block: Block, kept: _Columns, dropped: _Columns) -> None:
         records, too_large = block
-        parsed = self._parsed(records)
         self.counts.records += len(records) + len(too_large)
-        self._clean(parsed)
+        parsed = self.parsed(records)
         rejects = [*too_large, *parsed.rejects]
-        documents = self._composed(parsed)
+        documents = self.documents(parsed)
         names = [f"{name}@{self.file.tail}:{at}" for name, at in zip(parsed.names, parsed.offsets, strict=True)]
         good: list[int] = []
         for index, verdict in enumerate(judge_all(documents, self.limits)):
@@ -166,7 +153,8 @@ class _DocumentMaker:
                 rejects.append(Reject(parsed.offsets[index], *verdict, parsed.raws[index], names[index]))
         self._keep(good, names, documents, parsed, kept)
         for reject in sorted(rejects, key=lambda reject: reject.offset):
-            self._drop(reject, dropped)
+            self.counts.dropped[reject.reason] += 1
+            dropped.append(self.file.path, reject.offset, reject.id, reject.reason, reject.detail, reject.raw)
 
     def _keep(
         self, good: Sequence[int], names: Sequence[str], documents: Sequence[Document], parsed: Parsed, kept: _Columns
@@ -190,32 +178,20 @@ class _DocumentMaker:
             self.counts.characters[split] += length
         self.counts.documents.update(splits)
 
-    def one(self, raw: bytes) -> tuple[str, Document]:
-        """A record's fields composed as they came, and its document."""
-        parsed = self._parsed([(0, raw)])
-        if not parsed.offsets:
-            return "", Document("", 0, self.form, ())
-        before = self.compose(parsed.texts)[0]
-        self._clean(parsed)
-        return before, self._composed(parsed)[0]
+    def parsed(self, records: list[tuple[int, bytes]]) -> Parsed:
+        return self._plain(records) if self.text_only else self.parse(records)
 
-    def _composed(self, parsed: Parsed) -> list[Document]:
-        """The records' documents, from their cleaned parts."""
-        records = list(zip(*[iter(parsed.texts)] * self.width, strict=True))
+    def documents(self, parsed: Parsed) -> list[Document]:
+        """Clean the parts of the records, and compose them."""
+        cleaned = clean_parts(parsed.texts, self.width, self.steps)
+        self.counts.cleaned.update(cleaned.cleaned)
+        self.counts.masked.update(cleaned.masked)
+        records = list(zip(*[iter(cleaned.texts)] * self.width, strict=True))
         composed = map(self.compose, records)
         return [
             as_document((text, prompt_length, self.form, parts))
             for (text, prompt_length), parts in zip(composed, records, strict=True)
         ]
-
-    def _clean(self, parsed: Parsed) -> None:
-        cleaned = clean_parts(parsed.texts, self.width, self.steps)
-        parsed.texts = cleaned.texts
-        self.counts.cleaned.update(cleaned.cleaned)
-        self.counts.masked.update(cleaned.masked)
-
-    def _parsed(self, records: list[tuple[int, bytes]]) -> Parsed:
-        return self._plain(records) if self.text_only else self.parse(records)
 
     def _plain(self, records: Sequence[tuple[int, bytes]]) -> Parsed:
         """Records of the plain-text layout: all text, no fields."""
@@ -233,10 +209,6 @@ class _DocumentMaker:
             parsed.raws.append(raw)
         return parsed
 
-    def _drop(self, reject: Reject, dropped: _Columns) -> None:
-        self.counts.dropped[reject.reason] += 1
-        dropped.append(self.file.path, reject.offset, reject.id, reject.reason, reject.detail, reject.raw)
-
     def _split(self, name: str) -> str:
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return "validation" if int.from_bytes(digest, "big") < self.share * 2**64 else "train"
@@ -247,7 +219,7 @@ class Rebuilt:
     """A record before and after cleaning."""
 
     before: str
-    """Its fields composed as they came."""
+    """Its fields composed without cleaning."""
     text: str
     """The document; empty when the record is not of the manifest's shape."""
     prompt_length: int
@@ -257,25 +229,19 @@ class Rebuilt:
 
 def rebuild(manifest: Manifest, file: RecordFile, raw: bytes) -> Rebuilt:
     """Make one record into a document again."""
-    counts = Counts()
-    maker = _DocumentMaker(file, manifest, limits_of(manifest, 0), counts)
-    before, document = maker.one(raw)
-    rules = tuple(counts.cleaned) + tuple(f"mask {kind}" for kind in counts.masked)
+    maker = _DocumentMaker(file, manifest, limits_of(manifest, 0))
+    parsed = maker.parsed([(0, raw)])
+    if not parsed.offsets:
+        return Rebuilt("", "", 0, ())
+    before = maker.compose(parsed.texts)[0]
+    document = maker.documents(parsed)[0]
+    rules = tuple(maker.counts.cleaned) + tuple(f"mask {kind}" for kind in maker.counts.masked)
     return Rebuilt(before, document.text, document.prompt_length, rules)
 
 
-def _check_shape(
-    file: RecordFile,
-    manifest: Manifest,
-    counts: Counts,
-    dropped_before: Counter[str],
-    records_before: int,
-    first: int,
-    dropped: _Columns,
-) -> None:
-    """Raise ShapeError when nearly all records of a file are not what the manifest describes."""
-    records = counts.records - records_before
-    odd = {reason: counts.dropped[reason] - dropped_before[reason] for reason in SHAPE_REASONS}
+def _check_shape(file: RecordFile, manifest: Manifest, counts: Counts, dropped: _Columns, first: int) -> None:
+    """Raise ShapeError when nearly all records of a file, dropped from row `first` on, are not of its shape."""
+    records, odd = counts.records, {reason: counts.dropped[reason] for reason in SHAPE_REASONS}
     wrong = sum(odd.values())
     if wrong < records * _SHAPE_SHARE or (records < _SHAPE_RECORDS and (wrong < records or records < _FEW_RECORDS)):
         return
@@ -312,6 +278,7 @@ def _writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 def sign(writer: pq.ParquetWriter, identity: str, counts: Mapping[str, Any]) -> None:
     """Add the fingerprint of the work and the counts to a shard's metadata."""
+    values = json.dumps(counts, sort_keys=True).encode()
     writer.add_key_value_metadata(
-        {FINGERPRINT_KEY: identity.encode(), COUNTS_KEY: json.dumps(counts, sort_keys=True).encode()}
+        {document_shards.FINGERPRINT_KEY: identity.encode(), document_shards.COUNTS_KEY: values}
     )

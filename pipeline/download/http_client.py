@@ -27,20 +27,11 @@ from corpus.pipeline.download.retry import RetryPolicy, TransientError, with_min
 from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.humanize import plain_text
 
-_HUB = "https://huggingface.co"
 _PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})
 _BUSY = frozenset({408, 425, 429})
 _GET_ONLY = ("403", "405", "501")
 """Answers to HEAD from signed URLs and from servers that support GET only."""
 _SMALL_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Response:
-    """A response, and its URL in messages."""
-
-    response: httpx.Response
-    shown: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,24 +42,24 @@ class HttpClient:
     retry: RetryPolicy
 
     def opener(self, url: str) -> Opener:
-        """An opener of a URL, for `fetch`."""
+        """An opener of a URL."""
 
         @contextmanager
         def open_at(offset: int, known: FileVersion | None) -> Iterator[Stream]:
             why = ""
             if offset and known is not None and known.condition:
-                with self.request("GET", url, {"Range": f"bytes={offset}-", "If-Range": known.condition}) as answer:
-                    stream = _stream(answer, offset, known)
+                with self.request("GET", url, {"Range": f"bytes={offset}-", "If-Range": known.condition}) as response:
+                    stream = _stream(response, offset, known)
                     if stream is not None:
                         yield stream
                         return
                 why = "the range that the server sent is not of the same version"
             elif offset:
                 why = "the server gave neither ETag nor Last-Modified, so the partial file cannot be matched"
-            with self.request("GET", url, {}) as answer:
-                stream = _stream(answer, 0, None)
+            with self.request("GET", url, {}) as response:
+                stream = _stream(response, 0, None)
                 if stream is None:
-                    raise DownloadError(f"{answer.shown}: unexpected status {_status_text(answer.response)}")
+                    raise DownloadError(f"{shown_url(url)}: unexpected status {_status_text(response)}")
                 yield replace(stream, restart_reason=why)
 
         return open_at
@@ -82,8 +73,7 @@ class HttpClient:
         """
         for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
             try:
-                with self.request(method, url, headers) as answer:
-                    response = answer.response
+                with self.request(method, url, headers) as response:
                     if response.headers.get("Content-Type", "").startswith("text/html"):
                         return "an HTML page"
                     return _version(response)
@@ -102,8 +92,8 @@ class HttpClient:
         """
         data = b""
         try:
-            with self.request("GET", url, {}) as answer:
-                for chunk in with_minimum_rate(_chunks(answer.response), self.retry):
+            with self.request("GET", url, {}) as response:
+                for chunk in with_minimum_rate(_chunks(response), self.retry):
                     data += chunk
                     if len(data) > _SMALL_BYTES:
                         return ""
@@ -112,7 +102,7 @@ class HttpClient:
         return data.decode("utf-8", "replace")
 
     @contextmanager
-    def request(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[_Response]:
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """Send a request and follow redirects; the body of the response is not read yet.
 
         Raises:
@@ -129,7 +119,7 @@ class HttpClient:
             try:
                 if response.next_request is None:
                     _check_status(response, shown)
-                    yield _Response(response=response, shown=shown)
+                    yield response
                     return
                 request = response.next_request
                 shown = f"{shown_url(url)} (redirected to {shown_url(str(request.url))})"
@@ -137,9 +127,7 @@ class HttpClient:
                     raise DownloadError(f"{shown}: only http and https are followed")
             finally:
                 response.close()
-        raise DownloadError(
-            f"{shown_url(url)}: more than {self.retry.max_redirects} redirects, the last of them {shown}"
-        )
+        raise DownloadError(f"{shown_url(url)}: more than {self.retry.max_redirects} redirects, the last is {shown}")
 
     def _build(self, method: str, url: str, headers: Mapping[str, str]) -> httpx.Request:
         """A request with credentials in its header, from where httpx drops them on a redirect to another host."""
@@ -168,7 +156,7 @@ def open_client(retry: RetryPolicy) -> Iterator[HttpClient]:
 
 def hub_url() -> str:
     """Base URL of the Hugging Face hub."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 def shown_url(url: str) -> str:
@@ -194,15 +182,21 @@ def _check_status(response: httpx.Response, shown: str) -> None:
         raise DownloadError(f"{shown}: {_status_text(response)}")
 
 
-def _stream(answer: _Response, offset: int, known: FileVersion | None) -> Stream | None:
+def _stream(response: httpx.Response, offset: int, known: FileVersion | None) -> Stream | None:
     """The response as a stream from `offset` or from 0; None when its range is another or of another version."""
-    response = answer.response
     version = _version(response)
     start, why = 0, ""
+    content_range = re.fullmatch(
+        r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "")
+    )
     if response.status_code == HTTPStatus.OK:
         if known is not None:
             why = "the server does not support Range requests" if known.is_same(version) else CHANGED
-    elif known is not None and _range_start(response) == offset and known.is_same(version):
+    elif (
+        response.status_code == HTTPStatus.PARTIAL_CONTENT
+        and (content_range and int(content_range[1]) == offset)
+        and (known is not None and known.is_same(version))
+    ):
         start = offset
     else:
         return None
@@ -226,11 +220,6 @@ def _version(response: httpx.Response) -> FileVersion:
         modified=modified if re.fullmatch(r"[A-Za-z0-9 ,:+-]{1,40}", modified) else "",
         total=int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None,
     )
-
-
-def _range_start(response: httpx.Response) -> int | None:
-    match = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match and response.status_code == HTTPStatus.PARTIAL_CONTENT else None
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:

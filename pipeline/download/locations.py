@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from corpus.pipeline.download.http_client import HttpClient, shown_url
-from corpus.pipeline.download.remote_file import GIVEN, FileVersion, RemoteFile, error_text, local_file, seeking_opener
+from corpus.pipeline.download.remote_file import FileVersion, RemoteFile, error_text, local_file, seeking_opener
 from corpus.pipeline.download.retry import Retrier
 from corpus.pipeline.errors import CorpusError, SourceError
 from corpus.pipeline.progress import Progress
@@ -36,7 +36,6 @@ class LocalFolder:
     exclude: Path | None = None
     skipped: list[str] = field(default_factory=list)
     """Links out of the folder, which were not followed."""
-    origin: str = GIVEN
 
     @property
     def shown(self) -> str:
@@ -64,8 +63,12 @@ class LocalFolder:
     def walk(self) -> Iterator[str]:
         """All files except hidden ones, in order. Links to folders are not followed."""
         count = 0
+
+        def fail(error: OSError) -> None:
+            raise error
+
         with source_errors(self.shown):
-            for top, folders, names in os.walk(self.root, onerror=_reraise):
+            for top, folders, names in os.walk(self.root, onerror=fail):
                 inside = Path(top)
                 links = [name for name in folders if (inside / name).is_symlink()]
                 self.skipped.extend((inside / name).relative_to(self.root).as_posix() for name in links)
@@ -84,7 +87,7 @@ class LocalFolder:
         return not is_hidden and (self.exclude is None or path.resolve() != self.exclude.resolve())
 
     def read_text(self, name: str) -> str:
-        """The text of a small file in it."""
+        """The first mebibyte of a file in it; empty when there is none."""
         file = self.get(name)
         if file is None or file.local is None:
             return ""
@@ -108,11 +111,6 @@ class _UrlPrefix:
         """The URL without secrets."""
         return shown_url(self.url)
 
-    @property
-    def origin(self) -> str:
-        """The URL without secrets."""
-        return self.shown
-
     def _url_of(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
 
@@ -131,7 +129,7 @@ class HttpPrefix(_UrlPrefix):
         return self.at(self._url_of(quote(name)), name)
 
     def at(self, url: str, name: str) -> RemoteFile | None:
-        """The file at any URL."""
+        """The file at a URL."""
         shown = shown_url(url)
         answer = self._retrier(url).call(lambda: self.client.probe(url))
         if isinstance(answer, str):
@@ -148,7 +146,7 @@ class HttpPrefix(_UrlPrefix):
         return None
 
     def read_text(self, name: str) -> str:
-        """The text of a small file below the prefix."""
+        """The text of a small file below the prefix; empty when there is none."""
         url = self._url_of(quote(name))
         return self._retrier(url).call(lambda: self.client.small_text(url))
 
@@ -171,20 +169,24 @@ class FsspecPrefix(_UrlPrefix):
 
     def get(self, name: str) -> RemoteFile | None:
         """The file of this name below the prefix."""
-        info = self._info(self._key(name))
-        if info is None or info["type"] != "file":
+        key, shown = self._key(name), shown_url(self._url_of(name))
+        info = self._info(key)
+        if info.get("type") != "file":
             return None
-        shown = shown_url(self._url_of(name))
-        key = self._key(name)
-        opener = seeking_opener(lambda: self.files.open(key, "rb"), lambda: _fsspec_version(self.files, key), shown)
+
+        def version() -> FileVersion:
+            self.files.invalidate_cache()
+            size = self.files.info(key).get("size")
+            return FileVersion(etag=str(self.files.ukey(key)), total=size if isinstance(size, int) else None)
+
+        opener = seeking_opener(lambda: self.files.open(key, "rb"), version, shown)
         return RemoteFile(path=name, shown=shown, origin=shown, opener=opener, bytes=info.get("size"))
 
     def subfolder(self, name: str) -> FsspecPrefix | None:
         """The folder of this name below the prefix."""
-        info = self._info(self._key(name))
-        if info is None or info["type"] != "directory":
-            return None
-        return replace(self, url=self._url_of(name), root=self._key(name))
+        key = self._key(name)
+        is_folder = self._info(key).get("type") == "directory"
+        return replace(self, url=self._url_of(name), root=key) if is_folder else None
 
     def walk(self) -> Iterator[str]:
         """All files below the prefix, in order."""
@@ -194,7 +196,7 @@ class FsspecPrefix(_UrlPrefix):
         yield from sorted(name[start:] for name in names)
 
     def read_text(self, name: str) -> str:
-        """The text of a small file below the prefix."""
+        """The first mebibyte of a file below the prefix; empty when there is none."""
         if self.get(name) is None:
             return ""
         with source_errors(self.shown):
@@ -205,24 +207,16 @@ class FsspecPrefix(_UrlPrefix):
         with source_errors(self.shown):
             return sorted(PurePosixPath(name).name for name in self.files.ls(self.root, detail=False))
 
-    def _info(self, key: str) -> dict[str, Any] | None:
-        with source_errors(self.shown):
-            try:
-                return dict(self.files.info(key))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+    def _info(self, key: str) -> dict[str, Any]:
+        with source_errors(self.shown), suppress(FileNotFoundError, NotADirectoryError):
+            return dict(self.files.info(key))
+        return {}
 
     def _key(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
 
 
 Location = LocalFolder | HttpPrefix | FsspecPrefix
-
-
-def _fsspec_version(files: Any, key: str) -> FileVersion:
-    files.invalidate_cache()
-    size = files.info(key).get("size")
-    return FileVersion(etag=str(files.ukey(key)), total=size if isinstance(size, int) else None)
 
 
 @contextmanager
@@ -234,7 +228,3 @@ def source_errors(shown: str) -> Iterator[None]:
         raise
     except Exception as error:  # fsspec's back-ends raise what their libraries raise
         raise SourceError(f"{shown} cannot be read: {error_text(error)}", hint="Check the --source.") from error
-
-
-def _reraise(error: OSError) -> None:
-    raise error

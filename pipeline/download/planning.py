@@ -52,7 +52,6 @@ class DownloadSource:
     bytes: int | None
     """Size of all files, where known, perhaps rounded."""
     notes: tuple[str, ...] = ()
-    """Remarks for the user."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +70,8 @@ class DownloadPlan:
     document_bytes: int
     """Estimated size of the documents."""
     free_bytes: int
-    """Free space on the workspace's disk."""
 
     def __str__(self) -> str:
-        """The plan as one sentence."""
         others = len(self.files) - 1
         more = f" and {others} more file{'s' if others > 1 else ''}" if others else ""
         size = f", {size_text(self.bytes)}" if self.bytes else ""
@@ -93,26 +90,22 @@ class OriginRecord:
         self._folder = folder
         self.source = ""
         """Origin of the finished download."""
-        self._files: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, dict[str, Any]] = {}
+        """Every file that this stage has written into the folder, or was about to write."""
         with suppress(OSError, ValueError, AttributeError, TypeError):
             loaded = json.loads((folder / ORIGIN).read_bytes())
             self.source = str(loaded["source"])
-            self._files = {str(path): dict(entry) for path, entry in loaded["files"].items()}
-
-    @property
-    def paths(self) -> set[str]:
-        """Every file that this stage has written into the folder, or was about to write."""
-        return set(self._files)
+            self.files = {str(path): dict(entry) for path, entry in loaded["files"].items()}
 
     def add_expected(self, candidate: DownloadSource) -> None:
         """Add the files of a download that begins. `source` stays that of the finished download."""
         for file in candidate.files:
-            self._files.setdefault(file.path, {"from": file.origin})
+            self.files.setdefault(file.path, {"from": file.origin})
         self.save()
 
     def reusable(self, file: RemoteFile, workspace: Workspace) -> DownloadedFile | None:
         """A file that an earlier run downloaded from the same URL, if it is unchanged on disk."""
-        entry = self._files.get(file.path, {})
+        entry = self.files.get(file.path, {})
         target = self._folder / file.path
         is_same = entry.get("from") == file.origin and (not file.tag or entry.get("etag") == file.tag)
         if not is_same or "sha256" not in entry or not target.is_file() or target.stat().st_size != entry.get("bytes"):
@@ -122,23 +115,23 @@ class OriginRecord:
         version = FileVersion(etag=str(entry.get("etag", "")), modified=str(entry.get("modified", "")))
         return DownloadedFile(
             path=file.path, origin=file.origin, bytes=entry["bytes"], sha256=entry["sha256"], version=version
-        )  # fmt: skip
+        )
 
     def add(self, downloaded: DownloadedFile) -> None:
         """Add a complete file; `save` writes the record."""
         entry = {"from": downloaded.origin, "bytes": downloaded.bytes, "sha256": downloaded.sha256}
         extra = {"etag": downloaded.version.etag, "modified": downloaded.version.modified}
-        self._files[downloaded.path] = {**entry, **{key: value for key, value in extra.items() if value}}
+        self.files[downloaded.path] = {**entry, **{key: value for key, value in extra.items() if value}}
 
     def finish(self, candidate: DownloadSource, paths: set[str]) -> None:
         """Record that the download from `candidate` is complete and consists of `paths`."""
         self.source = candidate.origin
-        self._files = {path: entry for path, entry in self._files.items() if path in paths}
+        self.files = {path: entry for path, entry in self.files.items() if path in paths}
         self.save()
 
     def save(self) -> None:
         """Write `origin.json`."""
-        values = {"source": self.source, "files": self._files}
+        values = {"source": self.source, "files": self.files}
         write_atomic(self._folder / ORIGIN, (json.dumps(values, sort_keys=True, indent=2) + "\n").encode())
 
 

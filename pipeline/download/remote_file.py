@@ -21,7 +21,6 @@ from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.humanize import plain_text
 
 PART_SUFFIX = ".part"
-"""Ending of a partial file."""
 GIVEN = "given"
 """Origin of local files, whose paths are not recorded."""
 CHANGED = "the file has changed since the partial download"
@@ -76,7 +75,7 @@ class RemoteFile:
     """One file to download into the workspace."""
 
     path: str
-    """Its name below `raw/<dataset>/`, with slashes."""
+    """Its name in `raw/<dataset>/`."""
     shown: str
     """Its URL or path in messages, without secrets."""
     origin: str
@@ -112,11 +111,8 @@ def local_file(path: Path, name: str) -> RemoteFile:
         stat = path.stat()
         return FileVersion(etag=f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}", total=stat.st_size)
 
-    now = version()
-    opener = seeking_opener(lambda: path.open("rb"), version, shown)
-    return RemoteFile(
-        path=name, shown=shown, origin=GIVEN, opener=opener, bytes=now.total, tag=now.etag, local=path
-    )  # fmt: skip
+    now, opener = version(), seeking_opener(lambda: path.open("rb"), version, shown)
+    return RemoteFile(path=name, shown=shown, origin=GIVEN, opener=opener, bytes=now.total, tag=now.etag, local=path)
 
 
 def seeking_opener(open_file: Callable[[], Any], version: Callable[[], FileVersion], shown: str) -> Opener:

@@ -1,9 +1,8 @@
 """Retry policy for downloads: timeouts, backoff, and when to give up.
 
-In: what went wrong and how many bytes are there.
+In: a failure, and the size of the partial file.
 Out: a wait before the next attempt, or DownloadError.
 Invariant: every wait is bounded, and so is the number of attempts without progress.
-Cost: the waiting itself.
 """
 
 from __future__ import annotations
@@ -79,25 +78,16 @@ class Retrier:
         backoff = min(policy.backoff_s * 2 ** (self._failures - 1), policy.max_wait_s)
         wait = backoff if error.wait_s is None else error.wait_s
         if self._failures >= (policy.connect_attempts if error.is_unreachable else policy.attempts):
-            raise DownloadError(
-                f"{self._shown}: {error}; given up after {self._failures} attempts", hint=_LATER
-            ) from error
+            why = f"{error}; given up after {self._failures} attempts"
+            raise DownloadError(f"{self._shown}: {why}", hint=_LATER) from error
         if wait > policy.max_wait_s:
-            raise DownloadError(
-                f"{self._shown}: {error}, Retry-After {wait:,.0f} s; "
-                f"given up, because that is more than {policy.max_wait_s:,.0f} s",
-                hint=_LATER,
-            ) from error
+            why = f"{error}, Retry-After {wait:,.0f} s; given up, because that is more than {policy.max_wait_s:,.0f} s"
+            raise DownloadError(f"{self._shown}: {why}", hint=_LATER) from error
         self._progress.say(f"{self._shown}: {error}; retrying in {wait:.1f} s")
         time.sleep(wait)
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, retried after each TransientError.
-
-        Raises:
-            DownloadError: as `failed`.
-
-        """
+        """The result of `function`, retried after each TransientError; raises DownloadError as `failed` does."""
         while True:
             try:
                 return function()

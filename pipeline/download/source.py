@@ -22,7 +22,7 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
 from corpus.pipeline.download.locations import FsspecPrefix, HttpPrefix, LocalFolder, Location, source_errors
 from corpus.pipeline.download.planning import ARCHIVE_ENDINGS, PACKED_ENDINGS, DownloadSource
-from corpus.pipeline.download.remote_file import PART_SUFFIX, RemoteFile, local_file
+from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, RemoteFile, local_file
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.humanize import plain_text
@@ -52,12 +52,10 @@ def resolve(
 
     """
     location, single = _open(source, manifest, client, exclude, progress)
-    if single is not None:
-        files, base = [single], location
-    else:
-        files, base = _search(location, manifest)
+    files, base = ([single], location) if single is not None else _search(location, manifest)
     if not files:
         raise _not_found(location, manifest)
+    place = GIVEN if isinstance(location, LocalFolder) else location.shown
     notes = []
     if isinstance(location, LocalFolder) and location.skipped:
         links = sorted(set(location.skipped))
@@ -70,7 +68,7 @@ def resolve(
     sizes = [file.bytes for file in files if file.bytes is not None]
     return DownloadSource(
         name=location.shown,
-        origin=files[0].origin if single is not None else location.origin,
+        origin=place if single is None else single.origin,
         files=tuple(sorted(files, key=lambda file: file.path)),
         bytes=sum(sizes) if len(sizes) == len(files) else None,
         notes=tuple(notes),
@@ -130,12 +128,8 @@ def tail_of(manifest: Manifest, path: str) -> str | None:
     'baike_qa_valid.json'
     """
     plain = next((path.removesuffix(ending) for ending in PACKED_ENDINGS if path.endswith(ending)), path)
-    stem = path.removesuffix(".parquet")
-    for name in dict.fromkeys((plain, stem, f"{stem}.json")):
-        hit = manifest.member_of(name)
-        if hit is not None:
-            return hit[1]
-    return None
+    hit = manifest.member_of(plain)
+    return hit[1] if hit is not None else None
 
 
 def _open(
@@ -150,7 +144,11 @@ def _open(
         except Exception as error:  # fsspec's back-ends raise what their libraries raise
             raise SourceError(f"{shown_url(source)} cannot be opened: {plain_text(str(error))}", hint=_HINT) from error
         if not isinstance(files, LocalFileSystem):
-            return _open_fsspec(FsspecPrefix(url=source, files=files, root=root), manifest)
+            folder = FsspecPrefix(url=source.rpartition("/")[0], files=files, root=root.rpartition("/")[0])
+            file = folder.get(PurePosixPath(root).name)
+            if file is None:
+                return replace(folder, url=source, root=root), None
+            return folder, replace(file, path=_single_name(root, manifest))
         source = root
     with source_errors(plain_text(source)):
         return _open_local(Path(source).expanduser(), manifest, exclude)
@@ -158,9 +156,8 @@ def _open(
 
 def _open_local(path: Path, manifest: Manifest, exclude: Path | None) -> tuple[Location, RemoteFile | None]:
     if exclude is not None and path.resolve().is_relative_to(exclude.resolve()):
-        raise SourceError(
-            f"{path} belongs to the workspace", hint="Move the files elsewhere and name that folder with --source."
-        )
+        hint = "Move the files elsewhere and name that folder with --source."
+        raise SourceError(f"{path} belongs to the workspace", hint=hint)
     if path.is_dir():
         return LocalFolder(root=path, exclude=exclude), None
     if path.is_file():
@@ -183,12 +180,6 @@ def _open_site(
     return location, file
 
 
-def _open_fsspec(prefix: FsspecPrefix, manifest: Manifest) -> tuple[Location, RemoteFile | None]:
-    parent = replace(prefix, url=prefix.url.rpartition("/")[0], root=prefix.root.rpartition("/")[0])
-    file = parent.get(PurePosixPath(prefix.root).name)
-    return (prefix, None) if file is None else (parent, replace(file, path=_single_name(prefix.root, manifest)))
-
-
 def _single_name(path: str, manifest: Manifest) -> str:
     """Name in `raw/<dataset>/` of a source that is a single file."""
     name = PurePosixPath(path).name
@@ -197,9 +188,8 @@ def _single_name(path: str, manifest: Manifest) -> str:
     if other.name != manifest.name:
         raise DatasetNotFoundError(f"{name} is the archive of {other.name}, not of {manifest.name}", hint=_HINT)
     if tail is None and not _is_data(name):
-        raise DatasetNotFoundError(
-            f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}", hint=_HINT
-        )
+        message = f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}"
+        raise DatasetNotFoundError(message, hint=_HINT)
     return _checked(name if tail is None else (PurePosixPath(tail).parent / name).as_posix())
 
 
@@ -209,12 +199,10 @@ def _search(location: Location, manifest: Manifest) -> tuple[list[RemoteFile], L
     places = [location] if inner is None else [location, inner]
     for base in places:
         for name in _archives(manifest):
-            file = base.get(name)
-            if file is not None:
+            if file := base.get(name):
                 return [file], base
     for base in reversed(places):
-        files = _members(base, manifest)
-        if files:
+        if files := _members(base, manifest):
             return files, base
     return [], location
 

@@ -12,23 +12,16 @@ A finished stage is skipped without a request; a local --source is compared by d
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline.download import planning
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
-from corpus.pipeline.download.planning import (
-    OFFICIAL,
-    DownloadPlan,
-    DownloadSource,
-    OriginRecord,
-    estimate,
-    official_sources,
-    package_files,
-)
+from corpus.pipeline.download.planning import OFFICIAL, DownloadPlan, DownloadSource, OriginRecord
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
@@ -38,7 +31,7 @@ from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, differences, read_ledger
+from corpus.pipeline.workspace.ledger import Ledger, Report, differences, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "download"
@@ -51,12 +44,10 @@ class DownloadConfig:
     """Which dataset to download, and from where."""
 
     dataset: str
-    """Name of the dataset."""
     source: str | None = None
     """A folder, an archive, unpacked files or a URL; None: the finished files, else the manifest's mirrors."""
 
     def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
         if self.dataset not in DATASETS:
             raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, is {self.dataset!r}")
         if self.source is not None and not self.source.strip():
@@ -91,23 +82,16 @@ def run(
     return job.finish(candidate, downloads)
 
 
-def plan(
-    config: DownloadConfig,
-    workspace: Workspace,
-    *,
-    manifest: Manifest | None = None,
-    retry: RetryPolicy = DEFAULT_RETRY,
-    progress: Progress = SILENT,
-) -> DownloadPlan | None:
+def plan(config: DownloadConfig, workspace: Workspace, *, progress: Progress = SILENT) -> DownloadPlan | None:
     """What `run` would do; None when it would be skipped. Makes requests only for a --source that is a URL.
 
     Raises:
         SourceError, DownloadError, WorkspaceError: as `run` does.
 
     """
-    with open_client(retry) as client:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
-        return None if job.stage.is_current else job.plan(job.candidates()[0])
+    with open_client(DEFAULT_RETRY) as client:
+        job = _Job(config, manifests.load(config.dataset), workspace, client, progress)
+        return None if job.stage.is_current else job.plan(job.candidates[0])
 
 
 class _Job:
@@ -116,39 +100,34 @@ class _Job:
     def __init__(
         self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
-        watch = Stopwatch()
-        self.config = config
+        self.source = config.source
         self.manifest = manifest
         self.workspace = workspace
         self.client = client
         self.progress = progress
-        self.folder = workspace.raw(manifest.name)
+        self.folder = workspace.raw(self.manifest.name)
         self.origin = OriginRecord(self.folder)
-        self._candidates: list[DownloadSource] = []
         self._unsaved_bytes = 0
-        settings: dict[str, Any] = {"source": OFFICIAL if config.source is None else GIVEN}
+        origin: str | None = OFFICIAL if config.source is None else GIVEN
         if config.source is None and (before := read_ledger(self.folder)):
-            settings = {"source": before.config.get("source")}  # finished files may have come from a --source
+            origin = before.config.get("source")  # finished files may have come from a --source
         self.stage = StageRun(
-            workspace, self.folder, stage=STAGE, version=VERSION, dataset=manifest.name, config=settings,
-            inputs=[], by_size=True, watch=watch, progress=progress,
+            workspace, self.folder, stage=STAGE, version=VERSION, dataset=self.manifest.name,
+            config={"source": origin}, inputs=[], by_size=True, progress=progress,
         )  # fmt: skip
         self._compare_source()
 
+    @cached_property
     def candidates(self) -> list[DownloadSource]:
-        """The candidates to try, in order."""
-        if not self._candidates and self.config.source is None:
-            self._candidates = list(official_sources(self.manifest, self.client))
-        elif not self._candidates and self.config.source is not None:
-            exclude = self.workspace.root / "raw"
-            self._candidates = [
-                resolve(self.config.source, self.manifest, self.client, exclude=exclude, progress=self.progress)
-            ]
-        return self._candidates
+        """The places to try, in order."""
+        if self.source is None:
+            return list(planning.official_sources(self.manifest, self.client))
+        exclude = self.workspace.root / "raw"
+        return [resolve(self.source, self.manifest, self.client, exclude=exclude, progress=self.progress)]
 
     def _compare_source(self) -> None:
         """Add to the reasons what has changed at the source; without --source, its files must still be there."""
-        before, reasons, source = self.stage.before, self.stage.reasons, self.config.source
+        before, reasons, source = self.stage.before, self.stage.reasons, self.source
         if before is None:
             return
         was = before.config.get("source")
@@ -158,23 +137,21 @@ class _Job:
                 hint=f"Give the same --source again, or delete {self.folder} to fetch it from the mirrors.",
             )
         if source is None and was == OFFICIAL and self.manifest.name == BUILT_IN:
-            reasons += _differences(before, {file.path: file.tag for file in package_files(self.manifest)})
+            reasons += _differences(before, {file.path: file.tag for file in planning.package_files(self.manifest)})
         elif source is not None and is_remote(source):
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
         elif source is not None and not reasons:
-            digests = {file.path: self._local_digest(file) for file in self.candidates()[0].files}
+            digests = {file.path: self._local_digest(file) for file in self.candidates[0].files}
             reasons += _differences(before, digests)
 
     def plan(self, candidate: DownloadSource) -> DownloadPlan:
-        """What fetching a candidate would cost."""
-        return estimate(candidate, self.manifest, self.origin, self.workspace)
+        return planning.estimate(candidate, self.manifest, self.origin, self.workspace)
 
     def fetch_first(self) -> tuple[DownloadSource, list[DownloadedFile]]:
         """Fetch the first candidate whose files arrive whole."""
         failures: list[str] = []
-        candidates = self.candidates()
-        for candidate, following in zip(candidates, [*candidates[1:], None], strict=True):
+        for candidate, following in zip(self.candidates, [*self.candidates[1:], None], strict=True):
             try:
                 return candidate, self._fetch(candidate)
             except DownloadError as error:
@@ -184,17 +161,24 @@ class _Job:
                 failures.append(f"{candidate.name}: {error.message.partition(': ')[2]}")
                 then = f"next: {following.name}" if following else "that was the last mirror"
                 self.progress.say(f"{self.manifest.name}: {candidate.name}: {error.message}; {then}")
-        raise _no_mirror(self.manifest, failures)
+        name, archive = self.manifest.name, self.manifest.archive
+        drive = [url for mirror in self.manifest.mirrors for url in mirror.files if "drive" in url]
+        places = " or ".join([self.manifest.homepage, *drive])
+        raise DownloadError(
+            f"none of the {len(failures)} mirrors gave {archive} whole ({'; '.join(failures)})",
+            hint=f"Fetch {archive} by hand ({places}), then type: "
+            f"corpus ingest --dataset {name} --source FOLDER_WITH_{archive}",
+        )
 
     def finish(self, candidate: DownloadSource, downloads: list[DownloadedFile]) -> Report:
         """Delete files that are no longer part of the dataset, and write the ledger."""
-        outputs = [self.folder / path for path in sorted(downloaded.path for downloaded in downloads)]
+        paths, before = {downloaded.path for downloaded in downloads}, self.stage.before
+        outputs = [self.folder / path for path in sorted(paths)]
         found = {(file.path, file.bytes, file.sha256) for file in self.workspace.file_digests(outputs, self.folder)}
         if found != {(downloaded.path, downloaded.bytes, downloaded.sha256) for downloaded in downloads}:
             raise DownloadError(f"{self.folder}: a file changed during the download", hint="Run the command again.")
         self.stage.begin()
-        paths, before = {downloaded.path for downloaded in downloads}, self.stage.before
-        known = self.origin.paths | {output.path for output in (before.outputs if before else [])}
+        known = {*self.origin.files, *(output.path for output in (before.outputs if before else []))}
         _sweep(self.folder, known - paths)
         self.origin.finish(candidate, paths)
         return self.stage.finish(
@@ -218,16 +202,12 @@ class _Job:
             self.origin.save()
 
     def _fetch_file(self, file: RemoteFile) -> DownloadedFile:
-        downloaded = self.origin.reusable(file, self.workspace)
-        if downloaded is not None:
+        if downloaded := self.origin.reusable(file, self.workspace):
             if file.local is None:
                 self.progress.say(f"{file.path}: kept from an earlier run")
             return downloaded
         label = f"{self.manifest.name}: {file.path}"
-        downloaded = fetch(
-            file, self.folder, label=label, on_verified=self._on_verified, retry=self.client.retry,
-            progress=self.progress,
-        )  # fmt: skip
+        downloaded = fetch(file, self.folder, label, self._on_verified, self.client.retry, self.progress)
         self.workspace.remember_digest(self.folder / file.path, downloaded.sha256)
         return downloaded
 
@@ -249,7 +229,7 @@ class _Job:
 
 
 def _differences(before: Ledger, digests: Mapping[str, str]) -> list[str]:
-    """How the files at the source differ from the finished ones, in words."""
+    """How the files at the source differ from the downloaded ones."""
     said = {"gone": "is gone from the source", "new": "is new at the source", "changed": "at the source has changed"}
     return [f"{path} {said[what]}" for path, what in differences(before.outputs, digests)]
 
@@ -264,13 +244,3 @@ def _sweep(folder: Path, paths: set[str]) -> None:
     for top, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # not empty
             Path(top).rmdir()
-
-
-def _no_mirror(manifest: Manifest, failures: Sequence[str]) -> DownloadError:
-    drive = [url for mirror in manifest.mirrors for url in mirror.files if "drive" in url]
-    places = " or ".join([manifest.homepage, *drive])
-    return DownloadError(
-        f"none of the {len(failures)} mirrors gave {manifest.archive} whole ({'; '.join(failures)})",
-        hint=f"Fetch {manifest.archive} by hand ({places}), then type: "
-        f"corpus ingest --dataset {manifest.name} --source FOLDER_WITH_{manifest.archive}",
-    )

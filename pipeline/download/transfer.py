@@ -22,13 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from corpus.pipeline.download.remote_file import PART_SUFFIX, DownloadedFile, FileVersion, RemoteFile, Stream
-from corpus.pipeline.download.retry import DEFAULT_RETRY, Retrier, RetryPolicy, TransientError, with_minimum_rate
+from corpus.pipeline.download.retry import Retrier, RetryPolicy, TransientError, with_minimum_rate
 from corpus.pipeline.download.validate import HEAD_BYTES, TAIL_BYTES, head_error, tail_error
 from corpus.pipeline.errors import ChecksumError, DiskError, DownloadError
 from corpus.pipeline.humanize import size_text
-from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace.files import FINISHED_MODE, UNFINISHED_MODE, disk_errors, write_atomic
 
+OnVerified = Callable[[DownloadedFile], None]
 _COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS})
 
@@ -42,7 +43,7 @@ class PartialFile:
 
     @property
     def bytes(self) -> int:
-        """Its size; 0 when there is none."""
+        """Its size; 0 when there is no such file."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def version(self, shown: str) -> FileVersion | None:
@@ -79,13 +80,7 @@ class PartialFile:
 
 
 def fetch(
-    file: RemoteFile,
-    folder: Path,
-    *,
-    label: str,
-    on_verified: Callable[[DownloadedFile], None],
-    retry: RetryPolicy = DEFAULT_RETRY,
-    progress: Progress = SILENT,
+    file: RemoteFile, folder: Path, label: str, on_verified: OnVerified, retry: RetryPolicy, progress: Progress
 ) -> DownloadedFile:
     """Hard-link or download one file into `folder`, resuming its partial file.
 
@@ -97,11 +92,12 @@ def fetch(
         DiskError: there is not enough free space, or a write failed.
 
     """
+    target = folder / file.path
     if file.local is not None and can_link(file, folder):
-        linked = _hard_link(file, file.local, folder / file.path, label, on_verified, progress)
+        linked = _hard_link(file, file.local, target, label, on_verified, progress)
         if linked is not None:
             return linked
-    partial = PartialFile(folder / file.path)
+    partial = PartialFile(target)
     retrier = Retrier(file.shown, retry, progress)
     while True:
         try:
@@ -112,7 +108,7 @@ def fetch(
     _check_complete(file, partial, version, sha256)
     downloaded = DownloadedFile(path=file.path, origin=file.origin, bytes=partial.bytes, sha256=sha256, version=version)
     on_verified(downloaded)
-    partial.finish(folder / file.path)
+    partial.finish(target)
     return downloaded
 
 
@@ -122,16 +118,14 @@ def can_link(file: RemoteFile, folder: Path) -> bool:
 
 
 def _hard_link(
-    file: RemoteFile, local: Path, target: Path, label: str, on_verified: Callable[[DownloadedFile], None],
-    progress: Progress,
-) -> DownloadedFile | None:  # fmt: skip
+    file: RemoteFile, local: Path, target: Path, label: str, on_verified: OnVerified, progress: Progress
+) -> DownloadedFile | None:
     """Hard-link a local file to `target`; None where it must be copied."""
     sha256, size = _hash(local, label, progress)
     if file.sha256 not in {None, sha256}:
         raise _wrong_checksum(file, sha256)
-    downloaded = DownloadedFile(
-        path=file.path, origin=file.origin, bytes=size, sha256=sha256, version=FileVersion(etag=file.tag)
-    )
+    version = FileVersion(etag=file.tag)
+    downloaded = DownloadedFile(path=file.path, origin=file.origin, bytes=size, sha256=sha256, version=version)
     on_verified(downloaded)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -204,10 +198,9 @@ def _begin(
     head = b""
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
-    if file.local is None:
-        wrong = head_error(file.path, head, is_html=stream.is_html, encoding=stream.encoding)
-        if wrong:
-            raise DownloadError(f"{file.shown}: {wrong}")
+    wrong = head_error(file.path, head, is_html=stream.is_html, encoding=stream.encoding)
+    if wrong and file.local is None:
+        raise DownloadError(f"{file.shown}: {wrong}")
     check_free_space(partial.path.parent, (total or 0) - partial.bytes, file.path)
     partial.begin(stream.version, file.shown)
     return itertools.chain([head], chunks)

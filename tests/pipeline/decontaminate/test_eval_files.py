@@ -217,7 +217,8 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
         eval_files.read(tmp_path / "set.jsonl")
 
 
-def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval_files, "MAX_BYTES", 1 << 20)
     bomb = "渡口".encode() * 200_000
     for name, data in (
         ("set.txt", bomb),
@@ -227,4 +228,4 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         ("set.parquet", _parquet([{"text": f"{n} 渡口从前每天要过多少人" * 20} for n in range(2000)])),
     ):
         with pytest.raises(SourceError, match="larger than"):
-            eval_files.read(lay(tmp_path, name, data), max_bytes=1 << 20)
+            eval_files.read(lay(tmp_path, name, data))
