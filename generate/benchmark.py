@@ -6,7 +6,7 @@ Method: with the cache one text of random tokens grows token by token through th
 the same network reads the whole text for each next token. A time is the median over the repeats. A peak is the minimum,
 because memory that earlier passes left only adds to it.
 Memory: `kept` is the exact size of keys and values; `peak` is the peak memory of the device, on a CPU that of the
-process, weights included; None where the system does not tell it.
+process, weights included; None where the system does not report it.
 Cost: two passes over the context for each repeat, and one text without the cache for each position.
 """
 
@@ -18,7 +18,7 @@ import io
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _WIDTH_IN, _HEIGHT_IN, _DPI = 12.0, 4.0, 110
 _MB = 1e6
-_CACHED, _RECOMPUTED = "with cache", "without cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,17 +91,17 @@ def measure(config: TimingsConfig, model: Model, *, progress: Progress = SILENT)
     vocabulary = model.network.config.vocab_size
     ids_1n = torch.randint(vocabulary, (1, positions[-1]), device=model.network.device)
     with memory_errors():
-        _grow(model, ids_1n[:, : 2 * _NEIGHBOURS], positions[:1], SILENT)  # warm-up
-        grown = [_grow(model, ids_1n, positions, progress) for _ in range(config.repeats)]
-        read = [[_read(model, ids_1n[:, :position], progress) for position in positions] for _ in range(config.repeats)]
+        _time_cached(model, ids_1n[:, : 2 * _NEIGHBOURS], positions[:1], SILENT)  # warm-up
+        cached = [_time_cached(model, ids_1n, positions, progress) for _ in range(config.repeats)]
+        recomputed = [_time_recomputed(model, ids_1n, positions, progress) for _ in range(config.repeats)]
         points = [
             Point(
                 position=position,
-                cached_s=statistics.median(run[index].seconds for run in grown),
-                recomputed_s=statistics.median(run[index].seconds for run in read),
-                kept_bytes=grown[0][index].kept,
-                cached_peak_bytes=_least([run[index].peak for run in grown]),
-                recomputed_peak_bytes=_least([run[index].peak for run in read]),
+                cached_s=statistics.median(run[index].seconds for run in cached),
+                recomputed_s=statistics.median(run[index].seconds for run in recomputed),
+                kept_bytes=cached[0][index].kept,
+                cached_peak_bytes=_least(run[index].peak for run in cached),
+                recomputed_peak_bytes=_least(run[index].peak for run in recomputed),
             )
             for index, position in enumerate(positions)
         ]
@@ -118,7 +117,7 @@ class _Step:
     kept: int = 0
 
 
-def _grow(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Progress) -> list[_Step]:
+def _time_cached(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Progress) -> list[_Step]:
     """One text token by token; time and memory of the steps near each position."""
     tokens: list[int] = ids_1n[0].tolist()
     seconds: list[float] = []
@@ -147,15 +146,18 @@ def _grow(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Prog
 
 
 @torch.inference_mode()
-def _read(model: Model, ids_1n: Tensor, progress: Progress) -> _Step:
-    """A whole text in one pass without a cache."""
-    _reset_peak(model.network.device)
-    started = time.perf_counter()
-    model.network(ids_1n, use_cache=False, logits_to_keep=1)
-    _wait(model.network.device)
-    seconds = time.perf_counter() - started
-    progress.advance(1)
-    return _Step(seconds=seconds, peak=_peak(model.network.device))
+def _time_recomputed(model: Model, ids_1n: Tensor, positions: Sequence[int], progress: Progress) -> list[_Step]:
+    """The text up to each position in one pass without a cache."""
+    steps = []
+    for position in positions:
+        _reset_peak(model.network.device)
+        started = time.perf_counter()
+        model.network(ids_1n[:, :position], use_cache=False, logits_to_keep=1)
+        _wait(model.network.device)
+        seconds = time.perf_counter() - started
+        progress.advance(1)
+        steps.append(_Step(seconds=seconds, peak=_peak(model.network.device)))
+    return steps
 
 
 def _throughput(model: Model, size: int, config: TimingsConfig) -> Throughput:
@@ -201,9 +203,8 @@ def _peak(device: torch.device) -> int | None:
     return None
 
 
-def _least(peaks: Sequence[int | None]) -> int | None:
-    known = [peak for peak in peaks if peak is not None]
-    return min(known, default=None)
+def _least(peaks: Iterable[int | None]) -> int | None:
+    return min((peak for peak in peaks if peak is not None), default=None)
 
 
 def _machine(model: Model, config: TimingsConfig) -> dict[str, Any]:
@@ -223,21 +224,16 @@ def _machine(model: Model, config: TimingsConfig) -> dict[str, Any]:
 # --- the picture -----------------------------------------------------------------------------------------------------
 
 _Value = Callable[[Point], float | None]
-_PANELS: tuple[tuple[str, dict[str, _Value]], ...] = (
-    (
-        "time of the next token (ms)",
-        {_RECOMPUTED: lambda point: point.recomputed_s * 1e3, _CACHED: lambda point: point.cached_s * 1e3},
-    ),
-    (
-        "keys and values kept (MB)",
-        {_RECOMPUTED: lambda _: 0.0, _CACHED: lambda point: point.kept_bytes / _MB},
-    ),
+_LINES = ("without cache", "with cache")
+_PANELS: tuple[tuple[str, tuple[_Value, _Value]], ...] = (
+    ("time of the next token (ms)", (lambda point: point.recomputed_s * 1e3, lambda point: point.cached_s * 1e3)),
+    ("keys and values kept (MB)", (lambda _: 0.0, lambda point: point.kept_bytes / _MB)),
     (
         "peak memory, weights included (MB)",
-        {
-            _RECOMPUTED: lambda point: point.recomputed_peak_bytes and point.recomputed_peak_bytes / _MB,
-            _CACHED: lambda point: point.cached_peak_bytes and point.cached_peak_bytes / _MB,
-        },
+        (
+            lambda point: point.recomputed_peak_bytes and point.recomputed_peak_bytes / _MB,
+            lambda point: point.cached_peak_bytes and point.cached_peak_bytes / _MB,
+        ),
     ),
 )
 
@@ -248,11 +244,11 @@ def picture(timings: Timings) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
-    for panel, (title, lines) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+    for panel, (title, values) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         panel.set_title(title, loc="left", fontsize=10)
         panel.set_xlabel("position: tokens of the text so far")
         panel.grid(alpha=0.25)
-        for name, value in lines.items():
+        for name, value in zip(_LINES, values, strict=True):
             points = [(point.position, value(point)) for point in timings.points if value(point) is not None]
             if points:
                 panel.plot(*zip(*points, strict=True), label=name, marker="o", markersize=3, linewidth=1.3)

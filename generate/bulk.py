@@ -102,14 +102,7 @@ def run(
 ) -> Done:  # fmt: skip
     """Continue all prompts into a file; `corpus.generate.results_file` says how it is resumed.
 
-    Args:
-        config: its `prompts` are ignored.
-        model: the model.
-        prompts: the prompts.
-        output: the file of results.
-        form: how a prompt is put to the model.
-        new_seed: the user gave no seed, so an interrupted run is resumed with its own seed.
-        progress: counts the samples.
+    `config.prompts` is ignored. With `new_seed` an interrupted run is resumed with its own seed: the user gave none.
 
     Raises:
         PromptError: a line is no prompt.

@@ -55,17 +55,17 @@ class Chat:
 
         """
         opening = self._opening(question)
-        self._forget(len(opening))
+        self._drop_turns(len(opening))
         prompt = [token for turn in (*self._turns, opening) for token in turn]
         key = (self._asked, 0)
         self._asked += 1
-        said: list[str] = []
+        written: list[str] = []
         try:
             for piece in without_blanks(Batch(self._model, {key[0]: prompt}, [key], self._config).pieces()):
-                said.append(piece.text)
+                written.append(piece.text)
                 yield piece
         finally:
-            if answer := "".join(said).rstrip():
+            if answer := "".join(written).rstrip():
                 self._turns.append([*opening, *self._model.encode(answer), self._model.separator])
 
     def reset(self) -> None:
@@ -81,7 +81,7 @@ class Chat:
             self._progress.say(f"the question has {len(ids):,} tokens; the model reads the newest {most:,} of them")
         return [self._user, *ids[-most:], self._assistant]
 
-    def _forget(self, tokens: int) -> None:
+    def _drop_turns(self, tokens: int) -> None:
         """Drop the oldest turns until this many tokens fit."""
         before = len(self._turns)
         while self._turns and sum(map(len, self._turns)) + tokens > self._room:

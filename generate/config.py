@@ -52,13 +52,7 @@ class SampleConfig:
                 raise ValueError(f"{flag} must be text in UTF-8")
         if not all(self.stop):
             raise ValueError("--stop must not be empty")
-        for flag, number in (
-            ("--max-new-tokens", self.max_new_tokens),
-            ("--num-samples", self.num_samples),
-            ("--batch-size", self.batch_size),
-        ):
-            if number < 1:
-                raise ValueError(f"{flag} must be at least 1, is {number}")
+        _check_positive(max_new_tokens=self.max_new_tokens, num_samples=self.num_samples, batch_size=self.batch_size)
         self._check_chances()
 
     def _check_chances(self) -> None:
@@ -95,13 +89,7 @@ class TimingsConfig:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
-        for flag, number in (
-            ("--repeats", self.repeats),
-            ("--batch-size", self.batch_size),
-            ("--max-new-tokens", self.tokens),
-        ):
-            if number < 1:
-                raise ValueError(f"{flag} must be at least 1, is {number}")
+        _check_positive(repeats=self.repeats, batch_size=self.batch_size, max_new_tokens=self.tokens)
         if any(after <= before for before, after in itertools.pairwise((1, *self.positions))):
             raise ValueError(f"--positions must rise from 2 on, are {', '.join(map(str, self.positions))}")
 
@@ -161,6 +149,12 @@ class Sample:
     finish: Finish
     seed: int
     """The seed of the run; it reproduces the text with the same settings."""
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, is {number}")
 
 
 def _is_text(text: str) -> bool:

@@ -47,9 +47,8 @@ class PromptFile:
 
     def __init__(self, source: Path | IO[bytes], *, blank: bool = True) -> None:
         """`blank` allows the empty prompt, which asks for a new document."""
-        self.path = source if isinstance(source, Path) else None
         self.name = str(source) if isinstance(source, Path) else "standard input"
-        self._stream = source if not isinstance(source, Path) else None
+        self._source = source
         self._blank = blank
         self.count: int | None = None
         """Number of prompts, once `check` has counted them."""
@@ -57,7 +56,7 @@ class PromptFile:
     @property
     def is_file(self) -> bool:
         """Whether it can be read twice; standard input and a pipe with a name cannot."""
-        return self.path is not None and self.path.is_file()
+        return isinstance(self._source, Path) and self._source.is_file()
 
     def check(self) -> None:
         """Read all lines of a file and count the prompts; a pipe is not read.
@@ -66,9 +65,9 @@ class PromptFile:
             PromptError: a line is no prompt, there are no prompts, or there is no such file.
 
         """
-        if self.path is None or (self.path.exists() and not self.path.is_file() and not self.path.is_dir()):
-            return
-        self.count = sum(1 for _ in self)
+        path = self._source
+        if isinstance(path, Path) and (path.is_file() or path.is_dir() or not path.exists()):
+            self.count = sum(1 for _ in self)
 
     def digest(self) -> str:
         """SHA-256 of the file, in hexadecimal."""
@@ -76,7 +75,7 @@ class PromptFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def __iter__(self) -> Iterator[Prompt]:
-        with self._open() as stream:
+        with _open(self._source) if isinstance(self._source, Path) else self._source as stream:
             lines = iter(_lines(stream, self.name))
             first = next(lines, None)
             if first is None:
@@ -84,9 +83,6 @@ class PromptFile:
             is_json = _is_json(self.name, first[1])
             for number, line in itertools.chain([first], lines):
                 yield self._parse(number, line) if is_json else Prompt(line=number, text=line)
-
-    def _open(self) -> IO[bytes]:
-        return self._stream if self.path is None and self._stream is not None else _open(Path(self.name))
 
     def _parse(self, number: int, line: str) -> Prompt:
         value = _value(self.name, number, line, _PROMPT_HINT)

@@ -83,7 +83,7 @@ class ResultsFile:
             self._note.unlink(missing_ok=True)
             self._file.truncate(0)
             if self._job is not None:
-                with open(self._note, "wb", opener=_for_owner) as note:  # a torn note matches no job
+                with open(self._note, "wb", opener=_for_owner) as note:  # an incomplete note matches no job
                     note.write(json.dumps({"seed": seed, "job": self._job}, ensure_ascii=False).encode())
                     note.flush()
                     os.fsync(note.fileno())

@@ -63,8 +63,12 @@ def stream_ids(
     model: Model, prompts: Sequence[Sequence[int]], config: SampleConfig, *, progress: Progress = SILENT
 ) -> Iterator[Piece]:
     """`stream` for prompts of tokens, in place of `config.prompts`."""
-    for note in _notes(model, prompts, config):
-        progress.say(note)
+    most = model.context
+    for number, prompt in enumerate(prompts, 1):
+        if len(prompt) > most:
+            progress.say(f"prompt {number} has {len(prompt)} tokens; the model reads the newest {most} of them")
+    if max(map(len, prompts)) + config.max_new_tokens > most:
+        progress.say(f"where a text passes {most} tokens, the model continues from the newest {most // 2}")
     keys = list(itertools.product(range(len(prompts)), range(config.num_samples)))
     for start in range(0, len(keys), config.batch_size):
         yield from Batch(model, prompts, keys[start : start + config.batch_size], config).pieces()
@@ -93,11 +97,3 @@ def in_order(pieces: Iterable[Piece], config: SampleConfig) -> Iterator[Piece]:
             yield from ready
             if ready[-1].finish:
                 turn = next(turns, None)
-
-
-def _notes(model: Model, prompts: Sequence[Sequence[int]], config: SampleConfig) -> Iterator[str]:
-    for number, prompt in enumerate(prompts, 1):
-        if len(prompt) > model.context:
-            yield f"prompt {number} has {len(prompt)} tokens; the model reads the newest {model.context} of them"
-    if max(map(len, prompts)) + config.max_new_tokens > model.context:
-        yield f"where a text passes {model.context} tokens, the model continues from the newest {model.context // 2}"

@@ -6,6 +6,7 @@ In: flags or keyword arguments. Out: a checked `TrainConfig`. Imports no torch, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,8 +132,6 @@ class TrainConfig:
             raise ValueError("--dataset must name each dataset once")
         if None in weights and weights.count(None) < len(weights):
             raise ValueError("--dataset must have a weight for every dataset, or for no dataset")
-        if self.max_repeats is not None and not 0 < self.max_repeats < math.inf:
-            raise ValueError(f"--max-repeats must be greater than 0, is {self.max_repeats}")
 
     def _check_schedule(self) -> None:
         if self.warmup is not None and self.warmup_tokens is not None:
@@ -141,8 +140,6 @@ class TrainConfig:
             raise ValueError("--ramp-from and --ramp-tokens must be given together")
         if self.ramp_from is not None and self.ramp_from > (self.batch_size or self.preset.batch_size):
             raise ValueError(f"--ramp-from must be at most the batch size, is {self.ramp_from}")
-        if self.decay_to is not None and not 0 <= self.decay_to <= 1:
-            raise ValueError(f"--decay-to must be between 0 and 1, is {self.decay_to}")
 
     def _check_counts(self) -> None:
         least = {
@@ -156,23 +153,27 @@ class TrainConfig:
                 raise ValueError(f"{_flag(name)} must be at least {smallest}, is {value}")
 
     def _check_rates(self) -> None:
-        for name in ("epochs", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{_flag(name)} must be greater than 0, is {value}")
-        for name in ("warmup", "weight_decay", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{_flag(name)} must not be negative, is {value}")
-        for name in ("beta1", "beta2", "dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{_flag(name)} must be at least 0 and less than 1, is {value}")
+        ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+            (("epochs", "learning_rate", "max_repeats"), lambda value: 0 < value < math.inf, "be greater than 0"),
+            (("warmup", "weight_decay", "clip"), lambda value: 0 <= value < math.inf, "not be negative"),
+            (("beta1", "beta2", "dropout"), lambda value: 0 <= value < 1, "be at least 0 and less than 1"),
+            (("decay_to",), lambda value: 0 <= value <= 1, "be between 0 and 1"),
+        )
+        for names, is_inside, rule in ranges:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_inside(value):
+                    raise ValueError(f"{_flag(name)} must {rule}, is {value}")
 
     @property
     def mixture(self) -> dict[str, float | None]:
         """Weights by dataset, as `datasets` gives them; None without one."""
         return dict(map(_weighted, self.datasets))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the datasets have weights."""
+        return any(weight is not None for weight in self.mixture.values())
 
     @property
     def preset(self) -> Preset:

@@ -67,10 +67,7 @@ class Preset:
         precision: str = "fp32",
         checkpointing: bool = False,
     ) -> int:
-        """Estimated bytes of a training step with `rows` rows in one forward pass.
-
-        See `fixed_memory` and `token_memory`. Memory of the framework and fragmentation are not included.
-        """
+        """Estimated bytes of a training step with `rows` rows in one pass, without framework and fragmentation."""
         length = context or self.context
         token = token_memory(
             layers=self.layers,
@@ -131,36 +128,3 @@ PRESETS = {
     row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), row, strict=True)))  # type: ignore[arg-type]
     for row in _TABLE
 }
-
-
-_LISTED = ("name", "layers", "width", "heads", "context", "batch_size", "learning_rate", "source")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelRow:
-    """One line of `corpus train --list-models`."""
-
-    name: str
-    layers: int
-    width: int
-    heads: int
-    context: int
-    parameters: int
-    """With the vocabulary of the listing."""
-    memory: int
-    """Bytes of a training step with one row in a forward pass, single precision."""
-    batch_size: int
-    learning_rate: float
-    source: str
-
-
-def list_models(vocab_size: int = VOCAB_SIZE) -> list[ModelRow]:
-    """What `corpus train --list-models` shows, smallest first."""
-    return [
-        ModelRow(
-            parameters=preset.parameters(vocab_size=vocab_size),
-            memory=preset.memory(vocab_size=vocab_size),
-            **{name: getattr(preset, name) for name in _LISTED},
-        )
-        for preset in PRESETS.values()
-    ]

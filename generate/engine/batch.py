@@ -63,12 +63,7 @@ class Batch:
         self.rows = [_Row(model, key, len(prompts[key[0]]), config) for key in keys]
         self._greedy = config.temperature == 0
         self._banned = model.banned
-        self._processors = processors(
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            repetition_penalty=config.repetition_penalty,
-        )
+        self._processors = processors(config)
         self._noise = Noise([row_seed(config.seed, *key) for key in keys], model.network.device)
         self._logprobs_b = torch.zeros(len(keys), device=model.network.device)
         self._tokens_b: Tensor | None = None
@@ -105,7 +100,12 @@ class Batch:
         ]
         alive = [index for index, (_, reason) in enumerate(results) if not reason]
         if len(alive) < len(self.rows):
-            self._keep(alive)
+            self.rows = [self.rows[index] for index in alive]
+            if alive:
+                self._cache.keep(alive)
+                self._noise.keep(alive)
+                self._logprobs_b = self._logprobs_b[alive]
+                self._tokens_b = tokens_b[alive]
         return pieces
 
     @torch.inference_mode()
@@ -126,11 +126,3 @@ class Batch:
             logprob=self._logprobs_b[index].item(),
             seconds=self._seconds,
         )
-
-    def _keep(self, alive: list[int]) -> None:
-        self.rows = [self.rows[index] for index in alive]
-        if alive:
-            self._cache.keep(alive)
-            self._noise.keep(alive)
-            self._logprobs_b = self._logprobs_b[alive]
-            self._tokens_b = self._tokens_b[alive] if self._tokens_b is not None else None

@@ -24,58 +24,58 @@ from corpus.generate.engine.model import Model
 _SPARE_COLUMNS = 64
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
-    """Keys and values of one layer, in preallocated room.
+class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
+    """Keys and values of one layer, in preallocated buffers.
 
-    The layer of `transformers` copies all its states for each new token; this one only when its room is used up.
+    The layer of `transformers` copies all its states for each new token; this one only when a buffer is full.
     """
 
     keys: Tensor
     values: Tensor
-    key_room: Tensor
-    value_room: Tensor
+    key_buffer: Tensor
+    value_buffer: Tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens and return all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._adopt(key_states[..., :0, :], value_states[..., :0, :])
+            self._set(key_states[..., :0, :], value_states[..., :0, :])
         old = self.keys.shape[-2]
         new = old + key_states.shape[-2]
-        if new > self.key_room.shape[-2]:
-            self.key_room = _enlarged(self.keys, new + max(new // 2, _SPARE_COLUMNS))
-            self.value_room = _enlarged(self.values, new + max(new // 2, _SPARE_COLUMNS))
-        self.key_room[..., old:new, :] = key_states
-        self.value_room[..., old:new, :] = value_states
-        self.keys, self.values = self.key_room[..., :new, :], self.value_room[..., :new, :]
+        if new > self.key_buffer.shape[-2]:
+            self.key_buffer = _enlarged(self.keys, new + max(new // 2, _SPARE_COLUMNS))
+            self.value_buffer = _enlarged(self.values, new + max(new // 2, _SPARE_COLUMNS))
+        self.key_buffer[..., old:new, :] = key_states
+        self.value_buffer[..., old:new, :] = value_states
+        self.keys, self.values = self.key_buffer[..., :new, :], self.value_buffer[..., :new, :]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows; a row may be named more than once."""
-        self._adopt(self.keys[indices], self.values[indices])
+        self._set(self.keys[indices], self.values[indices])
 
-    def forget(self, columns: int) -> None:
+    def drop_oldest(self, columns: int) -> None:
         """Drop the oldest columns of all rows."""
-        self._adopt(self.keys[..., columns:, :], self.values[..., columns:, :])
+        self._set(self.keys[..., columns:, :], self.values[..., columns:, :])
 
-    def replace(self, rows: Sequence[int], fresh: RoomyLayer) -> None:
+    def replace(self, rows: Sequence[int], fresh: BufferedLayer) -> None:
         """Overwrite the end of these rows with the states of `fresh`; their columns before it become padding."""
         if len(rows) == len(self.keys):
-            self._adopt(fresh.keys, fresh.values)
+            self._set(fresh.keys, fresh.values)
             return
         columns = fresh.keys.shape[-2]
         self.keys[list(rows), :, -columns:] = fresh.keys
         self.values[list(rows), :, -columns:] = fresh.values
 
-    def _adopt(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = self.key_room = keys
-        self.values = self.value_room = values
+    def _set(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = self.key_buffer = keys
+        self.values = self.value_buffer = values
 
 
 def _enlarged(states: Tensor, columns: int) -> Tensor:
-    room = states.new_empty(*states.shape[:-2], columns, states.shape[-1])
-    room[..., : states.shape[-2], :] = states
-    return room
+    buffer = states.new_empty(*states.shape[:-2], columns, states.shape[-1])
+    buffer[..., : states.shape[-2], :] = states
+    return buffer
 
 
 class SlidingCache:
@@ -106,7 +106,7 @@ class SlidingCache:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of the keys and values in use, preallocated room not counted."""
+        """Bytes of the keys and values in use, without the unused part of the buffers."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._cache.layers)
 
     @torch.inference_mode()
@@ -126,26 +126,26 @@ class SlidingCache:
         self.history_bt = self.history_bt[indices]
         self.logits_bv = self.logits_bv[indices]
         pads = [self._pads[row] for row in rows]
-        self._forget(min(pads))
+        self._drop_oldest(min(pads))
         self._set_pads([pad - min(pads) for pad in pads])
 
     def _slide(self) -> None:
-        """Make room in every full row: its newest half is read again as if the text began there."""
+        """Shorten every full row to its newest half, which is read again as if the text began there."""
         kept = self._context // 2
         full = [row for row, pad in enumerate(self._pads) if pad == 0]
         fresh = _empty_cache()
         positions_1n = torch.arange(kept, device=self._device)[None]
         self._forward(self.history_bt[full, -kept:], fresh, positions_1n, None)
         lengths = [self._context - pad if pad else kept for pad in self._pads]
-        self._forget(self._context - max(lengths))
+        self._drop_oldest(self._context - max(lengths))
         for layer, replacement in zip(self._cache.layers, fresh.layers, strict=True):
             layer.replace(full, replacement)
         self._set_pads([self._width - length for length in lengths])
 
-    def _forget(self, columns: int) -> None:
+    def _drop_oldest(self, columns: int) -> None:
         if columns:
             for layer in self._cache.layers:
-                layer.forget(columns)
+                layer.drop_oldest(columns)
             self._width -= columns
 
     def _set_pads(self, pads: list[int]) -> None:
@@ -175,4 +175,4 @@ class SlidingCache:
 
 
 def _empty_cache() -> Any:
-    return Cache(layer_class_to_replicate=RoomyLayer)
+    return Cache(layer_class_to_replicate=BufferedLayer)

@@ -1,6 +1,6 @@
 """A model ready to sample: network, tokenizer, and what sampling asks of both.
 
-In: a model folder. Out: a `Model`, or a named failure that says what to do.
+In: a model folder. Out: a `Model`, or an error that says what to do.
 Invariants: `corpus.train.model.load` opens the folder, so no pickle is read and no code of the folder runs; the
 tokenizer is byte-level BPE and fits the network; the network is a decoder with full attention and explicit positions,
 which `kv_cache` needs.
@@ -56,12 +56,10 @@ class Model:
 
 
 def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Model:
-    """Open a model folder.
+    """Open what `save_pretrained` wrote, with `tokenizer.json` beside it.
 
-    Args:
-        folder: what `save_pretrained` wrote, with `tokenizer.json` beside it.
-        device: one of `choices.DEVICES`; "auto" takes the accelerator that torch finds, else the CPU.
-        precision: one of `choices.PRECISIONS`; "auto" takes bf16 where the device computes in it, else fp32.
+    With "auto" the device is the accelerator that torch finds, else the CPU; the precision is bf16 where the device
+    computes in it, else fp32.
 
     Raises:
         ModelError: the folder holds no model that can be loaded safely, or one that cannot be sampled.
@@ -84,7 +82,7 @@ def load(folder: Path, *, device: str = "auto", precision: str = "auto") -> Mode
 
 
 def memory_errors() -> contextlib.AbstractContextManager[None]:
-    """Name a full device, and what to do."""
+    """Raise a DeviceError that says what to do where the device is out of memory."""
     return devices.memory_errors(
         DeviceError(
             "the device has too little memory for the model and this many rows",
@@ -106,13 +104,9 @@ def _open_tokenizer(folder: Path) -> Any:
 
 
 def _check_network(folder: Path, network: Any) -> None:
-    layers = DynamicCache(config=network.config).layers
     takes_positions = "position_ids" in inspect.signature(network.forward).parameters
-    if (
-        not takes_positions
-        or any(type(layer) is not DynamicLayer for layer in layers)
-        or (folders.context_of(network) or 0) < 2
-    ):
+    is_full = all(type(layer) is DynamicLayer for layer in DynamicCache(config=network.config).layers)
+    if not (takes_positions and is_full and (folders.context_of(network) or 0) >= 2):
         raise ModelError(
             f"{folder}: {type(network).__name__} is not a decoder with full attention and explicit positions",
             hint="Sample it with transformers' own generate.",
@@ -120,9 +114,7 @@ def _check_network(folder: Path, network: Any) -> None:
 
 
 def _assemble(folder: Path, network: Any, tokenizer: Any) -> Model:
-    separator = tokenizer.backend_tokenizer.token_to_id(SEPARATOR)
-    if separator is None:
-        separator = tokenizer.eos_token_id
+    separator = tokenizer.get_vocab().get(SEPARATOR, tokenizer.eos_token_id)
     if separator is None:
         raise TokenizerError(
             f"{folder}: the tokenizer has no {SEPARATOR} and no other end of a document", hint=_TOKENIZER_HINT

@@ -6,7 +6,6 @@ seed alone, not on the other rows and not on the device.
 """
 
 # Shape suffixes: b rows of the batch, v vocabulary, n numbers drawn ahead; _b1 is a column.
-
 from __future__ import annotations
 
 import hashlib
@@ -23,24 +22,26 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from corpus.generate.config import SampleConfig
+
 _BLOCK_NUMBERS = 256
 
 
-def processors(*, temperature: float, top_k: int, top_p: float, repetition_penalty: float) -> Any:
+def processors(config: SampleConfig) -> Any:
     """The processors in the order of `transformers`, without those that would change no score.
 
     The repetition penalty divides positive scores of tokens that occurred and multiplies negative ones (Keskar et al.
     2019, arXiv 1909.05858, as corrected since: dividing a negative score would reward repetition).
     """
     chain = LogitsProcessorList()
-    if repetition_penalty != 1:
-        chain.append(RepetitionPenaltyLogitsProcessor(float(repetition_penalty)))
-    if temperature not in {0, 1}:
-        chain.append(TemperatureLogitsWarper(float(temperature)))
-    if temperature and top_k:
-        chain.append(TopKLogitsWarper(top_k))
-    if temperature and top_p < 1:
-        chain.append(TopPLogitsWarper(top_p))
+    if config.repetition_penalty != 1:
+        chain.append(RepetitionPenaltyLogitsProcessor(float(config.repetition_penalty)))
+    if config.temperature not in {0, 1}:
+        chain.append(TemperatureLogitsWarper(float(config.temperature)))
+    if config.temperature and config.top_k:
+        chain.append(TopKLogitsWarper(config.top_k))
+    if config.temperature and config.top_p < 1:
+        chain.append(TopPLogitsWarper(config.top_p))
     return chain
 
 

@@ -284,19 +284,19 @@ def _rate(text: str | None) -> float | None:
 
 
 def _list_models() -> None:
-    from corpus.train.presets import list_models
+    from corpus.train.presets import PRESETS
 
     rows = [
         (
-            row.name,
-            row.layers,
-            row.width,
-            row.heads,
-            row.context,
-            f"{row.parameters / 1e6:,.1f} M",
-            size_text(row.memory),
+            preset.name,
+            preset.layers,
+            preset.width,
+            preset.heads,
+            preset.context,
+            f"{preset.parameters() / 1e6:,.1f} M",
+            size_text(preset.memory()),
         )
-        for row in list_models()
+        for preset in PRESETS.values()
     ]
     headings = ("preset", "layers", "width", "heads", "context", "parameters", "memory")
     console.table(headings, rows, spare=("heads", "layers", "width", "context"))

@@ -257,7 +257,7 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
     config = TrainConfig(model=model, max_steps=steps)
     plan = plans.make(config, Workspace(Path(workspace)))
     order = Order(
-        parts=parts(plan.shares, weighted=plan.weighted),
+        parts=parts(plan.shares, weighted=config.is_weighted),
         steps=plan.steps,
         micro_batch_size=plan.steps.batch_size,
         seed=config.seed,
@@ -274,7 +274,9 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
         {"params": [weight for weight in weights if weight.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [weight for weight in weights if weight.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    optimizer = torch.optim.AdamW(
+        groups, lr=plan.settings["learning_rate"], betas=(config.beta1, config.beta2), fused=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps))
     times = []
     for batch in batches:

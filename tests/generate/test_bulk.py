@@ -215,8 +215,8 @@ def test_another_job_begins_anew_and_says_why(write: Write, file: PromptFile, tm
         write(file, output, progress=StopAt(60))
     config, notes = CONFIG, Notes()
     if change == "prompts":
-        assert file.path is not None
-        file.path.write_text(file.path.read_text().replace("0", "1"))
+        path = Path(file.name)
+        path.write_text(path.read_text().replace("0", "1"))
     elif change == "model":
         changed = tmp_path / "model"
         save_model(changed, context=128, n_layer=1)

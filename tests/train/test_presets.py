@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from corpus.train.model.build import make
-from corpus.train.presets import PRESETS, Preset, list_models, token_memory
+from corpus.train.presets import PRESETS, Preset, token_memory
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -125,11 +125,9 @@ def test_memory_formula() -> None:
     assert PRESETS["gpt2-xl"].memory(rows=8, checkpointing=True) < PRESETS["gpt2-xl"].memory(rows=8) / 2
 
 
-def test_the_list_has_a_line_for_each() -> None:
-    rows = list_models()
-    assert [row.name for row in rows] == list(PRESETS)
+def test_presets_are_listed_by_size() -> None:
+    assert [preset.name for preset in PRESETS.values()] == list(PRESETS)
     for family in ("gpt2-", "gpt3-"):
-        parameters = [row.parameters for row in rows if row.name.startswith(family)]
+        parameters = [preset.parameters() for name, preset in PRESETS.items() if name.startswith(family)]
         assert parameters == sorted(parameters)
-    assert rows[0].memory == PRESETS["tiny"].memory()
-    assert list_models(1000)[0].parameters == rows[0].parameters - 31_000 * 256
+    assert PRESETS["tiny"].parameters(vocab_size=1000) == PRESETS["tiny"].parameters() - 31_000 * 256

@@ -11,6 +11,7 @@ Cost: a few vectorised passes over the batch in numpy, about 0.1 ms a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,7 @@ IGNORED = -100
 
 
 class Rows(Dataset[pa.Table]):
-    """Packed rows of one or more datasets, concatenated, memory-mapped and read as Arrow tables.
-
-    Args:
-        parts: splits as `datasets` opens them.
-
-    """
+    """Packed rows of the splits that `datasets` opened, concatenated, memory-mapped and read as Arrow tables."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
         import datasets  # noqa: PLC0415  # 1 s
@@ -46,7 +42,7 @@ class Rows(Dataset[pa.Table]):
         return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> pa.Table:
-        """Rows by number, in the order asked for."""
+        """Rows by number, in this order."""
         table: pa.Table = self.table[rows]
         return table
 
@@ -60,33 +56,29 @@ def row_tokens(table: pa.Table) -> np.ndarray:
     return tokens
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Collator:
-    """Makes a batch of a table of rows.
+    """Makes a batch of a table of rows."""
 
-    Args:
-        seq_length: tokens of a row.
-        pad_id: fills the one row of an empty batch.
-        document_mask: whether attention stays inside a document; without it, positions run through the row and only its
-            first token and padding have no label.
-        answer_after: id of the token before an answer. When given, only tokens after the first such token of a segment
-            have a label, the separator included; a segment without it (a later piece of a document longer than a row)
-            has no labels.
-
-    """
-
-    def __init__(
-        self, *, seq_length: int, pad_id: int, document_mask: bool = True, answer_after: int | None = None
-    ) -> None:
-        self.seq_length = seq_length
-        self.pad_id = pad_id
-        self.document_mask = document_mask
-        self.answer_after = answer_after
+    seq_length: int
+    """Tokens of a row."""
+    pad_id: int
+    """Fills the one row of an empty batch."""
+    document_mask: bool = True
+    """Whether attention stays inside a document; without it, positions run through the row and only its first token
+    and padding have no label."""
+    answer_after: int | None = None
+    """Id of the token before an answer. When given, only tokens after the first such token of a segment have a label,
+    the separator included; a segment without it (a later piece of a document longer than a row) has no labels."""
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; one row of padding for no rows."""
         if table.num_rows == 0:
-            return self._padding()
-        ids_rt = _ids(table, self.seq_length)
+            ids_rt = np.full((1, PADDING_TOKENS), self.pad_id, dtype=np.int64)
+            positions_rt = np.arange(PADDING_TOKENS)[None]
+            return as_batch(input_ids=ids_rt, labels=np.full_like(ids_rt, IGNORED), position_ids=positions_rt)
+        ids = np.concatenate([chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks])
+        ids_rt = ids.reshape(-1, self.seq_length).astype(np.int64)
         counts_r, lengths_s = _segments(table)
         row_s = np.repeat(np.arange(len(counts_r)), counts_r)
         used_r = row_tokens(table)
@@ -103,11 +95,12 @@ class Collator:
             padded_r = np.flatnonzero(used_r < self.seq_length)
             starts_rt[padded_r, used_r[padded_r]] = used_r[padded_r]
             starts_rt = np.maximum.accumulate(starts_rt, axis=1)
-        return _batch(ids_rt, labels_rt, column_t - starts_rt)
+        return as_batch(input_ids=ids_rt, labels=labels_rt, position_ids=column_t - starts_rt)
 
-    def _padding(self) -> dict[str, Any]:
-        ids_rt = np.full((1, PADDING_TOKENS), self.pad_id, dtype=np.int64)
-        return _batch(ids_rt, np.full_like(ids_rt, IGNORED), np.arange(PADDING_TOKENS)[None, :].copy())
+
+def as_batch(**arrays: np.ndarray) -> dict[str, Any]:
+    """The arrays as tensors, and `use_cache` off."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}
 
 
 def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
@@ -117,16 +110,6 @@ def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> n
     outside_rt[row_s, offset_s] = before_rt[row_s, offset_s]
     answers: np.ndarray = before_rt > np.maximum.accumulate(outside_rt, axis=1)
     return answers
-
-
-def _batch(ids_rt: np.ndarray, labels_rt: np.ndarray, positions_rt: np.ndarray) -> dict[str, Any]:
-    arrays = {"input_ids": ids_rt, "labels": labels_rt, "position_ids": positions_rt}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}
-
-
-def _ids(table: pa.Table, seq_length: int) -> np.ndarray:
-    flat = [chunk.flatten().to_numpy() for chunk in table["input_ids"].chunks]
-    return np.concatenate(flat).reshape(-1, seq_length).astype(np.int64)
 
 
 def _segments(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

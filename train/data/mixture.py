@@ -21,7 +21,7 @@ MAX_REPEATS = 4.0
 _SLICE_ROWS = 4096
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Share:
     """One dataset's share of a run."""
 
@@ -46,27 +46,17 @@ def shares(
     names: Sequence[str], rows: Sequence[int], tokens: Sequence[int], weights: Sequence[float] | None, *, total: int,
     max_repeats: float | None,
 ) -> list[Share]:  # fmt: skip
-    """The shares of a run of `total` rows.
+    """The shares of a run of `total` rows; a cap of `max_repeats` epochs of a dataset can leave fewer.
 
-    Args:
-        names: the datasets.
-        rows: of each dataset, above 0.
-        tokens: in those rows.
-        weights: shares of tokens, need not sum to 1; by size when None.
-        total: rows asked for; the cap can leave fewer.
-        max_repeats: most epochs of a dataset; no cap when None.
-
+    `rows` and `tokens` are those of each dataset, above 0. `weights` are shares of the tokens, by size when None, and
+    need not sum to 1.
     """
     by = np.array(tokens if weights is None else weights, dtype=np.float64)
     density = np.array(tokens) / np.array(rows)
     most = np.floor(np.array(rows) * max_repeats) if max_repeats else np.full(len(rows), np.inf)
     taken = _whole(_filled(by / density, most, total), most, total)
-    return [
-        Share(name=name, rows=has, tokens=count, asked=part, taken=some)
-        for name, has, count, part, some in zip(
-            names, rows, tokens, (by / by.sum()).tolist(), taken.tolist(), strict=True
-        )
-    ]
+    asked: list[float] = (by / by.sum()).tolist()
+    return [Share(*values) for values in zip(names, rows, tokens, asked, taken.tolist(), strict=True)]
 
 
 def parts(found: Sequence[Share], *, weighted: bool) -> list[ShuffleGroup]:
@@ -79,12 +69,7 @@ def parts(found: Sequence[Share], *, weighted: bool) -> list[ShuffleGroup]:
 def delivered(order: Order, found: Sequence[Share], tokens: np.ndarray, step: int) -> dict[str, dict[str, float]]:
     """What a run has read of each dataset before a step: `rows`, `tokens`, `share` of the tokens, `epochs`.
 
-    Args:
-        order: of the run.
-        found: its datasets, in the order of their rows.
-        tokens: [rows] from `sizes`.
-        step: optimizer steps that are done.
-
+    `found` are the run's datasets in the order of their rows, `tokens` [rows] what `sizes` gives.
     """
     edges = np.cumsum([0, *(share.rows for share in found)])
     rows_d, tokens_d = np.zeros(len(found), np.int64), np.zeros(len(found), np.int64)

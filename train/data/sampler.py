@@ -30,17 +30,10 @@ class ShuffleGroup:
 
 
 class Order(Sampler[list[int]]):
-    """A batch sampler for one process of a run.
+    """A batch sampler for process `rank` of the `world` processes of a run.
 
-    Args:
-        parts: groups of rows; the run takes at least one row.
-        steps: where each step begins; its total is the sum of all rows taken.
-        micro_batch_size: most rows of one pass.
-        seed: of the permutations.
-        rank: number of this process among `world`.
-        world: number of processes.
-        first_step: gives the steps that are done already, when an iteration begins.
-
+    `steps.total` is the sum of the rows that the run takes of its groups (`parts`), at least one. A pass has at most
+    `micro_batch_size` rows. `first_step` gives the number of steps done when an iteration begins.
     """
 
     def __init__(
@@ -102,11 +95,11 @@ class Order(Sampler[list[int]]):
     def block(self, number: int) -> np.ndarray:
         """The row numbers of a block, in order."""
         if self._block is None or self._block[0] != number:
-            stretches = [
-                self._stretch(index, self.taken_before(index, number), self.taken_before(index, number + 1))
+            slices = [
+                self._slice(index, self.taken_before(index, number), self.taken_before(index, number + 1))
                 for index in range(len(self.parts))
             ]
-            rows = np.concatenate(stretches)
+            rows = np.concatenate(slices)
             if len(self.parts) > 1:
                 rows = rows[_permutation(len(rows), self.seed, number, len(self.parts))]
             self._block = number, rows
@@ -132,7 +125,7 @@ class Order(Sampler[list[int]]):
         """[rows] the permutation of a group in one of its epochs, numbered from 0."""
         return _permutation(self.parts[part].rows, self.seed, number, part)
 
-    def _stretch(self, part: int, begin: int, end: int) -> np.ndarray:
+    def _slice(self, part: int, begin: int, end: int) -> np.ndarray:
         """The row numbers between two positions of a group's concatenated epochs."""
         rows = self.parts[part].rows
         pieces = [np.zeros(0, dtype=np.int64)]

@@ -18,16 +18,10 @@ WARMUP_SHARE = 0.05
 
 
 class Steps:
-    """The steps of a run.
+    """The steps of a run of `total` rows, or of `count` steps when `total` is None.
 
-    Args:
-        batch_size: rows of a step after the ramp.
-        total: rows of the whole run; or
-        count: its steps, when `total` is None.
-        ramp_from: rows of the first step of a ramp.
-        ramp_rows: rows in which a step grows linearly from `ramp_from` to `batch_size` (Brown et al., 2020, section
-            2.3); no ramp when 0.
-
+    In the first `ramp_rows` rows a step grows linearly from `ramp_from` rows to `batch_size` (Brown et al., 2020,
+    section 2.3).
     """
 
     def __init__(

@@ -9,12 +9,9 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corpus.train.model import choices
-
-if TYPE_CHECKING:
-    from corpus.train.evaluation.metrics import Score
 
 SPLITS = ("validation", "test", "train")
 
@@ -56,17 +53,58 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """Sums over predicted tokens. A figure is infinite where its divisor is 0."""
+
+    nats: float = 0.0
+    """Negative log-likelihood of all predicted tokens."""
+    tokens: int = 0
+    characters: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Score) -> Score:
+        """The sums of both."""
+        names = ("nats", "tokens", "characters", "bytes")
+        return Score(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return _over(self.nats, self.tokens)
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the loss."""
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits per Unicode character: comparable across tokenizers."""
+        return _over(self.nats / math.log(2), self.characters)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of UTF-8."""
+        return _over(self.nats / math.log(2), self.bytes)
+
+    def figures(self) -> dict[str, float]:
+        """The four figures by name, as in `metrics.jsonl` and the ledger."""
+        names = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(kw_only=True, slots=True)
 class DatasetScore:
-    """A model on one dataset."""
+    """A model on one dataset; the sums grow while its documents are read."""
 
     dataset: str
     documents: int
-    windows: int
-    score: Score
+    windows: int = 0
+    score: Score = Score()
     """Sums over all predicted tokens, and the four figures."""
-    unknown: int
+    unknown: int = 0
     """Unknown tokens in the documents: cheap to predict, whatever text they stand for."""
-    unseen: int
+    unseen: int = 0
     """Characters of the documents in no token; no figure counts them."""
 
     def __add__(self, other: DatasetScore) -> DatasetScore:
@@ -130,3 +168,7 @@ class Evaluation:
             "all": self.total().to_dict(),
             "notes": list(self.notes),
         }
+
+
+def _over(amount: float, count: int) -> float:
+    return amount / count if count else math.inf

@@ -11,9 +11,7 @@ Cost: one forward pass a row; the logits of one pass are converted to single pre
 # Shape suffixes: r rows of a pass, t tokens of a row, v entries of the vocabulary.
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,64 +22,17 @@ from tokenizers import Tokenizer
 from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES
 from corpus.train.data.collate import IGNORED, Collator, Rows
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """Sums over predicted tokens. A figure is infinite where its divisor is 0."""
-
-    nats: float
-    """Negative log-likelihood of all predicted tokens."""
-    tokens: int
-    characters: int
-    bytes: int
-
-    def __add__(self, other: Score) -> Score:
-        """The sums of both."""
-        names = ("nats", "tokens", "characters", "bytes")
-        return Score(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
-    @property
-    def loss(self) -> float:
-        """Nats per token."""
-        return _over(self.nats, self.tokens)
-
-    @property
-    def perplexity(self) -> float:
-        """Exponential of the loss."""
-        return math.exp(min(self.loss, 700.0))
-
-    @property
-    def bits_per_character(self) -> float:
-        """Bits per Unicode character: comparable across tokenizers."""
-        return _over(self.nats / math.log(2), self.characters)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per byte of UTF-8."""
-        return _over(self.nats / math.log(2), self.bytes)
-
-    def figures(self) -> dict[str, float]:
-        """The four figures by name, as in `metrics.jsonl` and the ledger."""
-        names = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
-        return {name: getattr(self, name) for name in names}
+from corpus.train.evaluation.config import Score
 
 
 def evaluate(
     model: Any, rows: Rows, numbers: Sequence[int] | np.ndarray, *, collator: Collator, sizes: np.ndarray,
     rows_per_pass: int, precision: str = "fp32",
 ) -> Score:  # fmt: skip
-    """Score the rows with these numbers. Training or evaluation mode of the model is restored.
+    """Score the rows with these numbers under a causal model, whose training or evaluation mode is restored.
 
-    Args:
-        model: a causal model of `transformers`.
-        rows: packed rows.
-        numbers: which of them.
-        collator: makes the batches; its document mask decides which tokens a token attends to.
-        sizes: [v, 2] what `token_sizes` gives.
-        rows_per_pass: rows of a forward pass.
-        precision: "fp32" or "bf16".
-
+    The collator's document mask decides which tokens a token attends to. `sizes` [v, 2] is what `token_sizes` gives;
+    `precision` is "fp32" or "bf16".
     """
     device = next(model.parameters()).device
     nats = 0.0
@@ -128,11 +79,8 @@ def spread(rows: int, limit: int) -> np.ndarray:
 def token_sizes(path: Path) -> np.ndarray:
     """[v, 2] characters that begin in each token, and its bytes; 0 for special tokens and for ids without a token.
 
-    Args:
-        path: `tokenizer.json` of a byte-level tokenizer.
-
     Raises:
-        TokenizerError: it is another kind of tokenizer.
+        TokenizerError: the `tokenizer.json` is not that of a byte-level tokenizer.
 
     """
     return vocabulary_sizes(Tokenizer.from_file(str(path)), str(path))
@@ -154,7 +102,3 @@ def vocabulary_sizes(tokenizer: Tokenizer, name: str) -> np.ndarray:
             raise TokenizerError(f"{name} is not a byte-level tokenizer: it has the token {token!r}") from error
         sizes[number] = begins, len(token)
     return sizes
-
-
-def _over(amount: float, count: int) -> float:
-    return amount / count if count else math.inf

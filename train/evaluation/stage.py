@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from corpus.pipeline.errors import DeviceError, ModelError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
-from corpus.train.evaluation.config import DatasetScore, EvaluateConfig, Evaluation
+from corpus.train.evaluation.config import DatasetScore, EvaluateConfig, Evaluation, Score
 from corpus.train.evaluation.documents import Texts, texts_of
-from corpus.train.evaluation.metrics import Score, batch_nats
+from corpus.train.evaluation.metrics import batch_nats
 from corpus.train.evaluation.tokens import DocumentTokenizer, TokenizedDocument
 from corpus.train.evaluation.windows import TextWindow, make_batch, passes, windows_of
 from corpus.train.model import device as devices
@@ -78,14 +78,6 @@ def run(
     )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Sums:
-    score: Score = field(default_factory=lambda: Score(nats=0.0, tokens=0, characters=0, bytes=0))
-    windows: int = 0
-    unknown: int = 0
-    unseen: int = 0
-
-
 @dataclass(kw_only=True, slots=True)
 class _Scorer:
     """A model on its device, with its tokenizer."""
@@ -102,7 +94,7 @@ class _Scorer:
 
     def measure(self, texts: Texts, progress: Progress) -> DatasetScore:
         """Score all documents of a dataset."""
-        sums = _Sums()
+        sums = DatasetScore(dataset=texts.dataset, documents=texts.count)
         progress.begin(texts.dataset, texts.count, "documents")
         try:
             for windows, empty in self._buffers(texts, sums):
@@ -113,12 +105,9 @@ class _Scorer:
                     progress.advance(sum(window.last for window in chosen))
         finally:
             progress.end()
-        return DatasetScore(
-            dataset=texts.dataset, documents=texts.count, windows=sums.windows, score=sums.score,
-            unknown=sums.unknown, unseen=sums.unseen,
-        )  # fmt: skip
+        return sums
 
-    def _buffers(self, texts: Texts, sums: _Sums) -> Iterator[tuple[list[TextWindow], int]]:
+    def _buffers(self, texts: Texts, sums: DatasetScore) -> Iterator[tuple[list[TextWindow], int]]:
         """Windows of as many documents as the buffer holds, and the number of documents without a window."""
         rows = self.config.batch_size or 0
         most = self.buffer_passes * max(self.tokens, rows * min(self.context, _ROW_TOKENS))

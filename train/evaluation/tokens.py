@@ -46,11 +46,7 @@ class TokenizedDocument:
 
 
 class DocumentTokenizer:
-    """A tokenizer that measures how much text is in each token.
-
-    Args:
-        folder: the model's.
-        rows: entries of the model's embedding.
+    """The tokenizer of a model's folder, which measures how much text is in each token; the embedding has `rows` rows.
 
     Raises:
         TokenizerError: it is missing, unreadable or another model's, gives no offsets, or has no end of a document.
@@ -63,11 +59,14 @@ class DocumentTokenizer:
         self.tokenizer = open_tokenizer(folder)
         if not self.tokenizer.is_fast:
             raise TokenizerError(
-                f"{folder}: a {type(self.tokenizer).__name__} does not tell where its tokens stand in a text",
+                f"{folder}: a {type(self.tokenizer).__name__} does not give the positions of its tokens in a text",
                 hint="Give --model a folder with a fast tokenizer: one that has a tokenizer.json.",
             )
-        self.special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        self._check_vocabulary()
+        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        ordinary = set(self.tokenizer.get_vocab().values()) - special
+        if not ordinary:  # AutoTokenizer opens a folder without a tokenizer as an empty one
+            raise TokenizerError(f"{folder} holds no tokenizer", hint=_HINT)
+        check_vocabulary(folder, ordinary, rows)
         self.before, self.after = self._prefix_and_end()
         self.mark = self.tokenizer.get_vocab().get(_MARK, -1)
         self.sizes_v = self._byte_sizes()
@@ -144,19 +143,11 @@ class DocumentTokenizer:
             )
         return before, after
 
-    def _check_vocabulary(self) -> None:
-        ordinary = set(self.tokenizer.get_vocab().values()) - self.special
-        if not ordinary:  # AutoTokenizer opens a folder without a tokenizer as an empty one
-            raise TokenizerError(f"{self.folder} holds no tokenizer", hint=_HINT)
-        check_vocabulary(self.folder, ordinary, self.rows)
-
 
 def offset_sizes(text: str, offsets: np.ndarray) -> np.ndarray:
     """[t, 2] characters and bytes of each token: a character of several tokens counts in the first of them.
 
-    Args:
-        text: the document.
-        offsets: [t, 2] first character of each token, and the end of its last.
+    `offsets` [t, 2] are the first character of each token, and the end of its last.
 
     >>> offset_sizes("茶 te", np.array([[0, 1], [0, 1], [2, 4]])).tolist()
     [[1, 3], [0, 0], [2, 2]]

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from corpus.train.data.collate import IGNORED
+from corpus.train.data.collate import IGNORED, as_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +54,7 @@ def cut(length: int, context: int, stride: int) -> Iterator[tuple[int, int, int]
 
 
 def windows_of(ids_t: np.ndarray, sizes: np.ndarray, context: int, stride: int) -> list[TextWindow]:
-    """A document's windows.
-
-    Args:
-        ids_t: [t] its tokens, prefix and end of the document included.
-        sizes: [t, 2] characters and bytes of each token.
-        context: most tokens of a window.
-        stride: tokens from one beginning to the next.
-
-    """
+    """The windows of a document's tokens `ids_t` [t]; `sizes` [t, 2] are the characters and bytes of each token."""
     places = list(cut(len(ids_t), context, stride))
     totals = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(sizes, axis=0)))
     return [
@@ -98,5 +89,4 @@ def make_batch(windows: Sequence[TextWindow], filler: int) -> dict[str, Any]:
         ids_wt[row, :length] = window.ids_t
         labels_wt[row, window.first : length] = window.ids_t[window.first :]
         mask_wt[row, :length] = 1
-    arrays = {"input_ids": ids_wt, "attention_mask": mask_wt, "labels": labels_wt}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}
+    return as_batch(input_ids=ids_wt, attention_mask=mask_wt, labels=labels_wt)

@@ -115,18 +115,13 @@ def computes_bf16(kind: str) -> bool:
 def fitting_rows(device: Device, *, fixed: int, per_row: int, rows: int) -> int:
     """Rows of a pass: the largest divisor of `rows`, the share of one process, whose step fits the memory; at least 1.
 
-    Args:
-        device: its memory and its largest useful number of rows.
-        fixed: bytes of a step whatever its rows: weights, gradients, optimizer.
-        per_row: bytes of a step for each row.
-        rows: rows of a step that fall to one process.
-
+    A step takes `fixed` bytes (weights, gradients, optimizer) and `per_row` for each row of a pass.
     """
     most = max(1, min(device.most_rows, (device.memory - fixed) // per_row))
     return max(divisor for divisor in range(1, min(rows, most) + 1) if rows % divisor == 0)
 
 
-def is_full(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device is out of memory; on a CPU torch raises a bare RuntimeError for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
@@ -137,7 +132,7 @@ def memory_errors(failure: CorpusError) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_full(error):
+        if not is_out_of_memory(error):
             raise
         raise failure from error
 

@@ -21,7 +21,7 @@ from transformers.utils import logging as hub_logging
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.train.model.build import configure
-from corpus.train.model.device import is_full
+from corpus.train.model.device import is_out_of_memory
 
 _PROBE_TOKENS = 8
 _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
@@ -29,14 +29,9 @@ _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 
 
 def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None) -> Any:
-    """A model to train, in single precision whatever it was saved in.
+    """A model to train, in single precision whatever it was saved in; `dropout` replaces its own, if given.
 
-    Args:
-        folder: holds `config.json` and safetensors.
-        vocab_size: entries that the rows' tokenizer has.
-        seq_length: tokens of a row.
-        tokenizer: `tokenizer.json` that the rows were packed with; compared with the folder's own, where it has one.
-        dropout: replaces the model's own, if given.
+    `tokenizer` is the `tokenizer.json` that the rows were packed with; the folder's own must equal it, if there is one.
 
     Raises:
         ModelError: the folder does not hold a whole model.
@@ -58,11 +53,7 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
 
 
 def load_any(folder: Path, *, precision: str) -> Any:
-    """Any causal model, to be evaluated: in bf16 where it was saved and is computed so, else in single precision.
-
-    Args:
-        folder: holds `config.json` and safetensors.
-        precision: "fp32" or "bf16", what it will be computed in.
+    """A causal model to evaluate: in bf16 where it was saved in it and `precision` is "bf16", else in single precision.
 
     Raises:
         ModelError: the folder does not hold a whole model, or its tokens see those after them.
@@ -127,7 +118,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
                 **changed,
             )
     except Exception as error:  # whatever a damaged config.json or safetensors makes transformers raise
-        if is_full(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(f"{folder}: the model cannot be read: {_first_line(error)}", hint=hint) from error
     lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
@@ -156,7 +147,7 @@ def open_tokenizer(folder: Path) -> Any:
 
 
 def check_vocabulary(folder: Path, ids: Iterable[int], rows: int) -> None:
-    """Refuse a tokenizer with ids beyond the model's embedding of so many rows.
+    """Refuse a tokenizer with ids beyond the rows of the model's embedding.
 
     Raises:
         TokenizerError: it is another model's.
@@ -199,7 +190,7 @@ def _check_causal(folder: Path, model: Any) -> None:
     try:
         ahead = _looks_ahead(model)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if is_full(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"{folder}: this {kind} cannot be run on plain text: {_first_line(error)}", hint=hint

@@ -21,23 +21,14 @@ _CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _KN
 def arguments(
     config: TrainConfig, plan: RunPlan, device: Device, *, rows_per_pass: int, passes: int
 ) -> TrainingArguments:
-    """The Trainer's arguments.
-
-    Args:
-        config: the user's settings.
-        plan: the run.
-        device: its device.
-        rows_per_pass: most rows of a forward pass.
-        passes: passes of one process in a step.
-
-    """
+    """The Trainer's arguments for steps of `passes` passes in each process."""
     args = TrainingArguments(
         output_dir=str(plan.folder / ".saving"),
         run_name=plan.name,
         max_steps=plan.steps.count,
         per_device_train_batch_size=rows_per_pass,
         gradient_accumulation_steps=passes,
-        learning_rate=plan.learning_rate,
+        learning_rate=plan.settings["learning_rate"],
         weight_decay=config.weight_decay,
         adam_beta1=config.beta1,
         adam_beta2=config.beta2,

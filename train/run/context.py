@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from transformers import TrainerCallback
 
-from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.progress import Progress
 from corpus.train.config import TrainConfig
 from corpus.train.data.sampler import Order
 from corpus.train.model.device import Device
@@ -27,17 +26,17 @@ class RunContext:
     device: Device
     folder: RunFolder
     order: Order
-    tokenizer: Path
-    """Folder of the workspace's tokenizer."""
+    samples: Samples
+    """Prompts that are continued at each evaluation."""
+    progress: Progress
     sizes: np.ndarray
     """[vocabulary, 2] what `metrics.token_sizes` gives."""
     rows_per_pass: int
     """Most rows of a forward pass."""
-    progress: Progress = SILENT
+    step_bytes: int
+    """Estimated memory of a training step."""
     trackers: Sequence[TrainerCallback] = ()
     """Callbacks of `transformers` that report to experiment trackers."""
-    samples: Samples | None = None
-    """Prompts that are continued at each evaluation."""
     means: list[float] = field(default_factory=list)
     """Mean bits per character of each evaluation so far, those before a resumed run's checkpoint included."""
 
@@ -45,9 +44,3 @@ class RunContext:
     def writes(self) -> bool:
         """Whether this process writes the run's folder."""
         return self.device.rank == 0
-
-    @property
-    def evaluated_rows(self) -> int:
-        """Rows of one evaluation over all datasets."""
-        limit = self.config.eval_rows
-        return sum(min(len(rows), limit) if limit else len(rows) for rows in self.plan.validation.values())

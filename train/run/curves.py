@@ -19,11 +19,10 @@ def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
 
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    keys = sorted({key for line in history for key in line if key.endswith("/bits_per_character")})
     lines = {
         "training loss (nats a token)": {"training": _points(history, "loss")},
-        "validation (bits a character)": {
-            name: _points(history, f"{name}/bits_per_character") for name in _datasets(history)
-        },
+        "validation (bits a character)": {key.partition("/")[0]: _points(history, key) for key in keys},
         "learning rate": {"": _points(history, "learning_rate")},
     }
     for panel, (title, series) in zip(panels, lines.items(), strict=True):
@@ -46,8 +45,3 @@ def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
     return [(line["step"], line[key]) for line in history if key in line]
-
-
-def _datasets(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = {key.partition("/")[0] for line in history for key in line if key.endswith("/bits_per_character")}
-    return sorted(names)

@@ -27,12 +27,7 @@ from corpus.train.run.plan import RunPlan
 
 
 def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None) -> list[tuple[str, str]]:
-    """Lines of (what, how much).
-
-    Args:
-        config: the run.
-        workspace: with its packed rows.
-        rate: FLOP/s that all devices reach together, for the time.
+    """Lines of (what, how much), with the time if `rate`, the FLOP/s that all devices reach together, is given.
 
     Raises:
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
@@ -42,7 +37,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     device = devices.choose(config.device, config.precision, threads=config.threads)
     model = _network(config, plan)
     order = Order(
-        parts=parts(plan.shares, weighted=plan.weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
+        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
     given = delivered(order, plan.shares, plan.tokens, plan.steps.count)
     tokens = sum(int(each["tokens"]) for each in given.values())

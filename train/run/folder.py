@@ -33,7 +33,7 @@ from corpus.pipeline.errors import DiskError, TrainError
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
-from corpus.train.run.plan import STAGE, VERSION, RunPlan
+from corpus.train.run.plan import VERSION, RunPlan
 
 BEST = "best"
 _STARTED = "run.json"
@@ -45,8 +45,9 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: RunPlan) -> None:
+    def __init__(self, plan: RunPlan, tokenizer: Path) -> None:
         self.plan = plan
+        self.tokenizer = tokenizer
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
         self.samples = plan.folder / "samples.jsonl"
@@ -87,13 +88,11 @@ class RunFolder:
         """Prepare the folder to resume from a step; at step 0 an earlier attempt is deleted."""
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path / _STARTED, self._started().to_json())
+            write_atomic(self.path / _STARTED, self.plan.ledger().to_json())
             (self.path / LEDGER).unlink(missing_ok=True)
             files.remove_leftovers(self.path)
             if step == 0:
-                self._drop(
-                    [path for _, path in self.checkpoints()] + [path for path in (self.path / BEST,) if path.is_dir()]
-                )
+                self._drop([*(path for _, path in self.checkpoints()), self.path / BEST])
                 shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
             shutil.rmtree(self.saving, ignore_errors=True)
             self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
@@ -104,29 +103,24 @@ class RunFolder:
                 else:
                     path.unlink(missing_ok=True)
 
-    def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`."""
-        with disk_errors(self.metrics), self.metrics.open("ab") as file:
-            file.write(_line(line))
-
-    def add_sample(self, line: Mapping[str, Any]) -> None:
-        """Add a line to `samples.jsonl`."""
-        with disk_errors(self.samples), self.samples.open("ab") as file:
+    def add(self, path: Path, line: Mapping[str, Any]) -> None:
+        """Add a line to `metrics` or `samples`."""
+        with disk_errors(path), path.open("ab") as file:
             file.write(_line(line))
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a partial last line of a killed run is skipped."""
         return json_lines(self.metrics)
 
-    def keep_best(self, *, tokenizer: Path) -> None:
+    def keep_best(self) -> None:
         """Replace `best/` by the model in `.saving/best`."""
         with disk_errors(self.path):
-            self._finish_saved(self.saving / "best", tokenizer)
-            self._drop(path for path in (self.path / BEST,) if path.is_dir())
-            (self.saving / "best").rename(self.path / BEST)
+            self._finish_saved(self.saving / BEST)
+            self._drop([self.path / BEST])
+            (self.saving / BEST).rename(self.path / BEST)
             fsync(self.path)
 
-    def keep_checkpoint(self, step: int, *, tokenizer: Path, mixture: Mapping[str, Any], limit: int) -> None:
+    def keep_checkpoint(self, step: int, *, mixture: Mapping[str, Any], limit: int) -> None:
         """Move the checkpoint in `.saving/` to its name and delete the oldest ones over the limit."""
         name = f"checkpoint-{step}"
         with disk_errors(self.path):
@@ -134,16 +128,16 @@ class RunFolder:
                 if path.is_file():
                     fsync(path)
             write_atomic(self.saving / name / "mixture.json", _line(mixture))
-            self._finish_saved(self.saving / name, tokenizer)
+            self._finish_saved(self.saving / name)
             (self.saving / name).rename(self.path / name)
             fsync(self.path)
             self._drop(path for _, path in self.checkpoints()[:-limit])
 
-    def keep_model(self, *, tokenizer: Path) -> None:
+    def keep_model(self) -> None:
         """Move the model in `.saving/model` to its place."""
         source = self.saving / "model"
         with disk_errors(self.path):
-            self._finish_saved(source, tokenizer)
+            self._finish_saved(source)
             for path in sorted(source.iterdir()):
                 path.replace(self.path / path.name)
             fsync(self.path)
@@ -156,31 +150,24 @@ class RunFolder:
         return sorted(found + [path for path in (self.path / BEST).glob("*") if path.is_file()])
 
     def _drop(self, checkpoints: Iterable[Path]) -> None:
-        """Delete checkpoints after a rename, so that a half-deleted one has no checkpoint's name."""
+        """Delete those that exist; they are renamed first, so that a half-deleted one has no checkpoint's name."""
         self.saving.mkdir(mode=_SAVING_MODE, exist_ok=True)
-        for path in checkpoints:
+        for path in filter(Path.is_dir, checkpoints):
             aside = self.saving / f"{path.name}.old"
             path.rename(aside)
             shutil.rmtree(aside)
 
-    def _finish_saved(self, folder: Path, tokenizer: Path) -> None:
+    def _finish_saved(self, folder: Path) -> None:
         """Copy the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
         (folder / "training_args.bin").unlink(missing_ok=True)
         for name in _TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, folder / name)
+            if (self.tokenizer / name).is_file():
+                shutil.copyfile(self.tokenizer / name, folder / name)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):  # not every file system has modes
                 path.chmod(files.FINISHED_MODE)
         for path in (*folder.iterdir(), folder):
             fsync(path)
-
-    def _started(self) -> Ledger:
-        plan = self.plan
-        return Ledger(
-            stage=STAGE, dataset=None, version=VERSION, config=plan.settings, inputs=plan.inputs, outputs=[], counts={},
-            fingerprint=plan.identity,
-        )  # fmt: skip
 
     def _read_started(self) -> Ledger | None:
         try:

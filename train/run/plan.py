@@ -28,12 +28,12 @@ from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Rows
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
 from corpus.train.data.schedule import Steps, warmup_steps
+from corpus.train.model.memory import FORWARD_SHARE
 
 STAGE = "train"
 VERSION = 2
 _EVALUATIONS = 10
 _EVALUATION_SHARE = 1 / 20
-_FORWARD_SHARE = 1 / 3
 _SAVE_STEPS = 500
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
 """Folder of the rows of each objective."""
@@ -72,34 +72,26 @@ class RunPlan:
     warmup_steps: int
     answer_after: int | None
     """Id of the token after which labels begin, with the objective `sft`."""
-    learning_rate: float
-    decay_to: float
+    evaluated_rows: int
+    """Rows of one evaluation over all datasets."""
     eval_steps: int
     save_steps: int
-
-    @property
-    def epochs(self) -> float:
-        """Mean number of times that a row is seen."""
-        return self.steps.total / len(self.train)
-
-    @property
-    def weighted(self) -> bool:
-        """Whether the datasets have weights."""
-        return any("=" in name for name in self.settings["datasets"])
 
     @property
     def name(self) -> str:
         """The run's name."""
         return self.folder.name
 
+    def ledger(self, *, outputs: Sequence[FileDigest] = (), counts: Mapping[str, Any] | None = None) -> Ledger:
+        """The run's ledger; without outputs and counts it describes a run that begins."""
+        return Ledger(
+            stage=STAGE, dataset=None, version=VERSION, config=self.settings, inputs=self.inputs, outputs=outputs,
+            counts=counts or {}, fingerprint=self.identity,
+        )  # fmt: skip
+
 
 def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = ()) -> RunPlan:
-    """Plan a run.
-
-    Args:
-        config: the user's settings.
-        workspace: with the packed datasets.
-        model_files: configuration and weights that the run starts from, with `init`.
+    """Plan a run; with `init`, `model_files` are the configuration and weights that it starts from.
 
     Raises:
         WorkspaceError: no dataset is packed, or not the one asked for.
@@ -110,9 +102,9 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
     """
     area = AREAS[config.objective]
     ledgers = _ledgers(config, workspace, area)
+    vocabulary = files.load(workspace.tokenizer)
     _check_tokenizers(ledgers, workspace, area)
     seq_length, names = _seq_length(ledgers), list(ledgers)
-    vocabulary = files.load(workspace.tokenizer)
     splits = {name: open_rows(workspace.root / area / name) for name in names}
     train = _training_rows(splits)
     validation = {name: Rows([rows["validation"]]) for name, rows in splits.items() if len(rows.get("validation", ()))}
@@ -120,7 +112,8 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
         raise TrainError("--early-stop needs validation rows, and no dataset has any", hint="Leave --early-stop out.")
     tokens = sizes(train)
     shares, steps = _mixture(config, splits, tokens, seq_length)
-    eval_steps = config.eval_steps or _eval_steps(steps, config.eval_rows, validation)
+    evaluated_rows = sum(min(len(rows), config.eval_rows or len(rows)) for rows in validation.values())
+    eval_steps = config.eval_steps or _eval_steps(steps, evaluated_rows)
     inputs = _inputs(workspace, area, names, model_files)
     settings = _settings(config, names, seq_length, vocabulary.get_vocab_size()) | {"eval_steps": eval_steps}
     identity = fingerprint(STAGE, VERSION, settings, inputs)
@@ -140,8 +133,7 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
         steps=steps,
         warmup_steps=warmup_steps(config, steps, seq_length),
         answer_after=_special(vocabulary, special_tokens.ASSISTANT) if config.objective == "sft" else None,
-        learning_rate=settings["learning_rate"],
-        decay_to=settings["decay_to"],
+        evaluated_rows=evaluated_rows,
         eval_steps=eval_steps,
         save_steps=config.save_steps or min(_SAVE_STEPS, math.ceil(steps.count / 10)),
     )
@@ -159,7 +151,7 @@ def _mixture(
     wanted = max(1, round(config.epochs * len(tokens)))
     if config.max_steps:
         wanted = Steps(batch_size=batch_size, count=config.max_steps, **ramp).total
-    if _weighted(config) and (lacking := sorted(config.mixture.keys() - rows.keys())):
+    if config.is_weighted and (lacking := sorted(config.mixture.keys() - rows.keys())):
         raise TrainError(
             f"{lacking[0]} has a weight and no training rows",
             hint=f"Leave --dataset {lacking[0]} out, or run `corpus pack` for it again.",
@@ -169,12 +161,8 @@ def _mixture(
     return found, Steps(batch_size=batch_size, total=sum(share.taken for share in found), **ramp)
 
 
-def _weighted(config: TrainConfig) -> bool:
-    return None not in config.mixture.values() and bool(config.mixture)
-
-
 def _max_repeats(config: TrainConfig) -> float | None:
-    return config.max_repeats or (MAX_REPEATS if _weighted(config) else None)
+    return config.max_repeats or (MAX_REPEATS if config.is_weighted else None)
 
 
 def _special(vocabulary: Tokenizer, token: str) -> int:
@@ -203,7 +191,6 @@ def _ledgers(config: TrainConfig, workspace: Workspace, area: str) -> dict[str, 
 
 
 def _check_tokenizers(ledgers: Mapping[str, Ledger], workspace: Workspace, area: str) -> None:
-    files.load(workspace.tokenizer)
     path = workspace.tokenizer / "tokenizer.json"
     ours = workspace.digest(path)
     for name, ledger in ledgers.items():
@@ -236,10 +223,9 @@ def _training_rows(splits: Mapping[str, Any]) -> Rows:
     return Rows(parts)
 
 
-def _eval_steps(steps: Steps, eval_rows: int, validation: Mapping[str, Rows]) -> int:
-    """About ten evaluations in a run, and at most a twentieth of its time; a row costs a third of a training row."""
-    rows = sum(min(len(split), eval_rows) if eval_rows else len(split) for split in validation.values())
-    affordable = rows * _FORWARD_SHARE / _EVALUATION_SHARE / steps.batch_size
+def _eval_steps(steps: Steps, rows: int) -> int:
+    """About ten evaluations of so many rows in a run, and at most a twentieth of its time."""
+    affordable = rows * FORWARD_SHARE / _EVALUATION_SHARE / steps.batch_size
     return max(1, math.ceil(steps.count / _EVALUATIONS), math.ceil(affordable))
 
 

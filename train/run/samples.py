@@ -28,11 +28,8 @@ class Samples:
     def __init__(self, prompts: Sequence[str], tokenizer: Path, *, chat: bool, context: int) -> None:
         self.prompts = prompts
         self._model = load(tokenizer)
-        names = (SEPARATOR, USER, ASSISTANT)
-        found = [self._model.token_to_id(name) for name in names]
-        self._separator, user, assistant = (
-            -1 if number is None else number for number in found
-        )  # the tokenizer has them
+        ids = self._model.get_vocab()
+        self._separator, user, assistant = (ids.get(name, -1) for name in (SEPARATOR, USER, ASSISTANT))
         encoded = [self._model.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
         self._ids = [[user, *ids, assistant] if chat else ids or [self._separator] for ids in encoded]
         self._context, self._chat = context, chat

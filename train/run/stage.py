@@ -57,7 +57,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     watch = Stopwatch()
     trackers.check(config.report_to)
     plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
-    folder = RunFolder(plan)
+    folder = RunFolder(plan, workspace.tokenizer)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
         return Report(ledger=ledger, folder=plan.folder, skipped=True)
@@ -76,19 +76,27 @@ def _train(
     reasons: tuple[str, ...], watch: Stopwatch,
 ) -> Report:  # fmt: skip
     model = _model(config, plan, workspace)
-    rows_per_pass = _rows_per_pass(config, plan, device, model)
+    fixed, row = step_memory(
+        model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
+    )
+    share = -(-plan.steps.batch_size // device.world)
+    fitting = devices.fitting_rows(device, fixed=fixed, per_row=row, rows=share)
+    rows_per_pass = min(config.micro_batch_size or fitting, share)
     order = Order(
-        parts=parts(plan.shares, weighted=plan.weighted), steps=plan.steps, micro_batch_size=rows_per_pass,
+        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=rows_per_pass,
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args)
     before = folder.history()
     context = RunContext(
-        config=config, plan=plan, device=device, folder=folder, order=order, tokenizer=workspace.tokenizer,
-        sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass, progress=progress,
+        config=config, plan=plan, device=device, folder=folder, order=order, progress=progress,
+        sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass,
+        step_bytes=fixed + rows_per_pass * row,
         trackers=trackers.callbacks(config.report_to, plan.folder, first=first) if device.rank == 0 else (),
-        samples=_samples(config, plan, workspace.tokenizer),
+        samples=Samples(
+            config.sample_prompts, workspace.tokenizer, chat=config.objective == "sft", context=plan.seq_length
+        ),
         means=[line["bits_per_character"] for line in before if "bits_per_character" in line],
     )  # fmt: skip
     whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
@@ -99,7 +107,14 @@ def _train(
     training = Stopwatch()
     _run_trainer(trainer, context, first, checkpoint)
     seconds = training.seconds
-    ledger = _finish(trainer, context, workspace, timings=_timings(context, first, seconds))
+    timings = {
+        "seconds": seconds,
+        "steps": plan.steps.count - first,
+        "device": device.describe(),
+        "rows_per_pass": rows_per_pass,
+        "torch": torch.__version__,
+    }
+    ledger = _finish(trainer, context, workspace, timings=timings)
     speed = tokens * (1 - first / plan.steps.count) / seconds if seconds else 0.0
     return Report(
         ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(context, steps=trainer.state.global_step),
@@ -120,16 +135,6 @@ def _model(config: TrainConfig, plan: RunPlan, workspace: Workspace) -> Any:
     )  # fmt: skip
 
 
-def _rows_per_pass(config: TrainConfig, plan: RunPlan, device: Device, model: Any) -> int:
-    share = -(-plan.steps.batch_size // device.world)
-    if config.micro_batch_size:
-        return min(config.micro_batch_size, share)
-    fixed, row = step_memory(
-        model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
-    )
-    return devices.fitting_rows(device, fixed=fixed, per_row=row, rows=share)
-
-
 def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments) -> tuple[int, Path | None]:
     """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
@@ -139,11 +144,6 @@ def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: Trainin
         folder.begin(first)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
-
-
-def _samples(config: TrainConfig, plan: RunPlan, tokenizer: Path) -> Samples | None:
-    prompts, chat = config.sample_prompts, config.objective == "sft"
-    return Samples(prompts, tokenizer, chat=chat, context=plan.seq_length) if prompts else None
 
 
 def _run_trainer(trainer: CorpusTrainer, context: RunContext, first: int, checkpoint: Path | None) -> None:
@@ -163,21 +163,12 @@ def _finish(trainer: CorpusTrainer, context: RunContext, workspace: Workspace, *
     plan, folder = context.plan, context.folder
     if context.writes:
         counts = _counts(trainer, context)
-        folder.keep_model(tokenizer=workspace.tokenizer)
+        folder.keep_model()
         with disk_errors(plan.folder):
             write_atomic(plan.folder / "curves.png", picture(folder.history()))
             write_atomic(plan.folder / "README.md", cards.model(plan.name, plan.settings, plan.inputs, counts).encode())
-        ledger = Ledger(
-            stage=plans.STAGE,
-            dataset=None,
-            version=plans.VERSION,
-            config=plan.settings,
-            inputs=plan.inputs,
-            outputs=[workspace.file_digest(path, plan.folder) for path in folder.finished_files()],
-            counts=counts,
-            fingerprint=plan.identity,
-        )
-        write_ledger(plan.folder, ledger, timings)
+        outputs = [workspace.file_digest(path, plan.folder) for path in folder.finished_files()]
+        write_ledger(plan.folder, plan.ledger(outputs=outputs, counts=counts), timings)
     trainer.accelerator.wait_for_everyone()
     written = read_ledger(plan.folder)
     if written is None:
@@ -212,16 +203,6 @@ def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, float]]:
         if slash:
             found.setdefault(dataset, {})[figure] = value
     return found
-
-
-def _timings(context: RunContext, first: int, seconds: float) -> dict[str, Any]:
-    return {
-        "seconds": seconds,
-        "steps": context.plan.steps.count - first,
-        "device": context.device.describe(),
-        "rows_per_pass": context.rows_per_pass,
-        "torch": torch.__version__,
-    }
 
 
 def _out_of_memory(config: TrainConfig) -> DeviceError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from corpus.pipeline.humanize import duration
-from corpus.train.model.memory import FORWARD_SHARE, pass_seconds, step_memory
+from corpus.train.model.memory import FORWARD_SHARE, pass_seconds
 from corpus.train.run.context import RunContext
 from corpus.train.run.trainer import CorpusTrainer
 
@@ -19,15 +19,7 @@ _FEW_STEPS = 50
 def log_startup(
     trainer: CorpusTrainer, context: RunContext, *, mixture: Mapping[str, Mapping[str, float]], first: int
 ) -> None:
-    """Describe the run.
-
-    Args:
-        trainer: with the model on its device.
-        context: the run.
-        mixture: `mixture.delivered` of the whole run.
-        first: steps that are done already.
-
-    """
+    """Describe a run that begins after step `first`; `mixture` is what `delivered` gives for the whole run."""
     plan, order, say = context.plan, context.order, context.progress.say
     parameters = trainer.model.num_parameters()
     batch_size, tokens = plan.steps.batch_size, sum(int(each["tokens"]) for each in mixture.values())
@@ -35,9 +27,9 @@ def log_startup(
     say(f"{plan.name}: {parameters:,} parameters, {len(plan.train):,} rows of {names}")
     say(
         f"{plan.steps.count:,} steps of {batch_size:,} rows ({batch_size * plan.seq_length:,} tokens a step), "
-        f"{plan.epochs:.3g} epochs, {tokens:,} training tokens"
+        f"{plan.steps.total / len(plan.train):.3g} epochs, {tokens:,} training tokens"
     )
-    if plan.weighted:
+    if context.config.is_weighted:
         for share in plan.shares:
             given = mixture[share.name]
             say(
@@ -45,14 +37,8 @@ def log_startup(
             )
     if first:
         say(f"resuming from step {first:,}")
-    fixed, row = step_memory(
-        trainer.model,
-        seq_length=plan.seq_length,
-        precision=context.device.precision,
-        checkpointing=context.config.gradient_checkpointing,
-    )
-    rows, memory = context.rows_per_pass, (fixed + context.rows_per_pass * row) / 1e9
-    say(f"{context.device.describe()}, {order.accumulation} x {rows} rows a step, about {memory:.1f} GB")
+    passes = f"{order.accumulation} x {context.rows_per_pass} rows a step"
+    say(f"{context.device.describe()}, {passes}, about {context.step_bytes / 1e9:.1f} GB")
     seconds = _seconds(trainer, context, plan.steps.count - first)
     say(f"about {duration(seconds)}: an estimate from one timed pass")
     for note in notes(context):
@@ -91,5 +77,5 @@ def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
     one = pass_seconds(trainer.model, batch, precision=context.device.precision)
     if context.config.gradient_checkpointing:
         one *= 1 + FORWARD_SHARE  # the Trainer switches it on later
-    rows = -(-steps // plan.eval_steps) * context.evaluated_rows
+    rows = -(-steps // plan.eval_steps) * plan.evaluated_rows
     return one * (steps * order.accumulation + FORWARD_SHARE * rows / (context.rows_per_pass * context.device.world))

@@ -1,8 +1,8 @@
 """A subclass of Hugging Face's Trainer with its own row order, evaluation and checkpointing; the loop is Trainer's.
 
 In: a `RunContext` and a model. Out: checkpoints and `metrics.jsonl` in the run's folder, and the trained model.
-Invariants: the Trainer sees the run as one epoch whose batch sampler starts at the next step, so resuming reads no row
-in vain; all steps have the same number of passes; the loss of a checkpoint's step is always logged, so the curve of a
+Invariants: the Trainer sees the run as one epoch whose batch sampler starts at the next step, so resuming reads no
+row twice; all steps have the same number of passes; the loss of a checkpoint's step is always logged, so the curve of a
 resumed run has the same points.
 Cost: under a hundredth of a step beyond the passes of the model.
 """
@@ -29,7 +29,8 @@ from corpus.pipeline.errors import TrainError
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import delivered
 from corpus.train.data.schedule import rate
-from corpus.train.evaluation.metrics import Score, evaluate, spread
+from corpus.train.evaluation.config import Score
+from corpus.train.evaluation.metrics import evaluate, spread
 from corpus.train.run.context import RunContext
 from corpus.train.run.folder import saving_errors
 
@@ -43,7 +44,8 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         plan = context.plan
         self.context = context
         context.order.first_step = lambda: self.state.global_step
-        _silence_transformers()
+        disable_progress_bar()
+        logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)  # it warns of changed save_steps
         super().__init__(
             model=model,
             args=args,
@@ -55,7 +57,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             ),
             train_dataset=plan.train,
             eval_dataset=dict(plan.validation) or None,
-            callbacks=[_StepCallback(context, self), *context.trackers],
+            callbacks=[_StepCallback(self), *context.trackers],
         )
         self.remove_callback(PrinterCallback)
         model.config.use_cache = True  # batches switch it off; the saved model must generate with it
@@ -74,9 +76,9 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:  # noqa: ARG002  # the Trainer's signature
         """The learning rate of each step, from `schedule.rate`."""
-        plan = self.context.plan
+        plan, decay_to = self.context.plan, self.context.plan.settings["decay_to"]
         self.lr_scheduler = LambdaLR(
-            optimizer or self.optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps, plan.decay_to)
+            optimizer or self.optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps, decay_to)
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -106,15 +108,12 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return figures
 
     def _sample(self) -> None:
-        """Write the continuations of the prompts, in the first process.
-
-        Not under FSDP, where no single process holds the whole model.
-        """
+        """Write the continuations of the prompts, except under FSDP, where no process holds the whole model."""
         context = self.context
-        if context.samples is not None and context.writes and not self.is_fsdp_enabled:
+        if context.config.sample_prompts and context.writes and not self.is_fsdp_enabled:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             for sample in context.samples.write(model, context.config.seed):
-                context.folder.add_sample({"step": self.state.global_step, **sample})
+                context.folder.add(context.folder.samples, {"step": self.state.global_step, **sample})
 
     def _compare(self, mean: float) -> None:
         """Save the model if it is the best so far; end the run after `early_stop` evaluations without a better one."""
@@ -126,7 +125,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
                 self.save_model(str(context.folder.saving / "best"))
             self.accelerator.wait_for_everyone()
             if context.writes:
-                context.folder.keep_best(tokenizer=context.tokenizer)
+                context.folder.keep_best()
         patience = context.config.early_stop
         if patience and len(context.means) - 1 - best >= patience:
             self.control.should_training_stop = True
@@ -170,9 +169,8 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         context, step = self.context, self.state.global_step
         rows = context.plan.steps.begin(step)
         if context.writes:
-            context.folder.add_metrics(
-                {"step": step, "rows": rows, "epoch": round(rows / len(context.plan.train), 6), **figures}
-            )
+            epoch = round(rows / len(context.plan.train), 6)
+            context.folder.add(context.folder.metrics, {"step": step, "rows": rows, "epoch": epoch, **figures})
         reported = {f"{prefix}{name}": value for name, value in figures.items()}
         if context.trackers:
             reported["num_input_tokens_seen"] = self._count_tokens(step)
@@ -206,9 +204,9 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
 class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
     """Advances the progress, names finished checkpoints, and has the loss of a checkpoint's step logged."""
 
-    def __init__(self, context: RunContext, trainer: CorpusTrainer) -> None:
-        self.context = context
+    def __init__(self, trainer: CorpusTrainer) -> None:
         self.trainer = trainer
+        self.context = trainer.context
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the step, and correct `state.epoch`: the Trainer takes the whole run for one epoch."""
@@ -228,22 +226,13 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
             given = delivered(context.order, context.plan.shares, context.plan.tokens, state.global_step)
             asked = {share.name: share.asked for share in context.plan.shares}
             context.folder.keep_checkpoint(
-                state.global_step,
-                tokenizer=context.tokenizer,
-                mixture={"asked": asked, "delivered": given},
-                limit=context.config.save_total_limit,
+                state.global_step, mixture={"asked": asked, "delivered": given}, limit=context.config.save_total_limit
             )
-
-
-def _silence_transformers() -> None:
-    """Switch off the progress bars of `transformers`, and its warning that save_steps has changed."""
-    disable_progress_bar()
-    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
 def _loading_errors(checkpoint: Path) -> Iterator[None]:
-    """Name a damaged checkpoint."""
+    """Turn the errors of a damaged checkpoint into a TrainError that names it."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.engine.kv_cache import RoomyLayer, SlidingCache
+from corpus.generate.engine.kv_cache import BufferedLayer, SlidingCache
 from corpus.generate.engine.model import Model
 from tests.support.sampling import random_model, script_model, texts, tokens
 
@@ -108,7 +108,7 @@ def test_states_are_written_in_place_not_copied_for_each_token() -> None:
 
 def test_a_layer_holds_what_the_library_would() -> None:
     generator = torch.Generator().manual_seed(4)
-    layer = RoomyLayer()
+    layer = BufferedLayer()
     expected = torch.empty(3, 2, 0, 4)
     for count, _ in itertools.product((1, 5, 70), range(40)):
         states = torch.rand(3, 2, count, 4, generator=generator)
@@ -117,9 +117,9 @@ def test_a_layer_holds_what_the_library_would() -> None:
         assert torch.equal(keys, expected)
         assert torch.equal(values, -expected)
     layer.batch_select_indices(torch.tensor([2, 0]))
-    layer.forget(3)
+    layer.drop_oldest(3)
     expected = expected[[2, 0], :, 3:]
-    fresh = RoomyLayer()
+    fresh = BufferedLayer()
     states = torch.rand(1, 2, 6, 4, generator=generator)
     fresh.update(states, -states)
     layer.replace([1], fresh)

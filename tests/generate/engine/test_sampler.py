@@ -14,7 +14,7 @@ NONE = -torch.inf
 
 
 def processed(scores: list[float], history: list[int], **settings: float) -> list[float]:
-    chain = processors(**{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0} | settings)  # type: ignore[arg-type]
+    chain = processors(SampleConfig(**{"top_k": 0} | settings))  # type: ignore[arg-type]
     return [round(score, 4) for score in chain(torch.tensor([history]), torch.tensor([scores]))[0].tolist()]
 
 

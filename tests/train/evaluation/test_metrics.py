@@ -17,7 +17,8 @@ from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
-from corpus.train.evaluation.metrics import Score, evaluate, spread, token_sizes
+from corpus.train.evaluation.config import Score
+from corpus.train.evaluation.metrics import evaluate, spread, token_sizes
 from corpus.train.model.build import make
 from corpus.train.presets import PRESETS
 from tests.support.packed import (

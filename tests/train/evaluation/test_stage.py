@@ -440,7 +440,7 @@ def test_what_is_no_tokenizer(ready: Workspace) -> None:
         bare(folder)
         ByT5Tokenizer().save_pretrained(folder)
 
-    assert "does not tell where its tokens stand" in damaged(ready, "slow", slow)
+    assert "does not give the positions of its tokens" in damaged(ready, "slow", slow)
 
     def endless(folder: Path) -> None:
         bare(folder)
