@@ -48,11 +48,7 @@ def translation_prompt(english: str) -> str:
     >>> translation_prompt("It rains.")
     'translate english to chinese, It rains., '
     """
-    return _translation_prompt(_on_one_line(english))
-
-
-def _translation_prompt(source: str) -> str:
-    return f"{TRANSLATE}{source}, "
+    return f"{TRANSLATE}{_on_one_line(english)}, "
 
 
 def _article(parts: Sequence[str]) -> tuple[str, int]:
@@ -81,9 +77,9 @@ def _question(parts: Sequence[str]) -> tuple[str, int]:
 
 
 def _translation(parts: Sequence[str]) -> tuple[str, int]:
-    source, target = map(_on_one_line, parts)
-    prompt = _translation_prompt(source)
-    return (f"{prompt}{target}", len(prompt)) if source and target else ("", 0)
+    source, target = parts
+    prompt, target = translation_prompt(source), _on_one_line(target)
+    return (f"{prompt}{target}", len(prompt)) if source.strip() and target else ("", 0)
 
 
 def _on_one_line(text: str) -> str:

@@ -10,7 +10,7 @@ Cost: most texts are decided by their first and last line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 LONGEST_LINE = 80
 """A longer line is always content."""
@@ -104,13 +104,13 @@ def trim(text: str) -> str:
     first = text.find("\n")
     if first < 0 or not (_kind(text[:first]) or _kind(text[text.rfind("\n") + 1 :])):
         return text
-    end = _edge(_backwards(text), len(text))
-    start = _edge(_forwards(text), 0)
-    if start >= end or not text[start:end].strip():
+    lines = text.split("\n")
+    head, foot = _frame_lines(lines), _frame_lines(lines[::-1])
+    kept = "\n".join(lines[head : len(lines) - foot])
+    if not kept.strip():
         return text
-    if end < len(text):
-        text = text[:end].rstrip("\n")
-    return text[start:].lstrip("\n") if start else text
+    kept = kept.rstrip("\n") if foot else kept
+    return kept.lstrip("\n") if head else kept
 
 
 def _kind(line: str) -> str:
@@ -124,16 +124,10 @@ def _kind(line: str) -> str:
     return found.lastgroup or "" if found else ""
 
 
-def _edge(lines: Iterator[tuple[int, str]], edge: int) -> int:
-    """Where the text begins or ends without its frame lines.
-
-    Args:
-        lines: from one end inwards, each with the edge of the text without it and all lines beyond.
-        edge: the edge of the whole text.
-
-    """
-    block: list[tuple[int, str]] = []  # frame lines, from the outermost inwards
-    for place, line in lines:
+def _frame_lines(lines: Sequence[str]) -> int:
+    """How many of the first lines are the frame, blank lines between them included; 0 without any content."""
+    block: list[tuple[int, str]] = []  # lines up to each frame line, and its kind
+    for count, line in enumerate(lines, 1):
         kind = _kind(line)
         if not kind:
             if block and _LIST.match(line):
@@ -141,27 +135,10 @@ def _edge(lines: Iterator[tuple[int, str]], edge: int) -> int:
                     block.pop()
             break
         if kind != "blank":
-            block.append((place, kind))
+            block.append((count, kind))
     else:
-        return edge  # frame lines only
+        return 0
     if all(kind in {"weak", "rule"} for _, kind in block):
         weak = next((index for index, (_, kind) in enumerate(block) if kind == "weak"), len(block))
         block = block[:weak]
-    return block[-1][0] if block else edge
-
-
-def _backwards(text: str) -> Iterator[tuple[int, str]]:
-    end = len(text)
-    while end >= 0:
-        newline = text.rfind("\n", 0, end)
-        yield max(newline, 0), text[newline + 1 : end]
-        end = newline
-
-
-def _forwards(text: str) -> Iterator[tuple[int, str]]:
-    start = 0
-    while start <= len(text):
-        newline = text.find("\n", start)
-        newline = len(text) if newline < 0 else newline
-        yield min(newline + 1, len(text)), text[start:newline]
-        start = newline + 1
+    return block[-1][0] if block else 0

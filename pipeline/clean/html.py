@@ -68,8 +68,8 @@ _BLOCKS = frozenset(_BLOCK_TAGS.split("|"))
 _LEAVES = {
     written: "\n" if tag in _BLOCKS else ""
     for tag in _TAGS
-    for written in (tag, tag.upper())
-    if tag not in {"rt", "sup"} and not (len(written) == 1 and written.isupper())
+    if tag not in {"rt", "sup"}
+    for written in ((tag,) if len(tag) == 1 else (tag, tag.upper()))
 }
 """Replacements of the tags that leave the same in every context."""
 _UNSEEN_END = re.compile("</(?i:script|style|rp)")
@@ -80,7 +80,7 @@ _ENTITY = re.compile(r"&(?:amp;|#38;|#x26;)*(#\d{1,8};|#[xX][0-9a-fA-F]{1,7};|[A
 
 
 def unescape_entities(text: str) -> str:
-    """Replace HTML entities, also those escaped several times. Unknown ones such as `&params;` are left unchanged."""
+    """Replace HTML entities, also those escaped several times. Unknown ones such as `&params;` stay."""
     return _ENTITY.sub(_character, text)
 
 
@@ -98,16 +98,11 @@ def strip_tags_batch(texts: list[str]) -> list[str]:
 def _character(match: re.Match[str]) -> str:
     """The character of an entity, or the match itself if no such entity exists."""
     name = match[1]
-    if name == "nbsp" or name[0] == "#" or name in html.entities.html5:
-        return html.unescape(f"&{name}")
-    return match[0]
+    return html.unescape(f"&{name}") if name[0] == "#" or name in html.entities.html5 else match[0]
 
 
 def _without_tags(text: str) -> str:
-    """One text without tags.
-
-    `split` needs one call, where `sub` calls back for every tag; but it holds all tags in memory.
-    """
+    """One text without tags. `split` is faster than `sub`, but holds all tags in memory."""
     pattern = _MARKUP if "`" in text else _TAG
     if len(text) > _LONG:
         return pattern.sub(lambda tag: _leaf(tag[1], tag[2], tag[3], text[max(tag.start() - 1, 0) : tag.start()]), text)
@@ -126,9 +121,6 @@ def _leaf(whole: str, end: str | None, tag: str | None, before: str) -> str:
     """The replacement of a tag or of code, given the character before it."""
     if tag is None:
         return whole if whole[0] == "`" else ""
-    left = _LEAVES.get(tag)
-    if left is not None:
-        return left
     if len(tag) == 1 and not end and before.isascii() and before.isalnum():
         return whole  # `Class<S>`
     name = tag.lower()
@@ -145,12 +137,9 @@ def _tag_table() -> bytes:
 
     A tag of one capital letter may be a name in a program: its kind is that of the small letter plus four.
     """
-    kinds = {"rt": 2, "sup": 3}
-    entries = {
-        written: kinds.get(tag, int(tag in _BLOCKS)) + 4 * (len(written) == 1 and written.isupper())
-        for tag in _TAGS
-        for written in (tag, tag.upper())
-    }
+    kinds = dict.fromkeys(_BLOCKS, 1) | {"rt": 2, "sup": 3}
+    entries = {tag: kinds.get(tag, 0) for tag in _TAGS}
+    entries |= {tag.upper(): kind + 4 * (len(tag) == 1) for tag, kind in entries.items()}
     return b"".join(name.encode().ljust(11, b"\0") + bytes([kind]) for name, kind in sorted(entries.items()))
 
 

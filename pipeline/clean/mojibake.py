@@ -21,7 +21,7 @@ _LEADS = range(0xE4, 0xEA)
 """Lead bytes in UTF-8 of the Han in common use, U+4000 to U+9FFF."""
 _TAILS = range(0x80, 0xC0)
 _CONTROL = re.compile("([\x00-\x1f])")  # never part of a run
-MARKED = (0x80, 0xA1)
+_MARKED = range(0x80, 0xA1)
 """Second bytes of GBK characters that GB 2312, and so nearly all Simplified text, lacks."""
 
 
@@ -31,7 +31,6 @@ def _gbk(first: range, second: range) -> str:
     return "".join(pair for pair in pairs if len(pair) == 1 and not "\ue000" <= pair <= "\uf8ff")
 
 
-@functools.cache
 def mojibake_characters() -> str:
     """Characters that are rare in Chinese and frequent in UTF-8 decoded as GBK or Latin-1."""
     return mojibake_han() + "".join(map(chr, _LEADS))
@@ -40,7 +39,7 @@ def mojibake_characters() -> str:
 @functools.cache
 def mojibake_han() -> str:
     """Han that are rare in Simplified Chinese and frequent in UTF-8 decoded as GBK."""
-    return _gbk(_LEADS, range(*MARKED)) + _gbk(range(0x81, 0xA1), _LEADS)
+    return _gbk(_LEADS, _MARKED) + _gbk(range(0x81, 0xA1), _LEADS)
 
 
 @functools.cache
@@ -55,8 +54,7 @@ def _triple() -> tuple[str, str, str]:
 @functools.cache
 def _rest() -> str:
     """Continuation bytes of UTF-8, decoded as Latin-1 or Windows-1252."""
-    windows = "".join(bytes((byte,)).decode("cp1252", "ignore") for byte in range(0x80, 0xA0))
-    return "".join(map(chr, range(0x80, 0xC0))) + windows
+    return "".join(map(chr, range(0x80, 0xC0))) + bytes(range(0x80, 0xA0)).decode("cp1252", "ignore")
 
 
 @functools.cache
@@ -94,12 +92,12 @@ def _latin(text: str) -> bytes:
     return b"".join(letter.encode("latin-1") if ord(letter) < 0x100 else letter.encode("cp1252") for letter in text)
 
 
-def repair(text: str) -> str:
+def repair_encoding(text: str) -> str:
     """Decode runs of UTF-8 that were decoded as GBK or Latin-1.
 
     A line whose decoded part would form a new run with the rest, and be decoded twice, stays unchanged.
 
-    >>> repair("他说浣犲ソ涓栫晫。")
+    >>> repair_encoding("他说浣犲ソ涓栫晫。")
     '他说你好世界。'
     """
     if not may_hold_run(text):

@@ -61,8 +61,7 @@ def clean_parts(texts: Sequence[str], width: int, steps: PartSteps) -> CleanedPa
         if positions:
             parts.cleaned[rule] = len({position // width for position in positions})
     if steps.mask:
-        masked = mask_all(parts.texts, steps.mask)
-        parts.texts, parts.masked = masked.texts, masked.counts
+        parts.texts, parts.masked = mask_all(parts.texts, steps.mask)
     return parts
 
 

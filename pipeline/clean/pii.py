@@ -1,6 +1,6 @@
 """Personal data becomes typed placeholders: `联系我：[手机号]`.
 
-In: cleaned texts. Out: the same texts with numbers and addresses of persons replaced, and the kinds found in each.
+In: cleaned texts. Out: the same texts with numbers and addresses of persons replaced, and the replacements by kind.
 Invariants: mask(mask(x)) == mask(x); a text's result does not depend on its neighbours; the rest of a text stays
 unchanged. Precision before recall: what may be an order number, a version or a manual's sample stays.
 Cost: one table lookup a character finds candidate positions for a whole batch at once. Each candidate reads a bounded
@@ -18,8 +18,8 @@ import string
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from operator import attrgetter
 
 import numpy as np
 
@@ -43,44 +43,20 @@ _CLASSES = {  # from _DIGIT on they are rare enough to be tried one by one
 _NEVER_BEFORE = frozenset(string.ascii_letters + "_.%&#$\\@") - frozenset("LlQqDd")  # Tel, QQ, ID may precede one
 
 
-@dataclass(slots=True)
-class Masked:
-    """Texts after masking, in order."""
-
-    texts: list[str]
-    counts: Counter[str] = field(default_factory=Counter)
-    """Replacements by kind."""
-    changed: dict[str, set[int]] = field(default_factory=dict)
-    """For each kind the positions of the texts that contained it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Positions in a batch where a pattern may match, in order."""
-
-    numbers: list[int]
-    """First digits of runs of five or more, or of four before a blank or hyphen and four more."""
-    ats: list[int]
-    """Signs between a mailbox and its domain."""
-    words: list[int]
-    """Last characters of words for WeChat."""
-    addresses: list[int]
-    """First dots of four numbers and first colons of four groups."""
-
-
 def mask(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
     """Mask one text; returns it with its replacements by kind.
 
     >>> mask("请发到 lin.xiaohe@foxmail.com，谢谢")
     ('请发到 [邮箱]，谢谢', Counter({'email': 1}))
     """
-    masked = mask_all([text], kinds)
-    return masked.texts[0], masked.counts
+    (masked,), counts = mask_all([text], kinds)
+    return masked, counts
 
 
-def mask_all(texts: Sequence[str], kinds: Collection[str] = KINDS) -> Masked:
+def mask_all(texts: Sequence[str], kinds: Collection[str] = KINDS) -> tuple[list[str], Counter[str]]:
     """`mask` for many texts at once."""
-    masked = Masked(list(texts))
+    masked = list(texts)
+    counts: Counter[str] = Counter()
     pad = SEAM * (_PAD - 1)
     joined = SEAM.join([pad, *texts, pad])
     hits = _find(joined, frozenset(kinds))
@@ -91,40 +67,45 @@ def mask_all(texts: Sequence[str], kinds: Collection[str] = KINDS) -> Masked:
         for hit in own:
             pieces += joined[last : hit.start], PLACEHOLDERS[hit.kind]
             last = hit.end
-            masked.counts[hit.kind] += 1
-            masked.changed.setdefault(hit.kind, set()).add(index)
-        masked.texts[index] = "".join(pieces) + joined[last : starts[index + 1] - 1]
-    return masked
+            counts[hit.kind] += 1
+        masked[index] = "".join(pieces) + joined[last : starts[index + 1] - 1]
+    return masked, counts
 
 
 def _find(text: str, kinds: frozenset[str]) -> list[Hit]:
     """Non-overlapping hits in order. Kinds that may contain letters or dots precede the numbers in them."""
-    candidates = _candidates(text)
+    numbers, ats, words, addresses = (places.tolist() for places in _candidates(text))
     hits: list[Hit] = []
     for kind, places, recognize in (
-        ("email", candidates.ats, email),
-        ("wechat", candidates.words, wechat),
-        ("ip_address", candidates.addresses, ip_address),
+        ("email", ats, email),
+        ("wechat", words, wechat),
+        ("ip_address", addresses, ip_address),
     ):
         if kind in kinds:
             hits = _with(hits, (recognize(text, spot) for spot in places))
-    return sorted(hits + _numbers(text, candidates.numbers, kinds, _Free(hits)))
+    return sorted(hits + _numbers(text, numbers, kinds, hits))
 
 
-def _candidates(text: str) -> _Candidates:
+def _candidates(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Positions where a pattern may match, each in order.
+
+    Returns:
+        First digits of runs of five or more, or of four before a blank or hyphen and four more; signs between a mailbox
+        and its domain; last characters of words for WeChat; first dots of four numbers and first colons of four groups.
+
+    """
     if kernels.compiled:
         numbers, ats, words, addresses = (
             np.frombuffer(places, dtype=np.int64) for places in kernels.compiled.spots(text, _table())
         )
-        return _Candidates(numbers.tolist(), ats.tolist(), words.tolist(), np.unique(addresses).tolist())
+        return numbers, ats, words, np.unique(addresses)
     codes = codes_of(text)
     marks = _table().take(codes)
     places = np.flatnonzero(marks >= _DIGIT)
     found = marks[places]
 
     def are(mark: int) -> np.ndarray:
-        chosen: np.ndarray = places[(found & mark) != 0]
-        return chosen
+        return np.asarray(places[(found & mark) != 0])
 
     def beside(places: np.ndarray, mark: int, *steps: int) -> np.ndarray:
         for step in steps:
@@ -132,11 +113,11 @@ def _candidates(text: str) -> _Candidates:
         return places
 
     dots = _rows(beside(are(_DOT), _DIGIT, -1, 1), 4)
-    return _Candidates(
-        _first_digits(are(_DIGIT), (marks & _BLANK) != 0).tolist(),
-        beside(are(_AT), _ALNUM, -1, 1).tolist(),
-        beside(are(_WORD_END), _WORD_BEGIN, -1).tolist(),
-        np.union1d(dots, _rows(are(_COLON), 5)).tolist(),
+    return (
+        _first_digits(are(_DIGIT), (marks & _BLANK) != 0),
+        beside(are(_AT), _ALNUM, -1, 1),
+        beside(are(_WORD_END), _WORD_BEGIN, -1),
+        np.union1d(dots, _rows(are(_COLON), 5)),
     )
 
 
@@ -147,15 +128,13 @@ def _first_digits(digits: np.ndarray, blank: np.ndarray) -> np.ndarray:
     ends = begins + lengths
     next_begins, next_lengths = np.append(begins[1:], 0), np.append(lengths[1:], 0)
     grouped = (lengths == 4) & (next_lengths > 3) & (next_begins == ends + 1) & blank[ends]
-    candidates: np.ndarray = begins[(lengths > 4) | grouped]
-    return candidates
+    return np.asarray(begins[(lengths > 4) | grouped])
 
 
 def _rows(places: np.ndarray, apart: int) -> np.ndarray:
     """The first of every three places with gaps of at most `apart`."""
     near = np.diff(places) <= apart
-    firsts: np.ndarray = places[: len(near)][near & np.append(near[1:], False)]
-    return firsts
+    return np.asarray(places[: len(near)][near & np.append(near[1:], False)])
 
 
 @functools.cache
@@ -167,30 +146,23 @@ def _table() -> np.ndarray:
     return table
 
 
-class _Free:
-    """Whether a span overlaps no hit of a sorted, non-overlapping list."""
-
-    def __init__(self, hits: Sequence[Hit]) -> None:
-        self.hits = hits
-        self.ends = [hit.end for hit in hits]
-
-    def __call__(self, hit: Hit) -> bool:
-        after = bisect_right(self.ends, hit.start)
-        return after == len(self.hits) or hit.end <= self.hits[after].start
+def _is_free(hit: Hit, hits: Sequence[Hit]) -> bool:
+    """Whether a hit overlaps none of a sorted, non-overlapping list."""
+    after = bisect_right(hits, hit.start, key=attrgetter("end"))
+    return after == len(hits) or hit.end <= hits[after].start
 
 
 def _with(hits: Sequence[Hit], found: Iterable[Hit | None]) -> list[Hit]:
     """The hits and those found that overlap neither them nor each other, in order."""
-    free = _Free(hits)
     added: list[Hit] = []
     for hit in found:
-        if hit and (not added or hit.start >= added[-1].end) and free(hit):
+        if hit and (not added or hit.start >= added[-1].end) and _is_free(hit, hits):
             added.append(hit)
     return sorted([*hits, *added])
 
 
-def _numbers(text: str, spots: Iterable[int], kinds: frozenset[str], free: _Free) -> list[Hit]:
-    """Numbers of every kind; at each position the first kind that matches."""
+def _numbers(text: str, spots: Iterable[int], kinds: frozenset[str], others: Sequence[Hit]) -> list[Hit]:
+    """Numbers of every kind that overlap no other hit; at each position the first kind that matches."""
     recognizers = [recognize for kind, recognize in RECOGNIZERS.items() if kind in kinds]
     hits: list[Hit] = []
     last = Hit(0, 0, "")
@@ -199,7 +171,7 @@ def _numbers(text: str, spots: Iterable[int], kinds: frozenset[str], free: _Free
             continue
         for recognize in recognizers:
             hit = recognize(text, spot, last)
-            if hit and hit.start >= last.end and free(hit):
+            if hit and hit.start >= last.end and _is_free(hit, others):
                 hits.append(hit)
                 last = hit
                 break

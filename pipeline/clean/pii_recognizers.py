@@ -275,6 +275,5 @@ def _is_personal(address: str) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if parsed.version == 4 and address.endswith(".0"):
-        return False  # a network
-    return not any(parsed in network for network in _NOT_PERSONAL)
+    is_network = parsed.version == 4 and address.endswith(".0")
+    return not is_network and not any(parsed in network for network in _NOT_PERSONAL)

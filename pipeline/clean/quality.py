@@ -108,11 +108,6 @@ class Batch:
         return survey_of([document.text for document in self.documents])
 
     @functools.cached_property
-    def prompt_lengths(self) -> np.ndarray:
-        """[documents] int64."""
-        return np.fromiter((each.prompt_length for each in self.documents), np.int64, len(self.documents))
-
-    @functools.cached_property
     def part_lengths(self) -> np.ndarray:
         """[documents, parts] int64: characters of the parts."""
         lengths = map(len, chain.from_iterable([document.parts for document in self.documents]))
@@ -164,7 +159,7 @@ def filter_rule(suspects: PreCheck | None = None, forms: tuple[str, ...] = FORMS
     return register
 
 
-@filter_rule(lambda batch: batch.survey.lengths <= batch.prompt_lengths)
+@filter_rule(lambda batch: batch.survey.lengths <= np.array([each.prompt_length for each in batch.documents]))
 def empty(document: Document, limits: Limits) -> str | None:
     """There is no text, or a question without an answer."""
     left = len(document.text) > document.prompt_length
@@ -326,24 +321,17 @@ def judge(document: Document, limits: Limits, rules: Sequence[FilterRule] = RULE
 
 def judge_all(documents: Sequence[Document], limits: Limits) -> list[tuple[str, str] | None]:
     """`judge` for many documents of one form with as many parts; each rule judges only those it suspects."""
+    batch = Batch(documents, limits)
+    suspected: dict[int, list[FilterRule]] = {}
+    for rule in RULES if documents else ():
+        if documents[0].form in rule.forms:
+            suspects = np.flatnonzero(rule.suspects(batch)).tolist() if rule.suspects else range(len(documents))
+            for index in suspects:
+                suspected.setdefault(index, []).append(rule)
     verdicts: list[tuple[str, str] | None] = [None] * len(documents)
-    if documents:
-        suspected = _suspects(Batch(documents, limits))
-        for index in np.flatnonzero(suspected).tolist():
-            bits = int(suspected[index])
-            rules = [rule for position, rule in enumerate(RULES) if bits >> position & 1]
-            verdicts[index] = judge(documents[index], limits, rules)
+    for index, rules in suspected.items():
+        verdicts[index] = judge(documents[index], limits, rules)
     return verdicts
-
-
-def _suspects(batch: Batch) -> np.ndarray:
-    """[documents] uint32: which rules may drop a document, as bits by their position in RULES."""
-    bits = np.zeros(len(batch.documents), dtype=np.uint32)
-    for position, rule in enumerate(RULES):
-        if batch.documents[0].form in rule.forms:
-            suspects = np.uint32(1) if rule.suspects is None else rule.suspects(batch).astype(np.uint32)
-            bits |= suspects << np.uint32(position)
-    return bits
 
 
 def _may_repeat_spans(survey: statistics.Survey, form: str) -> np.ndarray:
@@ -354,22 +342,19 @@ def _may_repeat_spans(survey: statistics.Survey, form: str) -> np.ndarray:
 
 def survey_of(texts: Sequence[str]) -> statistics.Survey:
     """The character counts of texts, with those that the pre-checks need."""
-    return statistics.survey(texts, _survey_settings())
+    return statistics.survey(texts, _SURVEY)
 
 
-@functools.cache
-def _survey_settings() -> statistics.SurveySettings:
-    """What the pre-checks need counted; an advertising phrase is found by its first two characters."""
-    beginnings = np.zeros(1 << 16, dtype=np.bool_)
-    beginnings[[statistics.pair_hashes(codes_of(phrase[:2]))[0] >> np.uint32(16) for phrase in _ADVERT]] = True
-    return statistics.SurveySettings(
-        span=SPAN,
-        spans_share=MAX_REPEATED_SPANS,
-        fewest_lines=MIN_LINES,
-        lines_share=MAX_REPEATED_LINES,
-        beginnings=beginnings,
-        longest=LONGEST_ADVERT,
-    )
+_BEGINNINGS = np.zeros(1 << 16, dtype=np.bool_)  # an advertising phrase is found by its first two characters
+_BEGINNINGS[[statistics.pair_hashes(codes_of(phrase[:2]))[0] >> np.uint32(16) for phrase in _ADVERT]] = True
+_SURVEY = statistics.SurveySettings(
+    span=SPAN,
+    spans_share=MAX_REPEATED_SPANS,
+    fewest_lines=MIN_LINES,
+    lines_share=MAX_REPEATED_LINES,
+    beginnings=_BEGINNINGS,
+    longest=LONGEST_ADVERT,
+)
 
 
 def _below_title(parts: Sequence[str]) -> str:

@@ -22,37 +22,7 @@ from enum import IntEnum
 import numpy as np
 
 from corpus.pipeline import kernels
-from corpus.pipeline.clean import mojibake
-from corpus.pipeline.clean.chinese import (
-    CLOSERS,
-    EMPTY_BRACKET,
-    FILLERS,
-    OPENERS,
-    converters,
-    drop_empty_brackets,
-    simplify_script,
-)
-from corpus.pipeline.clean.html import strip_tags, strip_tags_batch, unescape_entities
-from corpus.pipeline.clean.unicode import (
-    BASIC_PLANE,
-    INVISIBLE,
-    WIDE,
-    basic_characters,
-    compose_nfc,
-    compose_nfc_batch,
-    composed_characters,
-    narrow_letters,
-    repair_encoding,
-    strip_invisible,
-)
-from corpus.pipeline.clean.whitespace import (
-    ODD_BLANKS,
-    break_lines,
-    collapse_blanks,
-    collapse_blanks_batch,
-    collapse_lines,
-    collapse_lines_batch,
-)
+from corpus.pipeline.clean import chinese, html, mojibake, unicode, whitespace
 from corpus.pipeline.text.codepoints import SEAM, codes_of
 
 _PASSES = 12  # real records need two or three; more means maliciously nested markup
@@ -111,19 +81,22 @@ class Cleaned:
 def rules(*, simplify: bool, brackets: bool) -> Table:
     """The table of rules, in the order in which they are applied."""
     steps: list[tuple[Callable[[str], str], Iterable[str]]] = [
-        (repair_encoding, mojibake.mojibake_characters()),
-        (break_lines, "\r\v\f\x85\u2028\u2029"),
-        (unescape_entities, "&"),
-        (strip_tags, "<"),
-        (strip_invisible, basic_characters(INVISIBLE)),
-        (compose_nfc, composed_characters()),
-        (narrow_letters, basic_characters(WIDE)),
+        (mojibake.repair_encoding, mojibake.mojibake_characters()),
+        (whitespace.break_lines, "\r\v\f\x85\u2028\u2029"),
+        (html.unescape_entities, "&"),
+        (html.strip_tags, "<"),
+        (unicode.strip_invisible, unicode.basic_characters(unicode.INVISIBLE)),
+        (unicode.compose_nfc, unicode.composed_characters()),
+        (unicode.narrow_letters, unicode.basic_characters(unicode.WIDE)),
     ]
     if simplify:
-        steps.append((simplify_script, converters()[2]))
+        steps.append((chinese.simplify_script, chinese.converters()[2]))
     if brackets:
-        steps.append((drop_empty_brackets, ""))
-    steps += [(collapse_blanks, [*basic_characters(re.compile(f"[{ODD_BLANKS}]")), "\t"]), (collapse_lines, "")]
+        steps.append((chinese.drop_empty_brackets, ""))
+    steps += [
+        (whitespace.collapse_blanks, [*unicode.basic_characters(re.compile(f"[{whitespace.ODD_BLANKS}]")), "\t"]),
+        (whitespace.collapse_lines, ""),
+    ]
     bits = {rule.__name__: 1 << position for position, (rule, _) in enumerate(steps)}
     flags = np.zeros(0x110000, dtype=np.uint16)
     for rule, characters in steps:
@@ -138,14 +111,14 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
 
 def _kinds() -> dict[_Kind, Iterable[str]]:
     """The characters of each kind except OTHER and SEAM."""
-    blanks = set(filter(str.isspace, BASIC_PLANE)) - {" ", "\n", SEAM}
+    blanks = set(filter(str.isspace, unicode.BASIC_PLANE)) - {" ", "\n", SEAM}
     return {
         _Kind.SPACE: " ",
         _Kind.NEWLINE: "\n",
         _Kind.BLANK: blanks,
-        _Kind.OPENER: OPENERS,
-        _Kind.FILLER: set(FILLERS) - blanks - {" "},
-        _Kind.CLOSER: CLOSERS,
+        _Kind.OPENER: chinese.OPENERS,
+        _Kind.FILLER: set(chinese.FILLERS) - blanks - {" "},
+        _Kind.CLOSER: chinese.CLOSERS,
     }
 
 
@@ -175,7 +148,9 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
     content: list[set[int]] = [set() for _ in table.rules]  # for each rule the texts that it would not change
     for turn in range(2 * _PASSES):
         if turn == _PASSES:
-            _remove_markup(cleaned, pending)
+            for index in pending:  # what can open a tag, an entity or code
+                cleaned.texts[index] = re.sub("[<&`]", "", cleaned.texts[index])
+            cleaned.changed.setdefault("strip_tags", set()).update(pending)
             content = [set() for _ in table.rules]
         buckets: list[list[int]] = [[] for _ in table.rules]
         for index, triggered in _triggered(cleaned.texts, pending, table):
@@ -192,9 +167,9 @@ def clean_all(texts: Sequence[str], table: Table) -> Cleaned:
             changed = _apply(rule, cleaned, wanted)
             for other in content:
                 other.difference_update(changed)
-            # collapse_blanks is idempotent
-            content[position].update(wanted if rule.apply is collapse_blanks else set(wanted).difference(changed))
-            if rule.apply is collapse_lines:  # fewer newlines can only bring a tag below its bound
+            idempotent = rule.apply is whitespace.collapse_blanks
+            content[position].update(wanted if idempotent else set(wanted).difference(changed))
+            if rule.apply is whitespace.collapse_lines:  # fewer newlines can only bring a tag below its bound
                 changed = [index for index in changed if "<" in cleaned.texts[index]]
             dirty.update(changed)
         if not dirty:
@@ -208,7 +183,7 @@ def _triggered(texts: Sequence[str], pending: Sequence[int], table: Table) -> It
     checked = [texts[index] for index in pending]
     for index, text, bits in zip(pending, checked, _triggers(checked, table), strict=True):
         triggered = bits & _RULE_BITS
-        if bits & _BRACKET and EMPTY_BRACKET.search(text):
+        if bits & _BRACKET and chinese.EMPTY_BRACKET.search(text):
             triggered |= table.bits["drop_empty_brackets"]
         if triggered:
             yield index, triggered
@@ -255,15 +230,8 @@ def _apply(rule: Rule, cleaned: Cleaned, bucket: Sequence[int]) -> list[int]:
 
 
 _KERNELS: dict[Callable[[str], str], Callable[[list[str]], list[str]]] = {
-    strip_tags: strip_tags_batch,
-    compose_nfc: compose_nfc_batch,
-    collapse_blanks: collapse_blanks_batch,
-    collapse_lines: collapse_lines_batch,
+    html.strip_tags: html.strip_tags_batch,
+    unicode.compose_nfc: unicode.compose_nfc_batch,
+    whitespace.collapse_blanks: lambda texts: kernels.compiled.collapse_blanks(texts),  # noqa: PLW0108  # None without kernels
+    whitespace.collapse_lines: whitespace.collapse_lines_batch,
 }
-
-
-def _remove_markup(cleaned: Cleaned, pending: Iterable[int]) -> None:
-    """Remove what can open a tag, an entity or code from texts nested deeper than `_PASSES`."""
-    for index in pending:
-        cleaned.texts[index] = re.sub("[<&`]", "", cleaned.texts[index])
-        cleaned.changed.setdefault("strip_tags", set()).add(index)

@@ -84,8 +84,7 @@ _HANS, _SIGNS, _BLANKS, _LOSTS = (1 << field * _FIELD for field in range(4))
 
 def pair_hashes(codes: np.ndarray) -> np.ndarray:
     """[characters - 1] uint32: a hash of every character and its neighbour."""
-    hashes: np.ndarray = codes[:-1] * _FACTORS[0] + codes[1:] * _FACTORS[1]
-    return hashes
+    return np.asarray(codes[:-1] * _FACTORS[0] + codes[1:] * _FACTORS[1])
 
 
 @functools.cache
@@ -115,8 +114,7 @@ def _fields() -> np.ndarray:
     """[0x110000] uint64: what each character adds to the four counts that share a sum."""
     fields = np.zeros(7, dtype=np.uint64)
     fields[[_HAN, _DIGIT, _SIGN, _BLANK, _LOST_HAN, _LOST]] = (_HANS, _SIGNS, _SIGNS, _BLANKS, _HANS | _LOSTS, _LOSTS)
-    table: np.ndarray = fields[_classes()]
-    return table
+    return np.asarray(fields[_classes()])
 
 
 def survey(texts: Sequence[str], settings: SurveySettings) -> Survey:
@@ -256,11 +254,9 @@ def _again(keys: np.ndarray) -> np.ndarray:
 
 def count_repeated_spans(text: str, span: int) -> int:
     """An upper bound for the repeated spans of a text: spans with the same hash count as equal."""
-    hashes = np.sort(ngram_hashes(codes_of(text), span))
-    return len(_again(hashes))
+    return len(_again(np.sort(ngram_hashes(codes_of(text), span))))
 
 
 def _keys(hashes: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """[hashes] int64: the owner above the high bits of a hash, so that spans of different texts never collide."""
-    keys: np.ndarray = owners << _HASH | (hashes >> np.uint64(64 - _HASH)).astype(np.int64)
-    return keys
+    return np.asarray(owners << _HASH | (hashes >> np.uint64(64 - _HASH)).astype(np.int64))

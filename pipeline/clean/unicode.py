@@ -1,4 +1,4 @@
-"""Unicode: encodings repaired, invisible characters removed, NFC, full-width letters narrowed."""
+"""Unicode: invisible characters removed, NFC, full-width letters narrowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import unicodedata
 
 from corpus.pipeline import kernels
-from corpus.pipeline.clean import mojibake
 
 _MANY_MARKS = 30
 _HIDDEN = (
@@ -21,11 +20,6 @@ WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ][０-９Ａ-Ｚａ-ｚ]*")
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B)}
 _MARKS = re.compile(rf"[^\x00-\u02ff\u3400-\u9fff\s]{{{_MANY_MARKS},}}")
 BASIC_PLANE = "".join(map(chr, range(0x10000)))
-
-
-def repair_encoding(text: str) -> str:
-    """Decode runs of UTF-8 that were decoded as GBK or Latin-1, where that is certain."""
-    return mojibake.repair(text)
 
 
 def strip_invisible(text: str) -> str:

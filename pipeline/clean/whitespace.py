@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from corpus.pipeline import kernels
 from corpus.pipeline.text.codepoints import SEAM, codes_of
 
 _BLANK_CHARACTERS = (
     "\t \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
+_IS_BLANK = np.zeros(0x110000, dtype=np.bool_)
+_IS_BLANK[list(map(ord, _BLANK_CHARACTERS))] = True
 ODD_BLANKS = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _BREAK = re.compile("[\r\v\f\x85\u2028\u2029]")
 _FENCE = "```"
@@ -31,7 +31,7 @@ def collapse_blanks(text: str) -> str:
     indentation, for code.
     """
     codes = codes_of(f"{SEAM}{text}{SEAM}")
-    blank = _is_blank().take(codes)
+    blank = _IS_BLANK.take(codes)
     first, last = blank[1:-1] & ~blank[:-2], blank[1:-1] & ~blank[2:]
     first &= ~(last & (codes[1:-1] == ord(" ")) & (codes[2:] != ord("\n")))  # a single space between words stays
     starts = np.flatnonzero(first) + 1
@@ -49,19 +49,13 @@ def collapse_blanks(text: str) -> str:
     gone = before_newline | (~indent & ~in_code & (after_break | (before_seam & ~lone)))
     changed = np.flatnonzero(gone | np.where(in_code, odd, ~(indent | lone)))
     pieces: list[str] = []
-    last = 0
-    for start, end, nothing, code in zip(
-        (starts[changed] - 1).tolist(),
-        (ends[changed] - 1).tolist(),
-        gone[changed].tolist(),
-        in_code[changed].tolist(),
-        strict=True,
-    ):
-        pieces.append(text[last:start])
+    done = 0
+    for start, end, nothing, code in np.column_stack((starts - 1, ends - 1, gone, in_code))[changed].tolist():
+        pieces.append(text[done:start])
         if not nothing:
             pieces.append(text[start:end].translate(_PLAIN_BLANKS) if code else " ")
-        last = end
-    pieces.append(text[last:])
+        done = end
+    pieces.append(text[done:])
     return "".join(pieces)
 
 
@@ -80,19 +74,6 @@ def collapse_lines(text: str) -> str:
     return SEAM.join([part.strip() for part in _BLANK_LINES.sub("\n\n", text).split(SEAM)])
 
 
-def collapse_blanks_batch(texts: list[str]) -> list[str]:
-    """`collapse_blanks` for each text."""
-    return kernels.compiled.collapse_blanks(texts)
-
-
 def collapse_lines_batch(texts: list[str]) -> list[str]:
     """`collapse_lines` for each text."""
     return [(_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip() for text in texts]
-
-
-@functools.cache
-def _is_blank() -> np.ndarray:
-    """[0x110000] bool: whether a character is a blank."""
-    table = np.zeros(0x110000, dtype=np.bool_)
-    table[[ord(blank) for blank in _BLANK_CHARACTERS]] = True
-    return table

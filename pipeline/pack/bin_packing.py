@@ -37,8 +37,7 @@ class RowPlan:
         """[segments] int64, position of each segment in its row."""
         ends = np.cumsum(self.lengths)
         firsts = np.concatenate(([0], ends))[self.row_starts[:-1]]
-        offsets: np.ndarray = ends - self.lengths - np.repeat(firsts, np.diff(self.row_starts))
-        return offsets
+        return np.asarray(ends - self.lengths - np.repeat(firsts, np.diff(self.row_starts)))
 
 
 def concat(lengths: np.ndarray, seq_length: int) -> RowPlan:
@@ -59,7 +58,11 @@ def best_fit(lengths: np.ndarray, seq_length: int) -> RowPlan:
     Documents longer than a row are first cut into full rows and a rest. Then every piece, longest first, goes to the
     row with the least free space that fits it, or to a new row.
     """
-    documents, starts, sizes = _cut(lengths, seq_length)
+    pieces = -(-lengths // seq_length)
+    documents = np.repeat(np.arange(len(lengths)), pieces)
+    ranks = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = ranks * seq_length
+    sizes = np.minimum(lengths[documents] - starts, seq_length)
     order = np.argsort(-sizes, kind="stable")
     row_of = np.empty(len(sizes), dtype=np.int64)
     rows_by_space: list[deque[tuple[int, int]]] = [deque() for _ in range(seq_length + 1)]  # runs of (first row, count)
@@ -91,15 +94,6 @@ def best_fit(lengths: np.ndarray, seq_length: int) -> RowPlan:
     by_row = order[np.argsort(row_of[order], kind="stable")]
     row_starts = np.searchsorted(row_of[by_row], np.arange(rows + 1))
     return RowPlan(row_starts, documents[by_row], starts[by_row], sizes[by_row])
-
-
-def _cut(lengths: np.ndarray, seq_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pieces of at most a row as (documents, starts, lengths), in document order."""
-    pieces = -(-lengths // seq_length)
-    documents = np.repeat(np.arange(len(lengths)), pieces)
-    ranks = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    starts = ranks * seq_length
-    return documents, starts, np.minimum(lengths[documents] - starts, seq_length)
 
 
 def fill(plan: RowPlan, ids: np.ndarray, document_starts: np.ndarray, seq_length: int, pad: int) -> np.ndarray:

@@ -15,46 +15,23 @@ from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.workspace.ledger import Ledger
 
 _ARROW = "application/vnd.apache.arrow.stream"
-_CONTEXT: Mapping[str, Any] = {
+_TERMS = (
+    "citeAs", "column", "dataBiases", "dataCollection", "equivalentProperty", "extract", "field", "fileObject",
+    "fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
+    "personalSensitiveInformation", "recordSet", "references", "regex", "repeated", "replace", "samplingRate",
+    "separator", "source", "subField", "transform",
+)  # fmt: skip
+_CONTEXT: Mapping[str, Any] = {term: f"cr:{term}" for term in _TERMS} | {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
-    "dataBiases": "cr:dataBiases",
-    "dataCollection": "cr:dataCollection",
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "personalSensitiveInformation": "cr:personalSensitiveInformation",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
 _SEGMENT = {
     "document": "The document: number of its documents shard in the upper, its line in the lower 32 bits.",
@@ -65,7 +42,6 @@ _SEGMENT = {
 
 def describe(ledger: Ledger, manifest: Manifest, *, form: str, version: str, description: str) -> bytes:
     """The contents of the file."""
-    name = f"{manifest.name}-{form}"
     shards = [output for output in ledger.outputs if output.path.endswith(".arrow")]
     files = [
         {
@@ -79,13 +55,15 @@ def describe(ledger: Ledger, manifest: Manifest, *, form: str, version: str, des
         }
         for output in shards
     ]
-    sets = [_rows(split, [output.path for output in shards if output.path.startswith(f"{split}/")]) for split in
-            ledger.counts["splits"]]  # fmt: skip
+    by_split = {
+        split: [output.path for output in shards if output.path.startswith(f"{split}/")]
+        for split in ledger.counts["splits"]
+    }
     value = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": name,
+        "name": f"{manifest.name}-{form}",
         "description": description,
         "inLanguage": languages(manifest),
         "license": manifest.licence,
@@ -95,7 +73,7 @@ def describe(ledger: Ledger, manifest: Manifest, *, form: str, version: str, des
         "version": version,
         "identifier": ledger.fingerprint,
         "distribution": files,
-        "recordSet": [each for each in sets if each],
+        "recordSet": [_rows(split, paths) for split, paths in by_split.items() if paths],
     }
     return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
 
@@ -109,30 +87,27 @@ def _rows(split: str, files: list[str]) -> dict[str, Any]:
     """The record set of a split: a field of tokens and one of segments with three subfields. Its source is the first
     file, since all have the same columns.
     """
-    if not files:
-        return {}
-    source = {"fileObject": {"@id": files[0]}}
 
-    def field(name: str, description: str, path: str) -> dict[str, Any]:
+    def field(name: str, description: str, **more: Any) -> dict[str, Any]:
         return {
             "@type": "cr:Field",
             "@id": f"{split}/{name}",
             "name": f"{split}/{name}",
             "description": description,
-            "dataType": "sc:Integer",
-            "source": {**source, "extract": {"column": path}},
+            **more,
         }
 
-    below = [field(f"segments/{name}", text, "segments") for name, text in _SEGMENT.items()]
-    tokens = field("input_ids", "Tokens of the row; what follows the last segment is padding.", "input_ids")
-    segments = {
-        "@type": "cr:Field",
-        "@id": f"{split}/segments",
-        "name": f"{split}/segments",
-        "description": "The parts of the row that belong to one document each, from its first token on.",
-        "repeated": True,
-        "subField": below,
-    }
+    def integer(name: str, description: str, column: str) -> dict[str, Any]:
+        source = {"fileObject": {"@id": files[0]}, "extract": {"column": column}}
+        return field(name, description, dataType="sc:Integer", source=source)
+
+    tokens = integer("input_ids", "Tokens of the row; what follows the last segment is padding.", "input_ids")
+    segments = field(
+        "segments",
+        "The parts of the row that belong to one document each, from its first token on.",
+        repeated=True,
+        subField=[integer(f"segments/{name}", text, "segments") for name, text in _SEGMENT.items()],
+    )
     return {
         "@type": "cr:RecordSet",
         "@id": split,

@@ -8,7 +8,7 @@ Cost: milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,14 @@ def run(workspace: Workspace, datasets: Sequence[str] = (), forms: Sequence[str]
         DiskError: a card cannot be written.
 
     """
-    packed = {(form, name) for form in forms for name in workspace.finished(ROWS[form])}
+    packed = sorted((form, name) for form in forms for name in workspace.finished(ROWS[form]))
+    names = {name for _, name in packed}
     for name in datasets:
-        if not any(name == other for _, other in packed):
+        if name not in names:
             raise WorkspaceError(f"{name} is not packed", hint=f"Run `corpus pack --dataset {name}` first.")
-    wanted = sorted(each for each in packed if not datasets or each[1] in datasets)
-    if not wanted:
+    if not packed:
         raise WorkspaceError("nothing is packed", hint="Run `corpus pack` first.")
-    return [write(workspace, name, form) for form, name in wanted]
+    return [write(workspace, name, form) for form, name in packed if not datasets or name in datasets]
 
 
 def write(workspace: Workspace, dataset: str, form: str) -> Path:
@@ -54,29 +54,23 @@ def write(workspace: Workspace, dataset: str, form: str) -> Path:
     ledger, manifest = read_ledger(folder), manifests.load(dataset)
     if ledger is None:
         raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack --dataset {dataset}` first.")
-    _check_current(workspace, folder, ledger)
-    made = version("corpus-zh")
+    for entry in ledger.inputs:
+        path = workspace.root / entry.path
+        if path.is_file() and workspace.digest(path) != entry.sha256:
+            chat = " --form chat" if form == "chat" else ""
+            raise WorkspaceError(
+                f"{folder} was made from another {entry.path} than the one there now",
+                hint=f"Run `corpus pack{chat} --dataset {dataset}` again: it writes the card, too.",
+            )
     text = "\n\n".join(_sections(workspace, ledger, manifest, form)) + "\n"
     described = croissant.describe(
-        ledger, manifest, form=form, version=made, description=_opening(ledger, manifest, form)
+        ledger, manifest, form=form, version=version("corpus-zh"), description=_opening(ledger, manifest, form)
     )
     for name, data in ((CARD, text.encode()), (CROISSANT, described)):
         path = folder / name
         if not path.is_file() or path.read_bytes() != data:
             write_atomic(path, data)
     return folder / CARD
-
-
-def _check_current(workspace: Workspace, folder: Path, ledger: Ledger) -> None:
-    """Raise WorkspaceError if an input of the rows has changed since they were made."""
-    for entry in ledger.inputs:
-        path = workspace.root / entry.path
-        if path.is_file() and workspace.digest(path) != entry.sha256:
-            chat = " --form chat" if folder.parent.name == ROWS["chat"] else ""
-            raise WorkspaceError(
-                f"{folder} was made from another {entry.path} than the one there now",
-                hint=f"Run `corpus pack{chat} --dataset {folder.name}` again: it writes the card, too.",
-            )
 
 
 def _sections(workspace: Workspace, ledger: Ledger, manifest: Manifest, form: str) -> Iterator[str]:
@@ -89,7 +83,8 @@ def _sections(workspace: Workspace, ledger: Ledger, manifest: Manifest, form: st
     yield "## Source and rights\n\n" + _rights(manifest)
     yield "## What was done with the records\n\n" + _rules(documents, upstream, ledger)
     yield "## Tokenizer\n\n" + _tokenizer(tokenizer, ledger)
-    yield "## Known defects\n\n" + _listed(_DEFECTS + (_CHAT_DEFECTS if form == "chat" else ()))
+    defects = _DEFECTS + (_CHAT_DEFECTS if form == "chat" else ())
+    yield "## Known defects\n\n" + "\n".join(f"- {defect}" for defect in defects)
     yield "## Use\n\n" + _USE
     yield "## Rebuild it\n\n" + _rebuild(documents, upstream, ledger, manifest, form)
     yield "## Have a document removed\n\n" + _REMOVAL
@@ -123,7 +118,7 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
     from huggingface_hub import DatasetCardData  # noqa: PLC0415  # 0.3 s, only at the end of pack
 
     rows = sum(split["rows"] for split in ledger.counts["splits"].values())
-    splits = list(ledger.counts["splits"])
+    files = [{"split": split, "path": f"{split}/data-*.arrow"} for split in ledger.counts["splits"]]
     data = DatasetCardData(
         language=croissant.languages(manifest),
         **licence_of(manifest),
@@ -131,12 +126,7 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
         size_categories=[next((name for limit, name in _SIZES if rows < limit), "n>1T")],
         task_categories=["text-generation"],
         tags=["corpus-zh", "chinese", "pre-tokenized", *(["conversational"] if form == "chat" else [])],
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"{split}/data-*.arrow"} for split in splits],
-            }
-        ],
+        configs=[{"config_name": "default", "data_files": files}],
     )
     return str(data.to_yaml())
 
@@ -190,9 +180,10 @@ def _rules(documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Led
     for what, kind in (("dropped", "dropped"), ("changed", "cleaned"), ("masked", "masked")):
         found = sorted(counts[kind].items(), key=lambda entry: (-entry[1], entry[0]))
         rows += [(what, f"`{name}`", f"{count:,}") for name, count in found]
-    rows += [("left out", f"`{name}`", f"{count:,}") for name, count in sorted(ledger.counts["left_out"].items())]
+    left_out = sorted(ledger.counts["left_out"].items())
     without = sum(split.get("without_prompt", 0) for split in ledger.counts["splits"].values())
-    rows += [("left out", "`without_prompt`", f"{without:,}")] if without else []
+    left_out += [("without_prompt", without)] if without else []
+    rows += [("left out", f"`{name}`", f"{count:,}") for name, count in left_out]
     notes = [f"Shortest document: {documents.config['min_length']:,} characters."]
     if "dedup" not in upstream:
         notes.append("Duplicates were not looked for.")
@@ -275,7 +266,3 @@ def _digests(workspace: Workspace, upstream: Mapping[str, Ledger], ledger: Ledge
         markdown_table(("file", "SHA-256"), rows)
         + f"\n\nThe last ledger names the digests of the {shards:,} shards.{more}"
     )
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

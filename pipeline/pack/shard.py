@@ -203,14 +203,13 @@ def _encode(
     unit: Unit, encode: encoders.Encode, layout: Layout, chosen: selection.Selection
 ) -> tuple[_Encoded, Counter[str]]:
     """The encoded documents of a unit, and the characters of these and of those without a question."""
-    encode_batch = _encode_chat if layout.form == "chat" else _encode_text
     empty = np.zeros(0, np.int64)
     found = [_Encoded(empty.astype(layout.token_type), empty, empty, empty)]
     books = Counter({"characters": 0})
     if layout.form == "chat":
         books.update({"without_prompt": 0, "characters_without_prompt": 0})
     for references, texts, prompts in documents_of(unit, chosen):
-        used, ids, lengths, marks = encode_batch(texts, prompts, encode, layout)
+        used, ids, lengths, marks = _encode_batch(texts, prompts, encode, layout)
         found.append(_Encoded(ids, lengths, marks, references[used]))
         sizes = pc.utf8_length(texts).to_numpy()
         books["characters"] += int(sizes[used].sum())
@@ -220,19 +219,14 @@ def _encode(
     return _Encoded(*map(np.concatenate, zip(*found, strict=True))), books
 
 
-def _encode_text(
-    texts: pa.Array, _prompts: pa.Array, encode: encoders.Encode, layout: Layout
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All documents with separators: which are used, their ids, lengths and marks."""
-    flat, counts = encode(texts)
-    ids = np.insert(flat.astype(layout.token_type), np.cumsum(counts), layout.separator)
-    return np.ones(len(texts), dtype=bool), ids, counts + 1, np.zeros_like(counts)
-
-
-def _encode_chat(
+def _encode_batch(
     texts: pa.Array, prompts: pa.Array, encode: encoders.Encode, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The documents with question and answer, as turns: which are used, their ids, lengths and marks."""
+    """Which documents are used (for chat those with question and answer), their ids, lengths and marks."""
+    if layout.form == "text":
+        flat, counts = encode(texts)
+        ids = np.insert(flat.astype(layout.token_type), np.cumsum(counts), layout.separator)
+        return np.ones(len(texts), dtype=bool), ids, counts + 1, np.zeros_like(counts)
     turns = list(map(chat_turns.turn, texts.to_pylist(), prompts.to_pylist()))
     flat, counts = encode(pa.array([side for turn in turns if turn for side in turn], pa.string()))
     ids, lengths = chat_turns.join(

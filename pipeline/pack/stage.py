@@ -86,7 +86,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
     chosen = selection.load(workspace, name, removals=True)
-    inputs = _inputs(workspace, name, chosen)  # first: it compares the tokenizer with its ledger
+    selection.documents_of(workspace, name)  # compares the documents with their ledger, as the next line the tokenizer
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
     model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
     stage = StageRun(
@@ -103,7 +104,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         missing = len(units) - len(kept)
         workers = pool.worker_count(config.workers, missing)
         pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=missing)
-        proof, check = encoders.prove(encoders.ReferenceEncoder(model), check_sample(workspace.documents(name)))
+        reference = partial(encoders.encode_by_reference, model)
+        proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
         work = partial(
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
             identity=stage.fingerprint, chosen=chosen,
@@ -160,11 +162,6 @@ def behind(workspace: Workspace) -> list[str]:
             if ledger is not None and ledger.config.get(removals.REASON) != _removed(chosen):
                 commands.append(f"corpus pack{'' if form == 'text' else f' --form {form}'} --dataset {name}")
     return commands
-
-
-def _inputs(workspace: Workspace, name: str, chosen: selection.Selection) -> list[FileDigest]:
-    selection.documents_of(workspace, name)
-    return [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
 
 
 def _tokenizer_digest(workspace: Workspace) -> FileDigest:

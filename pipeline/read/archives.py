@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -27,15 +27,7 @@ SUFFIXES = (".gz", ".xz", ".zst")
 """Endings of compressed single files."""
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    lzma.LZMAError,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    NotImplementedError,
-)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError, tarfile.TarError, NotImplementedError)
 UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowError, struct.error)
 """All that zipfile and tarfile raise when the directory of an archive is damaged."""
 
@@ -51,15 +43,19 @@ def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
     path = raw / file.container
     with archive_errors(path, file.path), path.open("rb") as packed:
         if file.codec == "zip":
-            with _zip_member(path, file.path) as stream:
-                yield stream
+            try:
+                member = _zip(path, path.stat().st_mtime_ns).open(file.path)
+            except (*UNREADABLE, KeyError, RuntimeError) as error:
+                raise _damaged(path, file.path, error) from error
+            with member:
+                yield member
         elif file.codec == "tar":
             yield TarReader(raw).open(file)
         elif file.codec == "plain":
             yield packed
         else:
             with decompressor(packed, f".{file.codec}") as stream:
-                yield BoundedReader(stream, path.stat().st_size, f"{path}")  # type: ignore[misc]  # only read() is used
+                yield CountingReader(stream, path=path)  # type: ignore[misc]  # only read() is used
 
 
 @contextmanager
@@ -67,11 +63,9 @@ def archive_errors(path: Path, member: str) -> Iterator[None]:
     """Turn the exceptions of a damaged archive into an ArchiveError that names it."""
     try:
         yield
-    except OSError as error:
-        if error.errno is not None and not isinstance(error, _DAMAGE):
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip, bz2 and zstd raise a bare OSError
             raise
-        raise _damaged(path, member, error) from error  # bz2 and zstd raise a bare OSError
-    except _DAMAGE as error:
         raise _damaged(path, member, error) from error
 
 
@@ -114,13 +108,6 @@ def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _zip_member(path: Path, member: str) -> IO[bytes]:
-    try:
-        return _zip(path, path.stat().st_mtime_ns).open(member)
-    except (*UNREADABLE, KeyError, RuntimeError) as error:
-        raise _damaged(path, member, error) from error
-
-
 def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
     return ArchiveError(
         f"{path}: {member} cannot be unpacked: {error or 'it ends too early'}",
@@ -128,51 +115,31 @@ def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
     )
 
 
-class Readable(Protocol):
-    """A stream of bytes."""
+class CountingReader:
+    """A stream that counts the bytes read, hashes them if `hashed`, and bounds their ratio to a packed `path`."""
 
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; empty at the end."""
-
-
-class DigestReader:
-    """A stream that counts the bytes read, and hashes them if `wanted`."""
-
-    def __init__(self, stream: IO[bytes], *, wanted: bool) -> None:
+    def __init__(self, stream: IO[bytes], *, hashed: bool = False, path: Path | None = None) -> None:
         self._stream = stream
-        self.digest = hashlib.sha256() if wanted else None
+        self._path = path
+        self._packed_bytes = path.stat().st_size if path else 0
+        self.digest = hashlib.sha256() if hashed else None
         self.bytes = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Read, and update count and digest."""
-        data = self._stream.read(size)
-        if self.digest:
-            self.digest.update(data)
-        self.bytes += len(data)
-        return data
-
-
-class BoundedReader:
-    """A stream that limits the ratio of unpacked to packed bytes."""
-
-    def __init__(self, stream: IO[bytes], packed_bytes: int, name: str) -> None:
-        self._stream = stream
-        self._packed_bytes = packed_bytes
-        self._unpacked_bytes = 0
-        self._name = name
 
     def read(self, size: int = -1) -> bytes:
         """Read; raises ArchiveError beyond the ratio."""
         data = self._stream.read(size)
-        self._unpacked_bytes += len(data)
-        check_ratio(self._name, self._unpacked_bytes, self._packed_bytes)
+        self.bytes += len(data)
+        if self.digest:
+            self.digest.update(data)
+        if self._path:
+            check_ratio(self._path, self.bytes, self._packed_bytes)
         return data
 
 
-def check_ratio(name: object, unpacked_bytes: int, packed_bytes: int) -> None:
+def check_ratio(path: Path, unpacked_bytes: int, packed_bytes: int) -> None:
     """Raise ArchiveError when the ratio is too high for text."""
     if unpacked_bytes > max(_RATIO_FREE_BYTES, packed_bytes * _RATIO_LIMIT):
-        raise ArchiveError(f"{name} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
+        raise ArchiveError(f"{path} unpacks to more than {_RATIO_LIMIT} times its size: not text, refused")
 
 
 def decompressor(packed: IO[bytes], suffix: str) -> Any:

@@ -7,6 +7,7 @@ import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.errors import ArchiveError, SourceError
@@ -106,36 +107,31 @@ def _check_name(path: Path, member: str) -> None:
 
 def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> list[RecordFile]:
     """Match files with the manifest's members; if no file matches, take all that have a text ending."""
-    ranked: list[tuple[tuple[int, str], RecordFile]] = []
-    for container, codec, path, size in found:
-        hit = manifest.member_of(path)
-        if hit is not None:
-            member, tail = hit
-            rank = (manifest.members.index(member), path)
-            file = RecordFile(
-                container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
-                layout="rows" if codec == "parquet" else "lines", bytes=size,
-                sha256=member.sha256 if official else None,
-            )  # fmt: skip
-            ranked.append((rank, file))
-    if not ranked:
-        for container, codec, path, size in found:
-            if path.endswith((".txt", ".jsonl", ".json")):
-                file = RecordFile(
-                    container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
-                    shape=manifest.members[0].shape, layout="lines", bytes=size,
-                )  # fmt: skip
-                ranked.append(((0, path), file))
-    ordered = [file for _, file in sorted(ranked, key=lambda entry: entry[0])]
+    hits = [(*hit, entry) for entry in found if (hit := manifest.member_of(entry[2]))]
+    hits.sort(key=lambda hit: (manifest.members.index(hit[0]), hit[2][2]))
+    files = [
+        RecordFile(
+            container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
+            layout="rows" if codec == "parquet" else "lines", bytes=size, sha256=member.sha256 if official else None,
+        )
+        for member, tail, (container, codec, path, size) in hits
+    ] or [
+        RecordFile(
+            container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
+            shape=manifest.members[0].shape, layout="lines", bytes=size,
+        )
+        for container, codec, path, size in sorted(found, key=itemgetter(2))
+        if path.endswith((".txt", ".jsonl", ".json"))
+    ]  # fmt: skip
     seen: dict[str, RecordFile] = {}
-    for file in ordered:
+    for file in files:
         if file.tail in seen:
             raise SourceError(
                 f"{file.tail} is in the source twice: {seen[file.tail].container} and {file.container}",
                 hint="Keep one copy of each file in the source.",
             )
         seen[file.tail] = file
-    return ordered
+    return files
 
 
 def _split_by_name(path: str) -> str:

@@ -51,9 +51,7 @@ def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:
     last = batch.num_rows if span.end is None else min(span.end - row, batch.num_rows)
     batch = batch.slice(first, max(0, last - first))
     try:
-        return [
-            (row + first + at, orjson.dumps(record, default=str)) for at, record in enumerate(batch.to_pylist())
-        ], []
+        return [(at, orjson.dumps(record, default=str)) for at, record in enumerate(batch.to_pylist(), row + first)], []
     except (UnicodeDecodeError, TypeError):
         pass
     records: list[tuple[int, bytes]] = []

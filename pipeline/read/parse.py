@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
 
 import orjson
 
@@ -43,10 +42,10 @@ class Parsed:
 def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     """A function that parses blocks of (byte offset, record) of one shape."""
     parts = parts_of(shape)
-    optional = {shape.roles[role] for role in ("title", "detail") if role in shape.roles and shape.form != "question"}
-    optional |= {shape.roles[role] for role in ("detail",) if role in shape.roles}
+    optional = {shape.roles.get(role) for role in (("detail",) if shape.form == "question" else ("title", "detail"))}
     strict = tuple(dict.fromkeys((*(part for part in parts if part not in optional), *shape.id_fields)))
-    get = _getter(strict)
+    values_of = itemgetter(*strict)  # one value, not a tuple, for one name
+    get = values_of if len(strict) > 1 else lambda record: (values_of(record),)
     types = tuple(shape.fields[name] for name in strict)
     defaults, strings = [None] * len(parts), [str] * len(parts)
 
@@ -55,9 +54,8 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
             record = orjson.loads(raw)
             values = get(record)
         except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-            parsed.rejects.append(_diagnose(offset, raw, shape, strict))
-            return
-        if tuple(map(type, values)) != types or type(record) is not dict:
+            values = None
+        if values is None or tuple(map(type, values)) != types or type(record) is not dict:
             parsed.rejects.append(_diagnose(offset, raw, shape, strict))
             return
         twice = _repeated(raw, shape) if _may_repeat(raw, len(record)) else None
@@ -100,22 +98,12 @@ def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     return parse
 
 
-def is_memory_error(error: orjson.JSONDecodeError) -> bool:
-    """Whether memory ran out: orjson raises the same exception as for malformed text."""
-    return error.msg.startswith("Not enough memory")
-
-
-def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    get = itemgetter(*names)
-    return get if len(names) > 1 else lambda record: (get(record),)
-
-
 def _diagnose(offset: int, raw: bytes, shape: Shape, strict: Sequence[str]) -> Reject:
     """The reason why a record is not of the shape; called only for those that are not."""
     try:
         record = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        if is_memory_error(error):
+        if error.msg.startswith("Not enough memory"):  # orjson raises the same exception as for malformed text
             raise MemoryError(str(error)) from error
         try:
             raw.decode("utf-8")

@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
+from typing import IO
 
-from corpus.pipeline.read.archives import DigestReader, Readable, TarReader, archive_errors, open_file
+from corpus.pipeline.read.archives import CountingReader, TarReader, archive_errors, open_file
 from corpus.pipeline.read.parquet import parquet_spans
 from corpus.pipeline.read.spans import SIZES, Chunk, Piece, ReadSizes, RecordFile, Span
+
+Stream = IO[bytes] | CountingReader
 
 
 def cut(
@@ -60,7 +63,7 @@ def _spans(
     else:
         opened = nullcontext(tar.open(file)) if file.codec == "tar" else open_file(raw, file)
         with archive_errors(raw / file.container, file.path), opened as unpacked:
-            stream = DigestReader(unpacked, wanted=file.sha256 is not None)
+            stream = CountingReader(unpacked, hashed=file.sha256 is not None)
             delimiter, chunks = read_chunks(stream, file, 0, sizes)
             held: list[Chunk] = []
             border = piece_bytes
@@ -103,13 +106,11 @@ def _split_chunk(chunk: Chunk, delimiter: bytes, border: int) -> tuple[list[Chun
 
 
 def record_offsets(offset: int, records: Sequence[bytes], delimiter: bytes) -> list[int]:
-    """Offsets of consecutive records."""
-    begins = list(accumulate(map(len(delimiter).__add__, map(len, records)), initial=offset))
-    begins.pop()
-    return begins
+    """Offsets of consecutive records, at least one."""
+    return list(accumulate(map(len(delimiter).__add__, map(len, records[:-1])), initial=offset))
 
 
-def read_chunks(stream: Readable, file: RecordFile, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
+def read_chunks(stream: Stream, file: RecordFile, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
     """The delimiter of records in a stream at byte `at` of a file, and its chunks from there on."""
     if file.layout != "text":
         return b"\n", _chunks(stream, b"", at, b"\n", sizes)
@@ -118,7 +119,7 @@ def read_chunks(stream: Readable, file: RecordFile, at: int, sizes: ReadSizes) -
     return delimiter, _chunks(stream, buffer, at, delimiter, sizes)
 
 
-def _chunks(stream: Readable, buffer: bytes, offset: int, delimiter: bytes, sizes: ReadSizes) -> Iterator[Chunk]:
+def _chunks(stream: Stream, buffer: bytes, offset: int, delimiter: bytes, sizes: ReadSizes) -> Iterator[Chunk]:
     """Cut a stream at the last end of a record in each read."""
     step = len(delimiter)
     head, skipped = b"", 0  # of a record that is too long

@@ -95,10 +95,7 @@ def _records(
                 records[0] = records[0][3:]
             first = bisect_left(offsets, start)
             last = len(offsets) if end is None else bisect_left(offsets, end)
-            if first > 0 or last < len(offsets):
-                yield from _without_blank(offsets[first:last], records[first:last], size)
-            else:
-                yield from _without_blank(offsets, records, size)
+            yield from _without_blank(offsets[first:last], records[first:last], size)
             if last < len(offsets):
                 return
 

@@ -25,16 +25,11 @@ def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
     Polynomial over random values of the codes (Karp and Rabin, 1987), modulo 2**64, built by doubling. The same n-gram
     has the same hash in every run and on every machine.
     """
-    return rolling(_values().take(codes), n)
-
-
-def rolling(values: np.ndarray, n: int) -> np.ndarray:
-    """[len(values) - n + 1] uint64: the polynomial hash of every n adjacent values of 64 bits."""
     if n < 1:
         raise ValueError(f"n must be at least 1, is {n}")
-    if len(values) < n:
+    if len(codes) < n:
         return np.zeros(0, dtype=np.uint64)
-    power = values  # hashes of the 2**k-grams
+    power = _values().take(codes)  # hashes of the 2**k-grams
     length, base = 1, int(_BASE)
     whole: np.ndarray | None = None
     covered = 0
@@ -43,7 +38,7 @@ def rolling(values: np.ndarray, n: int) -> np.ndarray:
             whole = power if whole is None else whole[: len(power) - covered] * np.uint64(base) + power[covered:]
             covered += length
         if covered == n:
-            return np.asarray(whole[: len(values) - n + 1]) if whole is not None else power
+            return np.asarray(whole[: len(codes) - n + 1]) if whole is not None else power
         power = power[: len(power) - length] * np.uint64(base) + power[length:]
         base = base * base % 2**64
         length *= 2

@@ -85,8 +85,7 @@ def fold_all(texts: Sequence[str]) -> Folded:
     """Fold many texts at once."""
     codes = table()[codes_of("".join(texts))]
     kept = np.flatnonzero(codes)
-    bounds = np.zeros(len(texts) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in texts], out=bounds[1:])
+    bounds = np.cumsum([0, *map(len, texts)])
     starts = np.searchsorted(kept, bounds)
     positions = kept - np.repeat(bounds[:-1], np.diff(starts))
     return Folded(codes[kept], positions, starts)

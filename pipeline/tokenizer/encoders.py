@@ -13,8 +13,9 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,52 +27,36 @@ from corpus.pipeline.tokenizer import files, trainer, vocabulary
 REFERENCE = trainer.REFERENCE
 KERNEL = "kernels"
 Encode = Callable[[pa.Array], tuple[np.ndarray, np.ndarray]]
+"""From an array of strings: [tokens] uint32 ids, one text after another; [texts] int64 ids of each text."""
 
 
-class Encoder(Protocol):
-    """Encodes batches of texts."""
-
-    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """[tokens] uint32 ids of an array of strings, one text after another; [texts] int64 ids of each text."""
-
-
-class ReferenceEncoder:
-    """The `tokenizers` library."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """See `Encoder`."""
-        encodings = self._tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        flat = np.fromiter((token for part in ids for token in part), dtype=np.uint32, count=int(lengths.sum()))
-        return flat, lengths
+def encode_by_reference(tokenizer: Tokenizer, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Encode with the `tokenizers` library."""
+    encodings = tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+    ids = [encoding.ids for encoding in encodings]
+    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    flat = np.fromiter((token for part in ids for token in part), dtype=np.uint32, count=int(lengths.sum()))
+    return flat, lengths
 
 
-class KernelEncoder:
-    """The compiled loop of `_bpe.c`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._vocabulary = vocabulary.of((folder / "tokenizer.json").read_text(encoding="utf-8"))
-
-    def encode(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """See `Encoder`."""
-        texts = texts.cast(pa.string())
-        lengths = np.zeros(len(texts), dtype=np.int64)
-        _, offsets, data = texts.buffers()
-        if not len(texts) or data is None:
-            return np.zeros(0, dtype=np.uint32), lengths
-        ends = np.frombuffer(offsets, dtype=np.int32)[[texts.offset, texts.offset + len(texts)]]
-        ids = np.empty(int(ends[1] - ends[0]), dtype=np.uint32)
-        count = kernels.compiled.encode(self._vocabulary, offsets, data, texts.offset, len(texts), ids, lengths)
-        return ids[:count], lengths
+def encode_by_kernel(entries: object, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Encode with the compiled loop of `_bpe.c` and the entries that `vocabulary.of` made."""
+    texts = texts.cast(pa.string())
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return np.zeros(0, dtype=np.uint32), lengths
+    ends = np.frombuffer(offsets, dtype=np.int32)[[texts.offset, texts.offset + len(texts)]]
+    ids = np.empty(int(ends[1] - ends[0]), dtype=np.uint32)
+    count = kernels.compiled.encode(entries, offsets, data, texts.offset, len(texts), ids, lengths)
+    return ids[:count], lengths
 
 
-def make(engine: str, folder: Path) -> Encoder:
+def make(engine: str, folder: Path) -> Encode:
     """The encoder of an engine for the tokenizer in `folder`."""
-    return KernelEncoder(folder) if engine == KERNEL else ReferenceEncoder(files.load(folder))
+    if engine == KERNEL:
+        return partial(encode_by_kernel, vocabulary.of((folder / "tokenizer.json").read_text(encoding="utf-8")))
+    return partial(encode_by_reference, files.load(folder))
 
 
 def load(folder: Path) -> None:
@@ -101,11 +86,11 @@ class Chosen:
     """Why it is not the kernel, for the user."""
 
 
-def prove(reference: Encoder, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
+def prove(reference: Encode, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
     """The proof that the kernel must pass, and its record in the ledger: of the reference's ids alone, so that the
     ledger does not depend on the engine used.
     """
-    flat, lengths = reference.encode(texts)
+    flat, lengths = reference(texts)
     record = {"documents": len(texts), "tokens": int(lengths.sum()), "sha256": _digest(flat)}
     return Proof(texts, _digest(flat, lengths), uuid.uuid4().hex), record
 
@@ -115,14 +100,14 @@ def choose(folder: Path, proof: Proof) -> Chosen:
     warning = "the kernels were not built: encoding with tokenizers, ten times slower or more"
     if kernels.compiled is not None:
         try:
-            encode = make(KERNEL, folder).encode
+            encode = make(KERNEL, folder)
             if _digest(*encode(proof.texts)) == proof.digest:
                 return Chosen(KERNEL, encode)
             why = "give other ids than tokenizers on real documents"
         except Exception as error:  # noqa: BLE001  # whatever it raises, the reference does the work
             why = f"refuse this tokenizer ({error})"
         warning = f"WARNING: the kernels {why}: encoding with tokenizers"
-    return Chosen(REFERENCE, make(REFERENCE, folder).encode, warning)
+    return Chosen(REFERENCE, make(REFERENCE, folder), warning)
 
 
 def _digest(flat: np.ndarray, lengths: np.ndarray | None = None) -> str:

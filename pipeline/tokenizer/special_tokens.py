@@ -9,11 +9,7 @@ ASSISTANT = "<|assistant|>"
 SPECIAL_TOKENS = (SEPARATOR, PAD, USER, ASSISTANT)
 
 
-def _byte_names() -> dict[int, str]:
-    """The character of each of the 256 bytes in byte-level BPE (Radford et al., 2019)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {byte: chr(byte) for byte in plain} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
-
-
-BYTE_NAMES = _byte_names()
+_PRINTED = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTED]
+BYTE_NAMES = {byte: chr(byte) for byte in _PRINTED} | {byte: chr(256 + rank) for rank, byte in enumerate(_OTHERS)}
+"""The character of each of the 256 bytes in byte-level BPE (Radford et al., 2019)."""

@@ -23,11 +23,10 @@ from tokenizers import Tokenizer
 from corpus.pipeline.errors import BooksError, WorkerError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import selection
-from corpus.pipeline.tokenizer import special_tokens
 from corpus.pipeline.tokenizer import trainer as bpe
 from corpus.pipeline.tokenizer.files import PATTERN, hub_config
 from corpus.pipeline.tokenizer.sample import Sample, share_quota
-from corpus.pipeline.tokenizer.special_tokens import SPECIAL_TOKENS
+from corpus.pipeline.tokenizer.special_tokens import BYTE_NAMES, SPECIAL_TOKENS
 from corpus.pipeline.workers import run_pieces
 from corpus.pipeline.workspace.files import disk_errors, scratch, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -170,9 +169,7 @@ def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
         if text != back:
             raise BooksError(f"the tokenizer does not decode this text to itself: {text[:80]!r}")
     han = _HAN.findall("".join(texts))
-    spelled = {
-        character: "".join(special_tokens.BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)
-    }
+    spelled = {character: "".join(BYTE_NAMES[byte] for byte in character.encode()) for character in set(han)}
     own = {character for character, name in spelled.items() if tokenizer.token_to_id(name) is not None}
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
     return {

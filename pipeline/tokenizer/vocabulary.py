@@ -26,8 +26,6 @@ _ASSIGNED = 0x34000
 """From here on there are only marks, tags and private characters: no letters, numbers or blanks."""
 _CLASSES = {r"\p{L}": 1, r"\p{N}": 2, r"\s": 3}
 _LETTERS = ((0x3400, 0x4DB6), (0x4E00, 0x9FA6), (0xAC00, 0xD7A4), (0x20000, 0x2A6D7))
-_NO_TEXT = ((0xD800, 0xF900),)
-"""Surrogates, and private characters."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,8 +66,7 @@ def of(description: str) -> object:
     if len(set(ids)) < len(ids):
         raise ValueError("two of its entries have the same id")
     lefts, rights = np.array(sides, dtype=np.uint32).reshape(-1, 2).T.copy()
-    made: object = kernels.compiled.vocabulary(lefts, rights, np.array(ids, dtype=np.uint32), classes(), len(sides))
-    return made
+    return kernels.compiled.vocabulary(lefts, rights, np.array(ids, dtype=np.uint32), classes(), len(sides))
 
 
 @functools.cache
@@ -77,9 +74,9 @@ def classes() -> np.ndarray:
     """[0x110000] uint8: 1 for letters, 2 for numbers, 3 for blanks, 0 for others, by the patterns of `tokenizers`."""
     table = np.zeros(_CODE_POINTS, dtype=np.uint8)
     unknown = np.ones(_ASSIGNED, dtype=bool)
-    for first, end in (*_LETTERS, *_NO_TEXT):
-        unknown[first:end] = False
+    unknown[0xD800:0xF900] = False  # surrogates and private characters
     for first, end in _LETTERS:  # in every version of Unicode since 3.1
+        unknown[first:end] = False
         table[first:end] = _CLASSES[r"\p{L}"]
     codes = np.flatnonzero(unknown)
     runs = _pieces("|".join(f"{pattern}+" for pattern in _CLASSES), "".join(map(chr, codes.tolist())), "isolated")
@@ -94,5 +91,4 @@ def classes() -> np.ndarray:
 
 
 def _pieces(pattern: str, text: str, behavior: str) -> list[tuple[str, tuple[int, int]]]:
-    pieces: list[tuple[str, tuple[int, int]]] = pre_tokenizers.Split(Regex(pattern), behavior).pre_tokenize_str(text)
-    return pieces
+    return pre_tokenizers.Split(Regex(pattern), behavior).pre_tokenize_str(text)

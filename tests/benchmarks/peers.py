@@ -142,7 +142,7 @@ def raw_kernel(clock: Clock, *, documents: str, tokenizer: str) -> dict[str, int
     tokens = 0
     batches = [pa.array(batch, pa.string()) for batch in _batches(documents)]
     with clock:
-        encode = encoders.make(encoders.KERNEL, Path(tokenizer)).encode
+        encode = encoders.make(encoders.KERNEL, Path(tokenizer))
     for batch in batches:
         with clock:
             flat, _ = encode(batch)

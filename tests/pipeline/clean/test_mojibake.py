@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline.clean import mojibake as module
-from corpus.pipeline.clean.mojibake import mojibake_characters, mojibake_han, repair
+from corpus.pipeline.clean.mojibake import mojibake_characters, mojibake_han, repair_encoding
 from corpus.pipeline.text.codepoints import SEAM
 from tests.support.records import ROOT, examples
 
@@ -63,8 +63,8 @@ def _pairs() -> list[str]:
     "case", [pytest.param(case, id=f"mojibake.jsonl:{line}") for line, case in enumerate(CASES, 1)]
 )
 def test_golden(case: dict[str, str]) -> None:
-    assert repair(case["text"]) == case["repaired"]
-    assert repair(case["repaired"]) == case["repaired"]
+    assert repair_encoding(case["text"]) == case["repaired"]
+    assert repair_encoding(case["repaired"]) == case["repaired"]
 
 
 def test_both_sides_of_the_border_have_cases() -> None:
@@ -91,7 +91,7 @@ WHOLE = st.lists(st.sampled_from(_pairs()), min_size=2, max_size=30).map("".join
 def test_utf8_read_as_gbk_comes_back(text: str, around: str) -> None:
     broken = as_gbk(text)
     assume(not set(broken) <= set(ALL_GB2312))  # such a run may be what was meant
-    assert repair(around + broken + around) == around + text + around
+    assert repair_encoding(around + broken + around) == around + text + around
 
 
 @settings(max_examples=examples(500), deadline=None, derandomize=True)
@@ -104,14 +104,14 @@ def test_utf8_read_as_gbk_comes_back(text: str, around: str) -> None:
 @example("後來他們學會了書寫", "")
 def test_utf8_read_as_latin_comes_back(text: str, around: str) -> None:
     for broken in (as_latin(text), as_windows(text)):
-        assert repair(around + broken + around) == around + text + around
+        assert repair_encoding(around + broken + around) == around + text + around
 
 
 @settings(max_examples=examples(1000), deadline=None, derandomize=True)
 @given(st.text(ALL_GB2312, max_size=120))
 @example("寰℃隘濞辩传")
 def test_what_gb2312_can_write_stays(text: str) -> None:
-    assert repair(text) == text
+    assert repair_encoding(text) == text
 
 
 RAGGED = "璁ｅ睆妫曟尝閫鑿犺功娌鍚诲か鑲娌婚棷姝ゆ瀹氫篃涓撶練鐒﹂┚"
@@ -143,8 +143,8 @@ def damaged(draw: st.DrawFn) -> str:
 @given(damaged())
 @example(RAGGED)
 def test_repair_is_idempotent(text: str) -> None:
-    once = repair(text)
-    assert repair(once) == once
+    once = repair_encoding(text)
+    assert repair_encoding(once) == once
 
 
 @settings(max_examples=examples(2000), deadline=None, derandomize=True)
@@ -160,7 +160,7 @@ def test_the_quick_look_misses_no_run(text: str) -> None:
 @example([RAGGED, "浣犲ソ涓栫晫", RAGGED], "\n")
 @example([RAGGED, "浣犲ソ涓栫晫", RAGGED], SEAM)
 def test_lines_and_neighbours_do_not_matter(texts: list[str], seam: str) -> None:
-    assert repair(seam.join(texts)) == seam.join(map(repair, texts))
+    assert repair_encoding(seam.join(texts)) == seam.join(map(repair_encoding, texts))
 
 
 MEGABYTE = 1 << 20
@@ -189,5 +189,5 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
 
 def _cost(text: str) -> float:
     start = time.process_time()
-    repair(text)
+    repair_encoding(text)
     return time.process_time() - start

@@ -26,7 +26,7 @@ from corpus.pipeline.pack import shard
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage.document_shards import split_ref
-from corpus.pipeline.tokenizer import encoders, files, special_tokens
+from corpus.pipeline.tokenizer import encoders, files, special_tokens, vocabulary
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
 from corpus.pipeline.workspace.layout import Workspace
@@ -59,7 +59,7 @@ def make(workspace: Workspace, **settings: Any) -> Any:
 
 
 def encoded(workspace: Workspace, engine: str, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    return encoders.make(engine, workspace.tokenizer).encode(pa.array(texts, pa.string()))
+    return encoders.make(engine, workspace.tokenizer)(pa.array(texts, pa.string()))
 
 
 def texts(workspace: Workspace) -> dict[tuple[int, int], str]:
@@ -164,16 +164,16 @@ def test_kernels_with_other_ids_are_not_used(ready: Workspace, monkeypatch: pyte
         flat[-1] += 1
         return flat, lengths
 
-    def refuse(folder: Path) -> Any:
+    def refuse(description: str) -> Any:
         raise ValueError("not this one")
 
-    first, right = tree(make(ready).folder), encoders.KernelEncoder.encode
-    for name, fault, said in (
-        ("encode", lambda self, batch: wrong(partial(right, self), batch), "give other ids"),
-        ("__init__", lambda self, folder: refuse(folder), "refuse this tokenizer (not this one)"),
+    first, right = tree(make(ready).folder), encoders.encode_by_kernel
+    for module, name, fault, said in (
+        (encoders, "encode_by_kernel", lambda made, batch: wrong(partial(right, made), batch), "give other ids"),
+        (vocabulary, "of", refuse, "refuse this tokenizer (not this one)"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(encoders.KernelEncoder, name, fault)
+            patch.setattr(module, name, fault)
             shutil.rmtree(ready.packed("baike2018qa"))
             listener = Listener()
             config = PackConfig(dataset="baike2018qa", workers=1, seq_length=128)
@@ -186,8 +186,8 @@ def test_kernels_with_other_ids_are_not_used(ready: Workspace, monkeypatch: pyte
 @needs_kernels
 def test_strings_of_any_arrow_type_are_encoded_alike(ready: Workspace) -> None:
     texts = pa.array(["重来", "潮水涨落，春去秋来。", SPECIAL, "abc"], pa.string())
-    expected = encoders.make(encoders.REFERENCE, ready.tokenizer).encode(texts[1:])[0].tolist()
-    encode = encoders.make(encoders.KERNEL, ready.tokenizer).encode
+    expected = encoders.make(encoders.REFERENCE, ready.tokenizer)(texts[1:])[0].tolist()
+    encode = encoders.make(encoders.KERNEL, ready.tokenizer)
     for same in (texts, texts.cast(pa.large_string())):
         assert encode(same[1:])[0].tolist() == expected
 
@@ -196,7 +196,7 @@ def test_strings_of_any_arrow_type_are_encoded_alike(ready: Workspace) -> None:
 def test_where_the_kernels_fail_the_reference_is_used(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     right = encoders.make
 
-    def make_known(engine: str, folder: Path) -> encoders.Encoder:
+    def make_known(engine: str, folder: Path) -> encoders.Encode:
         if engine != encoders.REFERENCE:
             raise ValueError("unknown")
         return right(engine, folder)
@@ -224,9 +224,9 @@ def test_ids_do_not_depend_on_what_was_encoded_before(ready: Workspace) -> None:
         for run in (" " * 700, "\n\n", " "):  # where a blank ends depends on what follows it
             for first, second in (("x", " "), ("中", "\n"), ("x", "\tx"), ("x", "y")):
                 texts = pa.array(["重来", f"{same}{run}{first}{same}", f"{same}{run}{second}"])
-                flat, lengths = fast.encode(texts)
-                assert flat.tolist() == reference.encode(texts)[0].tolist()
-                assert flat[-lengths[-1] :].tolist() == reference.encode(texts[-1:])[0].tolist()
+                flat, lengths = fast(texts)
+                assert flat.tolist() == reference(texts)[0].tolist()
+                assert flat[-lengths[-1] :].tolist() == reference(texts[-1:])[0].tolist()
 
 
 @needs_kernels

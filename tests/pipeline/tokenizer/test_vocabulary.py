@@ -49,7 +49,7 @@ def model(name: str, entries: int) -> Tokenizer:
 
 
 def reference(tokenizer: Tokenizer, texts: pa.Array) -> tuple[list[int], list[int]]:
-    flat, lengths = encoders.ReferenceEncoder(tokenizer).encode(texts)
+    flat, lengths = encoders.encode_by_reference(tokenizer, texts)
     return flat.tolist(), lengths.tolist()
 
 
