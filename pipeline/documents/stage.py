@@ -102,15 +102,12 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     )  # fmt: skip
     counts, notes = Counts(), list[str]()
     total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
-    progress.begin(f"{config.dataset}: documents", total, "B")
-    try:
-        numbers = 0
+    numbers = 0
+    with progress.bar(f"{config.dataset}: documents", total, "B"):
         for number, made in _make_pieces(work, raw, files, config, kept, progress, total, notes):
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
-    finally:
-        progress.end()
     for stray in parts(folder)[numbers:]:
         stray.unlink()
     return stage.finish(

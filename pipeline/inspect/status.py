@@ -8,7 +8,7 @@ Cost: ledgers are read, and digests of inputs, which are cached by size, times a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ class StageStatus:
     files: int = 0
     bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields of `--json`."""
-        return asdict(self)
 
 
 def survey(workspace: Workspace) -> list[StageStatus]:
