@@ -148,8 +148,7 @@ def clean(
             raise WorkspaceError(
                 f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
-        configs = [replace(config, dataset=name) for name in names]
-        return tuple(documents_stage.run(each, workspace, progress=progress) for each in configs)
+        return tuple(documents_stage.run(replace(config, dataset=name), workspace, progress=progress) for name in names)
 
 
 def ingest(
@@ -280,7 +279,7 @@ def _downloads(datasets: Sequence[str], source: str | None) -> list[DownloadConf
 
 
 def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:
-    """The downloads whose source holds the dataset. Mirrors are not asked: all of them count as found."""
+    """The downloads whose source holds the dataset. Mirrors are assumed to hold every dataset."""
     source = configs[0].source
     if source is None:
         return list(configs)

@@ -1,6 +1,6 @@
 """The command `corpus`: the group of all commands, and the one boundary for errors.
 
-Nothing heavy is imported at the top of this package's modules: `corpus --help` must answer at once.
+Nothing heavy is imported at the top of this package's modules: `corpus --help` must be fast.
 """
 
 from __future__ import annotations

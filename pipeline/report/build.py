@@ -46,6 +46,7 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
             datasets.append(_dataset(workspace, dataset, model, seed))
             shown += list(examples.documents(workspace, dataset.name, seed))
             progress.advance(1)
+        vocabulary = examples.vocabulary(workspace.tokenizer) if model else None
         tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
         text = page.render(
             facts=found,
@@ -57,7 +58,7 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
             states=STATES,
             **_documents(shown, workspace.root.name),
             tokenizer_charts=_tokenizer(found, model),
-            vocabulary=_vocabulary(workspace, model),
+            vocabulary=page.data(vocabulary) if vocabulary else "",
             packed=list(_packed(workspace, found, model, seed)),
             runs=[{"facts": run, "charts": _run(number, run)} for number, run in enumerate(found.runs)],
         )
@@ -140,12 +141,6 @@ def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
     grouped["12+"] = sum(count for length, count in lengths.items() if length >= 12)
     drawn = {name: count for name, count in grouped.items() if count}
     return shown + charts.bars("tokenizer-entries", "entry_lengths", drawn)
-
-
-def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
-    """The tokenizer for the box of the page; empty where it is missing or too large."""
-    found = examples.vocabulary(workspace.tokenizer) if model else None
-    return page.data(found) if found else ""
 
 
 def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, seed: int) -> Iterator[dict[str, Any]]:

@@ -74,7 +74,7 @@ def bars(
     axes.minorticks_off()
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
-    picture = svg.picture(figure, key, page.said(title, summary), names)
+    picture = svg.picture(figure, key, page.alternative(title, summary), names)
     return [Chart(svg=picture, title=title, heading=("name", "value"), rows=list(texts.items()))]
 
 
@@ -101,7 +101,7 @@ def distribution(key: str, title: str, values: np.ndarray, *, unit: str) -> list
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
     _grid(axes)
-    picture = svg.picture(figure, key, page.said(title, summary), names)
+    picture = svg.picture(figure, key, page.alternative(title, summary), names)
     return [Chart(svg=picture, title=title, heading=(unit, "documents"), rows=rows)]
 
 
@@ -128,7 +128,7 @@ def lines(key: str, title: str, series: Mapping[str, Sequence[tuple[float, float
     rows = [
         (name, f"{step:,.0f}", f"{value:.6g}") for name, points in drawn.items() for step, value in _thinned(points)
     ]
-    picture = svg.picture(figure, key, page.said(title, summary), {})
+    picture = svg.picture(figure, key, page.alternative(title, summary), {})
     return [Chart(svg=picture, title=title, heading=("name", "step", "value"), rows=rows)]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,6 @@ class Dataset:
         """Places for tokens in the rows of all splits."""
         return self.seq_length * sum(split.get("rows", 0) for split in self.splits.values())
 
-    @property
-    def padding(self) -> int:
-        """Slots without a token."""
-        return sum(split.get("padding", 0) for split in self.splits.values())
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -107,9 +102,9 @@ class Facts:
     """Counts of the stages over all datasets; None where one did not run."""
     evaluations: Sequence[str]
     """Evaluation files that documents were compared with."""
-    chat: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    chat: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Counts of chat rows, by dataset and split."""
-    runs: Sequence[Run] = ()
+    runs: Sequence[Run]
 
 
 def gather(workspace: Workspace) -> Facts:

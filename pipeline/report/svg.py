@@ -50,7 +50,9 @@ def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Map
             parent.remove(child)
     for element in root.iter():
         _tidy(element, key, names)
-    return _opened(root, alternative)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alternative["en"]}
+    root.attrib |= {f"data-{language}": text for language, text in alternative.items()}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> None:
@@ -84,12 +86,3 @@ def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> N
         own["href"] = f"#{key}-{own.pop(_LINK).removeprefix('#')}"
     for name, value in own.items():
         own[name] = _REFERENCE.sub(lambda found: f"url(#{key}-{found[1]})", value)
-
-
-def _opened(root: ElementTree.Element, alternative: Mapping[str, str]) -> str:
-    """The element as text, sized by the page."""
-    view = root.attrib["viewBox"]
-    root.attrib.clear()
-    root.attrib.update({"viewBox": view, "role": "img", "aria-label": alternative["en"]})
-    root.attrib.update({f"data-{language}": text for language, text in alternative.items()})
-    return ElementTree.tostring(root, encoding="unicode")

@@ -36,7 +36,7 @@ def test_the_books_of_a_dataset_balance(filled: Workspace) -> None:
     for each in facts.gather(filled).datasets:
         assert each.records == each.documents + sum(each.dropped.values())
         assert each.documents == each.used + sum(each.left_out.values())
-        assert sum(split.get("tokens", 0) for split in each.splits.values()) + each.padding == each.slots
+        assert sum(split.get(key, 0) for split in each.splits.values() for key in ("tokens", "padding")) == each.slots
 
 
 def test_texts_of_a_corpus_are_only_text(path: Path) -> None:
