@@ -79,7 +79,7 @@ class Console(Progress):
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
-    """Write a piece of the result to standard output and flush it; a terminal shows unsafe characters as code points."""
+    """Write a piece of the result to standard output at once; on a terminal unsafe characters are code points."""
     _put((visible(text) if sys.stdout.isatty() else text) + end)
 
 
