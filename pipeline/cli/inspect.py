@@ -131,9 +131,15 @@ def inspect(
 )
 @workspace_option()
 def trace(
-    place: str | None, document: str | None, text: str | None, rejected: str | None, form: str,
-    datasets: tuple[str, ...], limit: int, workspace_dir: Path,
-) -> None:  # fmt: skip
+    place: str | None,
+    document: str | None,
+    text: str | None,
+    rejected: str | None,
+    form: str,
+    datasets: tuple[str, ...],
+    limit: int,
+    workspace_dir: Path,
+) -> None:
     """Trace a packed row, a document or words to the records.
 
     Shows the dataset, the document's id, the file and byte offset of its record, the record itself, the cleaning

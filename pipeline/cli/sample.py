@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     help="A run's name, or a model's folder.  [default: the newest run]",
 )  # fmt: skip
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT",
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
     help="Text to continue; may be repeated.  [default: none, so a new document begins]",
-)  # fmt: skip
+)
 @click.option(
     "--prompts", "prompts_file", metavar="FILE",
     help="Prompts in a file, or - for a pipe: one a line, or JSON Lines with strings or objects with a prompt.",

@@ -138,10 +138,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, int]:
 
 def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
     command = _COMMANDS[area].format(name=folder.name)
-    missing = not path.exists()
     hint = (
         f"Run `{command}` to rebuild it."
-        if missing or not delete
+        if not path.exists() or not delete
         else f"Delete it and run `{command}`: only missing files are rebuilt."
     )
     return DamageError(f"{path} {what}", hint=hint)

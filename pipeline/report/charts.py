@@ -120,10 +120,8 @@ def lines(key: str, title: str, series: Mapping[str, Sequence[tuple[float, float
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(drawn) > 1:
-        axes.legend(
-            fontsize=_SMALL, frameon=False, labelcolor=INK, ncols=2, loc="lower left", bbox_to_anchor=(0, 1),
-            borderaxespad=0,
-        )  # fmt: skip
+        above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
+        axes.legend(fontsize=_SMALL, frameon=False, labelcolor=INK, ncols=2, **above)
     summary = ", ".join(f"{name} {points[0][1]:.4g} - {points[-1][1]:.4g}" for name, points in drawn.items())
     rows = [
         (name, f"{step:,.0f}", f"{value:.6g}") for name, points in drawn.items() for step, value in _thinned(points)

@@ -81,7 +81,7 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selec
         whole = table.filter(table["whole"])["document"].to_numpy()
         selection.whole = np.union1d(selection.whole, whole)
         for document, split, reason, start, end, all_of_it in zip(
-            *(table[name].to_pylist() for name in columns), strict=True
+            *(table[name].to_numpy().tolist() for name in columns), strict=True
         ):
             selection.reasons[reason] += 1
             selection.characters[split] += end - start
