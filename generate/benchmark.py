@@ -86,11 +86,11 @@ def measure(config: TimingsConfig, model: Model, *, progress: Progress = SILENT)
 
     """
     positions = config.positions_of(model.context)
-    progress.begin("timings", config.repeats * (positions[-1] + len(positions)), "steps")
     torch.manual_seed(config.seed)
     vocabulary = model.network.config.vocab_size
     ids_1n = torch.randint(vocabulary, (1, positions[-1]), device=model.network.device)
-    with memory_errors():
+    count = config.repeats * (positions[-1] + len(positions))
+    with memory_errors(), progress.bar("timings", count, "steps"):
         _time_cached(model, ids_1n[:, : 2 * _NEIGHBOURS], positions[:1], SILENT)  # warm-up
         cached = [_time_cached(model, ids_1n, positions, progress) for _ in range(config.repeats)]
         recomputed = [_time_recomputed(model, ids_1n, positions, progress) for _ in range(config.repeats)]
@@ -106,7 +106,6 @@ def measure(config: TimingsConfig, model: Model, *, progress: Progress = SILENT)
             for index, position in enumerate(positions)
         ]
         throughput = [_throughput(model, size, config) for size in config.batch_sizes]
-    progress.end()
     return Timings(machine=_machine(model, config), points=tuple(points), throughput=tuple(throughput))
 
 

@@ -119,16 +119,15 @@ def run(
         file.begin(config.seed)
         writer = _Writer(model, config, form, progress)
         written = tokens = 0
-        progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
-        for window in _windows(prompts, config, WINDOW_CHARACTERS):
-            if file.keep(len(window)):
-                progress.advance(len(window))
-                continue
-            for result in writer.write(window):
-                file.write(result.to_line())
-                written += 1
-                tokens += result.finish.tokens
-        progress.end()
+        with progress.bar("sample", prompts.count and prompts.count * config.num_samples, "samples"):
+            for window in _windows(prompts, config, WINDOW_CHARACTERS):
+                if file.keep(len(window)):
+                    progress.advance(len(window))
+                    continue
+                for result in writer.write(window):
+                    file.write(result.to_line())
+                    written += 1
+                    tokens += result.finish.tokens
         file.finish()
         seconds = time.perf_counter() - started
         return Done(results=file.kept + written, kept=file.kept, tokens=tokens, seconds=seconds)

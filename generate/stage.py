@@ -35,9 +35,8 @@ def run(
 
     """
     model = load(folder, device=device, precision=precision)
-    progress.begin("sample", len(config.prompts) * config.num_samples, "samples")
-    samples = joined(stream(model, config, form=form, progress=progress), progress)
-    progress.end()
+    with progress.bar("sample", len(config.prompts) * config.num_samples, "samples"):
+        samples = joined(stream(model, config, form=form, progress=progress), progress)
     return [
         Sample(prompt=config.prompts[prompt], sample=number, text=text, finish=finish, seed=config.seed)
         for (prompt, number), (text, finish) in sorted(samples.items())

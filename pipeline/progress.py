@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class Progress:
     """One bar at a time. Amounts are in `unit` ("B" for bytes, else a plural noun such as "documents")."""
+
+    @contextmanager
+    def bar(self, label: str, total: int | None, unit: str) -> Iterator[None]:
+        """A bar for as long as the block runs."""
+        self.begin(label, total, unit)
+        try:
+            yield
+        finally:
+            self.end()
 
     def begin(self, label: str, total: int | None, unit: str) -> None:
         """Start a bar; `total` is None when it is not known."""

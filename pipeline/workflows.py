@@ -10,7 +10,7 @@ Cost: that of the stages. torch is imported by `demo` alone, when it runs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -148,8 +148,7 @@ def clean(
             raise WorkspaceError(
                 f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
-        configs = [replace(config, dataset=name) for name in names]
-        return tuple(documents_stage.run(each, workspace, progress=progress) for each in configs)
+        return tuple(documents_stage.run(replace(config, dataset=name), workspace, progress=progress) for name in names)
 
 
 def ingest(
@@ -158,14 +157,9 @@ def ingest(
 ) -> IngestResult:  # fmt: skip
     """Download datasets, turn their records into documents, and list the documents to leave out.
 
-    Args:
-        workspace: where to.
-        datasets: names; empty for the five corpora, or those of the five that `source` holds.
-        source: a folder, an archive, unpacked files or a URL; None for the mirrors.
-        dedup: whether to list duplicates, among all documents of the workspace.
-        against: evaluation files whose items are to be left out; those given in earlier calls count, too.
-        progress: receives messages and amounts.
-        settings: how records become documents.
+    Without `datasets` it takes the five corpora, or those of the five that `source` holds: a folder, an archive,
+    unpacked files or a URL; None for the mirrors. `dedup` lists duplicates among all documents of the workspace.
+    `against` are evaluation files; those given in earlier calls count, too.
 
     Raises:
         UsageError: a name or rule is unknown, or a value out of range.
@@ -190,13 +184,8 @@ def pack(
 ) -> PackResult:  # fmt: skip
     """Tokenize documents into rows, with a data card beside them; trains the tokenizer first if there is none.
 
-    Args:
-        workspace: where the documents are, and where the rows go.
-        datasets: names; empty for all that have documents.
-        exclude: files of document ids to add to the workspace's removal list.
-        vocab_size: entries of a tokenizer that is trained now.
-        progress: receives messages and amounts.
-        settings: how documents become rows.
+    Without `datasets` it takes all that have documents. `exclude` are files of document ids to add to the workspace's
+    removal list. `vocab_size` is the number of entries of a tokenizer that is trained now.
 
     Raises:
         UsageError: a value is out of range.
@@ -209,9 +198,8 @@ def pack(
         excluded = removals.add(workspace, exclude)
         result = _pack(workspace, datasets, config, tokenizer, progress)
         report_outdated_rows(workspace, progress)
-        _report_unused_exclusions(
-            workspace, excluded, [report.ledger.dataset or "" for report in result.rows], progress
-        )
+        if excluded:
+            _report_unused_exclusions(workspace, dict.fromkeys(excluded), result.rows, progress)
     return result
 
 
@@ -221,11 +209,7 @@ def demo(
 ) -> DemoResult:  # fmt: skip
     """Ingest and pack the built-in dataset, train a tiny GPT on it, and sample it.
 
-    Args:
-        workspace: where to.
-        max_steps: training steps.
-        progress: receives messages and amounts.
-        on_result: called with each stage's result as soon as it is done.
+    `on_result` is called with each stage's result as soon as the stage is done.
 
     Raises:
         UsageError: `max_steps` is below 1.
@@ -295,7 +279,7 @@ def _downloads(datasets: Sequence[str], source: str | None) -> list[DownloadConf
 
 
 def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:
-    """The downloads whose source holds the dataset. Mirrors are not asked: all of them count as found."""
+    """The downloads whose source holds the dataset. Mirrors are assumed to hold every dataset."""
     source = configs[0].source
     if source is None:
         return list(configs)
@@ -368,25 +352,22 @@ def _with_questions(workspace: Workspace, names: Sequence[str], progress: Progre
 
 
 def _report_unused_exclusions(
-    workspace: Workspace, excluded: Sequence[str], datasets: Sequence[str], progress: Progress
+    workspace: Workspace, excluded: Collection[str], rows: Iterable[Report], progress: Progress
 ) -> None:
     """Say which excluded ids name no packed document, and which name one that was left out before."""
-    if not excluded:
-        return
-    chosen = {name: selection.load(workspace, name, removals=True) for name in datasets}
-    known = {name: each.known for name, each in chosen.items()}
-    left_out = {name: each.known - {*each.removed} for name, each in chosen.items()}
-
-    def is_among(each: str, ids: Mapping[str, set[str]]) -> bool:
-        return any(removals.of_dataset([each], name) & ids[name] for name in datasets)
-
-    named = list(dict.fromkeys(excluded))
-    unknown = [each for each in named if not is_among(each, known)]
-    unused = [each for each in named if is_among(each, left_out)]
+    names = [report.ledger.dataset or "" for report in rows]
+    chosen = {name: selection.load(workspace, name, removals=True) for name in names}
+    unknown, unused = list[str](), list[str]()
+    for each in excluded:
+        named = {name: removals.of_dataset([each], name) & found.known for name, found in chosen.items()}
+        if not any(named.values()):
+            unknown.append(each)
+        elif any(ids - {*chosen[name].removed} for name, ids in named.items()):
+            unused.append(each)
     for found, what in (
         (unknown, "are no documents of what was packed"),
         (unused, "were left out before; the document that each is like may stay"),
     ):
         if found:
             shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-            progress.say(f"{len(found):,} of {len(named):,} excluded ids {what}: {shown}")
+            progress.say(f"{len(found):,} of {len(excluded):,} excluded ids {what}: {shown}")

@@ -64,23 +64,17 @@ def talk(model: Any, config: Any) -> None:
                 chat.reset()
                 progress.say("(forgotten)")
             elif question:
-                _answer(chat, question, progress, interrupts if is_terminal else None)
+                interrupts.enabled = True  # without effect on a pipe, where Ctrl-C ends the conversation
+                try:
+                    _stream(chat, question, progress)
+                    interrupts.enabled = False
+                except KeyboardInterrupt:
+                    if not is_terminal:
+                        raise
+                    progress.say(" (stopped)")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _answer(chat: Any, question: str, progress: console.Console, interrupts: _Interrupts | None) -> None:
-    """Print an answer; Ctrl-C stops it where `interrupts` is given."""
-    if interrupts is None:
-        _stream(chat, question, progress)
-        return
-    try:
-        interrupts.enabled = True
-        _stream(chat, question, progress)
-        interrupts.enabled = False
-    except KeyboardInterrupt:
-        progress.say(" (stopped)")
 
 
 def _stream(chat: Any, question: str, progress: console.Console) -> None:

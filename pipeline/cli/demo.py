@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--max-steps",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1),
     default=400,
     show_default=True,
     help="Training steps; more is better and slower.",

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from corpus.pipeline.cli import summaries
-from corpus.pipeline.cli.options import (
-    against_option,
-    config_of,
-    dataset_option,
-    json_option,
-    mask_option,
-    min_length_option,
-    no_rule_option,
-    source_option,
-    usage_errors,
-    workers_option,
-    workspace_of,
-    workspace_option,
-)
+from corpus.pipeline.cli import options, summaries
 from corpus.pipeline.terminal.console import Console
 
 
 @click.command()
-@dataset_option("the five corpora, or those found at --source")
-@source_option
-@json_option
-@workspace_option()
-def download(datasets: tuple[str, ...], source: str | None, as_json: bool, workspace_dir: Path) -> None:
+@options.dataset_option("the five corpora, or those found at --source")
+@options.source_option
+@options.json_option
+@options.workspace_option()
+def download(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Fetch archives from mirrors or from --source.
 
     \b
@@ -40,23 +27,20 @@ def download(datasets: tuple[str, ...], source: str | None, as_json: bool, works
     """
     from corpus.pipeline import workflows
 
-    with usage_errors():
-        reports = workflows.download(workspace_of(workspace_dir), datasets=datasets, source=source, progress=Console())
-    if as_json:
-        summaries.as_json(reports)
-    else:
-        summaries.download(reports)
+    with options.usage_errors():
+        reports = workflows.download(options.workspace_of(workspace_dir), progress=Console(), **settings)
+    summaries.closing(reports, partial(summaries.download, reports), json_only=as_json)
 
 
 @click.command()
-@dataset_option("all that are downloaded")
-@min_length_option
-@no_rule_option
-@mask_option
-@workers_option
-@json_option
-@workspace_option()
-def clean(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+@options.dataset_option("all that are downloaded")
+@options.min_length_option
+@options.no_rule_option
+@options.mask_option
+@options.workers_option
+@options.json_option
+@options.workspace_option()
+def clean(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Turn records into documents: read, clean, mask, filter.
 
     \b
@@ -65,25 +49,22 @@ def clean(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **setti
     """
     from corpus.pipeline import workflows
 
-    with usage_errors():
-        reports = workflows.clean(workspace_of(workspace_dir), datasets=datasets, progress=Console(), **settings)
-    if as_json:
-        summaries.as_json(reports)
-    else:
-        summaries.ingest(reports)
+    with options.usage_errors():
+        reports = workflows.clean(options.workspace_of(workspace_dir), progress=Console(), **settings)
+    summaries.closing(reports, partial(summaries.ingest, reports), json_only=as_json)
 
 
 @click.command()
-@dataset_option("the five corpora, or those found at --source")
-@source_option
-@min_length_option
-@no_rule_option
-@mask_option
+@options.dataset_option("the five corpora, or those found at --source")
+@options.source_option
+@options.min_length_option
+@options.no_rule_option
+@options.mask_option
 @click.option("--dedup/--no-dedup", default=True, show_default=True, help="Leave out documents that repeat others.")
-@against_option
-@workers_option
-@json_option
-@workspace_option()
+@options.against_option
+@options.workers_option
+@options.json_option
+@options.workspace_option()
 def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Download, clean, filter and deduplicate, in one command.
 
@@ -101,28 +82,22 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """
     from corpus.pipeline import workflows
 
-    with usage_errors():
-        result = workflows.ingest(workspace_of(workspace_dir), progress=Console(), **settings)
-    if as_json:
-        summaries.as_json([*result.documents, *result.lists], result.left_out)
-    else:
-        summaries.ingest(result.documents, result.left_out, result.lists)
+    with options.usage_errors():
+        result = workflows.ingest(options.workspace_of(workspace_dir), progress=Console(), **settings)
+    table = partial(summaries.ingest, result.documents, result.left_out, result.lists)
+    summaries.closing([*result.documents, *result.lists], table, json_only=as_json, left_out=result.left_out)
 
 
 @click.command()
-@dataset_option("all that have documents")
+@options.dataset_option("all that have documents")
 @click.option("--near/--no-near", default=True, show_default=True, help="Also find near duplicates.")
 @click.option(
-    "--threshold",
-    type=float,
-    default=0.8,
-    show_default=True,
-    help="Least similarity of near duplicates (Jaccard, 5-shingles).",
+    "--threshold", default=0.8, show_default=True, help="Least similarity of near duplicates (Jaccard, 5-shingles)."
 )
-@workers_option
-@json_option
-@workspace_option()
-def dedup(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+@options.workers_option
+@options.json_option
+@options.workspace_option()
+def dedup(as_json: bool, **settings: Any) -> None:
     """Find duplicate documents, within and across datasets.
 
     Script, width, punctuation and blanks do not count. One document of each group is kept: one of the test split,
@@ -136,30 +111,22 @@ def dedup(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **setti
     """
     from corpus.pipeline.dedup import stage
 
-    workspace = workspace_of(workspace_dir)
-    config = config_of(stage.DedupConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
-    with workspace.writing("dedup"):
-        report = stage.run(config, workspace, progress=Console())
-    if as_json:
-        summaries.as_json([report])
-    else:
-        summaries.dedup(report)
+    report = options.run_stage(stage, stage.DedupConfig, **settings)
+    summaries.closing([report], partial(summaries.dedup, report), json_only=as_json)
 
 
 @click.command()
-@dataset_option("all that have documents")
-@against_option
+@options.dataset_option("all that have documents")
+@options.against_option
 @click.option(
     "--field", "fields", multiple=True, metavar="NAME", help="Field of the items, dotted when nested.  [default: all]"
 )
 @click.option("--cut", is_flag=True, help="Cut the shared span out of prose instead of leaving the document out.")
 @click.option("--min-share", type=float, metavar="X", help="Least share of an item's text that counts.")
-@workers_option
-@json_option
-@workspace_option()
-def decontaminate(
-    datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, min_share: float | None, **settings: Any
-) -> None:
+@options.workers_option
+@options.json_option
+@options.workspace_option()
+def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> None:
     """Find documents that hold items of evaluation sets.
 
     Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/NAME.parquet
@@ -174,12 +141,6 @@ def decontaminate(
     from corpus.pipeline.decontaminate import stage
     from corpus.pipeline.decontaminate.config import DecontaminateConfig
 
-    workspace = workspace_of(workspace_dir)
     settings |= {} if min_share is None else {"min_share": min_share}
-    config = config_of(DecontaminateConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
-    with workspace.writing("decontaminate"):
-        report = stage.run(config, workspace, progress=Console())
-    if as_json:
-        summaries.as_json([report])
-    else:
-        summaries.decontaminate(report)
+    report = options.run_stage(stage, DecontaminateConfig, **settings)
+    summaries.closing([report], partial(summaries.decontaminate, report), json_only=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
-    from corpus.pipeline.inspect.examples import Example
     from corpus.pipeline.inspect.lineage import DocumentOrigin, Dropped, Segment
 
 
@@ -54,7 +54,7 @@ def status(as_json: bool, workspace_dir: Path) -> None:
     rows = survey(workspace)
     tell_behind(workspace)
     if as_json:
-        console.data([row.to_dict() for row in rows])
+        console.data([asdict(row) for row in rows])
     elif rows:
         summaries.status(rows)
     else:
@@ -78,7 +78,7 @@ def verify(as_json: bool, workspace_dir: Path) -> None:
 
     found = checks.run(workspace_of(workspace_dir), progress=console.Console())
     if as_json:
-        console.data({"stages": found.stages, "files": found.files, "bytes": found.bytes})
+        console.data(asdict(found))
     else:
         console.line(
             f"{found.files:,} files of {found.stages} stages, {size_text(found.bytes)}: all as their ledgers say"
@@ -113,7 +113,8 @@ def inspect(
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     for shown in stage.sample(workspace, names, state=state or "", reason=reason or "", limit=limit, seed=seed):
-        _shown(shown)
+        console.write(f"--- {shown.dataset} {shown.id}: {shown.state}: {shown.why}")
+        console.marked(shown.pieces)
 
 
 @click.command()
@@ -126,7 +127,7 @@ def inspect(
 )
 @dataset_option("all that have documents")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=3, show_default=True, help="Most documents or records shown."
+    "-n", "--limit", type=click.IntRange(1), default=3, show_default=True, help="Most documents or records shown."
 )
 @workspace_option()
 def trace(
@@ -171,8 +172,7 @@ def trace(
     elif rejected is not None:
         _dropped(list(tracing.rejected(workspace, names, rejected, limit=limit)), rejected)
     else:
-        found = tracing.documents(workspace, names, name=document or "", text=text or "", limit=limit)
-        _origins(list(found))
+        _origins(list(tracing.documents(workspace, names, name=document or "", text=text or "", limit=limit)))
 
 
 def _place(place: str) -> tuple[str, str, int]:
@@ -186,14 +186,7 @@ def _place(place: str) -> tuple[str, str, int]:
     return dataset, split or "train", int(number)
 
 
-def _shown(entry: Example) -> None:
-    """A document with its changes marked."""
-    console.write(f"--- {entry.dataset} {entry.id}: {entry.state}: {entry.why}")
-    console.marked(entry.pieces)
-
-
 def _row(segments: Sequence[Segment], padding: int) -> None:
-    """A packed row, segment by segment, each with its record."""
     for number, segment in enumerate(segments):
         end = segment.start + segment.length
         console.write(f"--- segment {number}: tokens {segment.start:,} to {end:,} of the document")
@@ -204,7 +197,6 @@ def _row(segments: Sequence[Segment], padding: int) -> None:
 
 
 def _origins(found: Sequence[DocumentOrigin]) -> None:
-    """Documents with their records."""
     for entry in found:
         console.write(f"--- document, {entry.split}")
         console.write(entry.text)
@@ -223,7 +215,6 @@ def _origin(entry: DocumentOrigin) -> None:
 
 
 def _dropped(found: Sequence[Dropped], reason: str) -> None:
-    """Dropped records, unchanged."""
     for entry in found:
         console.write(
             f"--- {entry.dataset}, {entry.source_file}, offset {entry.source_offset:,}: {entry.reason}: {entry.detail}"

@@ -1,6 +1,6 @@
 """The command `corpus`: the group of all commands, and the one boundary for errors.
 
-Nothing heavy is imported at the top of this package's modules: `corpus --help` must answer at once.
+Nothing heavy is imported at the top of this package's modules: `corpus --help` must be fast.
 """
 
 from __future__ import annotations
@@ -59,45 +59,31 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 a named failure, 2 wrong usage, 130 interrupted."""
     _prepare()
+    code = 1
     try:
-        code = cli.main(
-            args=list(arguments) if arguments is not None else None, prog_name="corpus", standalone_mode=False
-        )
-    except click.exceptions.Exit as leave:
-        code = leave.exit_code
-    except click.UsageError as error:
+        code = cli.main(arguments, prog_name="corpus", standalone_mode=False) or 0
+    except click.ClickException as error:
         error.show()
-        code = 2
+        code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         code = 130
     except CorpusError as error:
-        code = _failed(error)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails once more
-        code = 1
+        console.failure(error)
     except MemoryError:
-        code = _failed(CorpusError("out of memory", hint="Use fewer --workers or a smaller model."))
+        console.failure(CorpusError("out of memory", hint="Use fewer --workers or a smaller model."))
     except OSError as error:
-        code = _failed(CorpusError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+        console.failure(CorpusError(f"{error.filename or 'the system'}: {error.strerror or error}"))
     except Exception as error:  # users get a message, developers a traceback
         if os.environ.get("CORPUS_DEBUG"):
             raise
-        code = _failed(
+        console.failure(
             CorpusError(
                 f"internal error: {type(error).__name__}: {error}",
                 hint="This is a defect of corpus-zh. Run again with CORPUS_DEBUG=1 and report what it prints.",
             )
         )
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _failed(error: CorpusError) -> int:
-    console.failure(error)
-    return 1
+    sys.exit(code)
 
 
 def _prepare() -> None:

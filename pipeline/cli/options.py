@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
+    from corpus.pipeline.workspace.ledger import Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -93,6 +94,17 @@ def config_of(kind: Callable[..., T], **values: Any) -> T:
         return kind(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def run_stage(
+    stage: Any, kind: Callable[..., Any], workspace_dir: Path, *, datasets: Sequence[str], **settings: Any
+) -> Report:
+    """Run the stage of a module on the workspace, with a configuration of this kind."""
+    workspace = workspace_of(workspace_dir)
+    config = config_of(kind, datasets=tuple(dict.fromkeys(datasets)), **settings)
+    with workspace.writing(stage.STAGE):
+        report: Report = stage.run(config, workspace, progress=console.Console())
+    return report
 
 
 @contextlib.contextmanager

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from corpus.pipeline.cli import summaries
-from corpus.pipeline.cli.options import (
-    config_of,
-    dataset_option,
-    json_option,
-    usage_errors,
-    workers_option,
-    workspace_of,
-    workspace_option,
-)
+from corpus.pipeline.cli import options, summaries
 from corpus.pipeline.terminal.console import Console
 
 
 @click.command()
-@dataset_option("all that have documents")
+@options.dataset_option("all that have documents")
 @click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
 @click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
-@json_option
-@workspace_option()
-def tokenizer(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+@options.json_option
+@options.workspace_option()
+def tokenizer(as_json: bool, **settings: Any) -> None:
     """Train the byte-level BPE tokenizer on the documents.
 
     \b
@@ -35,18 +27,12 @@ def tokenizer(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **s
     """
     from corpus.pipeline.tokenizer import stage
 
-    workspace = workspace_of(workspace_dir)
-    config = config_of(stage.TokenizerConfig, datasets=tuple(dict.fromkeys(datasets)), **settings)
-    with workspace.writing("tokenizer"):
-        report = stage.run(config, workspace, progress=Console())
-    if as_json:
-        summaries.as_json([report])
-    else:
-        summaries.tokenizer(report)
+    report = options.run_stage(stage, stage.TokenizerConfig, **settings)
+    summaries.closing([report], partial(summaries.tokenizer, report), json_only=as_json)
 
 
 @click.command()
-@dataset_option("all that have documents")
+@options.dataset_option("all that have documents")
 @click.option(
     "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True,
     help="chat: only documents with a question, as a turn of the user and one of the assistant.",
@@ -60,9 +46,9 @@ def tokenizer(datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **s
     "--exclude", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
     help="Ids of documents to remove for good, one a line; may be repeated.",
 )  # fmt: skip
-@workers_option
-@json_option
-@workspace_option()
+@options.workers_option
+@options.json_option
+@options.workspace_option()
 def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Tokenize documents and pack them into Arrow shards.
 
@@ -83,9 +69,7 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """
     from corpus.pipeline import workflows
 
-    with usage_errors():
-        result = workflows.pack(workspace_of(workspace_dir), progress=Console(), **settings)
-    if as_json:
-        summaries.as_json([*([result.tokenizer] if result.tokenizer else []), *result.rows])
-    else:
-        summaries.pack(result.rows, result.tokenizer)
+    with options.usage_errors():
+        result = workflows.pack(options.workspace_of(workspace_dir), progress=Console(), **settings)
+    reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
+    summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json)

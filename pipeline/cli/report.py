@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from corpus.pipeline.cli.options import config_of, dataset_option, workspace_of, workspace_option
+from corpus.pipeline.cli.options import dataset_option, workspace_of, workspace_option
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 
@@ -29,8 +29,7 @@ def report(seed: int, workspace_dir: Path) -> None:
     """
     from corpus.pipeline.report import build
 
-    workspace = workspace_of(workspace_dir)
-    path = build.run(config_of(build.ReportConfig, seed=seed), workspace, progress=console.Console())
+    path = build.run(workspace_of(workspace_dir), seed=seed, progress=console.Console())
     console.line(f"report: {path} ({size_text(path.stat().st_size)})")
     console.line("It shows texts of the corpora: check it before you share it.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -48,24 +49,16 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--translate", is_flag=True, help="Prompts are English; the model writes the Chinese.")
 @click.option("--timings", is_flag=True, help="Measure what a token costs, with and without cache, and plot it.")
-@click.option("--max-new-tokens", type=int, default=256, show_default=True, help="Most tokens of one sample.")
+@click.option("--max-new-tokens", default=256, show_default=True, help="Most tokens of one sample.")
 @click.option(
-    "--temperature",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Below 1 favours likely tokens; 0 always takes the likeliest.",
+    "--temperature", default=1.0, show_default=True, help="Below 1 favours likely tokens; 0 always takes the likeliest."
 )
-@click.option("--top-k", type=int, default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
-@click.option(
-    "--top-p", type=float, default=1.0, show_default=True, help="Choose among the likeliest tokens that add up to p."
-)
-@click.option(
-    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1 makes repetition less likely."
-)
-@click.option("--num-samples", type=int, default=1, show_default=True, help="Different continuations of each prompt.")
+@click.option("--top-k", default=30, show_default=True, help="Choose among the k likeliest tokens; 0: all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Choose among the likeliest tokens that add up to p.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 makes repetition less likely.")
+@click.option("--num-samples", default=1, show_default=True, help="Different continuations of each prompt.")
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Most samples in one batch.")
+@click.option("--batch-size", default=16, show_default=True, help="Most samples in one batch.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a sample at this text; may be repeated.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
@@ -104,11 +97,10 @@ def sample(
         raise click.UsageError(f"--prompt must not be empty with {'--shots' if shots else '--translate'}")
     if chat and settings["num_samples"] > 1:
         raise click.UsageError("--num-samples must be 1 with --chat")
-    workspace = workspace_of(workspace_dir)
     timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
-    folder = model_folder(workspace, model)
+    folder = model_folder(workspace_of(workspace_dir), model)
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")
@@ -167,8 +159,9 @@ def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
 
     if name == "-":
         return PromptFile(sys.stdin.buffer, blank=blank)
-    prompts = PromptFile(Path(name).expanduser(), blank=blank)
-    if output is not None and output.exists() and prompts.is_file and output.samefile(Path(name).expanduser()):
+    path = Path(name).expanduser()
+    prompts = PromptFile(path, blank=blank)
+    if output is not None and output.exists() and prompts.is_file and output.samefile(path):
         raise click.UsageError("--output would overwrite the file of --prompts")
     prompts.check()
     return prompts
@@ -196,13 +189,10 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
         console.write(f"{done.results:,} results{kept}; {speed}")
         console.write(f"results: {output}")
         return
-    if not sys.stdout.isatty():  # on a terminal the bar would break up the results
-        progress.begin("sample", prompts.count and prompts.count * config.num_samples, "samples")
-    try:
+    bar = progress.bar("sample", prompts.count and prompts.count * config.num_samples, "samples")
+    with contextlib.nullcontext() if sys.stdout.isatty() else bar:  # on a terminal it would break up the results
         for result in bulk.results(model, config, prompts, form=form, progress=progress):
             console.write(result.to_line(), end="")
-    finally:
-        progress.end()
 
 
 def _time(config: Any, model: Any, folder: Path) -> None:
@@ -217,29 +207,17 @@ def _time(config: Any, model: Any, folder: Path) -> None:
             f"{point.cached_s * 1e3:.1f} ms",
             f"{point.recomputed_s * 1e3:.1f} ms",
             f"{point.recomputed_s / point.cached_s:.1f} x",
-            size_text(point.kept_bytes),
             *(
-                "?" if peak is None else size_text(peak)
-                for peak in (point.cached_peak_bytes, point.recomputed_peak_bytes)
+                "?" if size is None else size_text(size)
+                for size in (point.kept_bytes, point.cached_peak_bytes, point.recomputed_peak_bytes)
             ),
         )
         for point in measured.points
     ]
-    headings = (
-        "position",
-        "with\ncache",
-        "without",
-        "without/\nwith",
-        "keys and\nvalues",
-        "peak\nwith",
-        "peak\nwithout",
-    )
-    console.table(headings, rows, left=0)
-    console.table(
-        ("batch", "tokens/s"),
-        [(row.batch_size, f"{row.tokens_per_second:,.0f}") for row in measured.throughput],
-        left=0,
-    )
+    times = ("position", "with\ncache", "without", "without/\nwith")
+    console.table((*times, "keys and\nvalues", "peak\nwith", "peak\nwithout"), rows, left=0)
+    speeds = [(row.batch_size, f"{row.tokens_per_second:,.0f}") for row in measured.throughput]
+    console.table(("batch", "tokens/s"), speeds, left=0)
     write_atomic(folder / "timings.json", (json.dumps(measured.to_dict(), indent=2) + "\n").encode())
     write_atomic(folder / "timings.png", stage.picture(measured))
     console.write(f"timings: {folder / 'timings.json'}, {folder / 'timings.png'}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *
             [{name: getattr(each, name) for name in fields} | {"finished": here[each.name]} for each in manifests]
         )
         return
+    shown = {name: [area for area in areas if area in {"packed", "chat"}] or areas[-1:] for name, areas in here.items()}
     rows = [
         (each.name, each.title.removesuffix(each.name).strip(), each.records, size_text(each.raw_bytes),
-         _furthest(here[each.name]))
+         ", ".join(shown[each.name]) or "-")
         for each in manifests
     ]  # fmt: skip
     console.table(("dataset", "what", "records", "size", "here"), rows, left=2)
@@ -36,26 +38,26 @@ def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *
         console.line(f"  licence: {each.licence}")
 
 
-def _furthest(areas: Sequence[str]) -> str:
-    """The areas with its rows, else the last area before them."""
-    return ", ".join([area for area in areas if area in {"packed", "chat"}] or areas[-1:]) or "-"
-
-
 def status(rows: Sequence[StageStatus]) -> None:
     """Every stage and its state, with the reason where it is not finished."""
     shown = [
-        (
-            f"{row.area}/{row.name}".rstrip("/"),
-            row.state,
-            row.files or "-",
-            size_text(row.bytes) if row.bytes else "-",
-        )
+        (f"{row.area}/{row.name}".rstrip("/"), row.state, row.files or "-", size_text(row.bytes) if row.bytes else "-")
         for row in rows
     ]
     console.table(("what", "state", "files", "size"), shown, left=2, spare=("files",))
     for row in rows:
         if row.why:
             console.line(f"{row.area}/{row.name}: {row.state}: {row.why}")
+
+
+def closing(
+    reports: Sequence[Report], table: Callable[[], None], *, json_only: bool, left_out: Sequence[LeftOut] = ()
+) -> None:
+    """The stages as JSON, or as a table."""
+    if json_only:
+        as_json(reports, left_out)
+    else:
+        table()
 
 
 def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None:
@@ -66,7 +68,7 @@ def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None
             "dataset": report.ledger.dataset,
             "skipped": report.skipped,
             "seconds": report.seconds,
-            "ledger": str(_ledger(report)),
+            "ledger": str(report.folder / "ledger.json"),
             "fingerprint": report.ledger.fingerprint,
             "files": len(report.ledger.outputs),
             "bytes": report.ledger.output_bytes,
@@ -94,18 +96,18 @@ def download(reports: Sequence[Report]) -> None:
 def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: Sequence[Report] = ()) -> None:
     """Records, documents, what was dropped, left out and masked, and why."""
     rows: list[tuple[object, ...]] = []
-    for index, report in enumerate(reports):
-        counts = report.ledger.counts
-        out = left_out[index].documents if left_out else 0
-        characters = sum(counts["characters"].values()) - (left_out[index].characters if left_out else 0)
-        dropped, used = sum(counts["dropped"].values()), counts["documents"] - out
-        rows.append((report.ledger.dataset, counts["records"], dropped, out, used, count_text(characters)))
+    pairs = list(itertools.zip_longest(reports, left_out))
+    for report, out in pairs:
+        counts, documents = report.ledger.counts, out.documents if out else 0
+        characters = sum(counts["characters"].values()) - (out.characters if out else 0)
+        dropped, used = sum(counts["dropped"].values()), counts["documents"] - documents
+        rows.append((report.ledger.dataset, counts["records"], dropped, documents, used, count_text(characters)))
     console.table(("dataset", "records", "dropped", "left out", "used", "characters"), rows)
-    for index, report in enumerate(reports):
+    for report, out in pairs:
         name, counts = report.ledger.dataset, report.ledger.counts
         console.line(f"{name}: {state(report)}; dropped: {_listed(counts['dropped'])}")
-        if left_out and left_out[index].reasons:
-            console.line(f"{name}: left out: {_listed(left_out[index].reasons)}")
+        if out and out.reasons:
+            console.line(f"{name}: left out: {_listed(out.reasons)}")
         if counts["masked"]:
             console.line(f"{name}: masked: {_listed(counts['masked'])}")
     for report in lists:
@@ -141,7 +143,7 @@ def decontaminate(report: Report) -> None:
     counts = report.ledger.counts
     rows: list[tuple[object, ...]] = []
     for name, seen in counts["datasets"].items():
-        documents, contaminated = (sum(seen[key].values()) for key in ("documents", "contaminated"))
+        documents, contaminated = sum(seen["documents"].values()), sum(seen["contaminated"].values())
         rows.append((name, documents, contaminated, seen["spans"], documents - seen["whole"]))
     title = f"decontaminate: {counts['passages']:,} passages, {state(report)}"
     console.table(("dataset", "documents", "contaminated", "spans cut", "left"), rows, title=title)
@@ -171,11 +173,9 @@ def tokenizer(report: Report) -> None:
 
 def train(report: Report) -> None:
     """Loss and bits per character on each dataset's validation split, and what to type next."""
-    rows: list[tuple[object, ...]] = []
-    for name, score in report.ledger.counts["validation"].items():
-        rows.append(
-            (name, *(f"{score[key]:.3f}" for key in ("loss", "perplexity", "bits_per_character", "bits_per_byte")))
-        )
+    keys = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
+    scores = report.ledger.counts["validation"]
+    rows = [(name, *(f"{score[key]:.3f}" for key in keys)) for name, score in scores.items()]
     if rows:
         console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
     console.line(f"model: {report.folder} ({state(report)})")
@@ -225,8 +225,4 @@ def ledgers(reports: Sequence[Report]) -> None:
         for note in report.notes:
             console.line(f"note: {note}")
     for report in reports:
-        console.line(f"ledger: {_ledger(report)}")
-
-
-def _ledger(report: Report) -> Path:
-    return report.folder / "ledger.json"
+        console.line(f"ledger: {report.folder / 'ledger.json'}")

@@ -106,8 +106,7 @@ def search_all(
     found = {name: SearchResult() for name in ledgers}
     every = [(name, shard) for name in ledgers for shard in shards[name]]
     hits = 0
-    progress.begin("decontaminate", sum(ledger.counts["documents"] for ledger in ledgers.values()), "documents")
-    try:
+    with progress.bar("decontaminate", sum(ledger.counts["documents"] for ledger in ledgers.values()), "documents"):
         made = run_pieces(search, [shard for _, shard in every], workers=worker_count(config.workers, len(every)))
         for (name, _), part in zip(every, made, strict=True):
             found[name].documents += part.documents
@@ -115,8 +114,6 @@ def search_all(
             hits += sum(len(match.hits) for match in part.matches)
             found[name].matches += _filter_hits(part.matches, phrases.add)
             progress.advance(part.documents.total() + part.skipped)
-    finally:
-        progress.end()
     for dataset in found.values():
         dataset.matches = _filter_hits(dataset.matches, phrases.holds)
     return found, hits - sum(len(match.hits) for part in found.values() for match in part.matches)

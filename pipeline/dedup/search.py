@@ -78,13 +78,10 @@ def search(
 
 
 def _bands(progress: Progress, label: str) -> Iterator[str]:
-    progress.begin(label, len(BANDS), "bands")
-    try:
+    with progress.bar(label, len(BANDS), "bands"):
         for band in BANDS:
             yield band
             progress.advance(1)
-    finally:
-        progress.end()
 
 
 def _join_equal(store: SignatureStore, joined: Clusters) -> np.ndarray:
@@ -137,15 +134,12 @@ class ShingleFile:
             within = range_slice(self.documents, shard.first, shard.count)
             if within.start < within.stop:
                 pieces.append((shard.path, self.documents[within] - shard.first, self.offsets[within]))
-        progress.begin("dedup: shingles of candidates", len(self.documents), "documents")
         work, filled = partial(_write_sets, file=self.path), 0
-        try:
+        with progress.bar("dedup: shingles of candidates", len(self.documents), "documents"):
             for sizes in run_pieces(work, pieces, workers=worker_count(workers, len(pieces))):
                 self.sizes[filled : filled + len(sizes)] = sizes
                 filled += len(sizes)
                 progress.advance(len(sizes))
-        finally:
-            progress.end()
 
     def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
         """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""

@@ -145,13 +145,10 @@ def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, worker
         for path in parts(folder / "keys" / name):
             if path not in wanted:
                 path.unlink()
-    progress.begin("dedup: keys", sum(shard.count for shard in missing), "documents")
     work = partial(signatures.write_signatures, rows=rows)
-    try:
+    with progress.bar("dedup: keys", sum(shard.count for shard in missing), "documents"):
         for shard in run_pieces(work, missing, workers=worker_count(workers, len(missing))):
             progress.advance(shard.count)
-    finally:
-        progress.end()
 
 
 class _Lists:
@@ -210,20 +207,19 @@ def _write(lists: _Lists, folder: Path, progress: Progress) -> None:
     """Write the list of each dataset and the table of clusters, and delete all other lists."""
     for stray in {*folder.glob("*.parquet")} - {folder / f"{name}.parquet" for name in lists.names}:
         stray.unlink()
-    progress.begin("dedup: lists", lists.store.count, "documents")
-    try:
-        with _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as members:
-            for name in lists.names:
-                with _writer(folder / f"{name}.parquet", REMOVED_SCHEMA) as removed:
-                    for shard in (shard for shard in lists.store.shards if shard.dataset == name):
-                        rows = lists.rows(shard)
-                        if rows.num_rows:
-                            members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
-                            gone = rows.filter(pc.invert(rows["kept"]))
-                            removed.write_table(gone.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA))
-                        progress.advance(shard.count)
-    finally:
-        progress.end()
+    with (
+        progress.bar("dedup: lists", lists.store.count, "documents"),
+        _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as members,
+    ):
+        for name in lists.names:
+            with _writer(folder / f"{name}.parquet", REMOVED_SCHEMA) as removed:
+                for shard in (shard for shard in lists.store.shards if shard.dataset == name):
+                    rows = lists.rows(shard)
+                    if rows.num_rows:
+                        members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
+                        gone = rows.filter(pc.invert(rows["kept"]))
+                        removed.write_table(gone.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA))
+                    progress.advance(shard.count)
 
 
 @contextmanager

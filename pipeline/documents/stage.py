@@ -102,16 +102,13 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     counts, notes, numbers = Counts(), list[str](), 0
     total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
     workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)
-    progress.begin(f"{config.dataset}: documents", total, "B")
-    try:
+    with progress.bar(f"{config.dataset}: documents", total, "B"):
         for number, size, made in _make_pieces(work, cut(raw, files, config.piece_bytes, notes), kept, workers):
             progress.drop(made.dropped)
             progress.advance(size)
             made.check(f"{config.dataset}, {part_name(number)}")
             counts.add(made)
             numbers += 1
-    finally:
-        progress.end()
     for stray in parts(folder)[numbers:]:
         stray.unlink()
     return stage.finish(

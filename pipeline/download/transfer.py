@@ -173,8 +173,7 @@ def _attempt(
         else:
             stream = stack.enter_context(file.opener(partial.bytes if known else 0, known))
             version, chunks = stream.version, _begin(file, partial, stream, retry, progress)
-        progress.begin(label, version.total, "B")
-        stack.callback(progress.end)
+        stack.enter_context(progress.bar(label, version.total, "B"))
         stack.enter_context(disk_errors(partial.path))
         sha256 = _append(partial.path, chunks, progress)
     if version.total is not None and partial.bytes < version.total:
@@ -250,17 +249,15 @@ def _wrong_checksum(file: RemoteFile, sha256: str) -> ChecksumError:
 def _hash(path: Path, label: str, progress: Progress) -> tuple[str, int]:
     """SHA-256 and size of a local file, with a progress bar."""
     digest, size = hashlib.sha256(), 0
-    progress.begin(label, path.stat().st_size, "B")
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_COPY_BYTES):
-                digest.update(block)
-                size += len(block)
-                progress.advance(len(block))
-    except OSError as error:
-        raise DownloadError(f"{path} cannot be read: {error.strerror}") from error
-    finally:
-        progress.end()
+    with progress.bar(label, path.stat().st_size, "B"):
+        try:
+            with path.open("rb") as file:
+                while block := file.read(_COPY_BYTES):
+                    digest.update(block)
+                    size += len(block)
+                    progress.advance(len(block))
+        except OSError as error:
+            raise DownloadError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest(), size
 
 

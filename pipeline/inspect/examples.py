@@ -86,8 +86,8 @@ def sample(
     """
     random_ = random.Random(seed)  # noqa: S311  # a choice of examples
     known = {name: reasons(workspace, name) for name in datasets}
-    if reason and not any(reason in states for names in known.values() for states in names.values()):
-        there = sorted({name for names in known.values() for states in names.values() for name in states})
+    there = sorted({each for states in known.values() for found in states.values() for each in found})
+    if reason and reason not in there:
         raise WorkspaceError(
             f"no document was dropped, changed or left out for {reason!r}", hint=f"There are: {', '.join(there)}."
         )
@@ -178,12 +178,11 @@ def _changed(
         rows = list(_rows(paths, limit * _READ_FOR_EACH, random_))
     for row, record in _with_records(workspace, dataset, files, rows, random_):
         rebuilt = rebuild(manifest, files[row["source_file"]], record)
-        if not rebuilt.rules or (reason and reason not in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
-            continue
-        yield _example(dataset, row, "changed", ", ".join(rebuilt.rules), rebuilt.before, row["text"])
-        limit -= 1
-        if not limit:
-            return
+        if rebuilt.rules and (not reason or reason in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
+            yield _example(dataset, row, "changed", ", ".join(rebuilt.rules), rebuilt.before, row["text"])
+            limit -= 1
+            if not limit:
+                return
 
 
 def _dropped(
@@ -203,8 +202,7 @@ def _dropped(
 def _left_out(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, _most: int | None
 ) -> Iterator[Example]:
-    tables = list(_lists(workspace, dataset))
-    table = pa.concat_tables(tables) if tables else REMOVED_SCHEMA.empty_table()
+    table = pa.concat_tables(list(_lists(workspace, dataset)) or [REMOVED_SCHEMA.empty_table()])
     if reason:
         table = table.filter(pc.equal(table["reason"], reason))
     lines = random_.sample(range(table.num_rows), min(limit, table.num_rows))
@@ -213,9 +211,8 @@ def _left_out(
         text = document["text"]
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
-        if instead is None:
-            continue  # the removal list names that one
-        yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, text)
+        if instead is not None:  # else the removal list names that one
+            yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, text)
 
 
 def _example(

@@ -148,20 +148,16 @@ def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, li
 
 def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
     """A document's tokens in a form; empty where the form cannot use it."""
+    encode = functools.partial(model.encode, add_special_tokens=False)
     if form == "text":
-        return [*_encoded(model, text), model.token_to_id(special_tokens.SEPARATOR)]
+        return [*encode(text).ids, model.token_to_id(special_tokens.SEPARATOR)]
     turn = chat_turns.turn(text, prompt_length)
     if turn is None:
         return []
-    question, answer = (_encoded(model, side) for side in turn)
+    question, answer = (encode(side).ids for side in turn)
     names = (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.SEPARATOR)
     user, assistant, separator = map(model.token_to_id, names)
     return [user, *question, assistant, *answer, separator]
-
-
-def _encoded(model: Tokenizer, text: str) -> list[int]:
-    ids: list[int] = model.encode(text, add_special_tokens=False).ids
-    return ids
 
 
 def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str) -> pa.Table:

@@ -8,7 +8,7 @@ Cost: ledgers are read, and digests of inputs, which are cached by size, times a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, changes, read_ledger
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
 SINGLE = {"dedup", "decontaminate", "tokenizer"}
@@ -45,10 +45,6 @@ class StageStatus:
     files: int = 0
     bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields of `--json`."""
-        return asdict(self)
 
 
 def survey(workspace: Workspace) -> list[StageStatus]:
@@ -87,13 +83,9 @@ def _row(workspace: Workspace, area: str, name: str) -> StageStatus:
 
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     """What has changed since, by the present digests of the inputs."""
-    inputs = [
-        entry
-        if entry.path.startswith(OUTSIDE)
-        else FileDigest(entry.path, entry.bytes, workspace.digest(workspace.root / entry.path))
-        for entry in ledger.inputs
-        if entry.path.startswith(OUTSIDE) or (workspace.root / entry.path).is_file()
-    ]
+    outside = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)]
+    inside = [workspace.root / entry.path for entry in ledger.inputs if not entry.path.startswith(OUTSIDE)]
+    inputs = outside + [workspace.file_digest(path) for path in inside if path.is_file()]
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
 
 

@@ -54,9 +54,8 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
 
     """
     found = list(_finished(workspace))
-    progress.begin("verify", sum(ledger.output_bytes for _, _, ledger in found), "B")
-    files = 0
-    try:
+    files, size = 0, sum(ledger.output_bytes for _, _, ledger in found)
+    with progress.bar("verify", size, "B"):
         for area, folder, ledger in found:
             _check_ledger(area, folder, ledger)
             for output in ledger.outputs:
@@ -65,9 +64,7 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
                 files += 1
             _check_counts(area, folder, ledger)
             _check_inputs(workspace, area, folder, ledger)
-    finally:
-        progress.end()
-    return Verified(len(found), files, sum(ledger.output_bytes for _, _, ledger in found))
+    return Verified(len(found), files, size)
 
 
 def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
@@ -141,10 +138,9 @@ def _flat(values: Any, prefix: str = "") -> dict[str, int]:
 
 def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
     command = _COMMANDS[area].format(name=folder.name)
-    missing = not path.exists()
     hint = (
         f"Run `{command}` to rebuild it."
-        if missing or not delete
+        if not path.exists() or not delete
         else f"Delete it and run `{command}`: only missing files are rebuilt."
     )
     return DamageError(f"{path} {what}", hint=hint)

@@ -202,22 +202,21 @@ def _pack_all(
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
     made = pool.run_pieces(work, [unit for unit in units if unit.file not in kept], workers=workers)
-    progress.begin(f"{folder.name}: rows", sum(unit.characters for unit in units), "characters")
     try:
-        for unit in units:
-            if unit.file in kept:
-                counts = kept[unit.file]
-            else:
-                packed = next(made)
-                settle(packed.aside, folder / unit.file)
-                counts = packed.counts
-                if packed.engine not in engines and packed.warning:
-                    progress.say(packed.warning)
-                engines.add(packed.engine)
-            books[unit.split].update(counts)
-            progress.advance(unit.characters)
+        with progress.bar(f"{folder.name}: rows", sum(unit.characters for unit in units), "characters"):
+            for unit in units:
+                if unit.file in kept:
+                    counts = kept[unit.file]
+                else:
+                    packed = next(made)
+                    settle(packed.aside, folder / unit.file)
+                    counts = packed.counts
+                    if packed.engine not in engines and packed.warning:
+                        progress.say(packed.warning)
+                    engines.add(packed.engine)
+                books[unit.split].update(counts)
+                progress.advance(unit.characters)
     finally:
-        progress.end()
         made.close()  # ends workers that still pack a shard
         remove_leftovers(folder)
     return books, sorted(engines)

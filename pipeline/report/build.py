@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,8 @@ _MOST_SHOWN = 3_000_000
 """Characters of all documents shown; the page stays below ten megabytes."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportConfig:
-    """What the report shows."""
-
-    seed: int = 1
-    """Of the choice of documents and rows."""
-
-
-def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Path:
-    """Write the report and return its path.
+def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> Path:
+    """Write the report and return its path; `seed` decides which documents and rows it shows.
 
     Raises:
         WorkspaceError: a ledger cannot be read.
@@ -49,29 +40,28 @@ def run(config: ReportConfig, workspace: Workspace, *, progress: Progress = SILE
     """
     found = facts.gather(workspace)
     model = files.load(workspace.tokenizer) if found.tokenizer else None
-    progress.begin("report", len(found.datasets), "datasets")
     datasets, shown = [], []
-    try:
+    with progress.bar("report", len(found.datasets), "datasets"):
         for dataset in found.datasets:
-            datasets.append(_dataset(workspace, dataset, model, config.seed))
-            shown += list(examples.documents(workspace, dataset.name, config.seed))
+            datasets.append(_dataset(workspace, dataset, model, seed))
+            shown += list(examples.documents(workspace, dataset.name, seed))
             progress.advance(1)
+        vocabulary = examples.vocabulary(workspace.tokenizer) if model else None
+        tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
         text = page.render(
             facts=found,
-            seed=config.seed,
+            seed=seed,
             datasets=datasets,
             total={key: sum(getattr(each, key) for each in found.datasets) for key in _TOTALS},
-            mixture=_mixture(found),
+            mixture=_first(charts.bars("mixture", "mixture", tokens, whole=sum(tokens.values()))),
             split_keys=("documents", "characters", "packed_documents", "rows", "tokens", "padding", "cut_documents"),
             states=STATES,
             **_documents(shown, workspace.root.name),
             tokenizer_charts=_tokenizer(found, model),
-            vocabulary=_vocabulary(workspace, model),
-            packed=list(_packed(workspace, found, model, config.seed)),
+            vocabulary=page.data(vocabulary) if vocabulary else "",
+            packed=list(_packed(workspace, found, model, seed)),
             runs=[{"facts": run, "charts": _run(number, run)} for number, run in enumerate(found.runs)],
         )
-    finally:
-        progress.end()
     path = workspace.root / "report" / "index.html"
     write_atomic(path, text.encode("utf-8", "replace"))
     return path
@@ -86,46 +76,24 @@ def _dataset(workspace: Workspace, dataset: facts.Dataset, model: Tokenizer | No
     way = {"records": dataset.records, "documents": dataset.documents, "used": dataset.used}
     colours = [3] * len(dataset.dropped) + [1] * len(dataset.left_out)
     changed = {**dataset.cleaned, **dataset.masked}
-    shown: list[Chart] = []
-    if len(measured.characters):
-        summary = f"{int(measured.characters.min()):,} - {int(measured.characters.max()):,}"
-        shown.append(
-            charts.distribution(
-                f"{name}-characters", "characters_chart", page.said("characters_chart", summary), measured.characters,
-                unit="characters",
-            )
-        )  # fmt: skip
-    if len(measured.tokens):
-        summary = f"{int(measured.tokens.min()):,} - {int(measured.tokens.max()):,}"
-        shown.append(
-            charts.distribution(
-                f"{name}-tokens", "tokens_chart", page.said("tokens_chart", summary), measured.tokens, unit="tokens"
-            )
-        )
-    shown += _bars(f"{name}-classes", "classes_chart", measured.classes, whole=sum(measured.classes.values()))
-    shown += _bars(f"{name}-cleaned", "cleaned_chart", changed, whole=dataset.documents, logarithmic=True)
     return {
         "facts": dataset,
         "measured": measured,
-        "way": _bars(f"{name}-way", "way", way, whole=dataset.records)[0],
-        "lost": next(
-            iter(_bars(f"{name}-lost", "lost", lost, whole=dataset.records, logarithmic=True, colours=colours)), None
+        "way": _first(charts.bars(f"{name}-way", "way", way, whole=dataset.records)),
+        "lost": _first(
+            charts.bars(f"{name}-lost", "lost", lost, whole=dataset.records, logarithmic=True, colours=colours)
         ),
-        "charts": shown,
+        "charts": [
+            *charts.distribution(f"{name}-characters", "characters_chart", measured.characters, unit="characters"),
+            *charts.distribution(f"{name}-tokens", "tokens_chart", measured.tokens, unit="tokens"),
+            *charts.bars(f"{name}-classes", "classes_chart", measured.classes, whole=sum(measured.classes.values())),
+            *charts.bars(f"{name}-cleaned", "cleaned_chart", changed, whole=dataset.documents, logarithmic=True),
+        ],
     }
 
 
-def _bars(key: str, title: str, values: dict[str, int], **how: Any) -> list[Chart]:
-    """A chart of bars; empty where there is nothing to draw."""
-    if not values:
-        return []
-    summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
-    return [charts.bars(key, title, page.said(title, summary), values, **how)]
-
-
-def _mixture(found: facts.Facts) -> Chart | None:
-    tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
-    return next(iter(_bars("mixture", "mixture", tokens, whole=sum(tokens.values()))), None)
+def _first(found: Sequence[Chart]) -> Chart | None:
+    return found[0] if found else None
 
 
 def _documents(shown: Sequence[Example], place: str) -> dict[str, Any]:
@@ -160,25 +128,19 @@ def _reasons(shown: Example) -> list[str]:
 def _tokenizer(found: facts.Facts, model: Tokenizer | None) -> list[Chart]:
     if not found.tokenizer or model is None:
         return []
-    own, shown = found.tokenizer["datasets"], []
+    own, shown = found.tokenizer["datasets"], list[Chart]()
     for key, title, form in (
         ("bytes_per_token", "bytes_per_token", "{:.3f}"),
         ("characters_per_token", "characters_per_token", "{:.3f}"),
         ("han_with_own_token", "han_coverage", "{:.2%}"),
     ):
         values = {name: counts[key] for name, counts in own.items() if counts.get(key) is not None}
-        shown += _bars(f"tokenizer-{key}", title, values, form=form)
+        shown += charts.bars(f"tokenizer-{key}", title, values, form=form)
     lengths = examples.token_lengths(model)
-    longest = 12
-    grouped = {str(length): lengths[length] for length in range(longest) if lengths[length]}
-    beyond = sum(count for length, count in lengths.items() if length >= longest)
-    return [*shown, *_bars("tokenizer-entries", "entry_lengths", grouped | ({f"{longest}+": beyond} if beyond else {}))]
-
-
-def _vocabulary(workspace: Workspace, model: Tokenizer | None) -> str:
-    """The tokenizer for the box of the page; empty where it is missing or too large."""
-    found = examples.vocabulary(workspace.tokenizer) if model else None
-    return page.data(found) if found else ""
+    grouped = {str(length): lengths[length] for length in range(12)}
+    grouped["12+"] = sum(count for length, count in lengths.items() if length >= 12)
+    drawn = {name: count for name, count in grouped.items() if count}
+    return shown + charts.bars("tokenizer-entries", "entry_lengths", drawn)
 
 
 def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, seed: int) -> Iterator[dict[str, Any]]:
@@ -202,15 +164,9 @@ def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, s
 
 def _run(number: int, run: facts.Run) -> list[Chart]:
     """Charts of loss, bits per character and learning rate, as far as they were logged."""
-    wanted = (
-        ("loss", "loss_chart", {"loss": run.points("loss")}),
-        ("bits", "bits_chart", {name: run.points(f"{name}/bits_per_character") for name in run.validated}),
-        ("rate", "rate_chart", {"learning_rate": run.points("learning_rate")}),
-    )
-    shown = []
-    for key, title, series in wanted:
-        drawn = {name: points for name, points in series.items() if points}
-        if drawn:
-            summary = ", ".join(f"{name} {points[0][1]:.4g} - {points[-1][1]:.4g}" for name, points in drawn.items())
-            shown.append(charts.lines(f"run-{number}-{key}", title, page.said(title, summary), drawn))
-    return shown
+    bits = {name: run.points(f"{name}/bits_per_character") for name in run.validated}
+    return [
+        *charts.lines(f"run-{number}-loss", "loss_chart", {"loss": run.points("loss")}),
+        *charts.lines(f"run-{number}-bits", "bits_chart", bits),
+        *charts.lines(f"run-{number}-rate", "rate_chart", {"learning_rate": run.points("learning_rate")}),
+    ]

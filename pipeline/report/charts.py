@@ -7,13 +7,15 @@ Cost: a tenth of a second each.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corpus.pipeline.report.svg import FAINT, INK, NAMED, SERIES, picture
+from corpus.pipeline.report import page, svg
+from corpus.pipeline.report.svg import FAINT, INK, NAMED, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,95 +43,91 @@ class Chart:
 def bars(
     key: str,
     title: str,
-    said: Mapping[str, str],
     values: Mapping[str, float],
     *,
     form: str = "{:,.0f}",
     whole: float = 0,
     colours: Sequence[int] = (),
     logarithmic: bool = False,
-) -> Chart:
-    """One bar for each name, with its value, and its share of `whole` if given, beside it."""
-    figure, axes = _figure(0.12 + 0.22 * max(len(values), 1))
-    shown = {name: form.format(value) for name, value in values.items()}
-    texts = {name: text + (f" · {values[name] / whole:.2%}" if whole else "") for name, text in shown.items()}
-    places = np.arange(len(values))[::-1]
-    numbers = np.array(list(values.values()), dtype=np.float64)
-    largest = float(numbers.max(initial=0.0)) or 1.0
+) -> list[Chart]:
+    """One bar for each name, with its value, and its share of `whole` if given, beside it; no chart without values."""
+    if not values:
+        return []
+    figure, axes = _figure(0.12 + 0.22 * len(values))
+    texts = {name: form.format(value) + (f" · {value / whole:.2%}" if whole else "") for name, value in values.items()}
+    largest, left = max(values.values()) or 1.0, 0.5 if logarithmic else 0.0
     axes.set_xscale("log" if logarithmic else "linear")
-    drawn = np.maximum(numbers, 0.6) if logarithmic else numbers
     names: dict[str, str] = {}
-    left = 0.5 if logarithmic else 0.0
-    for number, (name, place) in enumerate(zip(values, places, strict=True)):
-        colour = SERIES[(colours[number] if colours else 0) % len(SERIES)]
-        (bar,) = axes.barh([place], [drawn[number] - left], left=left, color=colour, height=0.72)
+    for number, (name, value) in enumerate(values.items()):
+        place, end = len(values) - 1 - number, max(value, 0.6) if logarithmic else value
+        colour = SERIES[colours[number] if colours else 0]
+        (bar,) = axes.barh([place], [end - left], left=left, color=colour, height=0.72)
         _name(bar, names, f"{name}: {texts[name]}")
         axes.annotate(
-            texts[name], (drawn[number], place), xytext=(3, 0), textcoords="offset points", va="center",
-            fontsize=_SMALL, color=INK,
+            texts[name], (end, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=_SMALL,
+            color=INK,
         )  # fmt: skip
-    axes.set_yticks(places, list(values), fontsize=_TEXT)
+    axes.set_yticks(range(len(values))[::-1], list(values), fontsize=_TEXT)
     axes.set_xlim(left, (largest**_ROOM_LOG * 20) if logarithmic else largest * _ROOM)
-    axes.set_ylim(-0.6, max(len(values), 1) - 0.4)
+    axes.set_ylim(-0.6, len(values) - 0.4)
     axes.set_xticks([])
     axes.minorticks_off()
-    for side in ("top", "right", "bottom"):
-        axes.spines[side].set_visible(False)
-    rows = [(name, texts[name]) for name in values]
-    return Chart(svg=picture(figure, key, said, names), title=title, heading=("name", "value"), rows=rows)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
+    picture = svg.picture(figure, key, page.alternative(title, summary), names)
+    return [Chart(svg=picture, title=title, heading=("name", "value"), rows=list(texts.items()))]
 
 
-def distribution(key: str, title: str, said: Mapping[str, str], values: np.ndarray, *, unit: str) -> Chart:
-    """A histogram of lengths; the edges grow by a factor."""
+def distribution(key: str, title: str, values: np.ndarray, *, unit: str) -> list[Chart]:
+    """A histogram of lengths; the edges grow by a factor. No chart without values."""
+    if not len(values):
+        return []
     figure, axes = _figure(1.75)
-    values = np.maximum(values, 1)
-    largest = max(float(values.max(initial=1)), 2.0)
+    summary, values = f"{values.min():,} - {values.max():,}", np.maximum(values, 1)
+    largest = max(float(values.max()), 2.0)
     edges = np.unique(np.round(np.geomspace(1, largest + 1, _BINS + 1)))
     counts, _ = np.histogram(values, edges)
     names: dict[str, str] = {}
+    rows: list[tuple[str, str]] = []
     axes.set_xscale("log")
     for count, begin, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         (bar,) = axes.bar([begin], [count], width=end - begin, align="edge", color=SERIES[0], linewidth=0)
-        _name(bar, names, f"{begin:,.0f} - {end - 1:,.0f}: {count:,}")
-    axes.set_ylim(0, max(int(counts.max(initial=0)), 1) * 1.05)
+        lengths = f"{begin:,.0f} - {end - 1:,.0f}"
+        _name(bar, names, f"{lengths}: {count:,}")
+        if count:
+            rows.append((lengths, f"{count:,}"))
+    axes.set_ylim(0, counts.max() * 1.05)
     axes.set_xlim(1, largest + 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
     _grid(axes)
-    rows = [
-        (f"{begin:,.0f} - {end - 1:,.0f}", f"{count:,}")
-        for count, begin, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True)
-        if count
-    ]
-    return Chart(svg=picture(figure, key, said, names), title=title, heading=(unit, "documents"), rows=rows)
+    picture = svg.picture(figure, key, page.alternative(title, summary), names)
+    return [Chart(svg=picture, title=title, heading=(unit, "documents"), rows=rows)]
 
 
-def lines(key: str, title: str, said: Mapping[str, str], series: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
-    """Values over the steps of a run, one line for each name."""
+def lines(key: str, title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> list[Chart]:
+    """Values over the steps of a run, one line for each name that has any; no chart without values."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # 0.3 s that only a report should pay
 
+    drawn = {name: points for name, points in series.items() if points}
+    if not drawn:
+        return []
     figure, axes = _figure(2.1)
-    for number, (name, points) in enumerate(series.items()):
+    for colour, (name, points) in zip(itertools.cycle(SERIES), drawn.items(), strict=False):
         marker = "o" if len(points) < 40 else ""
-        colour = SERIES[number % len(SERIES)]
         axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=marker, markersize=2.5, linewidth=1.2)
     _grid(axes)
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(series) > 1:
-        axes.legend(
-            fontsize=_SMALL,
-            frameon=False,
-            labelcolor=INK,
-            ncols=2,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            borderaxespad=0,
-        )
+    if len(drawn) > 1:
+        above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
+        axes.legend(fontsize=_SMALL, frameon=False, labelcolor=INK, ncols=2, **above)
+    summary = ", ".join(f"{name} {points[0][1]:.4g} - {points[-1][1]:.4g}" for name, points in drawn.items())
     rows = [
-        (name, f"{step:,.0f}", f"{value:.6g}") for name, points in series.items() for step, value in _thinned(points)
+        (name, f"{step:,.0f}", f"{value:.6g}") for name, points in drawn.items() for step, value in _thinned(points)
     ]
-    return Chart(svg=picture(figure, key, said, {}), title=title, heading=("name", "step", "value"), rows=rows)
+    picture = svg.picture(figure, key, page.alternative(title, summary), {})
+    return [Chart(svg=picture, title=title, heading=("name", "step", "value"), rows=rows)]
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int = 50) -> Sequence[tuple[float, float]]:
@@ -145,8 +143,7 @@ def _figure(height_in: float) -> tuple[Figure, Axes]:
     figure.patch.set_visible(False)
     axes = figure.subplots()
     axes.patch.set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_edgecolor(FAINT)
+    axes.spines[:].set_edgecolor(FAINT)
     axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=_SMALL)
     return figure, axes
 
@@ -154,8 +151,7 @@ def _figure(height_in: float) -> tuple[Figure, Axes]:
 def _grid(axes: Axes) -> None:
     axes.grid(color=FAINT, alpha=0.3, linewidth=0.5)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _name(mark: Any, names: dict[str, str], text: str) -> None:

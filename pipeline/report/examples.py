@@ -13,7 +13,7 @@ import json
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,6 @@ class TextStatistics:
     """The most frequent Han characters of the counted documents."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedRow:
-    """A packed row with the opening of each segment."""
-
-    split: str
-    number: int
-    segments: list[tuple[int, int, int, str]]
-    """(first slot, slots, first token in the document, opening text) of each segment."""
-    padding: int
-    slots: int
-
-
 def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> TextStatistics:
     """Lengths and characters of random documents that are used.
 
@@ -86,8 +74,7 @@ def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, see
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     random_.shuffle(texts)
     within = np.cumsum([len(text) for text in texts[:_COUNTED]]) <= _COUNTED_CHARACTERS
-    chosen = texts[: max(int(np.count_nonzero(within)), 1)]
-    chosen = [text[:_COUNTED_CHARACTERS] for text in chosen]
+    chosen = [text[:_COUNTED_CHARACTERS] for text in texts[: max(int(np.count_nonzero(within)), 1)]]
     encoded = tokenizer.encode_batch_fast(chosen, add_special_tokens=False) if tokenizer and chosen else []
     counts = Counter("".join(chosen))
     classes: Counter[str] = Counter()
@@ -163,12 +150,12 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
         yield from texts.take(pa.array(kept)).to_pylist()
 
 
-def packed_rows(
-    workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str = "text"
-) -> list[PackedRow]:
-    """Random rows of a dataset's train split, or of the first split that has any."""
-    folder = workspace.packed(dataset, form)
-    files = next((found for split in ("train", "validation", "test") if (found := _shards(folder / split))), [])
+def packed_rows(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str) -> list[dict[str, Any]]:
+    """Random rows of a dataset's train split, or of the first split that has any: split, number, slots, padding, and
+    for each segment (first slot, slots, first token in the document, opening text).
+    """
+    folders = [workspace.packed(dataset, form) / split for split in ("train", "validation", "test")]
+    files = next((found for folder in folders if (found := sorted(folder.glob("data-*.arrow")))), [])
     if not files:
         return []
     random_ = random.Random(f"{seed} {dataset} {form}")  # noqa: S311  # a choice of examples
@@ -185,11 +172,7 @@ def packed_rows(
     return [_packed_row(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]
 
 
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("data-*.arrow"))
-
-
-def _packed_row(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -> PackedRow:
+def _packed_row(row: dict[str, Any], split: str, number: int, tokenizer: Tokenizer) -> dict[str, Any]:
     ids, begin = row["input_ids"], 0
     segments = []
     for segment in row["segments"]:
@@ -197,7 +180,7 @@ def _packed_row(row: dict[str, Any], split: str, number: int, tokenizer: Tokeniz
         opening = tokenizer.decode(ids[begin : begin + min(length, _SEGMENT_CHARACTERS)], skip_special_tokens=False)
         segments.append((begin, length, segment["start"], opening[:_SEGMENT_CHARACTERS]))
         begin += length
-    return PackedRow(split=split, number=number, segments=segments, padding=len(ids) - begin, slots=len(ids))
+    return {"split": split, "number": number, "segments": segments, "padding": len(ids) - begin, "slots": len(ids)}
 
 
 def vocabulary(folder: Path) -> dict[str, Any] | None:
@@ -208,18 +191,15 @@ def vocabulary(folder: Path) -> dict[str, Any] | None:
     """
     model = json.loads((folder / "tokenizer.json").read_bytes())
     entries: dict[str, int] = model["model"]["vocab"]
-    special = {entry["id"]: entry["content"] for entry in model["added_tokens"]}
+    special = sorted(entry["id"] for entry in model["added_tokens"])
     if len(entries) > _LARGEST_VOCABULARY:
         return None
     tokens = [""] * (max([*entries.values(), *special]) + 1)
     for token, number in entries.items():
         tokens[number] = token
-    merges = [entries[part] for pair in model["model"]["merges"] for part in _pair(pair)]
-    return {"tokens": tokens, "merges": merges, "special": sorted(special)}
-
-
-def _pair(merge: str | Sequence[str]) -> Sequence[str]:
-    return merge.split(" ") if isinstance(merge, str) else merge
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["model"]["merges"]]
+    merges = [entries[part] for pair in pairs for part in pair]
+    return {"tokens": tokens, "merges": merges, "special": special}
 
 
 def token_lengths(tokenizer: Tokenizer) -> Counter[int]:

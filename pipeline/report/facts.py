@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.storage.removals import REASON as EXCLUDED
 from corpus.pipeline.workspace.files import json_lines
 from corpus.pipeline.workspace.layout import Workspace
@@ -32,10 +33,7 @@ class Dataset:
     """One dataset's way from records to tokens."""
 
     name: str
-    title: str
-    summary: str
-    licence: str
-    homepage: str
+    manifest: Manifest
     records: int
     documents: int
     """Documents that the rules keep, before duplicates and evaluation items are left out."""
@@ -66,11 +64,6 @@ class Dataset:
         """Places for tokens in the rows of all splits."""
         return self.seq_length * sum(split.get("rows", 0) for split in self.splits.values())
 
-    @property
-    def padding(self) -> int:
-        """Slots without a token."""
-        return sum(split.get("padding", 0) for split in self.splits.values())
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
@@ -78,7 +71,6 @@ class Run:
 
     name: str
     model: str
-    settings: Mapping[str, Any]
     counts: Mapping[str, Any]
     """The ledger's; empty while the run is not finished."""
     history: Sequence[Mapping[str, Any]]
@@ -104,18 +96,15 @@ class Facts:
     """A whole workspace."""
 
     datasets: Sequence[Dataset]
-    pairs: Mapping[str, Mapping[str, int]] | None
-    """Documents of one dataset (outer) that repeat one of another (inner); None where `dedup` did not run."""
-    largest_clusters: Sequence[int]
-    contamination: Mapping[str, Mapping[str, Any]]
-    """The counts of `decontaminate` by dataset; empty where it did not run."""
+    dedup: Mapping[str, Any] | None
+    decontaminate: Mapping[str, Any] | None
+    tokenizer: Mapping[str, Any] | None
+    """Counts of the stages over all datasets; None where one did not run."""
     evaluations: Sequence[str]
     """Evaluation files that documents were compared with."""
-    tokenizer: Mapping[str, Any] | None
-    pattern: str
-    chat: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    chat: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Counts of chat rows, by dataset and split."""
-    runs: Sequence[Run] = ()
+    runs: Sequence[Run]
 
 
 def gather(workspace: Workspace) -> Facts:
@@ -132,12 +121,10 @@ def gather(workspace: Workspace) -> Facts:
     inputs = decontaminate.inputs if decontaminate else ()
     return Facts(
         datasets=[_dataset(workspace, ledger, name, dedup, decontaminate) for name, ledger in documents.items()],
-        pairs=dedup.counts["pairs"] if dedup else None,
-        largest_clusters=dedup.counts["largest_clusters"] if dedup else (),
-        contamination=decontaminate.counts["datasets"] if decontaminate else {},
+        dedup=dedup.counts if dedup else None,
+        decontaminate=decontaminate.counts if decontaminate else None,
         evaluations=[Path(entry.path).name for entry in inputs if "/evals/" in entry.path],
         tokenizer=tokenizer.counts if tokenizer else None,
-        pattern=tokenizer.config["pattern"] if tokenizer else "",
         chat={name: _splits(read_ledger(workspace.packed(name, "chat"))) for name in workspace.finished("chat")},
         runs=[_run(path.parent) for path in sorted(workspace.models.glob("*/run.json"))],
     )
@@ -150,17 +137,16 @@ def _splits(ledger: Ledger | None) -> Mapping[str, Mapping[str, int]]:
 def _dataset(
     workspace: Workspace, ledger: Ledger, name: str, dedup: Ledger | None, decontaminate: Ledger | None
 ) -> Dataset:
-    manifest, packed, counts = manifests.load(name), read_ledger(workspace.packed(name)), ledger.counts
+    packed, counts = read_ledger(workspace.packed(name)), ledger.counts
     splits: dict[str, dict[str, int]] = {
         split: {"documents": count, "characters": counts["characters"].get(split, 0)}
         for split, count in counts["splits"].items()
     }
     for split, rows in _splits(packed).items():
-        splits.setdefault(split, {"documents": 0}).update({f"packed_{key}": rows[key] for key in ("documents",)})
-        splits[split].update({key: rows[key] for key in ("rows", "tokens", "padding", "cut_documents")})
+        kept = {key: rows[key] for key in ("rows", "tokens", "padding", "cut_documents")}
+        splits.setdefault(split, {"documents": 0}).update(packed_documents=rows["documents"], **kept)
     return Dataset(
-        name=name, title=manifest.title, summary=manifest.summary, licence=manifest.licence,
-        homepage=manifest.homepage, records=counts["records"], documents=counts["documents"],
+        name=name, manifest=manifests.load(name), records=counts["records"], documents=counts["documents"],
         dropped=_sorted(counts["dropped"]), left_out=_left_out(name, dedup, decontaminate, packed),
         cleaned=_sorted(counts["cleaned"]), masked=_sorted(counts["masked"]), splits=splits,
         seq_length=packed.config["seq_length"] if packed else 0,
@@ -189,7 +175,7 @@ def _run(folder: Path) -> Run:
     timings, counts = _json(folder / "timings.json"), ledger.counts if ledger else {}
     seconds = timings.get("seconds") or 0
     return Run(
-        name=folder.name.encode("utf-8", "replace").decode(), model=str(settings.get("model", "")), settings=settings,
+        name=folder.name.encode("utf-8", "replace").decode(), model=str(settings.get("model", "")),
         counts=counts, history=_lines(folder / "metrics.jsonl"), samples=_lines(folder / "samples.jsonl"),
         tokens_per_second=counts.get("tokens", 0) / seconds if seconds else 0.0, device=str(timings.get("device", "")),
     )  # fmt: skip

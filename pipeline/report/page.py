@@ -45,7 +45,7 @@ def words() -> Mapping[str, tuple[str, str]]:
     return {key: (english, chinese) for key, (english, chinese) in tomllib.loads(_resource("words.toml")).items()}
 
 
-def said(key: str, text: str) -> dict[str, str]:
+def alternative(key: str, text: str) -> dict[str, str]:
     """The alternative text of a picture, by language."""
     english, chinese = words()[key]
     return {"en": f"{english}: {text}", "zh": f"{chinese}：{text}"}

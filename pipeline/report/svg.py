@@ -33,14 +33,9 @@ _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 
 
 def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """The figure as markup.
+    """A figure drawn in colours of this module, as markup with the alternative text by language.
 
-    Args:
-        figure: drawn in colours of this module only.
-        key: prefix that makes its ids unique in the page.
-        alternative: alternative text, by language.
-        names: names of marks, by their `gid`.
-
+    `key` is a prefix that makes its ids unique in the page; `names` are names of marks, by their `gid`.
     """
     from matplotlib import rc_context  # noqa: PLC0415  # 0.3 s that `corpus --help` should not pay
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  # as above
@@ -50,15 +45,14 @@ def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Map
         warnings.filterwarnings("ignore", "Glyph")  # matplotlib only measures: the reader's browser draws the text
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314  # our own drawing
-    for element in list(root):
-        if element.tag.endswith("metadata"):
-            root.remove(element)
-    for parent in root.iter():
-        for child in [child for child in parent if child.tag == f"{{{_SPACE}}}style"]:
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
     for element in root.iter():
         _tidy(element, key, names)
-    return _opened(root, alternative)
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alternative["en"]}
+    root.attrib |= {f"data-{language}": text for language, text in alternative.items()}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> None:
@@ -92,12 +86,3 @@ def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> N
         own["href"] = f"#{key}-{own.pop(_LINK).removeprefix('#')}"
     for name, value in own.items():
         own[name] = _REFERENCE.sub(lambda found: f"url(#{key}-{found[1]})", value)
-
-
-def _opened(root: ElementTree.Element, alternative: Mapping[str, str]) -> str:
-    """The element as text, sized by the page."""
-    view = root.attrib["viewBox"]
-    root.attrib.clear()
-    root.attrib.update({"viewBox": view, "role": "img", "aria-label": alternative["en"]})
-    root.attrib.update({f"data-{language}": text for language, text in alternative.items()})
-    return ElementTree.tostring(root, encoding="unicode")

@@ -28,16 +28,6 @@ def token_type(vocab_size: int) -> pa.DataType:
     return pa.uint16() if vocab_size <= 1 << 16 else pa.uint32()
 
 
-def row_schema(seq_length: int, vocab_size: int) -> pa.Schema:
-    """Schema of packed rows."""
-    return pa.schema(
-        [
-            pa.field("input_ids", pa.list_(token_type(vocab_size), seq_length)),
-            pa.field("segments", pa.list_(SEGMENT_TYPE)),
-        ]
-    )
-
-
 def rows_table(
     ids: np.ndarray,
     row_starts: np.ndarray,
@@ -58,9 +48,9 @@ def rows_table(
         vocab_size: entries of the tokenizer.
 
     """
-    seq_length = ids.shape[1]
-    schema = row_schema(seq_length, vocab_size)
-    flat = pa.array(np.ascontiguousarray(ids).reshape(-1), type=token_type(vocab_size))
+    seq_length, kind = ids.shape[1], token_type(vocab_size)
+    schema = pa.schema({"input_ids": pa.list_(kind, seq_length), "segments": pa.list_(SEGMENT_TYPE)})
+    flat = pa.array(np.ascontiguousarray(ids).reshape(-1), type=kind)
     segments = pa.StructArray.from_arrays(
         [pa.array(documents, pa.int64()), pa.array(starts, pa.int32()), pa.array(lengths, pa.int32())],
         fields=list(SEGMENT_TYPE),
@@ -80,8 +70,7 @@ def write_rows(file: IO[bytes], table: pa.Table) -> None:
 
 def describe_rows(seq_length: int, vocab_size: int, *, name: str) -> bytes:
     """`dataset_info.json`, from which `datasets` takes the features of the shards."""
-    kind = "uint16" if vocab_size <= 1 << 16 else "uint32"
-    scalar = {"document": "int64", "start": "int32", "length": "int32"}
+    kind, scalar = str(token_type(vocab_size)), {"document": "int64", "start": "int32", "length": "int32"}
     info = {
         "citation": "",
         "description": f"Packed rows of {seq_length} tokens: {name}.",

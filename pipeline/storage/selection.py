@@ -23,7 +23,7 @@ from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
 from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, output_changes, read_ledger
 
 LISTS = ("dedup", "decontaminate")
 
@@ -73,38 +73,24 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selec
         DamageError: a list cannot be read.
 
     """
-    selection = _of_lists(workspace, dataset)
-    if removals:
-        _remove(workspace, dataset, selection)
-    return selection
-
-
-def _of_lists(workspace: Workspace, dataset: str) -> Selection:
-    selection = Selection()
-    tables: list[pa.Table] = []
-    for area in LISTS:
-        path = list_of(workspace, area, dataset)
-        if path is None:
-            continue
+    selection, columns = Selection(), ["document", "split", "reason", "start", "end", "whole"]
+    for path in [path for area in LISTS if (path := list_of(workspace, area, dataset))]:
         selection.inputs.append(workspace.file_digest(path))
         with reading_part(path):
-            tables.append(pq.read_table(path, columns=["document", "split", "reason", "start", "end", "whole"]))
-    if not tables:
-        return selection
-    table = pa.concat_tables(tables)
-    documents, whole = table["document"].to_numpy(), table["whole"].to_numpy()
-    selection.whole = np.unique(documents[whole])
-    splits, reasons = table["split"].to_pylist(), table["reason"].to_pylist()
-    starts, ends = table["start"].to_pylist(), table["end"].to_pylist()
-    for document, split, reason, start, end, all_of_it in zip(
-        documents.tolist(), splits, reasons, starts, ends, whole.tolist(), strict=True
-    ):
-        selection.reasons[reason] += 1
-        selection.characters[split] += end - start
-        if all_of_it:
-            selection.documents[split] += 1
-        else:
-            selection.cuts.setdefault(document, []).append((start, end))
+            table = pq.read_table(path, columns=columns)
+        whole = table.filter(table["whole"])["document"].to_numpy()
+        selection.whole = np.union1d(selection.whole, whole)
+        for document, split, reason, start, end, all_of_it in zip(
+            *(table[name].to_numpy().tolist() for name in columns), strict=True
+        ):
+            selection.reasons[reason] += 1
+            selection.characters[split] += end - start
+            if all_of_it:
+                selection.documents[split] += 1
+            else:
+                selection.cuts.setdefault(document, []).append((start, end))
+    if removals:
+        _remove(workspace, dataset, selection)
     return selection
 
 
@@ -173,13 +159,11 @@ def documents_of(workspace: Workspace, dataset: str) -> Ledger:
     ledger = read_ledger(folder)
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    for output in ledger.outputs:
-        path = folder / output.path
-        if not path.is_file() or workspace.digest(path) != output.sha256:
-            raise DamageError(
-                f"{path} is not what its ledger says",
-                hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only this shard is rebuilt.",
-            )
+    for name, _ in output_changes(ledger, folder, workspace.digest):
+        raise DamageError(
+            f"{folder / name} is not what its ledger says",
+            hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only this shard is rebuilt.",
+        )
     return ledger
 
 
@@ -204,7 +188,9 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
             f"{area}/{dataset}.parquet was made from other documents than there are now",
             hint=f"Run `corpus {area}` again.",
         )
-    if not path.is_file() or not workspace.is_as_written(path, folder, ledger):
+    if not path.is_file() or any(
+        output.path == path.name and output.sha256 != workspace.digest(path) for output in ledger.outputs
+    ):
         raise DamageError(f"{path} is not what its ledger says", hint=f"Delete it and run `corpus {area}` again.")
     return path
 
@@ -223,16 +209,9 @@ def select(batch: pa.RecordBatch, shard: int, line: int, selection: Selection) -
     kept = selection.kept(shard, line, batch.num_rows)
     if len(kept) < batch.num_rows:
         batch = batch.take(pa.array(kept))
-    if selection.cuts and "text" in batch.schema.names:
-        batch = _without_spans(batch, document_ref(shard, line + kept).tolist(), selection)
-    return line + kept, batch
-
-
-def _without_spans(batch: pa.RecordBatch, references: list[int], selection: Selection) -> pa.RecordBatch:
-    if selection.cuts.keys().isdisjoint(references):
-        return batch
-    texts = [
-        selection.cut(reference, text) for reference, text in zip(references, batch["text"].to_pylist(), strict=True)
-    ]
+    references = document_ref(shard, line + kept).tolist() if selection.cuts else []
     column = batch.schema.get_field_index("text")
-    return batch.set_column(column, batch.schema.field(column), pa.array(texts, pa.string()))
+    if column >= 0 and not selection.cuts.keys().isdisjoint(references):
+        texts = map(selection.cut, references, batch["text"].to_pylist())
+        batch = batch.set_column(column, batch.schema.field(column), pa.array(texts, pa.string()))
+    return line + kept, batch

@@ -1,7 +1,7 @@
 """What the terminal shows: lines, progress bars and tables. Only the command line uses it.
 
 In: values. Out: text on standard output (results) and standard error (progress and remarks). A bar is drawn on a
-terminal only; elsewhere a plain line comes now and then. rich honours `NO_COLOR` and pipes. On a terminal lines and
+terminal only; elsewhere progress is lines of a log. rich honours `NO_COLOR` and pipes. On a terminal lines and
 tables fit its width; in a pipe or a file nothing is wrapped.
 """
 
@@ -29,7 +29,7 @@ _DEFAULT_COLUMNS = 80
 
 
 class Console(Progress):
-    """The progress of a stage, on standard error: a bar on a terminal, a line now and then elsewhere."""
+    """The progress of a stage, on standard error: a bar on a terminal, lines of a log elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -79,7 +79,7 @@ class Console(Progress):
 
 
 def write(text: str = "", *, end: str = "\n") -> None:
-    """A piece of the result on standard output, at once; a terminal gets it safe, a pipe or a file as it is."""
+    """Write a piece of the result to standard output at once; on a terminal unsafe characters are code points."""
     _put((visible(text) if sys.stdout.isatty() else text) + end)
 
 

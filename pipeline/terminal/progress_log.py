@@ -1,6 +1,6 @@
 """The progress of long work as lines of a log: amount, rate, time left, and what was dropped.
 
-In: amounts as they are done. Out: a line now and then, for a log or wherever no bar can be drawn.
+In: amounts as they are done. Out: lines for a log, or wherever no bar can be drawn.
 Invariants: work that takes less than ten seconds gets no line. The time between two lines doubles up to five minutes,
 so a day of work gets some three hundred. Pure but for the clock.
 """
@@ -42,7 +42,8 @@ class ProgressLog:
         now = self._clock()
         if now < self._due:
             return None
-        rate = self._rate(now)
+        then, done = self._seen[0]
+        rate = (self._done - done) / max(now - then, 1e-9)
         self._seen.append((now, self._done))
         self._wait = min(2 * self._wait, LONGEST_S)
         self._due = now + self._wait
@@ -63,10 +64,6 @@ class ProgressLog:
             return self._line([f"ended after {duration(seconds)}", self._drops()])
         rate = speed(self._done / seconds, self._unit)
         return self._line([f"{self._amount()} in {duration(seconds)}", rate, self._drops()])
-
-    def _rate(self, now: float) -> float:
-        then, done = self._seen[0]
-        return (self._done - done) / max(now - then, 1e-9)
 
     def _amount(self) -> str:
         share = f" ({self._done / self._total:.0%})" if self._total else ""

@@ -37,13 +37,8 @@ def lay_out(
 ) -> str:
     """A table as text, without colour.
 
-    Args:
-        headings: one for each column; a line break is where a heading is broken.
-        rows: integers get their commas, everything else is shown as it is.
-        left: columns that are aligned to the left; the others are to the right.
-        spare: headings of the columns that a narrow terminal need not show, the first to go first.
-        width: columns of the terminal.
-
+    A heading may be broken at its line breaks. Integers get their commas. The first `left` columns are aligned to the
+    left. `spare` are headings of columns that a narrow terminal need not show, the first to go first.
     """
     heads, body = headings, [[_cell(value) for value in row] for row in rows]
     table = _table(heads, body, left)

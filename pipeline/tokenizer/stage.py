@@ -134,24 +134,19 @@ def _train_from_file(sample: Sample, vocab_size: int, folder: Path, progress: Pr
     """The tokenizer, its trainer, and why the fast trainer was not used."""
     neighbours = bpe.Neighbours()
     with scratch(folder / "sample.txt") as path:
-        progress.begin("tokenizer: reading", 2 * sample.quota, "characters")
-        try:
+        with progress.bar("tokenizer: reading", 2 * sample.quota, "characters"):
             for text in sample.batches(progress):
                 neighbours.add(text)
             with disk_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
                 for text in sample.batches(progress):
                     file.write(neighbours.cut(text, vocab_size) + "\n")
-        finally:
-            progress.end()
-        progress.begin(f"tokenizer: learning {vocab_size:,} entries", None, "entries")
-        try:  # in its own process: the trainers ignore Ctrl-C and do not free their memory
+        with progress.bar(f"tokenizer: learning {vocab_size:,} entries", None, "entries"):
             work = partial(bpe.merges_of, vocab_size=vocab_size, fast=bpe.fast_available())
-            (learnt,) = run_pieces(work, [path], workers=2)
-        except WorkerError as error:
-            error.hint = "Run the same command again; if memory was short, with fewer --sample-characters."
-            raise
-        finally:
-            progress.end()
+            try:  # in its own process: the trainers ignore Ctrl-C and do not free their memory
+                (learnt,) = run_pieces(work, [path], workers=2)
+            except WorkerError as error:
+                error.hint = "Run the same command again; if memory was short, with fewer --sample-characters."
+                raise
     merges, trainer, why = learnt
     return bpe.build(merges, vocab_size), trainer, why
 

@@ -17,16 +17,11 @@ from typing import IO, Any
 
 from corpus.pipeline.errors import DiskError
 
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # it can only be read by setting it
 UNFINISHED_MODE = 0o600
 """Mode of a partial file: only its owner may open it."""
-FINISHED_MODE = 0o666 & ~_umask()
+FINISHED_MODE = 0o666 & ~_UMASK
 """Mode of a whole file: as the user's umask says."""
 
 

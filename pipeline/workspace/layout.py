@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import filelock
 
 from corpus.pipeline.errors import BusyError
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
@@ -35,7 +36,14 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._digests: dict[str, list[Any]] | None = None
+        self.dedup = root / "dedup"
+        """Documents that repeat others: `<dataset>.parquet`, and the keys they were compared by."""
+        self.decontaminate = root / "decontaminate"
+        """Documents that hold evaluation items: `<dataset>.parquet`, and the evaluation files in `evals/`."""
+        self.tokenizer = root / "tokenizer"
+        """`tokenizer.json` and its configuration."""
+        self.models = root / "models"
+        """One folder for each training run."""
 
     def raw(self, dataset: str) -> Path:
         """Downloaded files, unchanged."""
@@ -45,29 +53,9 @@ class Workspace:
         """Kept documents, and dropped records in `rejected/`."""
         return self.root / "documents" / dataset
 
-    @property
-    def dedup(self) -> Path:
-        """Documents that repeat others: `<dataset>.parquet`, and the keys they were compared by."""
-        return self.root / "dedup"
-
-    @property
-    def decontaminate(self) -> Path:
-        """Documents that hold evaluation items: `<dataset>.parquet`, and the evaluation files in `evals/`."""
-        return self.root / "decontaminate"
-
-    @property
-    def tokenizer(self) -> Path:
-        """`tokenizer.json` and its configuration."""
-        return self.root / "tokenizer"
-
     def packed(self, dataset: str, form: str = "text") -> Path:
         """A DatasetDict of rows, for one form."""
         return self.root / ROWS[form] / dataset
-
-    @property
-    def models(self) -> Path:
-        """One folder for each training run."""
-        return self.root / "models"
 
     def finished(self, area: str) -> list[str]:
         """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished."""
@@ -108,28 +96,17 @@ class Workspace:
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache while its size, times and inode stay."""
-        stat = path.stat()
-        key = os.path.relpath(path, self.root)
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        known = self._load_digests().get(key)
+        key, stamp = os.path.relpath(path, self.root), _stamp(path)
+        known = self._digests.get(key)
         if known and known[:4] == stamp:
             return str(known[4])
         value = sha256_file(path)
-        self._load_digests()[key] = [*stamp, value]
+        self._digests[key] = [*stamp, value]
         return value
-
-    def is_as_written(self, path: Path, folder: Path, ledger: Ledger | None) -> bool:
-        """Whether a file has the bytes that its ledger says; true where no ledger names it."""
-        name = path.relative_to(folder).as_posix()
-        return all(
-            output.sha256 == self.digest(path) for output in (ledger.outputs if ledger else ()) if output.path == name
-        )
 
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Cache a digest that was computed while the file was written."""
-        stat = path.stat()
-        key = os.path.relpath(path, self.root)
-        self._load_digests()[key] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, sha256]
+        self._digests[os.path.relpath(path, self.root)] = [*_stamp(path), sha256]
 
     def file_digest(self, path: Path, base: Path | None = None) -> FileDigest:
         """The ledger entry of a file, named relative to `base` or the workspace."""
@@ -138,25 +115,29 @@ class Workspace:
 
     def file_digests(self, paths: Iterable[Path], base: Path | None = None) -> list[FileDigest]:
         """The ledger entries of many files, hashed in parallel."""
-        self._load_digests()
+        _ = self._digests  # read once, before several threads ask for it
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda path: self.file_digest(path, base), paths))
 
-    def _load_digests(self) -> dict[str, list[Any]]:
-        if self._digests is None:
-            try:
-                loaded = json.loads((self.root / ".digests.json").read_bytes())
-            except (OSError, ValueError):
-                loaded = {}
-            self._digests = loaded if isinstance(loaded, dict) else {}
-        return self._digests
+    @cached_property
+    def _digests(self) -> dict[str, list[Any]]:
+        try:
+            loaded = json.loads((self.root / ".digests.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return loaded if isinstance(loaded, dict) else {}
 
     def _save_digests(self) -> None:
-        if self._digests is None or not self.root.is_dir():
+        if "_digests" not in self.__dict__ or not self.root.is_dir():
             return
         present = {key: value for key, value in self._digests.items() if (self.root / key).exists()}
         with contextlib.suppress(OSError):  # a cache: on a full disk the next run hashes the files once more
             write_atomic(self.root / ".digests.json", json.dumps(present, sort_keys=True).encode())
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _read_holder(path: Path) -> str:

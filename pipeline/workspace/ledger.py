@@ -83,15 +83,13 @@ def read_ledger(folder: Path) -> Ledger | None:
         WorkspaceError: the ledger cannot be parsed.
 
     """
-    path = folder / LEDGER
+    path, hint = folder / LEDGER, f"Delete {folder} and run the stage again."
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise WorkspaceError(
-            f"{path} cannot be read: {error}", hint=f"Delete {folder} and run the stage again."
-        ) from error
+        raise WorkspaceError(f"{path} cannot be read: {error}", hint=hint) from error
     try:
         if values.pop("schema") != LEDGER_SCHEMA:
             raise KeyError("schema")
@@ -101,9 +99,7 @@ def read_ledger(folder: Path) -> Ledger | None:
             raise TypeError("counts and config must be objects")
         return Ledger(**values)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WorkspaceError(
-            f"{path} is not a ledger of this version: {error}", hint=f"Delete {folder} and run the stage again."
-        ) from error
+        raise WorkspaceError(f"{path} is not a ledger of this version: {error}", hint=hint) from error
 
 
 def _file_digest(entry: Mapping[str, Any]) -> FileDigest:

@@ -21,20 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workspace import ledger as ledgers
 from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Ledger,
-    Report,
-    Stopwatch,
-    changes,
-    fingerprint,
-    output_changes,
-    read_ledger,
-    write_ledger,
-)
+from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 
 
 @dataclass(slots=True)
@@ -73,11 +63,10 @@ class StageRun:
     _has_begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        """Compare the folder with its ledger."""
-        self.fingerprint = fingerprint(self.stage, self.version, self.config, self.inputs)
-        self.before = read_ledger(self.folder)
+        self.fingerprint = ledgers.fingerprint(self.stage, self.version, self.config, self.inputs)
+        self.before = ledgers.read_ledger(self.folder)
         self._digest = None if self.by_size else self.workspace.digest
-        self.reasons = changes(self.before, self.folder, self.version, self.config, self.inputs, self._digest)
+        self.reasons = ledgers.changes(self.before, self.folder, self.version, self.config, self.inputs, self._digest)
 
     @property
     def is_current(self) -> bool:
@@ -105,11 +94,11 @@ class StageRun:
             return
         self._has_begun = True
         with disk_errors(self.folder):
-            for name, _ in output_changes(self.before, self.folder, self._digest) if self.before else ():
+            for name, _ in ledgers.output_changes(self.before, self.folder, self._digest) if self.before else ():
                 path = self.folder / name
                 if path.is_relative_to(self.folder) and ".." not in PurePosixPath(name).parts:
                     path.unlink(missing_ok=True)
-            (self.folder / LEDGER).unlink(missing_ok=True)
+            (self.folder / ledgers.LEDGER).unlink(missing_ok=True)
 
     def keep_current(
         self, shards: Iterable[Path], metadata: Callable[[Path], tuple[str, Mapping[str, Any]] | None]
@@ -155,7 +144,7 @@ class StageRun:
             stage=self.stage, dataset=self.dataset, version=self.version, config=self.config, inputs=self.inputs,
             outputs=self.workspace.file_digests(outputs, self.folder), counts=counts, fingerprint=self.fingerprint,
         )  # fmt: skip
-        write_ledger(self.folder, ledger, {"seconds": self.watch.seconds, **(timings or {})})
+        ledgers.write_ledger(self.folder, ledger, {"seconds": self.watch.seconds, **(timings or {})})
         return Report(
             ledger=ledger, folder=self.folder, reasons=tuple(self.reasons), notes=tuple(notes),
             seconds=self.watch.seconds, details=details or {},

@@ -95,16 +95,13 @@ class _Scorer:
     def measure(self, texts: Texts, progress: Progress) -> DatasetScore:
         """Score all documents of a dataset."""
         sums = DatasetScore(dataset=texts.dataset, documents=texts.count)
-        progress.begin(texts.dataset, texts.count, "documents")
-        try:
+        with progress.bar(texts.dataset, texts.count, "documents"):
             for windows, empty in self._buffers(texts, sums):
                 progress.advance(empty)
                 for chosen in passes(windows, tokens=self.tokens, rows=self.config.batch_size):
                     sums.score += self._score(texts.dataset, chosen)
                     sums.windows += len(chosen)
                     progress.advance(sum(window.last for window in chosen))
-        finally:
-            progress.end()
         return sums
 
     def _buffers(self, texts: Texts, sums: DatasetScore) -> Iterator[tuple[list[TextWindow], int]]:

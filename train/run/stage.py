@@ -147,12 +147,9 @@ def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: Trainin
 
 
 def _run_trainer(trainer: CorpusTrainer, context: RunContext, first: int, checkpoint: Path | None) -> None:
-    context.progress.begin("training", context.plan.steps.count, "steps")
-    try:
+    with context.progress.bar("training", context.plan.steps.count, "steps"):
         context.progress.advance(first)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        context.progress.end()
     with saving_errors(context.plan.folder):
         trainer.save_model(str(context.folder.saving / "model"))
     trainer.accelerator.wait_for_everyone()

@@ -22,4 +22,4 @@ def filled(shared: Shared, tmp_path_factory: pytest.TempPathFactory) -> Workspac
 
 @pytest.fixture(scope="session")
 def path(filled: Workspace) -> Path:
-    return build.run(build.ReportConfig(), filled)
+    return build.run(filled)

@@ -212,7 +212,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.mark.slow
 def test_the_report_of_the_whole_sample(browser: Browser, whole: Workspace) -> None:
     """Every part is opened, typed into, switched and read back against the ledgers; nothing is complained about."""
-    path = build.run(build.ReportConfig(), whole)
+    path = build.run(whole)
     assert path.stat().st_size < 10_000_000
     shown, complaints = numbers(path), []
     for name in CORPORA:
