@@ -17,6 +17,8 @@ from tests.benchmarks.measure import Run
 ONE = 1
 """Threads of the libraries in a process that is pinned to one core."""
 Start = Callable[[], Run]
+NEWS = "news2016zh"
+VOCABULARY = 32_000
 
 
 class BenchError(Exception):
@@ -102,6 +104,14 @@ class Bench:
 def tell(message: str) -> None:
     """A line for who watches."""
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def drop(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @cache

@@ -101,3 +101,7 @@ def mirrored(*urls: str | tuple[str, ...], size: int = len(DATA)) -> Manifest:
 def from_mirrors(workspace: Workspace, manifest: Manifest, said: Progress, retry: RetryPolicy = FAST) -> Report:
     config = DownloadConfig(dataset="baike2018qa")
     return run(config, workspace, progress=said, manifest=manifest, retry=retry)
+
+
+def from_url(workspace: Workspace, url: str, said: Progress, retry: RetryPolicy = FAST) -> Report:
+    return run(DownloadConfig(dataset="baike2018qa", source=url), workspace, progress=said, retry=retry)

@@ -13,7 +13,6 @@ import json
 import lzma
 import os
 import random
-import stat
 import tarfile
 import time
 import traceback
@@ -30,8 +29,7 @@ import pytest
 import zstandard
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.documents import stage as ingest
-from corpus.pipeline.errors import ArchiveError, CorpusError, ManifestError, SourceError
+from corpus.pipeline.errors import ArchiveError, ManifestError, SourceError
 from corpus.pipeline.manifest import CORPORA, Manifest, Shape
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
@@ -42,129 +40,10 @@ from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, write_ledger
 from tests.support.documents import TRAIN
-from tests.support.records import LayRaw, baike, lines
+from tests.support.mutations import RECORDS, byte_change, mutated_file, mutated_manifest, mutated_records
+from tests.support.records import baike, lines
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
-TITLE, TEXT = "怎样洗杯子？", "先用温水泡一会儿，再擦干。"
-RECORDS: dict[str, dict[str, Any]] = {
-    "wiki2019zh": {"id": "53", "url": "https://zh.wikipedia.org/wiki?curid=53", "title": TITLE, "text": TEXT},
-    "news2016zh": {
-        "news_id": "610130831",
-        "keywords": "杯子，温水",
-        "title": TITLE,
-        "desc": "说的是杯子",
-        "source": "日报",
-        "time": "03-21 12:00",
-        "content": TEXT,
-    },
-    "baike2018qa": {
-        "qid": "qid_5982723620932473219",
-        "category": "生活-家务",
-        "title": TITLE,
-        "desc": "",
-        "answer": TEXT,
-    },
-    "webtext2019zh": {
-        "qid": 65618973,
-        "title": TITLE,
-        "desc": "有茶垢",
-        "topic": "生活",
-        "star": 3,
-        "content": TEXT,
-        "answer_id": 301,
-        "answerer_tags": "",
-    },
-    "translation2019zh": {"english": 'The "cup": clean.', "chinese": "杯子：干净。"},
-}
-TOKENS = (
-    b'"', b'":', b'" :', b'"\t:', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\\\", b'\\"', b"\\u", b"\\ud800",
-    b"\\udc00\\ud800", b"\\u0000", b"\\u0022", b"\0", b"\r", b"\r\n", b"\n", b"\n\n", b"\xef\xbb\xbf", b"\xff",
-    b"\xc3", b"\xe2\x80\xa8", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"NaN", b"Infinity", b"null", b"true", b"-",
-    b"1e999", b"-0.0", b"18446744073709551616", b"1" * 400, b" ", b"\x0c", b"{}", b"[]", b'""', b"//", b"\xa3\xac",
-)  # fmt: skip
-VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, 2**63, 2**64, 1.5, -0.0, 1e308, "", "字", "\0", "\n", '"', '\\":', [], {}, [1, [2]],
-    {"a": {"b": 1}}, {"title": "x"}, "x" * 5000,
-)  # fmt: skip
-
-
-# --- mutations -----------------------------------------------------------------------------------------------------
-
-
-def shape_change(chance: random.Random, record: dict[str, Any]) -> bytes:
-    """Another record of nearly this shape: a type, a field or a key is not what it was."""
-    record = dict(record)
-    name = chance.choice(list(record))
-    kind = chance.randrange(7)
-    if kind == 0:
-        record[name] = chance.choice(VALUES)
-    elif kind == 1:
-        del record[name]
-    elif kind == 2:
-        record[chance.choice(("extra", "", "标题", name.upper(), name + " "))] = chance.choice(VALUES)
-    elif kind == 3:
-        items = list(record.items())
-        chance.shuffle(items)
-        record = dict(items)
-    raw = json.dumps(record, ensure_ascii=chance.random() < 0.3).encode()
-    if kind == 4:  # a key twice, in one of its spellings
-        spelled = chance.choice(
-            (
-                f'"{name}":',
-                f'"{name}" :',
-                f'"{name}"\t: ',
-                f'"\\u{ord(name[0]):04x}{name[1:]}":',
-                f'"{name[0].upper()}":',
-            )
-        )
-        value = json.dumps(chance.choice(VALUES))
-        raw = (
-            b"{" + f"{spelled}{value},".encode() + raw[1:]
-            if chance.random() < 0.5
-            else raw[:-1] + f",{spelled}{value}}}".encode()
-        )
-    elif kind == 5:
-        depth = chance.choice((3, 100, 254, 255, 300, 1023, 1025, 3000))
-        opening, closing = chance.choice(((b"[", b"]"), (b'{"a":', b"}")))
-        inner = opening * depth + b"1" + closing * (depth if chance.random() < 0.8 else chance.randrange(depth))
-        raw = chance.choice((raw[:-1] + b',"deep":' + inner + b"}", inner))
-    elif kind == 6:
-        encoding = chance.choice(("gb18030", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "big5"))
-        raw = json.dumps(record, ensure_ascii=False).encode(encoding, "replace")
-    return raw
-
-
-def byte_change(chance: random.Random, raw: bytes, other: bytes) -> bytes:
-    """The same bytes with a bit flipped, a part cut out, doubled, put in, or taken from another."""
-    place = chance.randrange(len(raw) + 1)
-    kind = chance.randrange(7)
-    before, after = raw[:place], raw[place:]
-    if kind == 0:
-        after = bytes([after[0] ^ 1 << chance.randrange(8)]) + after[1:] if after else after
-    elif kind == 1:
-        before, after = chance.choice(((before, b""), (b"", after)))
-    elif kind == 2:
-        after = other[chance.randrange(len(other) + 1) :]
-    elif kind == 3:
-        after = after[chance.randrange(1, 20) :]
-    elif kind == 4:
-        after = raw[max(0, place - chance.randrange(1, 60)) :]
-    elif kind == 5:
-        after = chance.randbytes(chance.randrange(1, 6)) + after
-    else:
-        after = chance.choice(TOKENS) + after
-    return before + after
-
-
-def mutated_records(chance: random.Random, dataset: str) -> Iterator[bytes]:
-    record = RECORDS[dataset]
-    others = [json.dumps(other, ensure_ascii=False).encode() for other in RECORDS.values()]
-    whole = json.dumps(record, ensure_ascii=False).encode()
-    while True:
-        raw = shape_change(chance, record) if chance.random() < 0.6 else whole
-        for _ in range(chance.choice((0, 0, 1, 1, 2, 4))):
-            raw = byte_change(chance, raw, chance.choice(others))
-        yield raw
 
 
 # --- what came of it -----------------------------------------------------------------------------------------------
@@ -258,15 +137,6 @@ def naive(data: bytes, layout: str) -> list[tuple[int, bytes]]:
             found.append((offset, record))
         offset += len(piece) + len(delimiter)
     return found
-
-
-def mutated_file(chance: random.Random) -> bytes:
-    whole = [json.dumps(record, ensure_ascii=False).encode() for record in RECORDS.values()]
-    end = chance.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r\n\r\n"))
-    data = end.join(chance.choice(whole)[: chance.choice((0, 3, 30, 500))] for _ in range(chance.randrange(9)))
-    for _ in range(chance.randrange(4)):
-        data = byte_change(chance, data, whole[0])
-    return data
 
 
 def check_cuts(chance: random.Random, path: Path, data: bytes, sizes: ReadSizes) -> int:
@@ -388,56 +258,6 @@ def check_container(chance: random.Random, raw: Path, manifest: Manifest) -> str
     return "read"
 
 
-def mutated_manifest(chance: random.Random, texts: list[str]) -> str:
-    """A manifest with lines, values or characters that are not what they were."""
-    text = chance.choice(texts)
-    for _ in range(chance.choice((1, 1, 2, 5))):
-        rows = text.split("\n")
-        place = chance.randrange(len(rows))
-        kind = chance.randrange(10)
-        if kind == 0:
-            rows[place : place + 1] = []
-        elif kind == 9 and "[document]" in rows:  # another field for a part of the document
-            place = min(len(rows) - 1, rows.index("[document]") + chance.randrange(2, 6))
-            field = chance.choice(
-                ("title", "desc", "answer", "content", "text", "qid", "id", "english", "star", "nothing")
-            )
-            value = f'["{field}"]' if rows[place].startswith("id") else f'"{field}"'
-            rows[place] = f"{rows[place].partition('=')[0]}= {value}"
-        elif kind == 1:
-            rows.insert(chance.randrange(len(rows)), rows[place])
-        elif kind == 2:
-            rows.insert(place, chance.choice(chance.choice(texts).split("\n")))
-        elif kind == 3:
-            value = chance.choice(
-                (
-                    "nan", "-inf", "1e400", "0x10", "1_0", "1" * 5000, "true", "''", "[]", "{}",
-                    "1979-05-27T07:32:00Z", "1979-99-99", "[1, 'a']",
-                    "[[" * chance.choice((1, 200, 2000)), "{a = " * 900, '"\\uD800"',
-                    '"\\U0010FFFF"',
-                    '"../x"', '"/etc/passwd"', '"title"', '"qid"', '"answer"', '["title"]', '["answer", "qid"]', '"*"',
-                    '"??"',
-                    '"[a"', '"hash"', '"news2016zh"', '"demo"', '"int"', '"article"', '"translation"', "-1", "9" * 19,
-                )
-            )  # fmt: skip
-            rows[place] = f"{rows[place].partition('=')[0]}= {value}"
-        elif kind == 4:
-            key = chance.choice(("x", "title", "id", "form", '"a.b"', "fields", "mirrors"))
-            rows[place] = f"{key} = {chance.choice(rows)}"
-        elif kind == 5:
-            table = chance.choice(("[fields]", "[[members]]", "[document]", "[a.b]", "[[mirrors]]", "[name]"))
-            rows.insert(place, table)
-        else:
-            line = rows[place]
-            at = chance.randrange(len(line) + 1)
-            token = chance.choice(
-                ('"', "'", '"""', "=", "[", "]", "\0", "\r", "#", "\\", "字", "\u2028", "{", ".", "\ufeff")
-            )
-            rows[place] = line[:at] + token + line[at + chance.randrange(3) :]
-        text = "\n".join(rows)
-    return text
-
-
 def run_manifests(count: int, seed: int) -> Outcomes:
     """A manifest is refused by name, or what it says can be used on records and paths."""
     chance = random.Random(seed)
@@ -467,42 +287,6 @@ def check_manifest(text: str, raws: list[tuple[int, bytes]]) -> str:
             composer(shape)(parsed.texts[index * width : (index + 1) * width])
     manifest.member_of("wiki_zh/AA/wiki_00")
     return "read"
-
-
-def zipped(files: dict[str, bytes], *, link: str = "") -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
-        for name, data in files.items():
-            packed.writestr(name, data)
-        if link:
-            entry = zipfile.ZipInfo(link)
-            entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-            packed.writestr(entry, "/etc/hostname")
-    return out.getvalue()
-
-
-WHOLE = lines([baike(n) for n in range(30)])
-SPOILT = WHOLE.replace("第7个".encode(), "第6个".encode(), 1)
-NAMED: list[tuple[str, bytes, type[CorpusError], str]] = [
-    ("baike2018qa.zip", b"", SourceError, "looked for baike_qa_train.json"),
-    ("baike2018qa.zip", zipped({}), SourceError, "found nothing"),
-    ("baike2018qa.tar", b"", ArchiveError, "cannot be opened"),
-    ("baike2018qa.tar", b"\0" * 10240, SourceError, "found nothing"),
-    ("baike2018qa.zip", zipped({TRAIN: WHOLE}).replace(WHOLE, SPOILT), ArchiveError, "Bad CRC-32"),
-    ("baike2018qa.zip", zipped({"x": b""}, link=TRAIN), ArchiveError, "is a symbolic link"),
-    ("baike2018qa.zip", zipped({f"a\\..\\..\\{TRAIN}": WHOLE}), ArchiveError, "leads out of its folder"),
-]
-
-
-@pytest.mark.parametrize(("name", "data", "kind", "says"), NAMED)
-def test_archives_that_are_refused(
-    workspace: Workspace, lay_raw: LayRaw, name: str, data: bytes, kind: type[CorpusError], says: str
-) -> None:
-    lay_raw("baike2018qa", {name: data})
-    with pytest.raises(kind) as caught:
-        ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=1), workspace)
-    assert says in caught.value.message
-    assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
 
 
 # --- the runs ------------------------------------------------------------------------------------------------------

@@ -1,24 +1,17 @@
-"""Each way in which a network fails, against a real server that fails like that: what comes of it, and what is said."""
+"""Each way in which a connection fails, against a real server that fails like that: what comes of it, what is said."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import subprocess
 from collections.abc import Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.download.retry import RetryPolicy
-from corpus.pipeline.download.stage import DownloadConfig, run
-from corpus.pipeline.errors import ChecksumError, CorpusError, DiskError, DownloadError
-from corpus.pipeline.progress import Progress
+from corpus.pipeline.errors import DownloadError
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import Report
 from tests.support.archives import (
     DATA,
     FAST,
@@ -31,19 +24,10 @@ from tests.support.archives import (
     assert_unfinished,
     assert_whole,
     from_mirrors,
+    from_url,
     mirrored,
 )
-from tests.support.server import GOOD, Behaviour, Server, cut, page, redirect, status
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server({f"/a/{NAME}": DATA, f"/b/{NAME}": DATA}) as running:
-        yield running
-
-
-def from_url(workspace: Workspace, url: str, said: Progress, retry: RetryPolicy = FAST) -> Report:
-    return run(DownloadConfig(dataset="baike2018qa", source=url), workspace, progress=said, retry=retry)
+from tests.support.server import GOOD, Behaviour, Server, cut, redirect, status
 
 
 def test_cut_in_the_middle_goes_on_where_it_was(server: Server, workspace: Workspace) -> None:
@@ -241,187 +225,6 @@ def test_redirects_are_followed_and_keep_the_range(server: Server, workspace: Wo
     from_url(workspace, server.url(A), Said())
     assert_whole(workspace)
     assert server.ranges(f"{B}?signature=hush") == ["", "bytes=100000-", "bytes=100000-"]
-
-
-def test_an_html_page_instead_of_the_archive_is_named(server: Server, workspace: Workspace) -> None:
-    said = Said()
-    server.always(A, page("Google Drive - Quota exceeded\x1b[31m"))
-    from_mirrors(workspace, mirrored(server.url(A), server.url(B)), said)
-    assert_whole(workspace)
-    words = '("Google Drive - Quota exceeded⟨001B⟩[31m"); next: mirror 2'
-    assert f"{server.url(A)}: received an HTML page instead of the file {words}" in said.text
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b'{"error": "no such object"}', r"it is not a \.zip file \(its first bytes are 7b 22"),
-        (b"", "it is empty"),
-        (b"\xef\xbb\xbf\n<HTML><title>\n Log\n in</title>", r'received an HTML page instead of the file \("Log in"\)'),
-    ],
-)
-def test_something_else_instead_of_the_archive(server: Server, workspace: Workspace, body: bytes, words: str) -> None:
-    server.always(A, Behaviour(body=body))
-    with pytest.raises(DownloadError, match=words):
-        from_mirrors(workspace, mirrored(server.url(A)), Said())
-    assert_unfinished(workspace)
-
-
-def test_a_file_that_is_packed_on_the_way_is_refused(server: Server, workspace: Workspace) -> None:
-    server.files["/baike_qa_valid.json"] = b"\x1f\x8bnot what was asked for"
-    server.always("/baike_qa_valid.json", Behaviour(headers={"Content-Encoding": "gzip"}))
-    with pytest.raises(DownloadError, match="the server sent it gzip-encoded although no encoding was requested"):
-        from_url(workspace, server.url("/baike_qa_valid.json"), Said())
-    server.always(A, Behaviour(headers={"Content-Encoding": "gzip", "Content-Type": "text/html"}))
-    from_mirrors(workspace, mirrored(server.url(A)), Said())
-    assert_whole(workspace)
-
-
-def test_a_wrong_checksum_is_refused_and_fetched_anew(server: Server, workspace: Workspace) -> None:
-    server.files["/a/SHA256SUMS"] = f"{sha256_of(OTHER)}  {NAME}\n".encode()
-    with pytest.raises(ChecksumError) as caught:
-        from_url(workspace, server.url("/a"), Said())
-    assert caught.value.message == (
-        f"{server.url(A)}: its SHA-256 is {sha256_of(DATA)} but should be {sha256_of(OTHER)}; rejected"
-    )
-    assert_unfinished(workspace)
-    server.files[A] = OTHER
-    report = from_url(workspace, server.url("/a"), Said())
-    assert_whole(workspace, OTHER)
-    assert report.notes == ("baike2018qa: checked against SHA256SUMS at the source: 1 of 1 files",)
-    assert server.ranges(A) == ["", ""], "nothing of the refused file was used"
-
-
-def test_a_wrong_checksum_of_an_official_member_leads_to_the_next_mirror(server: Server, workspace: Workspace) -> None:
-    said = Said()
-    member = "/a/baike_qa_valid.json"
-    server.files[member] = '{"qid": "1", "title": "不是官方的那份"}\n'.encode()
-    from_mirrors(workspace, mirrored(server.url(member), server.url(B)), said)
-    assert_whole(workspace)
-    assert "but should be 6f51d066002dda21db91b94501fb87b3626772dd81ff91cd19cc4ae2c73c12a7" in said.text
-
-
-def test_no_mirror_at_all_says_what_to_type(server: Server, workspace: Workspace) -> None:
-    said = Said()
-    drive = server.url("/drive/download?id=1&export=download")
-    manifest = mirrored(server.url("/x.zip"), "http://127.0.0.1:9/y.zip", drive)
-    with pytest.raises(DownloadError) as caught:
-        from_mirrors(workspace, manifest, said)
-    message, hint = caught.value.message, caught.value.hint
-    assert message.startswith(f"none of the 3 mirrors gave {NAME} whole")
-    assert "mirror 1: 404 Not Found; mirror 2: cannot be reached" in message
-    assert f"mirror 1: {server.url('/x.zip')}: 404 Not Found; next: mirror 2" in said.text
-    assert manifest.homepage in hint
-    assert drive in hint
-    assert f"corpus ingest --dataset baike2018qa --source FOLDER_WITH_{NAME}" in hint
-    assert said.lines[-1].endswith("that was the last mirror")
-    assert_unfinished(workspace)
-
-
-def test_a_mirror_of_several_files_needs_all_of_them(server: Server, workspace: Workspace) -> None:
-    parquet = b"PAR1" + bytes(5000) + b"PAR1"
-    train, valid = "/hub/train-baikeqa_zh.parquet", "/hub/valid-baikeqa_zh.parquet"
-    server.files |= {train: parquet, valid: parquet + b"cut"}
-    manifest = mirrored((server.url(train), server.url(valid)), server.url(B))
-    server.always(B, status(404))
-    with pytest.raises(DownloadError):
-        from_mirrors(workspace, manifest, Said())
-    assert_unfinished(workspace)
-    server.files[valid] = parquet
-    said = Said()
-    report = from_mirrors(workspace, manifest, said)
-    assert [output.path for output in report.ledger.outputs] == [train[5:], valid[5:]]
-    assert len(server.requests(train)) == 1, "what has come is not fetched again"
-    assert "train-baikeqa_zh.parquet: kept from an earlier run" in said.lines
-
-
-def test_files_of_a_mirror_that_failed_do_not_stay(server: Server, workspace: Workspace) -> None:
-    parquet = b"PAR1" + bytes(5000) + b"PAR1"
-    train, valid = "/hub/train-baikeqa_zh.parquet", "/hub/valid-baikeqa_zh.parquet"
-    server.files |= {train: parquet, valid: parquet}
-    server.script(valid, cut(600), cut(0), cut(0))
-    from_mirrors(workspace, mirrored((server.url(train), server.url(valid)), server.url(B)), Said())
-    assert_whole(workspace)
-
-
-def test_no_room_is_seen_before_the_first_byte(server: Server, workspace: Workspace) -> None:
-    with pytest.raises(DiskError, match=r"baike2018qa with its documents needs 2250 TB on the disk") as caught:
-        from_mirrors(workspace, mirrored(server.url(A), size=10**15), Said())
-    assert "--workspace" in caught.value.hint
-    assert server.log == []
-    huge = Behaviour(headers={"Content-Length": str(10**15)})
-    server.always(A, huge)
-    with pytest.raises(DiskError, match=r"baike2018qa\.zip needs 1000 TB on the disk of"):
-        from_mirrors(workspace, mirrored(server.url(A)), Said())
-    assert_unfinished(workspace)
-    assert not list(workspace.root.rglob("*.part"))
-
-
-def test_it_says_first_what_it_will_do(server: Server, workspace: Workspace) -> None:
-    said = Said()
-    from_mirrors(workspace, mirrored(server.url(A), size=663_000_000), said)
-    assert said.lines[0].startswith(
-        "baike2018qa: baike2018qa.zip, 663 MB, from mirror 1; needs about 1.5 GB on disk "
-        "(663 MB to download, 829 MB for the documents), "
-    )
-
-
-def test_secrets_of_a_url_are_nowhere(server: Server, workspace: Workspace) -> None:
-    said = Said()
-    url = server.url(A).replace("://", "://me:hush@")
-    server.script(A, status(500), cut(1000))
-    from_url(workspace, url, said)
-    assert_whole(workspace)
-    assert server.requests(A)[0].headers["authorization"].startswith("Basic ")
-    written = b"".join(path.read_bytes() for path in workspace.root.rglob("*.json"))
-    assert b"hush" not in written
-    assert "hush" not in said.text
-    server.always(f"{A}?again=hush", status(401))
-    with pytest.raises(CorpusError) as caught:
-        from_url(workspace, url + "?again=hush", Said())
-    assert "hush" not in f"{caught.value.message}{caught.value.hint}"
-
-
-def test_the_hub_token_goes_to_the_hub_alone_and_only_over_https(
-    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate = make_certificate(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setenv("HF_TOKEN", "hf_hush")
-    manifest = mirrored("{hub}/data/baike2018qa.zip")
-    hub_path = "/data/baike2018qa.zip"
-    with Server({A: DATA, hub_path: DATA}) as store, Server({hub_path: DATA}, certificate=certificate) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url("/"))
-        hub.always(hub_path, redirect(store.url(A)))
-        said = Said()
-        from_mirrors(workspace, manifest, said)
-        assert_whole(workspace)
-        assert hub.requests(hub_path)[0].headers["authorization"] == "Bearer hf_hush"
-        assert "authorization" not in store.requests(A)[0].headers
-        monkeypatch.setenv("HF_ENDPOINT", store.url())
-        from_mirrors(Workspace(tmp_path / "second"), manifest, said)
-        assert "authorization" not in store.requests(hub_path)[0].headers
-        written = b"".join(path.read_bytes() for path in workspace.root.rglob("*.json"))
-        assert b"hf_hush" not in written
-        assert "hf_hush" not in said.text
-
-
-def make_certificate(folder: Path) -> Path:
-    """A key and a certificate for 127.0.0.1 in one file."""
-    key, certificate = folder / "key.pem", folder / "both.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    try:
-        subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no openssl here to make a certificate with")
-    certificate.write_bytes(key.read_bytes() + certificate.read_bytes())
-    return certificate
-
-
-def sha256_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 misbehaviours = st.lists(

@@ -1,46 +1,27 @@
-"""The training stage as a whole: what it writes, what it leaves alone, and what it refuses."""
+"""The training stage as a whole: what it writes, what it leaves alone, and what it goes on from."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from corpus.pipeline.errors import (
-    CorpusError,
-    DamageError,
-    DeviceError,
-    ModelError,
-    TokenizerError,
-    TrainError,
-    WorkspaceError,
-)
-from corpus.pipeline.humanize import duration
+from corpus.pipeline.errors import CorpusError, ModelError, TokenizerError, TrainError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
-from corpus.train.config import TRACKERS, TrainConfig
-from corpus.train.presets import PRESETS
-from corpus.train.run import dry_run, trackers
+from corpus.train.config import TrainConfig
 from corpus.train.run.curves import picture
 from corpus.train.run.stage import run
-from tests.support.packed import lay_all, lay_packed, lay_tokenizer, make_tokenizer, random_segments, separator_id
+from tests.support.packed import lay_all, lay_packed, make_tokenizer, random_segments, separator_id
+from tests.support.runs import SETTINGS, history
 
-SETTINGS: dict[str, Any] = {
-    "model": "tiny", "epochs": 2, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2, "log_steps": 2,
-    "save_steps": 4, "threads": 1,
-}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 class Recorder(Progress):
@@ -65,14 +46,6 @@ class Recorder(Progress):
         self.said.append(message)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def narrow() -> Iterator[None]:
-    """Two narrow layers under the name of `tiny`: the stage is the same, a run takes a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], layers=2, width=64, heads=2))
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Report, Recorder]:
     """A finished run; tests that change it take a copy."""
@@ -86,10 +59,6 @@ def copy(trained: tuple[Workspace, Report, Recorder], tmp_path: Path) -> Workspa
     """A copy of the finished run's workspace."""
     shutil.copytree(trained[0].root, tmp_path / "copy")
     return Workspace(tmp_path / "copy")
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_fields_own_tools_open_it(trained: tuple[Workspace, Report, Recorder]) -> None:
@@ -267,54 +236,6 @@ def test_a_model_that_cannot_go_on(copy: Workspace, damage: str, error: type[Cor
     assert not (copy.models / "next").exists()
 
 
-def test_rows_of_another_tokenizer_are_refused_naming_both(workspace: Workspace) -> None:
-    lay_all(workspace)
-    old = workspace.digest(workspace.tokenizer / "tokenizer.json")
-    lay_tokenizer(workspace, 390)
-    new = workspace.digest(workspace.tokenizer / "tokenizer.json")
-    with pytest.raises(TokenizerError, match=f"demo was packed with the tokenizer {old[:12]}.*{new[:12]}") as caught:
-        run(TrainConfig(**SETTINGS), workspace)
-    assert "corpus pack --dataset demo" in caught.value.hint
-
-
-def test_rows_of_different_length_are_refused_naming_them(workspace: Workspace) -> None:
-    lay_all(workspace)
-    lay_packed(workspace, "wiki2019zh", {"train": random_segments(4, seed=1)}, seq_length=64)
-    with pytest.raises(TrainError, match="demo to 48, wiki2019zh to 64"):
-        run(TrainConfig(**SETTINGS), workspace)
-    assert run(TrainConfig(**SETTINGS | {"epochs": 0.4}, datasets=("demo",)), workspace).ledger.counts["steps"] == 1
-
-
-def test_nothing_to_train_on(workspace: Workspace) -> None:
-    with pytest.raises(WorkspaceError, match="no packed rows") as caught:
-        run(TrainConfig(**SETTINGS), workspace)
-    assert "corpus pack" in caught.value.hint
-    lay_tokenizer(workspace)
-    with pytest.raises(WorkspaceError, match="news2016zh is not packed"):
-        run(TrainConfig(**SETTINGS, datasets=("news2016zh",)), workspace)
-    lay_packed(workspace, "demo", {"validation": random_segments(3, seed=1)})
-    with pytest.raises(TrainError, match="no row to train on"):
-        run(TrainConfig(**SETTINGS), workspace)
-    (workspace.packed("demo") / "validation" / "data-00000.arrow").unlink()
-    with pytest.raises(DamageError, match=r"data-00000\.arrow is missing"):
-        run(TrainConfig(**SETTINGS), workspace)
-
-
-def test_a_device_that_is_not_there(workspace: Workspace) -> None:
-    if torch.accelerator.is_available():
-        pytest.skip("this machine has an accelerator")
-    with pytest.raises(DeviceError, match="--device cuda: this machine has no such device"):
-        run(TrainConfig(**SETTINGS, device="cuda"), lay_all(workspace))
-
-
-def test_a_loss_that_is_no_number_stops_the_run(workspace: Workspace) -> None:
-    with pytest.raises(TrainError, match="the loss is nan at step"):
-        run(TrainConfig(**SETTINGS | {"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0}), lay_all(workspace))
-    folder = next(workspace.models.iterdir())
-    assert not (folder / "ledger.json").exists()
-    assert not list(folder.glob("checkpoint-*"))
-
-
 @pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors"])
 def test_a_damaged_checkpoint_is_named(copy: Workspace, name: str) -> None:
     folder = next(copy.models.iterdir())
@@ -386,76 +307,6 @@ def test_samples_at_evaluations_change_nothing_in_the_run(workspace: Workspace, 
     assert any(line["text"] for line in samples)
     assert not (mine / "samples.jsonl").exists()
     assert "samples.jsonl" in {output.path for output in _ledger(other).outputs}
-
-
-def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
-    lay_all(workspace)
-    config = TrainConfig(model="gpt3-175b", epochs=2, batch_size=8, datasets=("demo=3", "wiki2019zh=1"), threads=1)
-    lines = dict(dry_run.run(config, workspace, rate=1e15))
-    preset = PRESETS["gpt3-175b"]
-    parameters = preset.parameters(vocab_size=400, context=48)
-    assert lines["parameters"] == f"{parameters:,}"
-    assert lines["steps"] == "10 of 8 rows of 48 tokens"
-    flops = (6 * parameters + 12 * preset.layers * preset.width * 48) * 80 * 48
-    assert lines["FLOPs"] == f"{flops:.3g}"
-    assert lines["time"].startswith(f"{duration(flops / 1e15)} at 1e+15")
-    assert lines["tokens of demo"].endswith("epochs)")
-    assert not workspace.models.exists()
-
-
-def _events(folder: Path) -> Any:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    return events
-
-
-def test_figures_for_tensorboard(workspace: Workspace) -> None:
-    settings = SETTINGS | {"epochs": 1, "report_to": ("tensorboard",), "run": "one"}
-    report = run(TrainConfig(**settings), lay_all(workspace))
-    events, lines = _events(report.folder), history(report.folder)
-    for figure in ("loss", "learning_rate", "grad_norm"):
-        expected = [(line["step"], pytest.approx(line[figure])) for line in lines if figure in line]
-        assert [(event.step, event.value) for event in events.Scalars(f"train/{figure}")] == expected
-    for figure in ("demo/bits_per_character", "wiki2019zh/loss", "bits_per_character"):
-        expected = [(line["step"], pytest.approx(line[figure])) for line in lines if figure in line]
-        assert [(event.step, event.value) for event in events.Scalars(f"eval/{figure}")] == expected
-    seen = events.Scalars("train/num_input_tokens_seen")[-1]
-    assert (seen.step, seen.value) == (report.ledger.counts["steps"], report.ledger.counts["tokens"])
-    assert not [entry.path for entry in report.ledger.outputs if "tensorboard" in entry.path]
-    (report.folder / "ledger.json").unlink()
-    shutil.rmtree(report.folder / "checkpoint-5")
-    again = run(TrainConfig(**settings), workspace)  # it resumes, and no step is there twice
-    assert again.details["resumed_from"] == 4
-    steps = [event.step for event in _events(report.folder).Scalars("train/loss")]
-    assert steps == [line["step"] for line in lines if "loss" in line]
-    seen = _events(report.folder).Scalars("train/num_input_tokens_seen")[-1]
-    assert (seen.step, seen.value) == (report.ledger.counts["steps"], report.ledger.counts["tokens"])
-    assert again.ledger == report.ledger
-
-
-@pytest.mark.parametrize("tracker", TRACKERS)
-def test_a_tracker_that_is_not_installed_is_named_before_a_step(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tracker: str
-) -> None:
-    assert tracker in INTEGRATION_TO_CALLBACK
-    monkeypatch.setitem(sys.modules, tracker, None)
-    with pytest.raises(TrainError, match=f"--report-to {tracker} needs the package {tracker}") as caught:
-        run(TrainConfig(**SETTINGS, report_to=(tracker,)), lay_all(workspace))
-    assert f"pip install 'corpus-zh[{tracker}]'" in caught.value.hint
-    assert not workspace.models.exists()
-
-
-def test_a_tracker_that_fails_is_named() -> None:
-    class WandbCallback:
-        def setup(self, *_: object) -> None:
-            raise RuntimeError("nobody is logged in")
-
-    trainer = SimpleNamespace(args=None, state=None, model=None)
-    with pytest.raises(TrainError, match="--report-to wandb: nobody is logged in") as caught:
-        trackers.start([WandbCallback()], trainer)
-    assert "Log in" in caught.value.hint
 
 
 def test_the_card_is_what_a_hub_reads(trained: tuple[Workspace, Report, Recorder]) -> None:
