@@ -7,7 +7,7 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs soak bench experiment clean
+.PHONY: help setup demo test check format docs golden soak bench experiment clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
@@ -49,6 +49,14 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+
+# After a change that is meant to change outputs: the digests that tests/whole/test_golden.py compares with.
+golden: $(READY)
+	rm -rf golden-workspace
+	$(BIN)/corpus demo --max-steps 2 --workspace golden-workspace
+	$(BIN)/corpus pack --form chat --workspace golden-workspace
+	$(BIN)/python -m tests.whole.test_golden golden-workspace
+	rm -rf golden-workspace
 
 # The kill test goes on with new seeds, from SOAK_SEED on, for SOAK_MINUTES; the other slow tests take some minutes more,
 # and so do the properties, on four times as many examples as in make test.

@@ -43,9 +43,9 @@ class Table:
 
     rules: tuple[Rule, ...]
     flags: np.ndarray
-    """[0x110000] uint16: for every character the rules it triggers, as bits by their position, and its `_Kind`."""
+    """[0x110000] uint32: for every character the rules it triggers, as bits by their position, and its `_Kind`."""
     pairs: np.ndarray
-    """[64] uint16: the same for two adjacent characters, by their kinds."""
+    """[64] uint32: the same for two adjacent characters, by their kinds."""
     bits: dict[str, int]
     """The bit of each rule."""
 
@@ -63,9 +63,9 @@ class _Kind(IntEnum):
     CLOSER = 7
 
 
-_KIND_SHIFT = 13
-_MANY_LINES = 1 << 11  # this and the next are confirmed by a search
-_BRACKET = 1 << 12
+_KIND_SHIFT = 29
+_MANY_LINES = 1 << 27  # this and the next are confirmed by a search
+_BRACKET = 1 << 28
 _RULE_BITS = _MANY_LINES - 1
 
 
@@ -98,7 +98,7 @@ def rules(*, simplify: bool, brackets: bool) -> Table:
         (whitespace.collapse_lines, ""),
     ]
     bits = {rule.__name__: 1 << position for position, (rule, _) in enumerate(steps)}
-    flags = np.zeros(0x110000, dtype=np.uint16)
+    flags = np.zeros(0x110000, dtype=np.uint32)
     for rule, characters in steps:
         flags[list(map(ord, characters))] |= bits[rule.__name__]
     flags[0x10000:] = bits["strip_invisible"] | bits["compose_nfc"]
@@ -125,7 +125,7 @@ def _kinds() -> dict[_Kind, Iterable[str]]:
 def _pairs(bits: Mapping[str, int]) -> np.ndarray:
     """The rules that two adjacent characters trigger."""
     blanks, lines = bits["collapse_blanks"], bits["collapse_lines"]
-    pairs = np.zeros((8, 8), dtype=np.uint16)
+    pairs = np.zeros((8, 8), dtype=np.uint32)
     pairs[_Kind.SPACE, [_Kind.SPACE, _Kind.NEWLINE]] |= blanks
     pairs[_Kind.NEWLINE, _Kind.NEWLINE] |= _MANY_LINES
     for blank in (_Kind.SPACE, _Kind.NEWLINE, _Kind.BLANK):

@@ -74,7 +74,7 @@ static PyObject *bytes_of(const Numbers *numbers) {
 
 /* ---- cleaning: which rules a text triggers ---- */
 
-#define KIND_SHIFT 13
+#define KIND_SHIFT 29
 #define KIND_SEAM 3
 
 static PyObject *called(PyObject *module, PyObject *args) {
@@ -83,12 +83,12 @@ static PyObject *called(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!OOII", &PyList_Type, &texts, &flags_array, &pairs_array, &invisible, &lines))
         return NULL;
     Py_buffer flags_view, pairs_view;
-    if (view(flags_array, &flags_view, 2, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
-    if (view(pairs_array, &pairs_view, 2, 64, PyBUF_SIMPLE) < 0) {
+    if (view(flags_array, &flags_view, 4, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
+    if (view(pairs_array, &pairs_view, 4, 64, PyBUF_SIMPLE) < 0) {
         PyBuffer_Release(&flags_view);
         return NULL;
     }
-    const uint16_t *flags = flags_view.buf, *pairs = pairs_view.buf;
+    const uint32_t *flags = flags_view.buf, *pairs = pairs_view.buf;
     Text text = {0};
     Py_ssize_t count = PyList_Size(texts);
     found = PyList_New(count);

@@ -1,9 +1,12 @@
-"""What `--help` and worker processes must not load."""
+"""What `--help` and worker processes must not load, and that each wing is in the wheel and among the layers."""
 
 from __future__ import annotations
 
+import configparser
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from corpus.pipeline.workers import run_pieces
+from tests.support.records import ROOT
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,20 @@ def loaded(_: int) -> bool:
 def test_workers_do_without_pandas() -> None:
     assert find_spec("pandas") is not None  # it comes with datasets, so pyarrow would find it
     assert list(run_pieces(loaded, range(4), workers=2)) == [False] * 4
+
+
+def test_every_wing_is_in_the_wheel_and_among_the_layers() -> None:
+    packages = {
+        ".".join(("corpus", *path.parent.relative_to(ROOT).parts))
+        for top in ("pipeline", "train", "generate", "manifests")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    assert set(setup["options"]["packages"].split()) == set(folders) == packages
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    modules = {f"corpus.pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("[a-z]*.py")}
+    wings = {name for name in packages if name.startswith("corpus.pipeline.")} | modules
+    assert set(re.findall(r"[\w.]+", " ".join(layers))) == {*wings, "corpus.train", "corpus.generate"}
