@@ -4,7 +4,7 @@ In: a workspace and keyword arguments. Out: files in the workspace, and a frozen
 Invariants: arguments are checked before any work starts, and a wrong one is a UsageError; each call holds the
 workspace's lock while it writes; a stage's failure is a CorpusError, after which the same call resumes; messages and
 amounts go to `progress`, never to the terminal.
-Cost: that of the stages. torch is imported by `demo` alone, when it runs.
+Cost: that of the stages. A call loads only the stages that it runs, and torch only in `demo`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import pyarrow as pa
 
-from corpus.pipeline.decontaminate import stage as decontaminate_stage
-from corpus.pipeline.decontaminate.config import DecontaminateConfig
-from corpus.pipeline.dedup import stage as dedup_stage
-from corpus.pipeline.documents import stage as documents_stage
-from corpus.pipeline.documents.stage import IngestConfig
-from corpus.pipeline.download import source as sources
-from corpus.pipeline.download import stage as download_stage
-from corpus.pipeline.download.stage import DownloadConfig
 from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, CORPORA
 from corpus.pipeline.pack import dataset_card
@@ -42,6 +34,8 @@ from corpus.pipeline.workspace.ledger import Report, read_ledger
 
 if TYPE_CHECKING:
     from corpus.generate.config import Sample
+    from corpus.pipeline.documents.stage import IngestConfig
+    from corpus.pipeline.download.stage import DownloadConfig
 
 __all__ = [
     "CleaningSettings", "DemoResult", "IngestResult", "LeftOut", "PackResult", "RowSettings", "UsageError", "clean",
@@ -122,6 +116,8 @@ def download(
     workspace: Workspace, *, datasets: Sequence[str] = (), source: str | None = None, progress: Progress = SILENT
 ) -> tuple[Report, ...]:
     """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`."""
+    from corpus.pipeline.download import stage as download_stage
+
     with _checking():
         configs = _downloads(datasets, source)
     with workspace.writing("download"):
@@ -140,8 +136,10 @@ def clean(
         WorkspaceError: nothing is downloaded.
 
     """
+    from corpus.pipeline.documents import stage as documents_stage
+
     with _checking():
-        config = IngestConfig(dataset=BUILT_IN, **settings)
+        config = documents_stage.IngestConfig(dataset=BUILT_IN, **settings)
     with workspace.writing("clean"), kept():
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
@@ -166,6 +164,8 @@ def ingest(
         SourceError: an evaluation file cannot be read, or `source` holds no dataset.
 
     """
+    from corpus.pipeline.documents.stage import IngestConfig
+
     with _checking():
         downloads, config = _downloads(datasets, source), IngestConfig(dataset=BUILT_IN, **settings)
     for path in against:
@@ -215,7 +215,8 @@ def demo(
         UsageError: `max_steps` is below 1.
 
     """
-    from corpus.train.config import TrainConfig  # noqa: PLC0415  # only a demo trains
+    from corpus.pipeline.documents.stage import IngestConfig
+    from corpus.train.config import TrainConfig  # only a demo trains
 
     with _checking():
         config = TrainConfig(
@@ -231,8 +232,8 @@ def demo(
         packed = _pack(workspace, (BUILT_IN,), rows, tokenizer, progress)
         on_result(packed)
         progress.say("loading torch and transformers ...")
-        from corpus.generate import stage as sampling  # noqa: PLC0415  # torch
-        from corpus.train.run import stage as train_stage  # noqa: PLC0415  # torch
+        from corpus.generate import stage as sampling  # torch
+        from corpus.train.run import stage as train_stage  # torch
 
         trained = train_stage.run(config, workspace, progress=progress)
         on_result(trained)
@@ -275,11 +276,15 @@ def _checking() -> Iterator[None]:
 
 
 def _downloads(datasets: Sequence[str], source: str | None) -> list[DownloadConfig]:
+    from corpus.pipeline.download.stage import DownloadConfig
+
     return [DownloadConfig(dataset=name, source=source) for name in list(dict.fromkeys(datasets)) or CORPORA]
 
 
 def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:
     """The downloads whose source holds the dataset. Mirrors are assumed to hold every dataset."""
+    from corpus.pipeline.download import source as sources
+
     source = configs[0].source
     if source is None:
         return list(configs)
@@ -300,16 +305,20 @@ def _ingest(
     workspace: Workspace, downloads: Iterable[DownloadConfig], config: IngestConfig, *, dedup: bool,
     against: Sequence[Path], progress: Progress,
 ) -> IngestResult:  # fmt: skip
+    from corpus.pipeline import decontaminate, download
+    from corpus.pipeline import dedup as dedup_stage
+    from corpus.pipeline.documents import stage as documents_stage
+
     documents, lists = list[Report](), list[Report]()
     for each in downloads:
-        download_stage.run(each, workspace, progress=progress)
+        download.run(each, workspace, progress=progress)
         documents.append(documents_stage.run(replace(config, dataset=each.dataset), workspace, progress=progress))
     if dedup:
         duplicates = dedup_stage.DedupConfig(workers=config.workers)
         lists.append(dedup_stage.run(duplicates, workspace, progress=progress))
     if against or read_ledger(workspace.decontaminate) is not None:
-        evaluation = DecontaminateConfig(against=tuple(against), workers=config.workers)
-        lists.append(decontaminate_stage.run(evaluation, workspace, progress=progress))
+        evaluation = decontaminate.DecontaminateConfig(against=tuple(against), workers=config.workers)
+        lists.append(decontaminate.run(evaluation, workspace, progress=progress))
     chosen = [selection.load(workspace, report.ledger.dataset or "") for report in documents] if lists else []
     left_out = [
         LeftOut(documents=each.documents.total(), characters=each.characters.total(), reasons=dict(each.reasons))
