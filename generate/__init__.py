@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """What `__all__` names, imported on first use: it needs torch."""
     if name not in __all__:
         raise AttributeError(name)
-    from corpus.generate import stage  # noqa: PLC0415
+    from corpus.generate import stage  # noqa: PLC0415  # it loads torch
 
     return getattr(stage, name)
