@@ -45,14 +45,14 @@ if __name__ == "__main__":
     with workspace.writing("way"):
         with kept():  # as `corpus ingest` does
             download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
-            ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 19), workspace)
+            ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
             dedup.run(dedup.DedupConfig(workers=2), workspace)
             decontaminate.run(DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
         with kept():  # as `corpus pack` does
             for form in pack.FORMS:
                 rows = pack.PackConfig(
-                    dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=100_000
+                    dataset="baike2018qa", form=form, seq_length=128, workers=2, unit_characters=200_000
                 )
                 pack.run(rows, workspace)
         if len(sys.argv) > 4:

@@ -104,13 +104,13 @@ def source(shared: Shared) -> Iterator[tuple[str, str]]:
     """The URL of an archive that comes in half a second and whose way to rows takes some more, and an exam to avoid."""
     folder = shared("kill-source", lay_source)
     with Server({ARCHIVE: (folder / "baike2018qa.zip").read_bytes()}) as server:
-        server.always(ARCHIVE, Behaviour(piece_bytes=15_000, pause_s=0.02))
+        server.always(ARCHIVE, Behaviour(piece_bytes=30_000, pause_s=0.02))
         yield server.url(ARCHIVE), str(folder / "exam.jsonl")
 
 
 def lay_source(folder: Path) -> None:
     chance = random.Random(3)
-    records = [baike(n, answer="。".join(f"第{chance.randrange(999)}步要做好" for _ in range(40))) for n in range(2250)]
+    records = [baike(n, answer="。".join(f"第{chance.randrange(999)}步要做好" for _ in range(40))) for n in range(4500)]
     for record in records[::35]:
         record["answer"] = ""
     for record, repeated in zip(records[1::25], records[2::25], strict=False):
