@@ -2,22 +2,20 @@
 
 `config` holds the settings and `presets` the sizes by name. `data` turns rows into batches; `model` builds or loads a
 network on its device; `evaluation` measures loss and bits per character; `run` plans a run and trains it.
+
+Importing this package loads no torch, so worker processes that import a script of the user's start at once.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from corpus.train.config import TrainConfig
-    from corpus.train.run.stage import run as train
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workspace import Workspace
+from corpus.pipeline.workspace.ledger import Report
+from corpus.train.config import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
 
 
-def __getattr__(name: str) -> Any:
-    """What `__all__` names, imported on first use: it needs torch."""
-    if name not in __all__:
-        raise AttributeError(name)
-    from corpus.train.config import TrainConfig  # noqa: PLC0415
-    from corpus.train.run import stage  # noqa: PLC0415
+def train(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Train a model, as `corpus.train.run.stage.run` says; the caller holds `workspace.writing()`."""
+    from corpus.train.run import stage  # noqa: PLC0415  # torch
 
-    return TrainConfig if name == "TrainConfig" else stage.run
+    return stage.run(config, workspace, progress=progress)

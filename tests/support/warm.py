@@ -1,7 +1,7 @@
-"""Commands that need torch, each in a process forked from one that has imported it: the imports take 4 seconds once.
+"""Commands and scripts that need torch, each in a process forked from one that has imported it: it takes 4 seconds once.
 
-In: a line of JSON on standard input for each command: its arguments, and the file for what it prints. Out: its exit
-code, a line for each.
+In: a line of JSON on standard input for each: the arguments of `corpus` or the path of a script, and the file for what
+it prints. Out: its exit code, a line for each.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import runpy
 import sys
 import threading
 from pathlib import Path
@@ -21,12 +22,15 @@ NEEDED = (
 )  # fmt: skip
 
 
-def run(arguments: list[str], output: str) -> None:
-    """One command, in a process of its own."""
+def run(output: str, arguments: list[str] | None = None, script: str | None = None) -> None:
+    """One command or script, in a process of its own."""
     with Path(os.devnull).open("rb") as nothing, Path(output).open("wb") as file:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if script is not None:
+        runpy.run_path(script, run_name="__main__")
+        sys.exit(0)
     main(arguments)
 
 

@@ -92,16 +92,21 @@ def archive() -> bytes:
     return out.getvalue()
 
 
-def run_warm(command: str, warm: subprocess.Popen[str], printed: Path, environment: dict[str, str]) -> None:
-    """Let the shell read a command as written, and run its words in a process that has imported torch."""
-    words = subprocess.check_output(
+def words(command: str, environment: dict[str, str]) -> list[str]:
+    """The arguments of `corpus` in a command, as the shell reads them."""
+    printed = subprocess.check_output(
         ["bash", "-c", f"corpus() {{ printf '%s\\0' \"$@\"; }}; {command}"], env=environment, text=True
     )
+    return printed.split("\0")[:-1]
+
+
+def run_warm(warm: subprocess.Popen[str], printed: Path, shown: str, **what: str | list[str]) -> None:
+    """Run a command or script in a process that has imported torch."""
     assert warm.stdin
     assert warm.stdout
-    print(json.dumps({"arguments": words.split("\0")[:-1], "output": str(printed)}), file=warm.stdin, flush=True)
+    print(json.dumps(what | {"output": str(printed)}), file=warm.stdin, flush=True)
     code = warm.stdout.readline().strip()
-    assert code == "0", f"{command}: exit {code}\n{printed.read_text()}"
+    assert code == "0", f"{shown}: exit {code}\n{printed.read_text()}"
 
 
 def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
@@ -127,21 +132,20 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
                 continue
             assert command.startswith("corpus ")
             if command.split()[1] in NEED_TORCH:
-                run_warm(command, warm, tmp_path / "printed", environment)
+                run_warm(warm, tmp_path / "printed", command, arguments=words(command, environment))
             else:
                 done = run(["bash", "-c", command], check=False)
                 assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    opens = (
-        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        "M.from_pretrained({0}); T.from_pretrained({0})"
-    )
-    models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
-    assert len(models) == 4
-    script = tmp_path / "script.py"
-    for code in (*blocks(ENGLISH, "python"), "\n".join(models)):
-        script.write_text(code, encoding="utf-8")  # a file, as users have one: worker processes import it
-        done = run([sys.executable, script], check=False)
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
+        opens = (
+            "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+            "M.from_pretrained({0}); T.from_pretrained({0})"
+        )
+        models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
+        assert len(models) == 4
+        script = tmp_path / "script.py"
+        for code in (*blocks(ENGLISH, "python"), "\n".join(models)):
+            script.write_text(code, encoding="utf-8")  # a file, as users have one: worker processes import it
+            run_warm(warm, tmp_path / "printed", code, script=str(script))
     shown = run(["find", "workspace", "-maxdepth", "2"], check=True).stdout
     for line in re.findall(r"^[├└]── (\S+?)/ ", "\n".join(blocks(ENGLISH, "")), re.MULTILINE):
         assert f"workspace/{line}" in shown or line.startswith("models/")
