@@ -1,10 +1,11 @@
-"""Templates: compose a document from its parts as article, question or translation; and the prompts of these.
+"""Templates: compose a document from its parts as article, question, translation or conversation; and their prompts.
 
 In: cleaned parts of one record. Out: one text, with the length of its question or source side.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from corpus.pipeline.manifest import Shape
@@ -13,17 +14,20 @@ TRANSLATE = "translate english to chinese, "
 
 
 def parts_of(shape: Shape) -> tuple[str, ...]:
-    """The fields of the text, in the order of their template."""
+    """The fields of the text, in the order of their template; none for `chat`, whose parts are turns."""
     order = {
         "article": ("title", "body"),
         "question": ("title", "detail", "answer"),
         "translation": ("source", "target"),
+        "chat": (),
     }
     return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
 
 
 def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
     """A function from the cleaned parts of one record to (text, prompt_length)."""
+    if shape.form == "chat":
+        return conversation
     if shape.form == "translation":
         return _translation
     if shape.form == "question":
@@ -49,6 +53,34 @@ def translation_prompt(english: str) -> str:
     'translate english to chinese, It rains., '
     """
     return f"{TRANSLATE}{_on_one_line(english)}, "
+
+
+def conversation(turns: Sequence[str]) -> tuple[str, int]:
+    r"""The text of a conversation, a line or more a turn, and the length of its first question.
+
+    >>> conversation(["天为什么蓝？", "因为散射。"])
+    ('天为什么蓝？\n因为散射。', 7)
+    """
+    return "\n".join(turns), len(turns[0]) + 1 if turns else 0
+
+
+def whole_turns(turns: Sequence[str]) -> Sequence[str]:
+    """The questions with their answers before the first turn without text.
+
+    >>> whole_turns(["问", "答", "问", ""])
+    ['问', '答']
+    """
+    empty = next((at for at, turn in enumerate(turns) if not turn), len(turns))
+    return turns[: empty - empty % 2]
+
+
+def turn_starts(turns: Sequence[str]) -> list[int]:
+    """Where each turn of a conversation begins in its text, but for the first.
+
+    >>> turn_starts(["天为什么蓝？", "因为散射。", "夜里呢？", "没有光。"])
+    [7, 13, 18]
+    """
+    return list(itertools.accumulate(len(turn) + 1 for turn in turns[:-1]))
 
 
 def _article(parts: Sequence[str]) -> tuple[str, int]:

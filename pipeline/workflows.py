@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import pyarrow as pa
 
 from corpus.pipeline.errors import SourceError, WorkspaceError
-from corpus.pipeline.manifest import BUILT_IN, CORPORA
+from corpus.pipeline.manifest import BUILT_IN, CORPORA, Manifest, parse_file
 from corpus.pipeline.pack import dataset_card
 from corpus.pipeline.pack import stage as pack_stage
 from corpus.pipeline.pack.shard import has_questions
@@ -113,15 +113,17 @@ class DemoResult:
 
 
 def download(
-    workspace: Workspace, *, datasets: Sequence[str] = (), source: str | None = None, progress: Progress = SILENT
-) -> tuple[Report, ...]:
+    workspace: Workspace, *, datasets: Sequence[str] = (), manifests: Sequence[Path] = (), source: str | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Report, ...]:  # fmt: skip
     """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`."""
     from corpus.pipeline.download import stage as download_stage
 
     with _checking():
-        configs = _downloads(datasets, source)
+        names, configs = _downloads(workspace, datasets, manifests, source)
     with workspace.writing("download"):
-        found = configs if datasets else _found(workspace, configs, progress)
+        _add_manifests(workspace, manifests, progress)
+        found = configs if names else _found(workspace, configs, progress)
         return tuple(download_stage.run(config, workspace, progress=progress) for config in found)
 
 
@@ -150,31 +152,36 @@ def clean(
 
 
 def ingest(
-    workspace: Workspace, *, datasets: Sequence[str] = (), source: str | None = None, dedup: bool = True,
-    against: Sequence[Path] = (), progress: Progress = SILENT, **settings: Unpack[CleaningSettings],
+    workspace: Workspace, *, datasets: Sequence[str] = (), manifests: Sequence[Path] = (), source: str | None = None,
+    dedup: bool = True, against: Sequence[Path] = (), progress: Progress = SILENT,
+    **settings: Unpack[CleaningSettings],
 ) -> IngestResult:  # fmt: skip
     """Download datasets, turn their records into documents, and list the documents to leave out.
 
-    Without `datasets` it takes the five corpora, or those of the five that `source` holds: a folder, an archive,
-    unpacked files or a URL; None for the mirrors. `dedup` lists duplicates among all documents of the workspace.
-    `against` are evaluation files; those given in earlier calls count, too.
+    `manifests` are files that describe datasets of a user's own; the workspace keeps them, and later calls know these
+    datasets by name. Without `datasets` and `manifests` it takes the five corpora, or those of the five that `source`
+    holds: a folder, an archive, unpacked files or a URL; None for the mirrors. `dedup` lists duplicates among all
+    documents of the workspace. `against` are evaluation files; those given in earlier calls count, too.
 
     Raises:
         UsageError: a name or rule is unknown, or a value out of range.
+        ManifestError: a manifest is malformed, or has the name of a built-in dataset.
         SourceError: an evaluation file cannot be read, or `source` holds no dataset.
 
     """
     from corpus.pipeline.documents.stage import IngestConfig
 
     with _checking():
-        downloads, config = _downloads(datasets, source), IngestConfig(dataset=BUILT_IN, **settings)
+        config = IngestConfig(dataset=BUILT_IN, **settings)
+        names, downloads = _downloads(workspace, datasets, manifests, source)
     for path in against:
         try:
             path.open("rb").close()
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     with workspace.writing("ingest"), kept():
-        found = downloads if datasets else _found(workspace, downloads, progress)
+        _add_manifests(workspace, manifests, progress)
+        found = downloads if names else _found(workspace, downloads, progress)
         return _ingest(workspace, found, config, dedup=dedup, against=against, progress=progress)
 
 
@@ -226,7 +233,7 @@ def demo(
     cleaning, rows = IngestConfig(dataset=BUILT_IN), PackConfig(dataset=BUILT_IN, seq_length=256)
     tokenizer = TokenizerConfig(vocab_size=_DEMO_VOCABULARY)
     with workspace.writing("demo"):
-        downloads = _downloads((BUILT_IN,), None)
+        _, downloads = _downloads(workspace, (BUILT_IN,), (), None)
         ingested = _ingest(workspace, downloads, cleaning, dedup=True, against=(), progress=progress)
         on_result(ingested)
         packed = _pack(workspace, (BUILT_IN,), rows, tokenizer, progress)
@@ -275,10 +282,35 @@ def _checking() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-def _downloads(datasets: Sequence[str], source: str | None) -> list[DownloadConfig]:
+def _downloads(
+    workspace: Workspace, datasets: Sequence[str], manifests: Sequence[Path], source: str | None
+) -> tuple[list[str], list[DownloadConfig]]:
+    """The datasets that are named, and the downloads of these, or of the five corpora when none is."""
     from corpus.pipeline.download.stage import DownloadConfig
 
-    return [DownloadConfig(dataset=name, source=source) for name in list(dict.fromkeys(datasets)) or CORPORA]
+    added = [_checked(path).name for path in manifests]
+    names, known = list(dict.fromkeys((*datasets, *added))), (*workspace.datasets(), *added)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--dataset must be one of {', '.join(known)}, is {name!r}")
+    return names, [DownloadConfig(dataset=name, source=source) for name in names or CORPORA]
+
+
+def _checked(path: Path) -> Manifest:
+    """A user's manifest, with its rules checked."""
+    from corpus.pipeline.documents.stage import check_rules
+
+    manifest = parse_file(path)
+    check_rules(manifest, str(path), path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def _add_manifests(workspace: Workspace, paths: Iterable[Path], progress: Progress) -> None:
+    """Keep copies of manifests in the workspace."""
+    for path in paths:
+        manifest, what = workspace.add_manifest(path)
+        if what:
+            progress.say(f"{manifest.name}: its manifest is {what}; a copy is kept in {workspace.manifests}")
 
 
 def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:

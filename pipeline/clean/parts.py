@@ -46,8 +46,10 @@ class CleanedParts:
     """Strings masked, by kind."""
 
 
-def clean_parts(texts: Sequence[str], width: int, steps: PartSteps) -> CleanedParts:
-    """Clean the parts of records, `width` parts each."""
+def clean_parts(
+    texts: Sequence[str], width: int, steps: PartSteps, owners: Sequence[int] | None = None
+) -> CleanedParts:
+    """Clean the parts of records, `width` parts each; `owners` gives the record of each part where widths differ."""
     rules = clean_all(texts, steps.table)
     parts = CleanedParts(rules.texts)
     changed = dict(rules.changed)
@@ -59,7 +61,7 @@ def clean_parts(texts: Sequence[str], width: int, steps: PartSteps) -> CleanedPa
             parts.texts[source : source + 2] = parts.texts[source + 1], parts.texts[source]
     for rule, positions in changed.items():
         if positions:
-            parts.cleaned[rule] = len({position // width for position in positions})
+            parts.cleaned[rule] = len({owners[at] if owners else at // width for at in positions})
     if steps.mask:
         parts.texts, parts.masked = mask_all(parts.texts, steps.mask)
     return parts

@@ -86,7 +86,7 @@ class Document(NamedTuple):
     prompt_length: int
     """Leading characters of `text` that are the question or the source side."""
     form: str
-    """The shape of its record: `article`, `question` or `translation`."""
+    """The shape of its record: `article`, `question`, `translation` or `chat`."""
     parts: Sequence[str]
     """The cleaned fields that make up the text, in the order of their form."""
 
@@ -97,7 +97,7 @@ as_document: Callable[[tuple[str, int, str, Sequence[str]]], Document] = functoo
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents of one form with as many parts, for the pre-checks."""
+    """Documents of one form, for the pre-checks; but for conversations they have as many parts."""
 
     documents: Sequence[Document]
     limits: Limits
@@ -130,7 +130,7 @@ class Batch:
 
 Judge = Callable[[Document, Limits], str | None]
 PreCheck = Callable[[Batch], np.ndarray]
-FORMS = ("article", "question", "translation")
+FORMS = ("article", "question", "translation", "chat")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +231,7 @@ def mostly_signs(document: Document, limits: Limits) -> str | None:
 
 @filter_rule(
     lambda batch: batch.survey.han < batch.limits.min_han * np.maximum(1, batch.survey.visible),
-    forms=("article", "question"),
+    forms=("article", "question", "chat"),
 )
 def little_han(document: Document, limits: Limits) -> str | None:
     """Too few Han for the dataset: another language, or code without a word about it."""
@@ -320,7 +320,7 @@ def judge(document: Document, limits: Limits, rules: Sequence[FilterRule] = RULE
 
 
 def judge_all(documents: Sequence[Document], limits: Limits) -> list[tuple[str, str] | None]:
-    """`judge` for many documents of one form with as many parts; each rule judges only those it suspects."""
+    """`judge` for many documents of one form, as `Batch` says; each rule judges only those it suspects."""
     batch = Batch(documents, limits)
     suspected: dict[int, list[FilterRule]] = {}
     for rule in RULES if documents else ():

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.cli.options import known_datasets
 
 
 def runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -39,9 +39,9 @@ def _is_model(folder: Path) -> bool:
     return folder.is_dir() and (folder.name == "best" or folder.name.startswith("checkpoint-"))
 
 
-def datasets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+def datasets(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of datasets, which a weight may follow."""
-    return [name for name in DATASETS if name.startswith(incomplete)]
+    return [name for name in known_datasets(context) if name.startswith(incomplete)]
 
 
 def presets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ from corpus.pipeline.terminal.console import Console
 
 @click.command()
 @options.dataset_option("the five corpora, or those found at --source")
+@options.manifest_option
 @options.source_option
 @options.json_option
 @options.workspace_option()
@@ -56,6 +57,7 @@ def clean(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 
 @click.command()
 @options.dataset_option("the five corpora, or those found at --source")
+@options.manifest_option
 @options.source_option
 @options.min_length_option
 @options.no_rule_option
@@ -78,6 +80,7 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
       corpus ingest --dataset baike2018qa
       corpus ingest --source ~/Downloads
       corpus ingest --dataset wiki2019zh --source https://example.org/corpora/ --min-length 64
+      corpus ingest --manifest mine.toml
       corpus ingest --against ceval.jsonl --against cmmlu.csv --no-rule little_han
     """
     from corpus.pipeline import workflows

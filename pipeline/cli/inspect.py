@@ -13,7 +13,7 @@ from corpus.pipeline.cli import summaries
 from corpus.pipeline.cli.options import dataset_option, json_option, tell_behind, workspace_of, workspace_option
 from corpus.pipeline.errors import CorpusError, WorkspaceError
 from corpus.pipeline.humanize import record_text, size_text
-from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.manifest import NAME
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -30,12 +30,10 @@ def datasets(as_json: bool, workspace_dir: Path) -> None:
     Example:
       corpus datasets
     """
-    from corpus.pipeline import manifest as manifests
-
     workspace = workspace_of(workspace_dir)
     finished = {area: workspace.finished(area) for area in ("raw", "documents", "packed", "chat")}
-    here = {name: [area for area, names in finished.items() if name in names] for name in DATASETS}
-    summaries.datasets([manifests.load(name) for name in DATASETS], here, as_json=as_json)
+    here = {name: [area for area, names in finished.items() if name in names] for name in workspace.datasets()}
+    summaries.datasets([workspace.manifest(name) for name in here], here, as_json=as_json)
 
 
 @click.command()
@@ -179,7 +177,7 @@ def _place(place: str) -> tuple[str, str, int]:
     """Dataset, split and number in `DATASET[/SPLIT]:ROW`."""
     name, _, number = place.rpartition(":")
     dataset, _, split = name.partition("/")
-    if dataset not in DATASETS or not number.isdecimal():
+    if not NAME.fullmatch(dataset) or not number.isdecimal():
         raise click.UsageError(
             f"{place!r} is not DATASET[/SPLIT]:ROW, such as baike2018qa:0 or wiki2019zh/validation:3"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
@@ -15,6 +16,10 @@ from corpus.pipeline.terminal import console
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.pipeline.workspace.ledger import Report
+
+    TextType = click.ParamType[str]
+else:
+    TextType = click.ParamType  # click before 8.4 takes no parameter
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -30,8 +35,47 @@ def workspace_option(default: str = "workspace") -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="DIR",
+        is_eager=True,  # so that --dataset knows the datasets of the workspace
         help="The folder that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
     )
+
+
+class DatasetName(TextType):
+    """The name of a dataset, built-in or with a manifest in the workspace."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a name that no dataset has."""
+        known = known_datasets(ctx)
+        if value not in known:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, known))}.", param, ctx)
+        return value
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002  # the signature is click's
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The names that begin so."""
+        return [CompletionItem(name) for name in known_datasets(ctx) if name.startswith(incomplete)]
+
+
+def known_datasets(context: click.Context | None) -> tuple[str, ...]:
+    """Names of all datasets of the command's workspace, and of the manifests that the command was given."""
+    values = context.params if context else {}
+    folder = values.get("workspace_dir")
+    given = [name for path in values.get("manifests") or () for name in _names_in(path)]
+    return (*(workspace_of(folder).datasets() if folder is not None else DATASETS), *given)
+
+
+def _names_in(path: Path) -> Iterator[str]:
+    from corpus.pipeline.errors import ManifestError
+    from corpus.pipeline.manifest import parse_file
+
+    with contextlib.suppress(ManifestError):  # the command itself says what is wrong
+        yield parse_file(path).name
 
 
 def dataset_option(default: str) -> Callable[[F], F]:
@@ -40,7 +84,7 @@ def dataset_option(default: str) -> Callable[[F], F]:
         "--dataset",
         "datasets",
         multiple=True,
-        type=click.Choice(DATASETS),
+        type=DatasetName(),
         metavar="NAME",
         help=f"Dataset; may be repeated.  [default: {default}]",
     )
@@ -48,6 +92,15 @@ def dataset_option(default: str) -> Callable[[F], F]:
 
 workers_option = click.option(
     "--workers", type=int, default=0, show_default="one for each core", help="Worker processes; the result is the same."
+)
+manifest_option = click.option(
+    "--manifest",
+    "manifests",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    is_eager=True,
+    help="Manifest of a dataset of your own, see `corpus manifest init`; may be repeated.",
 )
 source_option = click.option(
     "--source",

@@ -26,7 +26,6 @@ from corpus.pipeline.cli.options import (
 )
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.humanize import count_text, size_text
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
@@ -160,9 +159,10 @@ def train(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in names if name != "none")), **settings,
         )  # fmt: skip
-        unknown = [name for name in config.mixture if name not in DATASETS]
+        known = workspace.datasets()
+        unknown = [name for name in config.mixture if name not in known]
         if unknown:
-            raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(DATASETS)}")
+            raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(known)}")
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
             _dry_run(config, workspace, rate)

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import kernels
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.documents.transform import make_part
 from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.manifest.table import line_of
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.spans import Piece, RecordFile
@@ -40,6 +41,11 @@ from corpus.pipeline.workspace.stage import StageRun
 STAGE = "ingest"
 VERSION = 4
 PIECE_BYTES = 32 << 20
+LAYOUTS = {
+    "lines": "a JSON object a line", "array": "a JSON array", "csv": "CSV", "tsv": "TSV",
+    "text": "plain text, a blank line between documents", "file": "one document a file", "rows": "Parquet",
+}  # fmt: skip
+"""The layouts of files, in words."""
 _WORTH_A_WORKER_BYTES = 16 << 20  # one process finishes less before a second has started
 
 
@@ -83,7 +89,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
 
     """
     watch = Stopwatch()
-    manifest = _switched(manifests.load(config.dataset), config)
+    manifest = _switched(workspace.manifest(config.dataset), config)
     raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
     settings = _settings(config, manifest)
     stage = StageRun(
@@ -100,7 +106,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         identity=stage.fingerprint,
     )  # fmt: skip
     counts, notes, numbers = Counts(), list[str](), 0
-    total = sum(file.bytes or 0 for file in files) if all(file.bytes for file in files) else None
+    total = _total(files, config.piece_bytes)
     workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)
     with progress.bar(f"{config.dataset}: documents", total, "B"):
         for number, size, made in _make_pieces(work, cut(raw, files, config.piece_bytes, notes), kept, workers):
@@ -120,6 +126,14 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     )
 
 
+def _total(files: Sequence[RecordFile], piece_bytes: int) -> int | None:
+    """Bytes of the records; None where a file's size is unknown, or it is cut into pieces of another size."""
+    is_known = all(
+        file.bytes is not None and (file.layout not in CONVERTED or file.bytes <= piece_bytes) for file in files
+    )
+    return (sum(file.bytes or 0 for file in files) or None) if is_known else None
+
+
 def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
     command = f"corpus download --dataset {raw.name}"
     ledger = read_ledger(raw)
@@ -135,13 +149,28 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
     return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
 
 
+def check_rules(manifest: Manifest, where: str, text: str = "") -> None:
+    """Refuse rules and kinds of personal data that there are none of; `text` is the manifest's TOML.
+
+    Raises:
+        ManifestError: it names them, with their lines when `text` is given.
+
+    """
+    problems, quality = list[str](), manifest.quality
+    for known, named, what in ((QUALITY, quality.off, "off"), (KINDS, quality.mask, "mask")):
+        line = line_of(text, f"quality.{what}")
+        place = f"{where}:{line}" if line else where
+        problems += [
+            f"{place}: quality.{what}: {name!r} is not one of {', '.join(known)}" for name in named if name not in known
+        ]
+    if problems:
+        raise ManifestError("\n".join(problems))
+
+
 def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
     """The manifest with the rules and masks that the configuration switches off."""
+    check_rules(manifest, f"{manifest.name}.toml")
     quality = manifest.quality
-    for known, named, what in ((QUALITY, quality.off, "off"), (KINDS, quality.mask, "mask")):
-        odd = [name for name in named if name not in known]
-        if odd:
-            raise ManifestError(f"{manifest.name}.toml: quality.{what}: {odd[0]!r} is not one of {', '.join(known)}")
     off = tuple(sorted({*quality.off, *config.off}))
     return replace(manifest, quality=replace(quality, off=off, mask=quality.mask if config.mask else ()))
 
@@ -149,6 +178,10 @@ def _switched(manifest: Manifest, config: IngestConfig) -> Manifest:
 def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
     quality = asdict(manifest.quality)
     shapes = repr((manifest.members, sorted(manifest.shapes.items())))
+    formats = [member.format for member in manifest.members]
+    split_fields = [shape.split_field for _, shape in sorted(manifest.shapes.items())]
+    if any((*formats, *split_fields)):  # so that documents of manifests without them stay current
+        shapes += repr((formats, split_fields))
     return {
         "min_length": manifest.min_length if config.min_length is None else config.min_length,
         "simplify": manifest.simplify,
@@ -217,5 +250,5 @@ def _size(piece: Piece) -> int:
 def _say_layout(files: Sequence[RecordFile], progress: Progress) -> None:
     for layout in sorted({file.layout for file in files} - {"lines"}):
         names = [file.path for file in files if file.layout == layout]
-        meaning = "plain text, a blank line between documents" if layout == "text" else "Parquet"
-        progress.say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {meaning}; read as that")
+        shown = f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
+        progress.say(f"{shown}: {LAYOUTS[layout]}; read as that")

@@ -13,25 +13,25 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.clean.parts import PartSteps, clean_parts
 from corpus.pipeline.clean.quality import Document, Limits, as_document, judge_all
 from corpus.pipeline.clean.rules import rules
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.errors import ShapeError
 from corpus.pipeline.manifest import Manifest, Quality
-from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
+from corpus.pipeline.read.parse import SHAPE_REASONS, parser
 from corpus.pipeline.read.records import read
-from corpus.pipeline.read.spans import Block, Piece, RecordFile, Reject
+from corpus.pipeline.read.spans import Block, Parsed, Piece, RecordFile, Reject
 from corpus.pipeline.storage import document_shards
-from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
-from corpus.pipeline.templates import composer, parts_of
+from corpus.pipeline.storage.document_shards import CHAT_SCHEMA, DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
+from corpus.pipeline.templates import composer, parts_of, turn_starts, whole_turns
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
@@ -52,9 +52,9 @@ def make_part(
 
     """
     counts, limits = Counts(), limits_of(manifest, min_length)
-    kept, dropped = _Columns(DOCUMENT_SCHEMA), _Columns(REJECTED_SCHEMA)
+    kept, dropped = _Columns(_schema(manifest)), _Columns(REJECTED_SCHEMA)
     name = part_name(piece.number)
-    with atomic(folder / name) as out, _writer(out, DOCUMENT_SCHEMA) as writer:
+    with atomic(folder / name) as out, _writer(out, kept.schema) as writer:
         for span in piece.spans:
             maker, first = _DocumentMaker(span.file, manifest, limits), dropped.rows
             for block in read(raw, span):
@@ -74,7 +74,7 @@ def make_part(
 
 def ingested(workspace: Workspace, dataset: str) -> Manifest:
     """The manifest with the quality settings that a dataset's documents were made with."""
-    manifest = manifests.load(dataset)
+    manifest = workspace.manifest(dataset)
     ledger = read_ledger(workspace.documents(dataset))
     if ledger is None:
         return manifest
@@ -87,6 +87,11 @@ def limits_of(manifest: Manifest, min_length: int) -> Limits:
     """The limits of a dataset's filter rules."""
     quality = manifest.quality
     return Limits(min_length=min_length, min_han=quality.min_han, adverts=quality.adverts, off=frozenset(quality.off))
+
+
+def _schema(manifest: Manifest) -> pa.Schema:
+    """The columns of a dataset's documents."""
+    return CHAT_SCHEMA if any(shape.form == "chat" for shape in manifest.shapes.values()) else DOCUMENT_SCHEMA
 
 
 class _Columns:
@@ -125,12 +130,12 @@ class _DocumentMaker:
         self.text_only = file.layout == "text"
         self.parse = parser(shape)
         self.compose = composer(shape)
-        self.width = len(parts_of(shape))
+        self.width = len(parts_of(shape)) or 1
         self.form = shape.form
         is_translation = shape.form == "translation"
         self.steps = PartSteps(
             table=rules(simplify=manifest.simplify, brackets=manifest.drop_empty_brackets),
-            trim=manifest.quality.trim and not is_translation,
+            trim=manifest.quality.trim and shape.form in {"article", "question"},
             swap=is_translation,
             mask=manifest.quality.mask,
         )
@@ -163,7 +168,11 @@ class _DocumentMaker:
         names = [names[index] for index in good]
         texts = [documents[index].text for index in good]
         lengths = list(map(len, texts))
-        splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
+        if parsed.splits:
+            splits = [parsed.splits[index] for index in good]
+        else:
+            splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
+        turns = [[turn_starts(documents[index].parts) for index in good]] if self.form == "chat" else []
         kept.extend(
             names,
             texts,
@@ -172,6 +181,7 @@ class _DocumentMaker:
             [self.file.path] * len(good),
             [parsed.offsets[index] for index in good],
             [parsed.metas[index] for index in good],
+            *turns,
         )
         kept.characters += sum(lengths)
         for split, length in zip(splits, lengths, strict=True):
@@ -183,10 +193,16 @@ class _DocumentMaker:
 
     def documents(self, parsed: Parsed) -> list[Document]:
         """Clean the parts of the records, and compose them."""
-        cleaned = clean_parts(parsed.texts, self.width, self.steps)
+        owners = [number for number, size in enumerate(parsed.sizes) for _ in range(size)]
+        cleaned = clean_parts(parsed.texts, self.width, self.steps, owners)
         self.counts.cleaned.update(cleaned.cleaned)
         self.counts.masked.update(cleaned.masked)
-        records = list(zip(*[iter(cleaned.texts)] * self.width, strict=True))
+        records: list[Sequence[str]]
+        if self.form == "chat":
+            texts = iter(cleaned.texts)
+            records = [whole_turns(list(islice(texts, size))) for size in parsed.sizes]
+        else:
+            records = list(zip(*[iter(cleaned.texts)] * self.width, strict=True))
         composed = map(self.compose, records)
         return [
             as_document((text, prompt_length, self.form, parts))
@@ -204,7 +220,11 @@ class _DocumentMaker:
                 continue
             parsed.offsets.append(offset)
             parsed.names.append("")
-            parsed.texts += [*[""] * (self.width - 1), text]
+            parsed.texts += [
+                *[""] * (self.width - 1),
+                text,
+            ]  # a text in the form `chat` has no answer, so it is dropped
+            parsed.sizes += [1] if self.form == "chat" else []
             parsed.metas.append("{}")
             parsed.raws.append(raw)
         return parsed

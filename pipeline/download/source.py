@@ -26,10 +26,9 @@ from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, RemoteFile,
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.humanize import plain_text
-from corpus.pipeline.manifest import CORPORA, Manifest
+from corpus.pipeline.manifest import CORPORA, DATA_SUFFIXES, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 
-_DATA_ENDINGS = (".json", ".jsonl", ".txt", ".parquet")
 _UNFINISHED = (PART_SUFFIX, ".crdownload", ".download", ".tmp", ".aria2")
 _HINT = "Name a folder, an archive, or the URL of the archive's folder with --source."
 _NAME_BYTES = 200
@@ -129,6 +128,8 @@ def tail_of(manifest: Manifest, path: str) -> str | None:
     """
     plain = next((path.removesuffix(ending) for ending in PACKED_ENDINGS if path.endswith(ending)), path)
     hit = manifest.member_of(plain)
+    if hit is None and manifest.name not in DATASETS and path.endswith(ARCHIVE_ENDINGS):
+        return path  # a user's source may be a folder of archives
     return hit[1] if hit is not None else None
 
 
@@ -172,7 +173,7 @@ def _open_site(
     name = unquote(PurePosixPath(parts.path).name)
     if not parts.query and not _is_data(name):
         return HttpPrefix(url=source, client=client, progress=progress), None
-    name = _single_name(name, manifest) if _is_data(name) else manifest.archive
+    name = _single_name(name, manifest) if _is_data(name) else manifest.archive or f"{manifest.name}.jsonl"
     location = HttpPrefix(url=source.partition("?")[0].rpartition("/")[0], client=client, progress=progress)
     file = location.at(source, name)
     if file is None:
@@ -190,6 +191,8 @@ def _single_name(path: str, manifest: Manifest) -> str:
     if tail is None and not _is_data(name):
         message = f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}"
         raise DatasetNotFoundError(message, hint=_HINT)
+    if manifest.name not in DATASETS:
+        return _checked(name)  # its folder is no part of the name
     return _checked(name if tail is None else (PurePosixPath(tail).parent / name).as_posix())
 
 
@@ -248,7 +251,7 @@ def _parse_sums(text: str) -> dict[str, str]:
 
 
 def _is_data(name: str) -> bool:
-    return re.sub(r"\.(gz|xz|zst)$", "", name).endswith(_DATA_ENDINGS) or name.endswith(ARCHIVE_ENDINGS)
+    return re.sub(r"\.(gz|xz|zst)$", "", name).endswith(DATA_SUFFIXES) or name.endswith(ARCHIVE_ENDINGS)
 
 
 def _checked(name: str) -> str:

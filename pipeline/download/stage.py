@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download import planning
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
 from corpus.pipeline.download.planning import OFFICIAL, DownloadPlan, DownloadSource, OriginRecord
@@ -26,8 +25,8 @@ from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedF
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
 from corpus.pipeline.download.transfer import check_free_space, fetch
-from corpus.pipeline.errors import DownloadError, WorkspaceError
-from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
+from corpus.pipeline.errors import DownloadError, SourceError, WorkspaceError
+from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors
 from corpus.pipeline.workspace.layout import Workspace
@@ -48,8 +47,6 @@ class DownloadConfig:
     """A folder, an archive, unpacked files or a URL; None: the finished files, else the manifest's mirrors."""
 
     def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            raise ValueError(f"--dataset must be one of {', '.join(DATASETS)}, is {self.dataset!r}")
         if self.source is not None and not self.source.strip():
             raise ValueError("--source must name a folder, an archive or a URL, is empty")
 
@@ -75,7 +72,7 @@ def run(
 
     """
     with open_client(retry) as client:
-        job = _Job(config, manifest or manifests.load(config.dataset), workspace, client, progress)
+        job = _Job(config, manifest or workspace.manifest(config.dataset), workspace, client, progress)
         if report := job.stage.skipped():
             return report
         candidate, downloads = job.fetch_first()
@@ -90,7 +87,7 @@ def plan(config: DownloadConfig, workspace: Workspace, *, progress: Progress = S
 
     """
     with open_client(DEFAULT_RETRY) as client:
-        job = _Job(config, manifests.load(config.dataset), workspace, client, progress)
+        job = _Job(config, workspace.manifest(config.dataset), workspace, client, progress)
         return None if job.stage.is_current else job.plan(job.candidates[0])
 
 
@@ -100,7 +97,7 @@ class _Job:
     def __init__(
         self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
-        self.source = config.source
+        self.source = config.source or workspace.source_of(manifest.name)
         self.manifest = manifest
         self.workspace = workspace
         self.client = client
@@ -108,8 +105,8 @@ class _Job:
         self.folder = workspace.raw(self.manifest.name)
         self.origin = OriginRecord(self.folder)
         self._unsaved_bytes = 0
-        origin: str | None = OFFICIAL if config.source is None else GIVEN
-        if config.source is None and (before := read_ledger(self.folder)):
+        origin: str | None = OFFICIAL if self.source is None else GIVEN
+        if self.source is None and (before := read_ledger(self.folder)):
             origin = before.config.get("source")  # finished files may have come from a --source
         self.stage = StageRun(
             workspace, self.folder, stage=STAGE, version=VERSION, dataset=self.manifest.name,
@@ -120,6 +117,11 @@ class _Job:
     @cached_property
     def candidates(self) -> list[DownloadSource]:
         """The places to try, in order."""
+        if self.source is None and not self.manifest.mirrors and self.manifest.name != BUILT_IN:
+            raise SourceError(
+                f"{self.manifest.name}: its manifest names neither a source nor a mirror",
+                hint="Give the files with --source, or write `source = ...` into the manifest.",
+            )
         if self.source is None:
             return list(planning.official_sources(self.manifest, self.client))
         exclude = self.workspace.root / "raw"

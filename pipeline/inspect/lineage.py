@@ -11,15 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.pack import chat_turns
@@ -42,6 +40,8 @@ class DocumentOrigin:
     split: str
     text: str
     prompt_length: int
+    turns: tuple[int, ...] | None
+    """Where the later turns of a conversation begin; None for other documents."""
     container: str
     """The file in `raw/` that holds the record."""
     source_file: str
@@ -96,7 +96,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
         origin = _origin(workspace, dataset, entry["document"])
         part = ids[position : position + length]
         used = chosen.cut(entry["document"], origin.text)
-        whole = _tokens(model, used, origin.prompt_length, form)
+        whole = _tokens(model, used, origin, form)
         text, rebuilt = model.decode(part, skip_special_tokens=False), whole[start : start + length] == part
         segments.append(Segment(text=text, start=start, length=length, origin=origin, rebuilt=rebuilt))
         position += length
@@ -146,18 +146,21 @@ def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, li
     return itertools.islice(found, limit)
 
 
-def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[int | None]:
-    """A document's tokens in a form; empty where the form cannot use it."""
+def _tokens(model: Tokenizer, text: str, origin: DocumentOrigin, form: str) -> list[int | None]:
+    """The tokens of a document's text in a form; empty where the form cannot use it."""
     encode = functools.partial(model.encode, add_special_tokens=False)
     if form == "text":
         return [*encode(text).ids, model.token_to_id(special_tokens.SEPARATOR)]
-    turn = chat_turns.turn(text, prompt_length)
-    if turn is None:
-        return []
-    question, answer = (encode(side).ids for side in turn)
+    if origin.turns is None:
+        turns: Sequence[str] | None = chat_turns.turn(text, origin.prompt_length)
+    else:
+        turns = chat_turns.turns(text, origin.turns)
     names = (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.SEPARATOR)
     user, assistant, separator = map(model.token_to_id, names)
-    return [user, *question, assistant, *answer, separator]
+    ids: list[int | None] = []
+    for at, side in enumerate(turns or ()):
+        ids += [assistant, *encode(side).ids, separator] if at % 2 else [user, *encode(side).ids]
+    return ids
 
 
 def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str) -> pa.Table:
@@ -184,7 +187,7 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
     document = document_at(workspace.documents(dataset), reference)
     raw_folder = workspace.raw(dataset)
     manifest = ingested(workspace, dataset)
-    file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
+    file = next((file for file in _files(workspace, dataset) if file.path == document["source_file"]), None)
     if file is None:
         raise WorkspaceError(
             f"{document['source_file']} is no longer in {raw_folder}",
@@ -192,14 +195,15 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
         )
     raw = record_at(raw_folder, file, document["source_offset"])
     rebuilt = rebuild(manifest, file, raw)
+    turns = tuple(document["turns"]) if "turns" in document else None
     return DocumentOrigin(
         dataset=dataset, id=document["id"], split=document["split"], text=document["text"],
-        prompt_length=document["prompt_length"], container=file.container, source_file=file.path,
+        prompt_length=document["prompt_length"], turns=turns, container=file.container, source_file=file.path,
         source_offset=document["source_offset"], raw=raw, rules=rebuilt.rules,
         rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
     )  # fmt: skip
 
 
 @functools.cache
-def _files(raw: Path, dataset: str) -> list[RecordFile]:
-    return list_files(raw, manifests.load(dataset))
+def _files(workspace: Workspace, dataset: str) -> list[RecordFile]:
+    return list_files(workspace.raw(dataset), workspace.manifest(dataset))

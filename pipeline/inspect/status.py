@@ -17,7 +17,6 @@ from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
@@ -63,7 +62,7 @@ def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
         elif area == "models":
             yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())
         else:
-            yield from ((area, name) for name in DATASETS)
+            yield from ((area, name) for name in workspace.datasets())
 
 
 def _row(workspace: Workspace, area: str, name: str) -> StageStatus:

@@ -1,13 +1,17 @@
-"""Chat turns: a document that begins with a question becomes a user turn and an assistant turn.
+"""Chat turns: a document that begins with a question becomes turns of user and assistant in alternation.
 
-In: a text and the number of its leading characters that are the question; ids of alternating questions and answers.
-Out: question and answer; ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>`.
-Invariants: question and answer are the text without the blanks between them; both are non-empty. The special tokens are
-inserted as ids, never as text, so a text that spells one cannot end its turn.
-Cost: two slices a document, three insertions a document in numpy.
+In: a text and the number of its leading characters that are the first question, and where later turns begin; ids of
+alternating questions and answers. Out: questions and answers; ids of `<|user|>` question `<|assistant|>` answer
+`<|endoftext|>` for each pair.
+Invariants: the turns are the text without the blanks between them; none is empty. The special tokens are inserted as
+ids, never as text, so a text that spells one cannot end its turn.
+Cost: a slice a turn, three insertions a pair in numpy.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,38 +27,68 @@ def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
     return (question, answer) if question and answer else None
 
 
+def turns(text: str, starts: Sequence[int]) -> list[str] | None:
+    r"""The turns of a conversation whose later turns begin at `starts`; None unless each question has an answer.
+
+    >>> turns("天为什么蓝？\n因为散射。\n夜里呢？\n没有光。", [7, 13, 18])
+    ['天为什么蓝？', '因为散射。', '夜里呢？', '没有光。']
+    """
+    edges = [0, *starts, len(text)]
+    found = [text[begin:end].strip() for begin, end in itertools.pairwise(edges)]
+    return found if len(found) > 1 and len(found) % 2 == 0 and all(found) else None
+
+
 def join(
-    flat: np.ndarray, counts: np.ndarray, *, user: int, assistant: int, separator: int
+    flat: np.ndarray,
+    counts: np.ndarray,
+    pairs: np.ndarray,
+    *,
+    user: int,
+    assistant: int,
+    separator: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Insert the three special tokens around questions and answers.
 
     Args:
         flat: [tokens] ids of alternating questions and answers.
-        counts: [2 * documents] ids of each question and answer.
+        counts: [2 * all pairs] ids of each question and answer.
+        pairs: [documents] questions with an answer of each document, at least one.
         user: id of the token before a question.
         assistant: id of the token before an answer.
         separator: id of the token after an answer.
 
     Returns:
-        [tokens + 3 * documents] ids, and [documents] ids of each document.
+        [tokens + 3 * all pairs] ids, and [documents] ids of each document.
 
     """
-    documents = len(counts) // 2
     ends = np.cumsum(counts)
     starts = ends - counts
     places = np.stack([starts[::2], starts[1::2], ends[1::2]], axis=1).reshape(-1)
-    ids = np.insert(flat, places, np.tile(np.array([user, assistant, separator], dtype=flat.dtype), documents))
-    return ids, counts[::2] + counts[1::2] + 3
+    ids = np.insert(flat, places, np.tile(np.array([user, assistant, separator], dtype=flat.dtype), len(counts) // 2))
+    lengths = counts[::2] + counts[1::2] + 3
+    return ids, np.add.reduceat(lengths, np.cumsum(pairs) - pairs) if len(pairs) else lengths
 
 
-def answer_tokens(marks: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> int:
-    """Number of tokens that get a label in training: those after `<|assistant|>` in its segment.
+def answer_tokens(ids: np.ndarray, starts: np.ndarray, ends: np.ndarray, *, user: int, assistant: int) -> int:
+    """Number of tokens that get a label in training: those of answers, after `<|assistant|>` in their segment.
 
     Args:
-        marks: [segments] position of `<|assistant|>` in the segment's document.
-        starts: [segments] first token of the document in the segment.
-        lengths: [segments] tokens of the segment.
+        ids: [tokens] ids of all documents, each beginning with `user`.
+        starts: [segments] first token of each segment; the segments cover all tokens.
+        ends: [segments] the token after its last one.
+        user: id of the token before a question.
+        assistant: id of the token before an answer.
 
     """
-    after = starts + lengths - marks - 1
-    return int(after[(starts <= marks) & (after >= 0)].sum())
+    if not len(ids):
+        return 0
+    asked, answered = np.flatnonzero(ids == user), np.flatnonzero(ids == assistant)
+    next_asked = np.append(asked, len(ids))
+    first_answered = np.append(answered, len(ids))[np.searchsorted(answered, asked)]
+    in_documents = np.maximum(0, next_asked[1:] - first_answered - 1).sum()
+    # the answer that a segment begins in carries no loss there: the mark is in an earlier segment
+    before = np.append(-1, asked)[np.searchsorted(asked, starts, side="right")]
+    in_answer = np.append(-1, answered)[np.searchsorted(answered, starts)] > before
+    again = np.append(answered, len(ids))[np.searchsorted(answered, starts)] + 1
+    lost = np.minimum(np.minimum(again, next_asked[np.searchsorted(asked, starts)]), ends) - starts
+    return int(in_documents - lost[in_answer].sum())

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.humanize import markdown_table
 from corpus.pipeline.manifest import BUILT_IN, Manifest
@@ -51,7 +50,7 @@ def run(workspace: Workspace, datasets: Sequence[str] = (), forms: Sequence[str]
 def write(workspace: Workspace, dataset: str, form: str) -> Path:
     """Write the two files of one dataset's rows if they are missing or differ; returns the card's path."""
     folder = workspace.packed(dataset, form)
-    ledger, manifest = read_ledger(folder), manifests.load(dataset)
+    ledger, manifest = read_ledger(folder), workspace.manifest(dataset)
     if ledger is None:
         raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack --dataset {dataset}` first.")
     for entry in ledger.inputs:

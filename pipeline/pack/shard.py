@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,14 @@ from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.pack import bin_packing, chat_turns
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import document_ref, first_texts, part_metadata, parts, read_part
+from corpus.pipeline.storage.document_shards import (
+    document_ref,
+    first_texts,
+    has_turns,
+    part_metadata,
+    parts,
+    read_part,
+)
 from corpus.pipeline.storage.row_shards import rows_table, with_metadata, write_rows
 from corpus.pipeline.tokenizer import encoders, special_tokens
 from corpus.pipeline.workspace.files import aside
@@ -77,8 +84,6 @@ class _Encoded(NamedTuple):
     """[tokens], with special tokens."""
     lengths: np.ndarray
     """[documents] tokens of each."""
-    marks: np.ndarray
-    """[documents] position of `<|assistant|>` in each; 0 for text rows."""
     references: np.ndarray
     """[documents] shard and line of each."""
 
@@ -158,7 +163,8 @@ def pack_unit(
     encoded, books = _encode(unit, engine.encode, layout, chosen)
     lengths = encoded.lengths
     plan = (bin_packing.best_fit if layout.strategy == "best-fit" else bin_packing.concat)(lengths, layout.seq_length)
-    rows = bin_packing.fill(plan, encoded.ids, np.cumsum(lengths) - lengths, layout.seq_length, layout.pad)
+    firsts = np.cumsum(lengths) - lengths
+    rows = bin_packing.fill(plan, encoded.ids, firsts, layout.seq_length, layout.pad)
     counts = {
         **books,
         "documents": len(lengths),
@@ -168,7 +174,10 @@ def pack_unit(
         "cut_documents": int((np.bincount(plan.documents, minlength=len(lengths)) > 1).sum()),
     }
     if layout.form == "chat":
-        counts["answer_tokens"] = chat_turns.answer_tokens(encoded.marks[plan.documents], plan.starts, plan.lengths)
+        starts = firsts[plan.documents] + plan.starts
+        counts["answer_tokens"] = chat_turns.answer_tokens(
+            encoded.ids, starts, starts + plan.lengths, user=layout.user, assistant=layout.assistant
+        )
     if int(plan.lengths.sum()) != counts["tokens"]:
         raise BooksError(f"{unit.file}: {counts['tokens']:,} tokens encoded, {int(plan.lengths.sum()):,} in segments")
     table = rows_table(
@@ -204,13 +213,13 @@ def _encode(
 ) -> tuple[_Encoded, Counter[str]]:
     """The encoded documents of a unit, and the characters of these and of those without a question."""
     empty = np.zeros(0, np.int64)
-    found = [_Encoded(empty.astype(layout.token_type), empty, empty, empty)]
+    found = [_Encoded(empty.astype(layout.token_type), empty, empty)]
     books = Counter({"characters": 0})
     if layout.form == "chat":
         books.update({"without_prompt": 0, "characters_without_prompt": 0})
-    for references, texts, prompts in documents_of(unit, chosen):
-        used, ids, lengths, marks = _encode_batch(texts, prompts, encode, layout)
-        found.append(_Encoded(ids, lengths, marks, references[used]))
+    for references, texts, turns in documents_of(unit, chosen):
+        used, ids, lengths = _encode_batch(texts, turns, encode, layout)
+        found.append(_Encoded(ids, lengths, references[used]))
         sizes = pc.utf8_length(texts).to_numpy()
         books["characters"] += int(sizes[used].sum())
         if not used.all():
@@ -220,26 +229,32 @@ def _encode(
 
 
 def _encode_batch(
-    texts: pa.Array, prompts: pa.Array, encode: encoders.Encode, layout: Layout
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which documents are used (for chat those with question and answer), their ids, lengths and marks."""
+    texts: pa.Array, turns: pa.Array, encode: encoders.Encode, layout: Layout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which documents are used (for chat those with question and answer), their ids and lengths."""
     if layout.form == "text":
         flat, counts = encode(texts)
         ids = np.insert(flat.astype(layout.token_type), np.cumsum(counts), layout.separator)
-        return np.ones(len(texts), dtype=bool), ids, counts + 1, np.zeros_like(counts)
-    turns = list(map(chat_turns.turn, texts.to_pylist(), prompts.to_pylist()))
-    flat, counts = encode(pa.array([side for turn in turns if turn for side in turn], pa.string()))
+        return np.ones(len(texts), dtype=bool), ids, counts + 1
+    split = chat_turns.turns if pa.types.is_list(turns.type) else chat_turns.turn
+    found: list[Sequence[str] | None] = list(map(split, texts.to_pylist(), turns.to_pylist()))
+    flat, counts = encode(pa.array([side for turn in found if turn for side in turn], pa.string()))
     ids, lengths = chat_turns.join(
-        flat.astype(layout.token_type), counts, user=layout.user, assistant=layout.assistant, separator=layout.separator
-    )
-    return np.array([turn is not None for turn in turns]), ids, lengths, counts[::2] + 1
+        flat.astype(layout.token_type), counts, np.array([len(turn) // 2 for turn in found if turn], np.int64),
+        user=layout.user, assistant=layout.assistant, separator=layout.separator,
+    )  # fmt: skip
+    return np.array([turn is not None for turn in found]), ids, lengths
 
 
 def documents_of(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.ndarray, pa.Array, pa.Array]]:
-    """A unit's documents that no list leaves out, in batches: references, texts, prompt lengths."""
+    """A unit's documents that no list leaves out, in batches: references, texts, where the turns after the first begin.
+
+    Without a column `turns` that is the length of the question.
+    """
     for path in unit.parts:
-        for shard, lines, batch in selection.read_selected(path, ["text", "prompt_length", "split"], chosen):
+        turns = "turns" if has_turns(path) else "prompt_length"
+        for shard, lines, batch in selection.read_selected(path, ["text", turns, "split"], chosen):
             wanted = pc.indices_nonzero(pc.equal(batch["split"], unit.split)).to_numpy()
             if len(wanted):
                 used = batch.take(wanted) if len(wanted) < batch.num_rows else batch
-                yield document_ref(shard, lines[wanted]), used["text"], used["prompt_length"]
+                yield document_ref(shard, lines[wanted]), used["text"], used[turns]

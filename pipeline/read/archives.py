@@ -94,7 +94,11 @@ class TarReader:
 
 def open_tar(path: Path) -> tarfile.TarFile:
     """A tar archive as a stream, with any compression."""
-    file = path.open("rb")
+    return open_tar_stream(path.open("rb"))
+
+
+def open_tar_stream(file: IO[bytes]) -> tarfile.TarFile:
+    """The tar archive in a stream that can seek."""
     magic = file.read(4)
     file.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":

@@ -16,6 +16,7 @@ from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, ope
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
 
+_BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".md": "file", ".markdown": "file"}
 _Entry = tuple[str, str, str, int | None]
 """Container, codec, path inside, unpacked bytes."""
 
@@ -111,14 +112,16 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
     hits.sort(key=lambda hit: (manifest.members.index(hit[0]), hit[2][2]))
     files = [
         RecordFile(
-            container=container, codec=codec, path=path, tail=tail, split=member.split, shape=member.shape,
-            layout="rows" if codec == "parquet" else "lines", bytes=size, sha256=member.sha256 if official else None,
+            container=container, codec=codec, path=path, tail=tail, shape=member.shape,
+            split=_split_by_name(path) if member.split == "name" else member.split,
+            layout="rows" if codec == "parquet" else member.format, bytes=size,
+            sha256=member.sha256 if official else None,
         )
         for member, tail, (container, codec, path, size) in hits
     ] or [
         RecordFile(
             container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
-            shape=manifest.members[0].shape, layout="lines", bytes=size,
+            shape=manifest.members[0].shape, layout="", bytes=size,
         )
         for container, codec, path, size in sorted(found, key=itemgetter(2))
         if path.endswith((".txt", ".jsonl", ".json"))
@@ -153,7 +156,7 @@ def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile
     for file in files:
         kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)
         if kind not in layouts:
-            layouts[kind] = "rows" if file.layout == "rows" else _layout(raw, file)
+            layouts[kind] = file.layout or _layout(raw, file)
         yield replace(file, layout=layouts[kind])
 
 
@@ -165,8 +168,17 @@ def _layout(raw: Path, file: RecordFile) -> str:
             f"{raw / file.container}: {file.path} is an HTML page, not records",
             hint="A server sent a page instead of the file: fetch it again, or give another --source.",
         )
-    named_json = PurePosixPath(file.path).suffix in {".json", ".jsonl"}
-    return "text" if not named_json and _is_text(head) else "lines"
+    return layout_of(file.path, head)
+
+
+def layout_of(path: str, head: bytes) -> str:
+    """The layout of a file, by its name and first bytes."""
+    suffix = PurePosixPath(path).suffix
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    if suffix == ".json" and head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        return "array"
+    return "text" if suffix not in {".json", ".jsonl", ".ndjson"} and _is_text(head) else "lines"
 
 
 def _is_text(head: bytes) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 
 import orjson
 
 from corpus.pipeline import kernels
 from corpus.pipeline.manifest import Shape
-from corpus.pipeline.read.spans import Reject
+from corpus.pipeline.read.nested import nested_parser
+from corpus.pipeline.read.spans import Parsed, Reject
 from corpus.pipeline.templates import parts_of
 
 SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_field", "duplicate_key", "too_large"})
@@ -25,22 +25,13 @@ SHAPE_REASONS = frozenset({"malformed_json", "not_utf8", "wrong_type", "missing_
 _BLANK_BEFORE_COLON = re.compile(rb'"[ \t\r\n]+:')
 
 
-@dataclass(slots=True)
-class Parsed:
-    """Records of one block that are of the shape: parallel lists, but for `texts` and `rejects`."""
-
-    offsets: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    """The records' own ids, "" without one."""
-    texts: list[str] = field(default_factory=list)
-    """The parts of the text, `width` a record, in the order of `parts_of(shape)`."""
-    metas: list[str] = field(default_factory=list)
-    raws: list[bytes] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-
-
 def parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     """A function that parses blocks of (byte offset, record) of one shape."""
+    return _flat_parser(shape) if shape.is_flat else nested_parser(shape)
+
+
+def _flat_parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
+    """The parser of a shape whose fields are all at the top, with help of the kernel."""
     parts = parts_of(shape)
     optional = {shape.roles.get(role) for role in (("detail",) if shape.form == "question" else ("title", "detail"))}
     strict = tuple(dict.fromkeys((*(part for part in parts if part not in optional), *shape.id_fields)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from corpus.pipeline.read.archives import CountingReader, TarReader, archive_errors, open_file
+from corpus.pipeline.read.convert import CONVERTED, converted
 from corpus.pipeline.read.parquet import parquet_spans
 from corpus.pipeline.read.spans import SIZES, Chunk, Piece, ReadSizes, RecordFile, Span
 
@@ -64,7 +65,8 @@ def _spans(
         opened = nullcontext(tar.open(file)) if file.codec == "tar" else open_file(raw, file)
         with archive_errors(raw / file.container, file.path), opened as unpacked:
             stream = CountingReader(unpacked, hashed=file.sha256 is not None)
-            delimiter, chunks = read_chunks(stream, file, 0, sizes)
+            lines = CountingReader(converted(stream, file, sizes)) if file.layout in CONVERTED else stream  # type: ignore[arg-type]  # only read() is used
+            delimiter, chunks = read_chunks(lines, file, 0, sizes)
             held: list[Chunk] = []
             border = piece_bytes
             for whole in chunks:
@@ -75,7 +77,7 @@ def _spans(
                     held, border = [], border + piece_bytes
                 if chunk is not None:
                     held.append(chunk)
-            while border - piece_bytes < max(1, stream.bytes):  # also spans without a record, as for a plain file
+            while border - piece_bytes < max(1, lines.bytes):  # also spans without a record, as for a plain file
                 yield Span(file, border - piece_bytes, border, tuple(held), delimiter)
                 held, border = [], border + piece_bytes
             if stream.digest and stream.digest.hexdigest() != file.sha256:
@@ -85,7 +87,7 @@ def _spans(
 def _preread(raw: Path, file: RecordFile, tar: TarReader, sizes: ReadSizes) -> Span:
     """A span with all records of a small tar member, since a tar stream cannot be read twice."""
     with archive_errors(raw / file.container, file.path):
-        delimiter, chunks = read_chunks(tar.open(file), file, 0, sizes)
+        delimiter, chunks = read_chunks(converted(tar.open(file), file, sizes), file, 0, sizes)
         return Span(file, 0, None, tuple(chunks), delimiter)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.read.archives import open_file
+from corpus.pipeline.read.convert import converted
 from corpus.pipeline.read.parquet import parquet_blocks
 from corpus.pipeline.read.pieces import read_chunks, record_offsets
 from corpus.pipeline.read.spans import SIZES, Block, Chunk, ReadSizes, RecordFile, Reject, Span
@@ -35,7 +36,7 @@ def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
             at = 0
             if span.start > 0 and span.file.codec == "plain" and span.file.layout == "lines":
                 at = stream.seek(span.start - 1)  # a record that ends at the first newline from here began before
-            delimiter, chunks = read_chunks(stream, span.file, at, sizes)
+            delimiter, chunks = read_chunks(converted(stream, span.file, sizes), span.file, at, sizes)
             yield from _blocks(_records(chunks, delimiter, span.start, span.end, sizes), sizes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -21,7 +21,8 @@ class RecordFile:
     split: str
     shape: str
     layout: str
-    """`lines`: a JSON object a line; `text`: documents separated by blank lines; `rows`: Parquet."""
+    """`lines`: a JSON object a line; `array`: one JSON array; `csv`, `tsv`: a table with a header; `text`: documents
+    separated by blank lines; `file`: one document; `rows`: Parquet."""
     bytes: int | None
     """Unpacked size, if the container has it."""
     sha256: str | None = None
@@ -88,3 +89,21 @@ class Reject:
 
 
 Block = tuple[list[tuple[int, bytes]], list[Reject]]
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Records of one block that are of the shape: parallel lists, but for `texts` and `rejects`."""
+
+    offsets: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """The records' own ids, "" without one."""
+    texts: list[str] = field(default_factory=list)
+    """The parts of the text, `width` a record, in the order of `parts_of(shape)`."""
+    metas: list[str] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """The parts of each record, where their number differs; else empty."""
+    splits: list[str] = field(default_factory=list)
+    """The split that each record names, "" for none; empty where the shape has no split field."""

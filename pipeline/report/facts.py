@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.storage.removals import REASON as EXCLUDED
 from corpus.pipeline.workspace.files import json_lines
@@ -116,7 +115,7 @@ def gather(workspace: Workspace) -> Facts:
     """
     dedup, decontaminate = read_ledger(workspace.dedup), read_ledger(workspace.decontaminate)
     tokenizer = read_ledger(workspace.tokenizer)
-    found = {name: read_ledger(workspace.documents(name)) for name in manifests.DATASETS}
+    found = {name: read_ledger(workspace.documents(name)) for name in workspace.datasets()}
     documents = {name: ledger for name, ledger in found.items() if ledger is not None}
     inputs = decontaminate.inputs if decontaminate else ()
     return Facts(
@@ -146,7 +145,7 @@ def _dataset(
         kept = {key: rows[key] for key in ("rows", "tokens", "padding", "cut_documents")}
         splits.setdefault(split, {"documents": 0}).update(packed_documents=rows["documents"], **kept)
     return Dataset(
-        name=name, manifest=manifests.load(name), records=counts["records"], documents=counts["documents"],
+        name=name, manifest=workspace.manifest(name), records=counts["records"], documents=counts["documents"],
         dropped=_sorted(counts["dropped"]), left_out=_left_out(name, dedup, decontaminate, packed),
         cleaned=_sorted(counts["cleaned"]), masked=_sorted(counts["masked"]), splits=splits,
         seq_length=packed.config["seq_length"] if packed else 0,

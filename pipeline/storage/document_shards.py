@@ -30,6 +30,10 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("meta", pa.string(), nullable=False),
     ]
 )
+CHAT_SCHEMA = DOCUMENT_SCHEMA.append(
+    pa.field("turns", pa.list_(pa.field("item", pa.int32(), nullable=False)), nullable=False)
+)
+"""Documents of conversations: `turns` is where each turn but the first begins in the text."""
 REJECTED_SCHEMA = pa.schema(
     [
         pa.field("source_file", pa.string(), nullable=False),
@@ -108,6 +112,12 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tupl
             for batch in file.read_row_group(group, columns=columns).to_batches():
                 yield part_number(path), line, batch
                 line += batch.num_rows
+
+
+def has_turns(path: Path) -> bool:
+    """Whether the documents of a shard are conversations."""
+    with reading_part(path):
+        return "turns" in pq.read_schema(path).names
 
 
 def first_texts(path: Path, most: int) -> pa.Array:

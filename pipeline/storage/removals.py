@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.manifest import NAME
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 
@@ -63,7 +63,7 @@ def of_dataset(names: Iterable[str], dataset: str) -> set[str]:
     found = set()
     for name in names:
         owner, colon, rest = name.partition(":")
-        if colon and owner in DATASETS:
+        if colon and NAME.fullmatch(owner):
             if owner == dataset:
                 found.add(rest.strip())
         else:

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
 from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.layout import Workspace
@@ -137,11 +136,11 @@ def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
         WorkspaceError: one of them has no documents, or there are no documents at all.
 
     """
-    finished = workspace.finished("documents")
+    finished, known = workspace.finished("documents"), workspace.datasets()
     for name in wanted:
-        if name not in finished or name not in DATASETS:
+        if name not in finished or name not in known:
             raise WorkspaceError(f"{name} has no documents", hint=f"Run `corpus ingest --dataset {name}` first.")
-    names = [name for name in DATASETS if name in (wanted or finished)]
+    names = [name for name in known if name in (wanted or finished)]
     if not names:
         raise WorkspaceError("there are no documents to look through", hint="Run `corpus ingest` first.")
     return names

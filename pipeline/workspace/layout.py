@@ -20,6 +20,7 @@ from typing import Any
 import filelock
 
 from corpus.pipeline.errors import BusyError
+from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
@@ -44,6 +45,8 @@ class Workspace:
         """`tokenizer.json` and its configuration."""
         self.models = root / "models"
         """One folder for each training run."""
+        self.manifests = root / "manifests"
+        """Manifests of users' own datasets: `<dataset>.toml`, and `<dataset>.source`, the place of its files."""
 
     def raw(self, dataset: str) -> Path:
         """Downloaded files, unchanged."""
@@ -56,6 +59,50 @@ class Workspace:
     def packed(self, dataset: str, form: str = "text") -> Path:
         """A DatasetDict of rows, for one form."""
         return self.root / ROWS[form] / dataset
+
+    def datasets(self) -> tuple[str, ...]:
+        """Names of all datasets: the built-in ones in their order, then those whose manifests it holds, sorted."""
+        own = (path.stem for path in self.manifests.glob("*.toml"))
+        return (*DATASETS, *sorted(name for name in own if name not in DATASETS))
+
+    def manifest(self, dataset: str) -> Manifest:
+        """The manifest of a dataset, from the package or from this workspace.
+
+        Raises:
+            ManifestError: no dataset has this name, or its manifest is malformed.
+
+        """
+        path = self.manifests / f"{dataset}.toml"
+        if dataset in DATASETS or not NAME.fullmatch(dataset) or not path.is_file():
+            return load(dataset, self.datasets())
+        return parse_file(path)
+
+    def add_manifest(self, path: Path) -> tuple[Manifest, str]:
+        """Keep a copy of a user's manifest; returns it with what changed: `new`, `changed` or nothing.
+
+        The caller holds `writing()`.
+
+        Raises:
+            ManifestError: the manifest is malformed, cannot be read, or has the name of a built-in dataset.
+
+        """
+        manifest = parse_file(path)
+        kept, data = self.manifests / f"{manifest.name}.toml", path.read_bytes()
+        before = kept.read_bytes() if kept.is_file() else None
+        place = manifest.source
+        if place and "://" not in place:
+            place = str((path.parent / Path(place).expanduser()).resolve())
+        write_atomic(kept.with_suffix(".source"), place.encode())
+        if before != data:
+            write_atomic(kept, data)
+        return manifest, "new" if before is None else "changed" if before != data else ""
+
+    def source_of(self, dataset: str) -> str | None:
+        """Where the manifest of a user's dataset says that its files are; None where it does not say."""
+        try:
+            return (self.manifests / f"{dataset}.source").read_text(encoding="utf-8") or None
+        except FileNotFoundError:
+            return None
 
     def finished(self, area: str) -> list[str]:
         """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished."""

@@ -37,21 +37,20 @@ def ingest(
     `simplify` off leaves OpenCC out, which no manifest does by itself. `rules` off, for one worker, leaves out all that
     is done to a text or asked of it, so that reading, JSON, the checks of a record and Parquet remain.
     """
-    from corpus.pipeline import manifest
     from corpus.pipeline.clean.rules import Cleaned
     from corpus.pipeline.documents import stage, transform
     from corpus.pipeline.workspace.layout import Workspace
 
-    shipped, changed = manifest.load, dict[str, Any]()
+    place = Workspace(Path(workspace))
+    shipped, changed = place.manifest(dataset), dict[str, Any]()
     if not simplify:
         changed["simplify"] = False
     if not rules:
-        changed["quality"] = dataclasses.replace(shipped(dataset).quality, trim=False, mask=())
+        changed["quality"] = dataclasses.replace(shipped.quality, trim=False, mask=())
         vars(transform).update(
             clean_all=lambda texts, _: Cleaned(list(texts)), judge_all=lambda made, _: [None] * len(made)
         )
-    manifest.load = lambda name: dataclasses.replace(shipped(name), **changed)
-    place = Workspace(Path(workspace))
+    vars(place)["manifest"] = lambda _: dataclasses.replace(shipped, **changed)
     shutil.rmtree(place.documents(dataset), ignore_errors=True)
     with place.writing("ingest"), clock:
         report = stage.run(stage.IngestConfig(dataset=dataset, workers=workers), place)

@@ -73,7 +73,12 @@ def test_a_turn_is_what_rows_of_training_hold(read: list[list[int]]) -> None:
     sides = [model.encode(side) for side in turn]
     counts = np.array([len(side) for side in sides])
     ids, _ = rows.join(
-        np.array(list(itertools.chain(*sides))), counts, user=user, assistant=assistant, separator=model.separator
+        np.array(list(itertools.chain(*sides))),
+        counts,
+        np.array([1]),
+        user=user,
+        assistant=assistant,
+        separator=model.separator,
     )
     assert read[1][: len(ids)] == ids.tolist()
 

@@ -1,4 +1,4 @@
-"""Commands and scripts that need torch, each in a process forked from one that has imported it: it takes 4 seconds once.
+"""Commands and scripts that need torch, each in a process forked from one that has imported it, which takes 4 s once.
 
 In: a line of JSON on standard input for each: the arguments of `corpus` or the path of a script, and the file for what
 it prints. Out: its exit code, a line for each.

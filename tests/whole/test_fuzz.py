@@ -32,10 +32,10 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import ArchiveError, ManifestError, SourceError
 from corpus.pipeline.manifest import CORPORA, Manifest, Shape
 from corpus.pipeline.read.discover import list_files
-from corpus.pipeline.read.parse import SHAPE_REASONS, Parsed, parser
+from corpus.pipeline.read.parse import SHAPE_REASONS, parser
 from corpus.pipeline.read.pieces import cut
 from corpus.pipeline.read.records import read
-from corpus.pipeline.read.spans import ReadSizes, RecordFile, Span
+from corpus.pipeline.read.spans import Parsed, ReadSizes, RecordFile, Span
 from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, write_ledger

@@ -70,6 +70,8 @@ class Collator:
     answer_after: int | None = None
     """Id of the token before an answer. When given, only tokens after the first such token of a segment have a label,
     the separator included; a segment without it (a later piece of a document longer than a row) has no labels."""
+    question_after: int | None = None
+    """Id of the token before a question: from it on there are no labels until the next answer."""
 
     def __call__(self, table: pa.Table) -> dict[str, Any]:
         """`input_ids`, `labels`, `position_ids`: [r, t] int64, and `use_cache` off; one row of padding for no rows."""
@@ -87,7 +89,8 @@ class Collator:
         labels_rt = np.where(column_t < used_r[:, None], ids_rt, IGNORED)
         labels_rt[:, 0] = IGNORED
         if self.answer_after is not None:
-            labels_rt[~_answers(ids_rt == self.answer_after, row_s, offset_s)] = IGNORED
+            asked_rt = ids_rt == (-1 if self.question_after is None else self.question_after)
+            labels_rt[~_answers(ids_rt == self.answer_after, asked_rt, row_s, offset_s)] = IGNORED
         starts_rt = np.zeros_like(ids_rt)
         if self.document_mask:
             labels_rt[row_s, offset_s] = IGNORED
@@ -103,10 +106,13 @@ def as_batch(**arrays: np.ndarray) -> dict[str, Any]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"use_cache": False}
 
 
-def _answers(marks_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
-    """[r, t] whether a mark precedes the token in its segment; segments begin in row `row_s` at `offset_s`."""
+def _answers(marks_rt: np.ndarray, asked_rt: np.ndarray, row_s: np.ndarray, offset_s: np.ndarray) -> np.ndarray:
+    """[r, t] whether a mark precedes the token in its segment, with no question in between.
+
+    Segments begin in row `row_s` at `offset_s`, questions where `asked_rt`.
+    """
     before_rt = np.cumsum(marks_rt, axis=1) - marks_rt
-    outside_rt = np.zeros_like(before_rt)
+    outside_rt = np.where(asked_rt, before_rt, 0)
     outside_rt[row_s, offset_s] = before_rt[row_s, offset_s]
     answers: np.ndarray = before_rt > np.maximum.accumulate(outside_rt, axis=1)
     return answers

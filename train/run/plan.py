@@ -72,6 +72,8 @@ class RunPlan:
     warmup_steps: int
     answer_after: int | None
     """Id of the token after which labels begin, with the objective `sft`."""
+    question_after: int | None
+    """Id of the token after which they end, with the objective `sft`."""
     evaluated_rows: int
     """Rows of one evaluation over all datasets."""
     eval_steps: int
@@ -133,6 +135,7 @@ def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Pat
         steps=steps,
         warmup_steps=warmup_steps(config, steps, seq_length),
         answer_after=_special(vocabulary, special_tokens.ASSISTANT) if config.objective == "sft" else None,
+        question_after=_special(vocabulary, special_tokens.USER) if config.objective == "sft" else None,
         evaluated_rows=evaluated_rows,
         eval_steps=eval_steps,
         save_steps=config.save_steps or min(_SAVE_STEPS, math.ceil(steps.count / 10)),

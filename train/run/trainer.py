@@ -54,6 +54,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
                 pad_id=plan.pad,
                 document_mask=context.config.document_mask,
                 answer_after=plan.answer_after,
+                question_after=plan.question_after,
             ),
             train_dataset=plan.train,
             eval_dataset=dict(plan.validation) or None,

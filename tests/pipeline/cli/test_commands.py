@@ -32,11 +32,14 @@ def source(tmp_path: Path) -> Path:
 
 def test_every_command_teaches(tmp_path: Path) -> None:
     names = list(cli_module.cli.commands)
-    assert names[:6] == ["datasets", "download", "clean", "ingest", "dedup", "decontaminate"]
+    assert names[:7] == ["datasets", "manifest", "download", "clean", "ingest", "dedup", "decontaminate"]
     for name in names:
         text = corpus(name, "-h", folder=tmp_path).stdout
         assert re.search(rf"Examples?:\n +corpus {name}", text), name
-        assert "--workspace" in text
+        assert ("--workspace" in text) == (name != "manifest")
+    for name in ("init", "check"):
+        text = corpus("manifest", name, "-h", folder=tmp_path).stdout
+        assert re.search(rf"Examples?:\n +corpus manifest {name}", text), name
 
 
 def test_no_description_is_cut_at_80_columns(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download.stage import DownloadConfig, plan, run
-from corpus.pipeline.errors import ChecksumError, CorpusError, DownloadError, SourceError, WorkspaceError
+from corpus.pipeline.errors import ChecksumError, CorpusError, DownloadError, ManifestError, SourceError, WorkspaceError
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report, read_ledger
@@ -53,9 +53,9 @@ def given(tmp_path: Path) -> Path:
     return folder
 
 
-def test_configs_name_the_flag() -> None:
-    with pytest.raises(ValueError, match=r"--dataset must be one of .*, is 'nothing'"):
-        DownloadConfig(dataset="nothing")
+def test_configs_name_the_flag(workspace: Workspace) -> None:
+    with pytest.raises(ManifestError, match="there is no dataset called 'nothing'"):
+        run(DownloadConfig(dataset="nothing"), workspace)
     with pytest.raises(ValueError, match=r"--source must name .*, is empty"):
         DownloadConfig(dataset="demo", source=" ")
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.read.parse import Parsed, parser
+from corpus.pipeline.read.parse import parser
+from corpus.pipeline.read.spans import Parsed
 from corpus.pipeline.templates import TRANSLATE, composer, translation_prompt
 from tests.support.records import ROOT, baike, examples
 

@@ -61,7 +61,7 @@ def test_splits_by_name(workspace: Workspace, lay_raw: LayRaw, name: str, split:
 
 
 SHAPES = [
-    ("[" + ",\n".join(json.dumps(baike(n)) for n in range(30)) + "]", "JSON array"),
+    ("[" + ",\n".join(str(n) for n in range(30)) + "]", "not an object"),
     (lines([baike(n) for n in range(30)]).decode().encode("utf-16"), "UTF-16"),
     (lines([{"question": "x", "answer": "y"}] * 30), "fields qid (str)"),
     (lines([baike(n) for n in range(30)]).decode().encode("gb18030"), "not_utf8"),
@@ -75,6 +75,22 @@ def test_another_shape_stops_early(workspace: Workspace, lay_raw: LayRaw, data: 
     with pytest.raises(ShapeError) as caught:
         make(workspace)
     assert says in f"{caught.value.message} {caught.value.hint}"
+    assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
+
+
+ARRAY = "[" + ",\n".join(json.dumps(baike(n)) for n in range(30)) + "]"
+
+
+def test_a_json_array_is_read(workspace: Workspace, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", {TRAIN: ARRAY.encode()})
+    assert make(workspace).ledger.counts["documents"] == 30
+
+
+@pytest.mark.parametrize("data", ["[1]\n" * 30, ARRAY[:-1] + "}", ARRAY[:-9]])
+def test_a_damaged_json_array_is_named(workspace: Workspace, lay_raw: LayRaw, data: str) -> None:
+    lay_raw("baike2018qa", {TRAIN: data.encode()})
+    with pytest.raises(SourceError, match=r"baike_qa_train\.json.*JSON array"):
+        make(workspace)
     assert not (workspace.documents("baike2018qa") / "ledger.json").exists()
 
 

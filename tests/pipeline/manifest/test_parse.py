@@ -86,3 +86,54 @@ def test_unknown_dataset() -> None:
 def test_no_edit_crashes_the_reader(position: int, length: int, text: str) -> None:
     with contextlib.suppress(ManifestError):
         manifests.parse(GOOD[:position] + text + GOOD[position + length :], where="mine.toml")
+
+
+OWN = """name = "mine"
+min_length = -3
+colour = "red"
+
+[quality]
+min_han = 2.0
+
+[[members]]
+pattern = "**/*.md"
+split = "dev"
+
+[[members]]
+pattern = "**/*.csv"
+split = "hash"
+format = "xls"
+
+[document]
+form = "question"
+title = "q"
+"""
+
+
+def test_every_problem_of_a_users_manifest_is_named_with_its_line() -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifests.parse(OWN, where="mine.toml", own=True)
+    assert caught.value.message.splitlines() == [
+        "mine.toml:10: members[0].split: 'dev' is not train, validation, test, name or hash",
+        "mine.toml:15: members[1].format: 'xls' is not lines, array, csv, tsv, text, file or parquet",
+        "mine.toml:17: document.answer: is missing",
+        "mine.toml:2: min_length: must not be negative, is -3",
+        "mine.toml:6: quality.min_han: 2.0 is not a share between 0 and 1",
+        "mine.toml:3: colour: unknown key",
+    ]
+
+
+def test_a_users_manifest_may_be_short() -> None:
+    manifest = manifests.parse('name = "mine"\n[document]\nform = "article"\nbody = "text"', where="m", own=True)
+    assert (manifest.title, manifest.licence, manifest.min_length) == ("mine", "not stated", 10)
+    assert manifest.member_of("any/where/x.jsonl") is not None
+    assert manifest.member_of("any/where/x.png") is None
+    with pytest.raises(ManifestError, match="'demo' is a built-in dataset"):
+        manifests.parse('name = "demo"\n[document]\nform = "article"\nbody = "text"', where="m", own=True)
+
+
+def test_what_only_a_users_manifest_may_say() -> None:
+    for key in ('source = "x"\n', '[document]\nsplit = "s"\n'):
+        text = key + GOOD if key.startswith("source") else GOOD.replace("[document]\n", key)
+        with pytest.raises(ManifestError, match="unknown key"):
+            manifests.parse(text, where="mine.toml")

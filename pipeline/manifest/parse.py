@@ -1,0 +1,234 @@
+"""Manifests: TOML in, frozen values out.
+
+In: a TOML file that says where a dataset comes from, what its records hold and how a record becomes a document. Out: a
+frozen `Manifest`.
+Invariants: an unknown key, a missing key or a wrong type raises a ManifestError that names file, line and key; nothing
+in a manifest is executed, or used as a path outside the workspace.
+Cost: about a millisecond.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from corpus.pipeline.errors import ManifestError
+from corpus.pipeline.manifest.schema import FORMATS, FORMS, SPLITS, Manifest, Member, Mirror, Quality, Shape
+from corpus.pipeline.manifest.table import Table
+
+T = TypeVar("T")
+CORPORA = ("wiki2019zh", "news2016zh", "baike2018qa", "webtext2019zh", "translation2019zh")
+BUILT_IN = "demo"
+DATASETS = (*CORPORA, BUILT_IN)
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+"""Names of datasets."""
+_FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_DEFAULTS: dict[str, tuple[type, Any]] = {
+    # key: (type, default in a manifest of a user's own)
+    "title": (str, ""), "summary": (str, ""), "homepage": (str, ""), "licence": (str, "not stated"),
+    "citation": (str, ""), "raw_bytes": (int, 0), "records": (int, 0), "min_length": (int, 10),
+    "min_length_reason": (str, "The default of manifests that state no other."), "simplify": (bool, False),
+    "drop_empty_brackets": (bool, False),
+}  # fmt: skip
+"""Keys that the manifests in the package must have."""
+
+
+def load(name: str, known: Sequence[str] = DATASETS) -> Manifest:
+    """The manifest of a dataset in the package; `known` are the names that an error lists.
+
+    Raises:
+        ManifestError: no dataset has this name, or its manifest is malformed.
+
+    """
+    if name not in DATASETS:
+        raise ManifestError(
+            f"there is no dataset called {name!r}",
+            hint=f"The datasets are: {', '.join(known)}. `corpus ingest --manifest FILE` adds one.",
+        )
+    resource = files("corpus.manifests") / f"{name}.toml"
+    return parse(resource.read_text(encoding="utf-8"), where=f"{name}.toml")
+
+
+def parse_file(path: Path) -> Manifest:
+    """The manifest of a user's own dataset.
+
+    Raises:
+        ManifestError: it cannot be read, or is malformed.
+
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 (byte {error.start})") from error
+    return parse(text, where=str(path), own=True)
+
+
+def parse(text: str, *, where: str, own: bool = False) -> Manifest:
+    """Parse one manifest; `where` is its name in errors.
+
+    Args:
+        text: the TOML.
+        where: the file's name.
+        own: whether it is a user's own: most keys may be left out, and the name must not be that of a built-in dataset.
+
+    Raises:
+        ManifestError: it lists every problem, with line and key.
+
+    """
+    table = Table.of(text, where)
+    name = table.attempt(partial(_name, table, own=own), "unnamed")
+    shapes = dict[str, Shape]()
+    members = tuple(_members(table, name, own=own))
+    for shape in dict.fromkeys([member.shape for member in members] or [name]):
+        if shape == name:
+            if found := table.attempt(partial(_shape, table, own=own), None):
+                shapes[shape] = found
+        elif shape in CORPORA:
+            shapes[shape] = load(shape).shapes[shape]
+        else:
+            error = table.error("members", f"shape {shape!r} is neither this dataset nor one of the corpora")
+            table.problems.append(error.message)
+    values = {
+        key: table.attempt(partial(table.take, key, kind, default if own else None), default)
+        for key, (kind, default) in _DEFAULTS.items()
+    }
+    values |= {
+        "archive": table.attempt(partial(_archive, table), ""),
+        "archive_bytes": table.attempt(partial(table.take, "archive_bytes", int, 0), 0),
+        "validation_share": table.attempt(partial(_share, table, "validation_share", 0.005), 0.0),
+        "quality": table.attempt(
+            partial(_quality, table), Quality(min_han=0, trim=False, adverts=False, off=(), mask=())
+        ),
+        "mirrors": tuple(_each(table, "mirrors", _mirror)),
+        "source": table.attempt(partial(table.take, "source", str, ""), "") if own else "",
+    }
+    table.finish()
+    if table.problems:
+        raise ManifestError("\n".join(table.problems))
+    values["title"] = values["title"] or name
+    return Manifest(name=name, members=members, shapes=shapes, **values)
+
+
+def _name(table: Table, *, own: bool) -> str:
+    name = table.take("name", str)
+    if not NAME.fullmatch(name):
+        raise table.error("name", f"{name!r} is not a dataset name (lower-case letters, digits, - and _)")
+    if own and name in DATASETS:
+        raise table.error("name", f"{name!r} is a built-in dataset; choose another name")
+    return name
+
+
+def _each(table: Table, key: str, read: Callable[[Table], T]) -> Iterator[T]:
+    """What `read` makes of each table of a list; problems are kept."""
+    entries: list[Table] = table.attempt(partial(table.tables, key), [])
+    for entry in entries:
+        found = table.attempt(partial(read, entry), None)
+        entry.finish()
+        if found is not None:
+            yield found
+
+
+def _members(table: Table, name: str, *, own: bool) -> Iterator[Member]:
+    if own and "members" not in table.values:
+        yield Member(pattern="**", split="name", shape=name, bytes=None, sha256=None)
+        return
+    if not table.values.get("members"):
+        table.problems.append(table.error("members", "at least one is needed").message)
+    yield from _each(table, "members", partial(_member, name=name))
+
+
+def _archive(table: Table) -> str:
+    archive = table.take("archive", str, "")
+    if "/" in archive or archive.startswith("."):
+        raise table.error("archive", f"{archive!r} must be a plain file name")
+    return archive
+
+
+def _share(table: Table, key: str, default: float) -> float:
+    share = table.take(key, float, default)
+    if not 0 <= share < 1:
+        raise table.error(key, f"{share} is not a share between 0 and 1")
+    return share
+
+
+def _quality(table: Table) -> Quality:
+    entry = table.table("quality", {})
+    quality = Quality(
+        min_han=entry.take("min_han", float, 0.0),
+        trim=entry.take("trim", bool, default=False),
+        adverts=entry.take("adverts", bool, default=False),
+        off=entry.strings("off", []),
+        mask=entry.strings("mask", []),
+    )
+    entry.finish()
+    if not 0 <= quality.min_han <= 1:
+        raise entry.error("min_han", f"{quality.min_han} is not a share between 0 and 1")
+    return quality
+
+
+def _mirror(entry: Table) -> Mirror:
+    mirror = Mirror(name=entry.take("name", str), files=entry.strings("files"))
+    for url in mirror.files:
+        if not re.match(r"(https?://|\{hub\}/)", url):
+            raise entry.error("files", f"{url!r} is neither http(s):// nor {{hub}}/")
+    return mirror
+
+
+def _member(entry: Table, name: str) -> Member:
+    digest = entry.take("sha256", str) if "sha256" in entry.values else None
+    if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise entry.error("sha256", f"must be 64 hexadecimal digits, is {digest!r}")
+    return Member(
+        pattern=entry.take("pattern", str),
+        split=entry.one_of("split", (*SPLITS, "name", "hash")),  # type: ignore[arg-type]  # checked by one_of
+        shape=entry.take("shape", str, name),
+        bytes=entry.take("bytes", int) if "bytes" in entry.values else None,
+        sha256=digest,
+        format=entry.one_of("format", FORMATS, ""),
+    )
+
+
+def _shape(table: Table, *, own: bool) -> Shape:
+    document = table.table("document")
+    form = document.take("form", str)
+    if form not in FORMS:
+        raise document.error("form", f"{form!r} is not one of {', '.join(FORMS)}")
+    needed, optional = FORMS[form]
+    roles = {role: document.take(role, str) for role in needed}
+    roles |= {role: document.take(role, str) for role in optional if role in document.values}
+    id_fields = document.strings("id", [])
+    split_field = document.take("split", str, "") if own else ""
+    document.finish()
+    fields = _fields(table, required=not own)
+    if own:  # the fields that are not declared
+        fields |= {field: list if role == "turns" else str for role, field in roles.items() if field not in fields}
+        fields |= {field: object for field in id_fields if field not in fields}
+        fields |= {split_field: str} if split_field else {}
+    used = [*roles.items(), *(("id", field) for field in id_fields)]
+    names = [field for _, field in used]
+    for key, field in used:
+        if field not in fields:
+            raise document.error(key, f"{field!r} is not among the fields")
+        if names.count(field) > 1:
+            raise document.error(key, f"field {field!r} is used twice")
+        if key not in {"id", "turns"} and fields[field] is not str:
+            raise document.error(key, f"field {field!r} must be str to be text")
+    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field)
+
+
+def _fields(table: Table, *, required: bool) -> dict[str, type]:
+    """Declared fields with their types."""
+    declared = table.table("fields", None if required else {})
+    fields: dict[str, type] = {}
+    for field in list(declared.values):
+        kind = declared.take(field, str)
+        if kind not in _FIELD_TYPES:
+            raise declared.error(field, f"{kind!r} is not one of {', '.join(_FIELD_TYPES)}")
+        fields[field] = _FIELD_TYPES[kind]
+    return fields

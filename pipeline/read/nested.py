@@ -1,0 +1,215 @@
+"""Parsing records of users' own datasets: nested fields, conversations, splits in a field.
+
+In: the bytes of records, and a shape with dotted names, the form `chat` or a split field. Out: what `parse.parser`
+gives; for the form `chat` the parts of a record are its turns, question and answer in alternation.
+Invariants: every record comes out once, as fields or with a reason; fields that are not in the text are kept as `meta`.
+A conversation begins with a question and ends with an answer: what the assistant says before the first question and a
+question without an answer are left out, neighbouring turns of one side are joined, and a system prompt goes before the
+first question. The role `answer` is one more turn of the assistant, at the end.
+Cost: each record is parsed twice, once to find keys that stand twice: about 50,000 records a second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from corpus.pipeline.manifest import Shape
+from corpus.pipeline.read.spans import Parsed, Reject
+from corpus.pipeline.templates import parts_of
+
+ROLES = {
+    "user": "user", "human": "user", "prompter": "user", "question": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "bing": "assistant", "bard": "assistant", "answer": "assistant",
+    "system": "system", "developer": "system",
+}  # fmt: skip
+"""Who speaks, by the names in use: OpenAI's `role`, ShareGPT's `from`."""
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+"""Splits, by the names in use."""
+_MISSING = object()
+
+
+class _ShapeError(Exception):
+    """A record is not of the shape: reason and detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def nested_parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
+    """A function that parses blocks of (byte offset, record) of one shape."""
+    is_chat = shape.form == "chat"
+    parts = tuple(shape.roles.values()) if is_chat else parts_of(shape)
+    optional = {shape.roles.get(role) for role in (("detail",) if shape.form == "question" else ("title", "detail"))}
+
+    def one(offset: int, raw: bytes, parsed: Parsed) -> None:
+        record = _loaded(raw)
+        texts = _turns(record, shape) if is_chat else _texts(record, parts, optional)
+        ids = [_typed(record, name, shape.fields[name]) for name in shape.id_fields]
+        split = _split(record, shape.split_field) if shape.split_field else ""
+        for name in parts:
+            _delete(record, name)
+        try:
+            meta = orjson.dumps(record).decode()
+        except TypeError as error:  # orjson reads deeper nesting than it writes
+            raise _ShapeError("malformed_json", str(error)) from error
+        parsed.offsets.append(offset)
+        parsed.names.append("-".join(map(str, ids)))
+        parsed.texts.extend(texts)
+        parsed.metas.append(meta)
+        parsed.raws.append(raw)
+        if is_chat:
+            parsed.sizes.append(len(texts))
+        if shape.split_field:
+            parsed.splits.append(split)
+
+    def parse(records: list[tuple[int, bytes]]) -> Parsed:
+        parsed = Parsed()
+        for offset, raw in records:
+            try:
+                one(offset, raw, parsed)
+            except _ShapeError as error:
+                parsed.rejects.append(Reject(offset, error.reason, error.detail, raw))
+        return parsed
+
+    return parse
+
+
+def _loaded(raw: bytes) -> dict[str, Any]:
+    """The record, an object without a key that stands twice."""
+    twice: list[str] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.extend(key for key in found if keys.count(key) > 1)
+        return found
+
+    try:
+        orjson.loads(raw)  # refuses what json reads: NaN, lone surrogates
+        record = json.loads(raw, object_pairs_hook=unique)
+    except (ValueError, RecursionError, TypeError) as error:
+        if str(error).startswith("Not enough memory"):  # orjson raises the same exception as for malformed text
+            raise MemoryError(str(error)) from error
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError as broken:
+            raise _ShapeError("not_utf8", f"byte {broken.start}: {broken.reason}") from error
+        raise _ShapeError("malformed_json", str(error)) from error
+    if type(record) is not dict:
+        raise _ShapeError("wrong_type", f"the record is {type(record).__name__}, not an object")
+    if twice:
+        raise _ShapeError("duplicate_key", f"{twice[0]!r} stands more than once")
+    return record
+
+
+def value_at(record: Any, name: str) -> Any:
+    """The value at a dotted name: a key of the record, or a path of keys and positions; None where there is none.
+
+    >>> value_at({"a": {"b": [{"c": 1}]}}, "a.b.0.c")
+    1
+    """
+    found = _find(record, name)
+    return None if found is _MISSING else found
+
+
+def _find(record: Any, name: str) -> Any:
+    if type(record) is dict and name in record:
+        return record[name]
+    value = record
+    for step in name.split("."):
+        if type(value) is dict and step in value:
+            value = value[step]
+        elif type(value) is list and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return _MISSING
+    return value
+
+
+def _delete(record: dict[str, Any], name: str) -> None:
+    """Remove a field whose text is in the document."""
+    if name in record:
+        del record[name]
+        return
+    path, _, key = name.rpartition(".")
+    holder = value_at(record, path) if path else None
+    if type(holder) is dict:
+        holder.pop(key, None)
+
+
+def _typed(record: dict[str, Any], name: str, kind: type) -> Any:
+    """The value of a field that must be there."""
+    value = _find(record, name)
+    if value is _MISSING:
+        raise _ShapeError("missing_field", f"{name!r} is missing; found {', '.join(map(repr, record)) or 'none'}")
+    if type(value) is not kind and not (kind is object and type(value) in {str, int}):
+        wanted = "str or int" if kind is object else kind.__name__
+        raise _ShapeError("wrong_type", f"{name!r} is {type(value).__name__}, not {wanted}")
+    return value
+
+
+def _texts(record: dict[str, Any], parts: tuple[str, ...], optional: set[str | None]) -> list[str]:
+    """The parts of the text; an optional one that is null or missing is empty."""
+    return ["" if name in optional and value_at(record, name) is None else _typed(record, name, str) for name in parts]
+
+
+def _split(record: dict[str, Any], name: str) -> str:
+    value = _typed(record, name, str)
+    split = SPLIT_NAMES.get(value.strip().lower())
+    if split is None:
+        raise _ShapeError("wrong_type", f"{name!r} is {value[:40]!r}, not {', '.join(SPLIT_NAMES)}")
+    return split
+
+
+def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
+    """Questions and answers in alternation."""
+    name = shape.roles["turns"]
+    said = [(*_turn(each, f"{name}.{at}"),) for at, each in enumerate(_typed(record, name, list))]
+    if "system" in shape.roles:
+        system = value_at(record, shape.roles["system"])
+        said = [("system", system), *said] if type(system) is str and system.strip() else said
+    if "answer" in shape.roles:
+        said.append(("assistant", _typed(record, shape.roles["answer"], str)))
+    opening = "\n".join(text for role, text in said if role == "system" and text.strip())
+    sides: list[tuple[str, str]] = []
+    for role, text in said:
+        if role == "system" or (not sides and role == "assistant"):
+            continue
+        if sides and sides[-1][0] == role:
+            sides[-1] = (role, f"{sides[-1][1]}\n{text}")
+        else:
+            sides.append((role, text))
+    if len(sides) % 2:
+        sides.pop()
+    if not sides:
+        raise _ShapeError("missing_field", f"{name!r} has no question with an answer")
+    texts = [text for _, text in sides]
+    return [f"{opening}\n{texts[0]}", *texts[1:]] if opening else texts
+
+
+def _turn(each: Any, where: str) -> tuple[str, str]:
+    """Who speaks, and the text."""
+    if type(each) is not dict:
+        raise _ShapeError("wrong_type", f"{where!r} is {type(each).__name__}, not an object")
+    speaker = each.get("role", each.get("from"))
+    text = each.get("content", each.get("value"))
+    if type(text) is list:  # OpenAI's content parts
+        text = "".join(part["text"] if type(part) is dict and type(part.get("text")) is str else "\0" for part in text)
+        text = None if "\0" in text else text
+    role = ROLES.get(speaker.strip().lower()) if type(speaker) is str else None
+    if role is None:
+        raise _ShapeError("wrong_type", f"{where!r} is said by {str(speaker)[:40]!r}, not by user, assistant or system")
+    if type(text) is not str:
+        raise _ShapeError("wrong_type", f"{where!r} has no text")
+    return role, text

@@ -1,0 +1,88 @@
+"""Other formats read as JSON Lines: the same records, however the bytes come."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpus.pipeline.errors import SourceError
+from corpus.pipeline.read.convert import converted
+from corpus.pipeline.read.spans import ReadSizes, RecordFile
+from tests.support.records import examples
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def file(layout: str, path: str = "文/甲.json") -> RecordFile:
+    return RecordFile(
+        container="x", codec="plain", path=path, tail=path, split="train", shape="x", layout=layout, bytes=None
+    )  # fmt: skip
+
+
+def read(data: bytes, layout: str, *, size: int = 1 << 20, step: int = 1000, path: str = "文/甲.json") -> list[Any]:
+    """The records, read in steps."""
+    stream = converted(io.BytesIO(data), file(layout, path), ReadSizes(read=size))
+    found = b""
+    while part := stream.read(step):
+        assert len(part) <= step
+        found += part
+    return [json.loads(line) for line in found.splitlines()]
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=6),
+    st.sampled_from((1, 7, 64, 4096)),
+    st.sampled_from((None, 2)),
+    st.integers(1, 50),
+)
+def test_the_elements_of_an_array(records: list[Any], size: int, indent: int | None, step: int) -> None:
+    data = json.dumps(records, ensure_ascii=False, indent=indent).encode("utf-8", "surrogatepass")
+    assert read(data, "array", size=size, step=step) == records
+
+
+NO_ARRAYS = [b'[{"a": 1}', b'[{"a": 1} {"b": 2}]', b'[{"a": 1}, {bad}]', b'{"a": 1}', b"", b"[1,", b"[1] 2"]
+
+
+@pytest.mark.parametrize("data", NO_ARRAYS)
+def test_what_is_no_array_is_named(data: bytes) -> None:
+    with pytest.raises(SourceError, match=r"甲\.json.* JSON array"):
+        read(data, "array")
+
+
+def test_tables_with_quotes_and_line_ends() -> None:
+    text = '\ufeff问,答\r\n"一,二","上\r\n下"\r\n\r\n三,"他说""好"""\r\n'
+    assert read(text.encode(), "csv", size=3) == [{"问": "一,二", "答": "上\r\n下"}, {"问": "三", "答": '他说"好"'}]
+    assert read("问\t答\n一,二\t四\n".encode(), "tsv") == [{"问": "一,二", "答": "四"}]
+    assert read("问,答\n只有一栏\n".encode(), "csv") == [["只有一栏"]]  # the parser rejects what is no object
+
+
+@pytest.mark.parametrize("text", ["", "同,同\n1,2\n"])
+def test_a_table_needs_a_header(text: str) -> None:
+    with pytest.raises(SourceError, match="header of different names"):
+        read(text.encode(), "csv")
+
+
+def test_a_file_is_a_document() -> None:
+    (record,) = read("\ufeff## 雨 ##\n\n下了一夜。\n".encode(), "file", path="集/一.md")
+    assert record == {"path": "集/一.md", "name": "一", "title": "雨", "text": "\n下了一夜。\n"}
+    (record,) = read("没有题目，#只是字。\n".encode(), "file")
+    assert (record["title"], record["text"]) == ("", "没有题目，#只是字。\n")
+
+
+def test_another_encoding_reaches_the_parser_as_it_is() -> None:
+    """It is rejected there as not UTF-8, with the bytes."""
+    for layout, data in (("csv", "问,答\n雨,晴\n"), ("array", '[{"问": "雨"}]'), ("file", "雨\n晴")):
+        line = converted(io.BytesIO(data.encode("gb18030")), file(layout), ReadSizes()).read().rstrip(b"\n")
+        with pytest.raises(UnicodeDecodeError):
+            line.decode("utf-8")
+        assert b"\n" not in line

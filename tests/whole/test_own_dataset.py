@@ -1,0 +1,173 @@
+"""A dataset of a user's own, from its manifest to rows: every later command knows it by its name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from corpus.pipeline import workflows
+from corpus.pipeline.errors import ManifestError
+from corpus.pipeline.inspect import lineage
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.data.collate import Collator, Rows
+from tests.support.command import corpus
+from tests.support.records import lines
+
+MANIFEST = """name = "talks"
+licence = "CC0-1.0"
+source = "given"
+min_length = 4
+
+[document]
+form = "chat"
+turns = "messages"
+id = ["n"]
+"""
+
+
+def talk(number: int) -> dict[str, Any]:
+    sides = [f"第{number}个问题，问了第{turn}遍？" if turn % 2 == 0 else f"第{number}个回答，答了第{turn}遍。"
+             for turn in range(2 + number % 3 * 2)]  # fmt: skip
+    said = [{"role": ("user", "assistant")[at % 2], "content": side} for at, side in enumerate(sides)]
+    return {"n": number, "messages": said, "topic": "雨"}
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Workspace:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "talks_train.jsonl").write_bytes(lines([talk(n) for n in range(60)]))
+    (tmp_path / "given" / "talks_dev.jsonl").write_bytes(lines([talk(n) for n in range(60, 70)]))
+    (tmp_path / "talks.toml").write_text(MANIFEST, encoding="utf-8")
+    workspace = Workspace(tmp_path / "workspace")
+    workflows.ingest(workspace, manifests=[tmp_path / "talks.toml"], workers=1)
+    return workspace
+
+
+def test_conversations_become_rows_in_which_every_answer_is_learnt(talks: Workspace) -> None:
+    workflows.pack(talks, vocab_size=400, seq_length=128, workers=1)
+    report = workflows.pack(talks, datasets=["talks"], form="chat", seq_length=128, workers=1).rows[0]
+    model = files.load(talks.tokenizer)
+    user, assistant, pad = (
+        model.token_to_id(token) for token in (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.PAD)
+    )
+    collator = Collator(seq_length=128, pad_id=pad, answer_after=assistant, question_after=user)
+    for split, count in (("train", 60), ("validation", 10)):
+        rows = open_rows(talks.packed("talks", "chat"))[split]
+        batch = collator(Rows([rows]).__getitems__(range(len(rows))))
+        labels = batch["labels"].numpy()
+        learnt = model.decode(labels[labels >= 0].tolist(), skip_special_tokens=False).split("<|endoftext|>")
+        numbers = range(60) if split == "train" else range(60, 70)
+        answers = [turn["content"] for n in numbers for turn in talk(n)["messages"] if turn["role"] == "assistant"]
+        assert sorted(learnt) == sorted([*answers, ""])
+        counts = report.ledger.counts["splits"][split]
+        assert counts["documents"] == count
+        assert counts["answer_tokens"] == int((labels >= 0).sum()) == np.count_nonzero(labels >= 0)
+    segments, _ = lineage.row(talks, "talks", "train", 0, "chat")
+    assert all(segment.rebuilt and segment.origin.rebuilt for segment in segments)
+    assert any(segment.text.count("<|user|>") > 1 for segment in segments)
+    assert "CC0-1.0" in (talks.packed("talks", "chat") / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_command_knows_it(talks: Workspace) -> None:
+    folder = talks.root.parent
+    corpus("pack", "--dataset", "talks", "--seq-length", 128, folder=folder)
+    assert "talks" in corpus("datasets", folder=folder).stdout
+    assert "packed/talks" in corpus("status", folder=folder).stdout
+    assert "第7个问题" in corpus("trace", "--dataset", "talks", "--text", "第7个问题", folder=folder).stdout
+    corpus("report", folder=folder)
+    corpus("verify", folder=folder)
+    assert "is not one of" in corpus("pack", "--dataset", "walks", folder=folder, code=2).stderr
+
+
+def test_a_changed_manifest_reruns_and_a_built_in_name_is_refused(talks: Workspace) -> None:
+    path = talks.root.parent / "talks.toml"
+    path.write_text(MANIFEST.replace("min_length = 4", "min_length = 60"), encoding="utf-8")
+    result = workflows.ingest(talks, manifests=[path], workers=1)
+    assert "min-length was 4 and is 60" in result.documents[0].reasons
+    path.write_text(MANIFEST.replace('"talks"', '"demo"'), encoding="utf-8")
+    with pytest.raises(ManifestError, match="'demo' is a built-in dataset"):
+        workflows.ingest(talks, manifests=[path], workers=1)
+    assert "demo" not in {path.stem for path in talks.manifests.glob("*.toml")}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as `hf://datasets/one/talks` asks for."""
+
+    data = lines([talk(n) for n in range(30)])
+    entry: ClassVar[dict[str, Any]] = {"type": "file", "path": "data/train.jsonl", "size": len(data), "oid": "b" * 40}
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer without the body."""
+        self._answer(with_body=False)
+
+    def do_POST(self) -> None:
+        """What is known of some paths."""
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self._send(json.dumps([self.entry] if "train.jsonl" in asked else []).encode(), with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        if "/tree/" in self.path:
+            folder = {"type": "directory", "path": "data", "oid": "c" * 40, "size": 0}
+            if "recursive=true" in self.path.lower():
+                found = [folder, self.entry]
+            else:
+                found = [folder] if self.path.partition("?")[0].endswith(("/tree/main", "a" * 40)) else [self.entry]
+            self._send(json.dumps(found).encode(), with_body=with_body)
+        elif self.path.startswith("/api/"):
+            self._send(json.dumps({"id": "one/talks", "sha": "a" * 40, "siblings": []}).encode(), with_body=with_body)
+        else:
+            self._send(self.data, with_body=with_body)
+
+    def _send(self, data: bytes, *, with_body: bool) -> None:
+        first, last = 0, len(data) - 1
+        if asked := self.headers.get("Range"):
+            begin, _, end = asked.removeprefix("bytes=").partition("-")
+            first, last = int(begin), min(int(end or last), last)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        else:
+            self.send_response(200)
+        for name, value in (("ETag", '"b"'), ("X-Repo-Commit", "a" * 40), ("Content-Length", str(last - first + 1))):
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(data[first : last + 1])
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+def test_a_dataset_of_the_hub(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "*",
+        "PATH": str(Path(sys.executable).parent),
+    }  # fmt: skip
+    for command in (
+        ["manifest", "init", "hf://datasets/one/talks"], ["ingest", "--manifest", "talks.toml", "--workers", "1"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "corpus.pipeline.cli", *command], cwd=tmp_path, env=environment, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    server.shutdown()
+    server.server_close()
+    assert 'source = "hf://datasets/one/talks"' in (tmp_path / "talks.toml").read_text(encoding="utf-8")
+    made = workflows.used_documents(Workspace(tmp_path / "workspace"), "talks")
+    assert sum(batch.num_rows for batch in made) == 30
