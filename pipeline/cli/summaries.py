@@ -51,13 +51,16 @@ def status(rows: Sequence[StageStatus]) -> None:
 
 
 def closing(
-    reports: Sequence[Report], table: Callable[[], None], *, json_only: bool, left_out: Sequence[LeftOut] = ()
-) -> None:
-    """The stages as JSON, or as a table."""
+    reports: Sequence[Report], table: Callable[[], None], *, json_only: bool, left_out: Sequence[LeftOut] = (),
+    then: str = "",
+) -> None:  # fmt: skip
+    """The stages as JSON, or as a table and the command to type next."""
     if json_only:
         as_json(reports, left_out)
     else:
         table()
+        if then:
+            console.line(f"next: {then}")
 
 
 def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None:
