@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.pipeline.humanize import count_text, size_text
+from corpus.pipeline.humanize import count_text, repeated, size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def dedup(report: Report) -> None:
         if others:
             console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
     if counts["largest_clusters"]:
-        console.line(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
+        console.line(f"largest groups (documents × groups): {repeated(counts['largest_clusters'])}")
     ledgers([report])
 
 
