@@ -4,6 +4,7 @@ In: a workspace.
 Out: what was checked, or DamageError for the first damaged file, with the command that rebuilds it.
 Invariant: only ledgers are trusted, and each is checked: its form, its fingerprint, its digest in `timings.json`, the
 counts in its shards, and the digests that later stages took of it.
+Nothing is written but the cache of digests, by which `corpus status` knows a file that was checked.
 Cost: every output is read once.
 """
 
@@ -21,20 +22,9 @@ from corpus.pipeline.inspect.status import AREAS, SINGLE
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
-from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.files import reading, sha256_file
 from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
-
-_COMMANDS = {
-    "raw": "corpus download --dataset {name}",
-    "documents": "corpus ingest --dataset {name}",
-    "dedup": "corpus dedup",
-    "decontaminate": "corpus decontaminate",
-    "packed": "corpus pack --dataset {name}",
-    "chat": "corpus pack --form chat --dataset {name}",
-    "tokenizer": "corpus tokenizer",
-    "models": "corpus train",
-}
+from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, Ledger, fingerprint, read_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +41,29 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
 
     Raises:
         DamageError: a file is missing, altered or does not agree with another.
+        DiskError: a file or folder may not be read.
 
     """
     found = list(_finished(workspace))
     files, size = 0, sum(ledger.output_bytes for _, _, ledger in found)
-    with progress.bar("verify", size, "B"):
+    with progress.bar("verify", size, "B"), reading(workspace.root):
         for area, folder, ledger in found:
             _check_ledger(area, folder, ledger)
             for output in ledger.outputs:
                 _check_file(area, folder, output.path, output.bytes, output.sha256)
+                workspace.remember_digest(folder / output.path, output.sha256)
                 progress.advance(output.bytes)
                 files += 1
             _check_counts(area, folder, ledger)
             _check_inputs(workspace, area, folder, ledger)
+    workspace.save_digests()
     return Verified(len(found), files, size)
 
 
 def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
     for area in AREAS:
         root = workspace.root / area
-        for folder in [root] if area in SINGLE else sorted(root.glob("*")):
+        for folder in [root] if area in SINGLE else [root / name for name in workspace.finished(area)]:
             ledger = read_ledger(folder)
             if ledger is not None:
                 yield area, folder, ledger
@@ -137,7 +130,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, int]:
 
 
 def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
-    command = _COMMANDS[area].format(name=folder.name)
+    command = COMMANDS[area].format(name=folder.name)
     hint = (
         f"Run `{command}` to rebuild it."
         if not path.exists() or not delete

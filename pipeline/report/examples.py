@@ -62,6 +62,12 @@ class TextStatistics:
     """The most frequent Han characters of the counted documents."""
 
 
+NOTHING = TextStatistics(
+    documents=0, counted=0, characters=np.zeros(0, np.int64), tokens=np.zeros(0, np.int64), classes={}, frequent=[]
+)
+"""Of a dataset that cannot be read."""
+
+
 def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> TextStatistics:
     """Lengths and characters of random documents that are used.
 
@@ -107,7 +113,7 @@ def class_of(character: str) -> str:
 def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[examples.Example]:
     """A few kept documents, and a few for each reason for which one was changed, dropped or left out.
 
-    Where the archives are gone there are no records, so no dropped or changed document is shown.
+    Where the archives are gone no changed document is shown, and dropped records are shown as they came.
     """
     yield from _shown(workspace, dataset, "kept", "", _SHOWN_OF_EACH, seed)
     reasons = examples.reasons(workspace, dataset)

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
 from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, output_changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, damaged, output_changes, read_ledger
 
 LISTS = ("dedup", "decontaminate")
 
@@ -158,11 +158,8 @@ def documents_of(workspace: Workspace, dataset: str) -> Ledger:
     ledger = read_ledger(folder)
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    for name, _ in output_changes(ledger, folder, workspace.digest):
-        raise DamageError(
-            f"{folder / name} is not what its ledger says",
-            hint=f"Delete it and run `corpus ingest --dataset {dataset}`: only this shard is rebuilt.",
-        )
+    for name, what in output_changes(ledger, folder, workspace.digest):
+        raise damaged(folder, name, what, rebuilt=": only this shard is rebuilt")
     return ledger
 
 
@@ -176,7 +173,7 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
     """
     folder = workspace.root / area
     ledger, path = read_ledger(folder), folder / f"{dataset}.parquet"
-    if ledger is None or not (workspace.documents(dataset) / LEDGER).is_file():
+    if ledger is None or read_ledger(workspace.documents(dataset)) is None:
         return None
     documents = workspace.file_digest(workspace.documents(dataset) / LEDGER)
     seen = [entry for entry in ledger.inputs if entry.path == documents.path]
@@ -187,10 +184,8 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
             f"{area}/{dataset}.parquet was made from other documents than there are now",
             hint=f"Run `corpus {area}` again.",
         )
-    if not path.is_file() or any(
-        output.path == path.name and output.sha256 != workspace.digest(path) for output in ledger.outputs
-    ):
-        raise DamageError(f"{path} is not what its ledger says", hint=f"Delete it and run `corpus {area}` again.")
+    for name, what in output_changes(ledger, folder, workspace.digest, only=path.name):
+        raise damaged(folder, name, what, rebuilt=" again")
     return path
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import filelock
 
-from corpus.pipeline.errors import BusyError
+from corpus.pipeline.errors import BusyError, DiskError
 from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
-from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
+from corpus.pipeline.workspace.files import disk_errors, reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
 ROWS = {"text": "packed", "chat": "chat"}
@@ -105,8 +105,19 @@ class Workspace:
             return None
 
     def finished(self, area: str) -> list[str]:
-        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished."""
-        return sorted(path.parent.name for path in (self.root / area).glob(f"*/{LEDGER}"))
+        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished.
+
+        Raises:
+            DiskError: the folder, or one in it, may not be read.
+
+        """
+        folder = self.root / area
+        with reading(folder):
+            try:
+                names = sorted(path.name for path in folder.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            return [name for name in names if (folder / name / LEDGER).exists()]
 
     def relative(self, path: Path) -> str:
         """`path` relative to the workspace, as a ledger names it."""
@@ -138,7 +149,7 @@ class Workspace:
             yield
         finally:
             holder.unlink(missing_ok=True)
-            self._save_digests()
+            self.save_digests()
             lock.release()
 
     def digest(self, path: Path) -> str:
@@ -150,6 +161,14 @@ class Workspace:
         value = sha256_file(path)
         self._digests[key] = [*stamp, value]
         return value
+
+    def is_touched(self, path: Path, sha256: str) -> bool:
+        """Whether a file that had this digest has other bytes now, or another date: it was written or copied since.
+
+        Nothing is read but the cache; a file that it does not know is taken as untouched.
+        """
+        known = self._digests.get(os.path.relpath(path, self.root))
+        return known is not None and (known[:2] != _stamp(path)[:2] or known[4] != sha256)
 
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Cache a digest that was computed while the file was written."""
@@ -174,11 +193,12 @@ class Workspace:
             return {}
         return loaded if isinstance(loaded, dict) else {}
 
-    def _save_digests(self) -> None:
+    def save_digests(self) -> None:
+        """Write the cache of digests; where the disk refuses, the next command hashes the files again."""
         if "_digests" not in self.__dict__ or not self.root.is_dir():
             return
         present = {key: value for key, value in self._digests.items() if (self.root / key).exists()}
-        with contextlib.suppress(OSError):  # a cache: on a full disk the next run hashes the files once more
+        with contextlib.suppress(OSError, DiskError):
             write_atomic(self.root / ".digests.json", json.dumps(present, sort_keys=True).encode())
 
 

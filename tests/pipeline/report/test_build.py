@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.errors import DamageError
 from corpus.pipeline.report import build, examples, facts
 from corpus.pipeline.report.charts import bars, lines
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
+from tests.support.documents import Listener
 from tests.support.report import Tags, check_figures, numbers
 
 
@@ -80,7 +80,8 @@ def test_a_workspace_that_holds_only_some_has_a_report_too(
         shutil.rmtree(part.root / area)
     text = build.run(part).read_text(encoding="utf-8")
     assert ("no documents yet" in text) == (not left or "documents" in left)
-    assert ('data-state="dropped"' in text) == (bool(left) and "raw" not in left)
+    assert ('data-state="dropped"' in text) == (bool(left) and "documents" not in left)
+    assert ('data-state="changed"' in text) == (bool(left) and "raw" not in left)
 
 
 def test_it_can_be_made_while_another_command_writes(filled: Workspace) -> None:
@@ -126,8 +127,27 @@ def test_a_damaged_shard_of_rows_is_named(filled: Workspace, tmp_path: Path, byt
     shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*"))
     for path in part.packed("baike2018qa").rglob("data-*.arrow"):
         path.write_bytes(path.read_bytes()[:bytes_left])
-    with pytest.raises(DamageError, match=r"data-00000\.arrow cannot be read"):
-        build.run(part)
+    listener = Listener()
+    text = build.run(part, progress=listener).read_text(encoding="utf-8")
+    assert any("data-00000.arrow cannot be read" in said for said in listener.said)
+    assert "data-00000.arrow cannot be read" in text
+    assert "translation2019zh.records" in text
+
+
+def test_broken_ledgers_do_not_end_the_report(filled: Workspace, tmp_path: Path) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*", "models"))
+    broken = [
+        f"{area}/ledger.json" for area in ("dedup", "tokenizer", "documents/baike2018qa", "packed/translation2019zh")
+    ]
+    for name in broken:
+        (part.root / name).write_text('{"schema": 7}')
+    listener = Listener()
+    text = build.run(part, progress=listener).read_text(encoding="utf-8")
+    assert all(f"{name} is not a ledger" in said for name, said in zip(broken, listener.said, strict=True))
+    assert all(f"{name} is not a ledger" in text for name in broken)
+    assert "baike2018qa.records" not in text
+    assert "translation2019zh.records" in text
 
 
 def test_a_picture_has_its_numbers_and_its_words() -> None:
@@ -140,6 +160,16 @@ def test_a_picture_has_its_numbers_and_its_words() -> None:
     assert "<b>" not in chart.svg
     assert "style" not in chart.svg
     assert "#" not in re.sub(r'(href="#|url\(#)', "", chart.svg)  # every colour is a class
+
+
+def test_names_of_bars_are_in_both_languages() -> None:
+    (chart,) = bars("k", "classes_chart", {"Han": 9, "blanks": 2}, named=True)
+    assert 'data-zh="汉字"' in chart.svg
+    assert ">Han</text>" in chart.svg
+    assert 'data-zh="空白: 2"' in chart.svg
+    assert "汉字 9, 空白 2" in chart.svg
+    (plain,) = bars("k", "lost", {"blanks": 2})
+    assert "空白" not in plain.svg
 
 
 def test_a_curve_of_one_point_is_drawn() -> None:
