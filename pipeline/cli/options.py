@@ -75,10 +75,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def workspace_of(folder: Path) -> Workspace:
-    """The workspace that `--workspace` names."""
+    """The workspace that `--workspace` names; its new digests are saved when the command ends."""
     from corpus.pipeline.workspace.layout import Workspace
 
-    return Workspace(folder.expanduser())
+    workspace = Workspace(folder.expanduser())
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(workspace.save_digests)
+    return workspace
 
 
 def tell_behind(workspace: Workspace) -> None:

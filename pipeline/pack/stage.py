@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import workers as pool
-from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
+from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.pack.shard import Layout, Packed, Unit, check_sample, divide, has_questions, layout_of, pack_unit
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
 from corpus.pipeline.storage.row_shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, read_ledger
@@ -79,14 +80,14 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
 
     Raises:
         WorkspaceError: there are no documents, or no tokenizer, or no question for the chat form.
-        DamageError: a documents shard cannot be read.
+        DamageError: a documents shard, a list or the tokenizer is not what its ledger says.
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
+    selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
     chosen = selection.load(workspace, name, removals=True)
-    selection.documents_of(workspace, name)  # compares the documents with their ledger, as the next line the tokenizer
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
     model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
@@ -170,10 +171,7 @@ def _tokenizer_digest(workspace: Workspace) -> FileDigest:
     path = workspace.tokenizer / "tokenizer.json"
     if ledger is None:
         raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
-    known = {output.path: output.sha256 for output in ledger.outputs}
-    if not path.is_file() or workspace.digest(path) != known.get(path.name):
-        raise DamageError(f"{path} is not what its ledger says", hint="Run `corpus tokenizer` to train it anew.")
-    return workspace.file_digest(path)
+    return workspace.file_digest(checked(workspace, path))
 
 
 def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str, int]]:

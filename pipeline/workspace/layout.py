@@ -1,7 +1,7 @@
 """The workspace folder: paths of all stages, the lock of the writing command, and the cache of file digests.
 
 Invariants: one command writes at a time; a digest is taken from the cache only while the file's size, mtime, ctime and
-inode stay.
+inode stay. Readers save the cache, too, without the lock: what another command saved meanwhile stays in it.
 Cost: each file is read once for its digest, at disk speed.
 """
 
@@ -19,14 +19,17 @@ from typing import Any
 
 import filelock
 
-from corpus.pipeline.errors import BusyError
+from corpus.pipeline.errors import BusyError, DiskError
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
+SINGLE = {"dedup", "decontaminate", "tokenizer"}
+"""Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
+_DIGESTS = ".digests.json"
 _LOCK_WAIT_S = 2.0
 _READERS = 4
 
@@ -44,6 +47,7 @@ class Workspace:
         """`tokenizer.json` and its configuration."""
         self.models = root / "models"
         """One folder for each training run."""
+        self._new_digests: dict[str, list[Any]] = {}
 
     def raw(self, dataset: str) -> Path:
         """Downloaded files, unchanged."""
@@ -91,22 +95,33 @@ class Workspace:
             yield
         finally:
             holder.unlink(missing_ok=True)
-            self._save_digests()
+            self.save_digests()
             lock.release()
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache while its size, times and inode stay."""
-        key, stamp = os.path.relpath(path, self.root), _stamp(path)
-        known = self._digests.get(key)
+        known, stamp = self._known(path), _stamp(path)
         if known and known[:4] == stamp:
             return str(known[4])
         value = sha256_file(path)
-        self._digests[key] = [*stamp, value]
+        self._remember(path, stamp, value)
         return value
+
+    def knows(self, path: Path) -> bool:
+        """Whether `digest` takes a file's digest from the cache."""
+        known = self._known(path)
+        return known is not None and known[:4] == _stamp(path)
 
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Cache a digest that was computed while the file was written."""
-        self._digests[os.path.relpath(path, self.root)] = [*_stamp(path), sha256]
+        self._remember(path, _stamp(path), sha256)
+
+    def _known(self, path: Path) -> list[Any] | None:
+        return self._digests.get(os.path.relpath(path, self.root))
+
+    def _remember(self, path: Path, stamp: list[int], sha256: str) -> None:
+        key = os.path.relpath(path, self.root)
+        self._digests[key] = self._new_digests[key] = [*stamp, sha256]
 
     def file_digest(self, path: Path, base: Path | None = None) -> FileDigest:
         """The ledger entry of a file, named relative to `base` or the workspace."""
@@ -121,18 +136,24 @@ class Workspace:
 
     @cached_property
     def _digests(self) -> dict[str, list[Any]]:
+        return self._read_digests()
+
+    def _read_digests(self) -> dict[str, list[Any]]:
         try:
-            loaded = json.loads((self.root / ".digests.json").read_bytes())
+            loaded = json.loads((self.root / _DIGESTS).read_bytes())
         except (OSError, ValueError):
             return {}
         return loaded if isinstance(loaded, dict) else {}
 
-    def _save_digests(self) -> None:
-        if "_digests" not in self.__dict__ or not self.root.is_dir():
+    def save_digests(self) -> None:
+        """Add the new digests to the cache on the disk, if it can be written; for commands that only read, too."""
+        if not self._new_digests or not self.root.is_dir():
             return
-        present = {key: value for key, value in self._digests.items() if (self.root / key).exists()}
-        with contextlib.suppress(OSError):  # a cache: on a full disk the next run hashes the files once more
-            write_atomic(self.root / ".digests.json", json.dumps(present, sort_keys=True).encode())
+        merged = self._read_digests() | self._new_digests  # another command may have saved since
+        present = {key: value for key, value in merged.items() if (self.root / key).exists()}
+        with contextlib.suppress(OSError, DiskError):  # a cache: on a full disk the next run hashes the files once more
+            write_atomic(self.root / _DIGESTS, json.dumps(present, sort_keys=True).encode())
+            self._new_digests.clear()
 
 
 def _stamp(path: Path) -> list[int]:

@@ -56,7 +56,8 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     """
     watch = Stopwatch()
     trackers.check(config.report_to)
-    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
+    model_files = load.files(config.init, "--init") if config.init else ()
+    plan = plans.make(config, workspace, model_files=model_files, progress=progress)
     folder = RunFolder(plan, workspace.tokenizer)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
