@@ -41,13 +41,12 @@ def damage(area: str, name: str, path: Path, what: str, *, delete: bool = True) 
     """The error for a file of a stage: `name` is the dataset or run, `delete` whether the file itself is at fault."""
     command = _COMMANDS[area].format(name=name)
     if area == "models":
-        command = f"{command} --run {name}` with the run's other flags"
-    else:
-        command += "`"
+        again = f"Run `{command} --run {name}` again, with the run's other flags, to rebuild it."
+        return DamageError(f"{path} {what}", hint=again)
     if not path.exists() or not delete:
-        return DamageError(f"{path} {what}", hint=f"Run `{command} to rebuild it.")
+        return DamageError(f"{path} {what}", hint=f"Run `{command}` to rebuild it.")
     kept = ": only missing files are rebuilt" if area in _IN_SHARDS else ""
-    return DamageError(f"{path} {what}", hint=f"Delete it and run `{command}{kept}.")
+    return DamageError(f"{path} {what}", hint=f"Delete it and run `{command}`{kept}.")
 
 
 def check_size(area: str, folder: Path, output: FileDigest) -> None:

@@ -23,16 +23,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from corpus.pipeline.errors import DiskError, TrainError
+from corpus.pipeline.errors import DamageError, DiskError, TrainError
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, output_changes, read_ledger
 from corpus.train.run.plan import VERSION, RunPlan
 
 BEST = "best"
@@ -45,9 +45,10 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: RunPlan, tokenizer: Path) -> None:
+    def __init__(self, plan: RunPlan, tokenizer: Path, digest: Callable[[Path], str]) -> None:
         self.plan = plan
         self.tokenizer = tokenizer
+        self.digest = digest
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
         self.samples = plan.folder / "samples.jsonl"
@@ -67,13 +68,27 @@ class RunFolder:
             raise TrainError(
                 f"{self.path} holds files that are not a run", hint="Give the run another name with --run."
             )
-        reasons = changes(started, self.path, VERSION, self.plan.settings, self.plan.inputs)
+        reasons = changes(started, self.path, VERSION, self.plan.settings, self.plan.inputs, self.digest)
         if started is not None and started.fingerprint != self.plan.identity:
             raise TrainError(
                 f"{self.plan.name} is the name of another run: {'; '.join(reasons)}",
                 hint=f"Give this run another name with --run, or delete {self.path}.",
             )
         return ledger, tuple(reasons)
+
+    def check_history(self, ledger: Ledger) -> None:
+        """Refuse to resume a finished run without its best model, metrics or samples, which no checkpoint holds.
+
+        Raises:
+            DamageError: one of them is not what the ledger says.
+
+        """
+        for name, what in output_changes(ledger, self.path, self.digest):
+            if name.startswith(f"{BEST}/") or name in {self.metrics.name, self.samples.name}:
+                raise DamageError(
+                    f"{self.path / name} {what}, and no checkpoint holds it",
+                    hint="Give --no-resume to train this run from step 0 again, or another name with --run.",
+                )
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """Steps and folders of the checkpoints, oldest first."""

@@ -58,10 +58,12 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     trackers.check(config.report_to)
     model_files = load.files(config.init, "--init") if config.init else ()
     plan = plans.make(config, workspace, model_files=model_files, progress=progress)
-    folder = RunFolder(plan, workspace.tokenizer)
+    folder = RunFolder(plan, workspace.tokenizer, workspace.digest)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
         return Report(ledger=ledger, folder=plan.folder, skipped=True)
+    if ledger is not None and config.resume:
+        folder.check_history(ledger)
     device = devices.choose(
         config.device, config.precision, workers=config.workers, compile_model=config.compile, threads=config.threads
     )

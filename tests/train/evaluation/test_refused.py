@@ -90,7 +90,9 @@ def test_what_is_no_model(ready: Workspace) -> None:
         ready, "odd", _write("config.json", b'{"model_type": "nothing-known"}')
     )
     code = {"auto_map": {"AutoModelForCausalLM": "own.Model"}, "model_type": "own"}
-    assert "the model cannot be read" in damaged(ready, "own-code", _write("config.json", json.dumps(code).encode()))
+    assert "needs Python code of its own" in damaged(
+        ready, "own-code", _write("config.json", json.dumps(code).encode())
+    )
     with pytest.raises(ModelError, match="nowhere is not a folder"):
         measure(ready, "nowhere")
 

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline.errors import CorpusError, ModelError, TokenizerError, TrainError
+from corpus.pipeline.errors import CorpusError, DamageError, ModelError, TokenizerError, TrainError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
 from corpus.train.config import TrainConfig
+from corpus.train.model import load
 from corpus.train.run.curves import picture
 from corpus.train.run.stage import run
+from tests.support import damage
 from tests.support.packed import lay_all, lay_packed, make_tokenizer, random_segments, separator_id
 from tests.support.runs import SETTINGS, history
 
@@ -150,6 +152,28 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_finished_again(copy: Wor
     assert mended.ledger == again.ledger
 
 
+def test_a_model_of_other_bytes_is_trained_to_its_end_again(copy: Workspace) -> None:
+    """The size is as before. Whoever would open the model names the damage."""
+    config = TrainConfig(**SETTINGS)
+    before = run(config, copy)
+    for name in ("best/model.safetensors", "model.safetensors"):
+        path = before.folder / name
+        assert [file.name for file in load.files(path.parent, "--model")] == ["config.json", "model.safetensors"]
+        whole = path.read_bytes()
+        damage.edit(path)
+        with pytest.raises(DamageError, match=rf"{name} has other bytes than its ledger says") as caught:
+            load.files(path.parent, "--model")
+        assert f"corpus train --run {before.folder.name}" in caught.value.hint
+        if name.startswith("best/"):
+            with pytest.raises(DamageError, match="no checkpoint holds it") as caught:
+                run(config, copy)
+            assert "--no-resume" in caught.value.hint
+            path.write_bytes(whole)
+    mended = run(config, copy)
+    assert mended.reasons == ("output model.safetensors has other bytes than its ledger says",)
+    assert (mended.ledger, mended.details["resumed_from"]) == (before.ledger, 10)
+
+
 def test_how_it_is_carried_out_is_no_part_of_it(copy: Workspace) -> None:
     other = {"micro_batch_size": 8, "save_steps": 3, "workers": 1, "device": "cpu", "gradient_checkpointing": True}
     assert run(TrainConfig(**SETTINGS | other), copy).skipped
@@ -206,7 +230,7 @@ def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "words"),
+    ("wrong", "error", "words"),
     [
         ("no config", ModelError, "config.json is missing"),
         ("no weights", ModelError, "holds its weights as pickle only"),
@@ -216,18 +240,19 @@ def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy
         ("short context", TrainError, "takes 16 tokens at once, the rows have 48"),
     ],
 )
-def test_a_model_that_cannot_go_on(copy: Workspace, damage: str, error: type[CorpusError], words: str) -> None:
+def test_a_model_that_cannot_go_on(copy: Workspace, wrong: str, error: type[CorpusError], words: str) -> None:
     folder = next(copy.models.iterdir())
+    (folder / "ledger.json").unlink()  # else it names the damage
     config = json.loads((folder / "config.json").read_text())
-    if damage == "no config":
+    if wrong == "no config":
         (folder / "config.json").unlink()
-    elif damage == "no weights":
+    elif wrong == "no weights":
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    elif damage == "torn weights":
+    elif wrong == "torn weights":
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-    elif damage == "other vocabulary":
+    elif wrong == "other vocabulary":
         (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 32_000}))
-    elif damage == "other tokenizer":
+    elif wrong == "other tokenizer":
         (folder / "tokenizer.json").write_text(make_tokenizer(400, copies=7).to_str())
     else:
         (folder / "config.json").write_text(json.dumps(config | {"n_positions": 16}))
