@@ -47,7 +47,7 @@ def status(rows: Sequence[StageStatus]) -> None:
     console.table(("what", "state", "files", "size"), shown, left=2, spare=("files",))
     for row in rows:
         if row.why:
-            console.line(f"{row.area}/{row.name}: {row.state}: {row.why}")
+            console.line(f"{f'{row.area}/{row.name}'.rstrip('/')}: {row.state}: {row.why}")
 
 
 def closing(

@@ -7,6 +7,7 @@ Cost: ledgers are read, and digests of inputs, which are cached by size, times a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
-from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.errors import DiskError, WorkspaceError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, SINGLE, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Ledger, changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
 OPTIONAL = {"chat"}
@@ -37,9 +39,9 @@ class StageStatus:
     name: str
     """Dataset or run; empty for a stage over all datasets."""
     state: str
-    """`finished`, `stale`, `partial` or `missing`."""
+    """`finished`, `stale`, `partial`, `unreadable` or `missing`."""
     why: str = ""
-    """What makes it stale, or how much of it is done."""
+    """What makes it stale, how much of it is done, or what to know of a finished one."""
     files: int = 0
     bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +58,8 @@ def survey(workspace: Workspace) -> list[StageStatus]:
 
 def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
     for area in AREAS:
-        if area in SINGLE:
+        folder = workspace.root / area
+        if area in SINGLE or (folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)):
             yield area, ""
         elif area == "models":
             yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())
@@ -67,24 +70,48 @@ def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
 def _row(workspace: Workspace, area: str, name: str) -> StageStatus:
     folder = workspace.root / area / name
     try:
-        ledger = read_ledger(folder)
-    except WorkspaceError as error:
-        return StageStatus(area=area, name=name, state="stale", why=error.message)
-    if ledger is None:
-        return _unfinished(area, name, folder)
-    why = "; ".join(_stale(workspace, folder, ledger))
+        with reading(folder):
+            ledger = read_ledger(folder)
+            if ledger is None:
+                return _unfinished(area, name, folder)
+            stale = _stale(workspace, folder, ledger)
+            why = stale or _remarks(workspace, folder, ledger)
+    except (WorkspaceError, DiskError) as error:
+        return StageStatus(area=area, name=name, state="unreadable", why=f"{error.message}. {error.hint}".strip())
     return StageStatus(
-        area=area, name=name, state="stale" if why else "finished", why=why, files=len(ledger.outputs),
+        area=area, name=name, state="stale" if stale else "finished", why="; ".join(why), files=len(ledger.outputs),
         bytes=ledger.output_bytes, counts=dict(ledger.counts),
     )  # fmt: skip
 
 
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
-    """What has changed since, by the present digests of the inputs."""
-    outside = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)]
-    inside = [workspace.root / entry.path for entry in ledger.inputs if not entry.path.startswith(OUTSIDE)]
-    inputs = outside + [workspace.file_digest(path) for path in inside if path.is_file()]
+    """What has changed since, by the present digests of the inputs; archives that were deleted change nothing."""
+    kept = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)] + _deleted_archives(workspace, ledger)
+    inside = [workspace.root / entry.path for entry in ledger.inputs if entry not in kept]
+    inputs = kept + [workspace.file_digest(path) for path in inside if path.is_file()]
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
+
+
+def _deleted_archives(workspace: Workspace, ledger: Ledger) -> list[FileDigest]:
+    """The inputs below `raw/`, where none of them is left."""
+    raw = [entry for entry in ledger.inputs if entry.path.startswith("raw/")]
+    return [] if any((workspace.root / entry.path).exists() for entry in raw) else raw
+
+
+def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
+    """What to know of finished outputs: archives that were deleted, and files whose date has changed."""
+    found: list[str] = []
+    if _deleted_archives(workspace, ledger):
+        name = ledger.dataset
+        found.append(
+            f"raw/{name} was deleted: the documents are used as they are; `corpus download --dataset {name}` brings "
+            "back the records, which `corpus trace` and another cleaning read"
+        )
+    touched = [output.path for output in ledger.outputs if workspace.is_touched(folder / output.path, output.sha256)]
+    if touched:
+        more = f" and {len(touched) - 1:,} more files have" if len(touched) > 1 else " has"
+        found.append(f"{touched[0]}{more} changed or moved since it was written: run `corpus verify`")
+    return found
 
 
 def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
@@ -93,7 +120,11 @@ def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     if not files:
         return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    why, size = f"{len(whole):,} files are whole", sum(path.stat().st_size for path in files)
+    why, size = f"{len(whole):,} files are there", sum(path.stat().st_size for path in files)
+    if not whole:
+        why = "begun; no file is whole yet"
     if steps:
         why = f"checkpoint of step {max(steps):,}"
+    elif area == "models":
+        why = "begun; no checkpoint yet"
     return StageStatus(area=area, name=name, state="partial", why=why, files=len(whole), bytes=size)

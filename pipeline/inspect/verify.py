@@ -4,6 +4,7 @@ In: a workspace.
 Out: what was checked, or DamageError for the first damaged file, with the command that rebuilds it.
 Invariant: only ledgers are trusted, and each is checked: its form, its fingerprint, its digest in `timings.json`, the
 counts in its shards, and the digests that later stages took of it.
+Nothing is written but the cache of digests, by which `corpus status` knows a file that was checked.
 Cost: every output is read once.
 """
 
@@ -21,7 +22,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
 from corpus.pipeline.workspace.checked import check_bytes, check_size, damage
-from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.workspace.files import reading, sha256_file
 from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
 
@@ -40,27 +41,30 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
 
     Raises:
         DamageError: a file is missing, altered or does not agree with another.
+        DiskError: a file or folder may not be read.
 
     """
     found = list(_finished(workspace))
     files, size = 0, sum(ledger.output_bytes for _, _, ledger in found)
-    with progress.bar("verify", size, "B"):
+    with progress.bar("verify", size, "B"), reading(workspace.root):
         for area, folder, ledger in found:
             _check_ledger(area, folder, ledger)
             for output in ledger.outputs:
                 check_size(area, folder, output)
                 check_bytes(area, folder, output)
+                workspace.remember_digest(folder / output.path, output.sha256)
                 progress.advance(output.bytes)
                 files += 1
             _check_counts(area, folder, ledger)
             _check_inputs(workspace, area, folder, ledger)
+    workspace.save_digests()
     return Verified(len(found), files, size)
 
 
 def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
     for area in AREAS:
         root = workspace.root / area
-        for folder in [root] if area in SINGLE else sorted(root.glob("*")):
+        for folder in [root] if area in SINGLE else [root / name for name in workspace.finished(area)]:
             ledger = read_ledger(folder)
             if ledger is not None:
                 yield area, folder, ledger

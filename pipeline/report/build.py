@@ -33,20 +33,27 @@ _MOST_SHOWN = 3_000_000
 def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> Path:
     """Write the report and return its path; `seed` decides which documents and rows it shows.
 
+    What cannot be read is named on the page, and to `progress`.
+
     Raises:
-        WorkspaceError: a ledger cannot be read.
-        DamageError: a shard cannot be read.
         DiskError: the page cannot be written.
 
     """
-    found = facts.gather(workspace)
-    model = files.load(checked(workspace, workspace.tokenizer / "tokenizer.json").parent) if found.tokenizer else None
-    datasets, shown = [], []
+    found, model = facts.gather(workspace), None
+    with found.problems.noted():
+        path = workspace.tokenizer / "tokenizer.json"
+        model = files.load(checked(workspace, path).parent) if found.tokenizer else None
+    datasets, shown = list[dict[str, Any]](), list[Example]()
     with progress.bar("report", len(found.datasets), "datasets"):
         for dataset in found.datasets:
-            datasets.append(_dataset(workspace, dataset, model, seed))
-            shown += list(examples.documents(workspace, dataset.name, seed))
+            measured = examples.NOTHING
+            with found.problems.noted():
+                measured = examples.measure(workspace, dataset.name, model, seed)
+            datasets.append(_dataset(dataset, measured))
+            with found.problems.noted():
+                shown += examples.documents(workspace, dataset.name, seed)
             progress.advance(1)
+        packed = list(_packed(workspace, found, model, seed))
         vocabulary = examples.vocabulary(workspace.tokenizer) if model else None
         tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
         text = page.render(
@@ -60,9 +67,11 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
             **_documents(shown, workspace.root.name),
             tokenizer_charts=_tokenizer(found, model),
             vocabulary=page.data(vocabulary) if vocabulary else "",
-            packed=list(_packed(workspace, found, model, seed)),
+            packed=packed,
             runs=[{"facts": run, "charts": _run(number, run)} for number, run in enumerate(found.runs)],
         )
+    for problem in found.problems:
+        progress.say(f"not shown: {problem}")
     path = workspace.root / "report" / "index.html"
     write_atomic(path, text.encode("utf-8", "replace"))
     return path
@@ -71,8 +80,8 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
 _TOTALS = ("records", "documents", "used", "tokens")
 
 
-def _dataset(workspace: Workspace, dataset: facts.Dataset, model: Tokenizer | None, seed: int) -> dict[str, Any]:
-    measured, name = examples.measure(workspace, dataset.name, model, seed), dataset.name
+def _dataset(dataset: facts.Dataset, measured: examples.TextStatistics) -> dict[str, Any]:
+    name = dataset.name
     lost = {**dataset.dropped, **dataset.left_out}
     way = {"records": dataset.records, "documents": dataset.documents, "used": dataset.used}
     colours = [3] * len(dataset.dropped) + [1] * len(dataset.left_out)
@@ -153,14 +162,11 @@ def _packed(workspace: Workspace, found: facts.Facts, model: Tokenizer | None, s
     for form, name, splits in forms:
         keys = ("rows", "tokens", "padding", "cut_documents")
         counts = {key: sum(split.get(key, 0) for split in splits.values()) for key in keys}
-        slots = counts["tokens"] + counts["padding"]
-        yield {
-            "form": form,
-            "name": name,
-            "counts": counts,
-            "utilisation": counts["tokens"] / slots if slots else 0.0,
-            "strips": examples.packed_rows(workspace, name, model, seed, form),
-        }
+        slots, strips = counts["tokens"] + counts["padding"], list[dict[str, Any]]()
+        with found.problems.noted():
+            strips = examples.packed_rows(workspace, name, model, seed, form)
+        utilisation = counts["tokens"] / slots if slots else 0.0
+        yield {"form": form, "name": name, "counts": counts, "utilisation": utilisation, "strips": strips}
 
 
 def _run(number: int, run: facts.Run) -> list[Chart]:

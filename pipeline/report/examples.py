@@ -63,6 +63,12 @@ class TextStatistics:
     """The most frequent Han characters of the counted documents."""
 
 
+NOTHING = TextStatistics(
+    documents=0, counted=0, characters=np.zeros(0, np.int64), tokens=np.zeros(0, np.int64), classes={}, frequent=[]
+)
+"""Of a dataset that cannot be read."""
+
+
 def measure(workspace: Workspace, dataset: str, tokenizer: Tokenizer | None, seed: int) -> TextStatistics:
     """Lengths and characters of random documents that are used.
 

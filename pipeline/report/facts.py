@@ -8,14 +8,16 @@ Cost: milliseconds, whatever the corpus.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.storage.removals import REASON as EXCLUDED
 from corpus.pipeline.workspace.files import json_lines
@@ -91,6 +93,24 @@ class Run:
         return sorted({key.removesuffix(ends) for line in self.history for key in line if key.endswith(ends)})
 
 
+class Problems(dict[str, None]):
+    """What could not be read, in words, each once and in order."""
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the failure of a block instead of raising it."""
+        try:
+            yield
+        except CorpusError as error:
+            self[f"{error.message}. {error.hint}".strip()] = None
+
+    def ledger(self, folder: Path) -> Ledger | None:
+        """The ledger of a stage; None where it is not finished, or its ledger cannot be read."""
+        with self.noted():
+            return read_ledger(folder)
+        return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """A whole workspace."""
@@ -105,28 +125,32 @@ class Facts:
     chat: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Counts of chat rows, by dataset and split."""
     runs: Sequence[Run]
+    problems: Problems
+    """What could not be read, and so is not shown, in words."""
 
 
 def gather(workspace: Workspace) -> Facts:
-    """Read all ledgers.
-
-    Raises:
-        WorkspaceError: a ledger cannot be read.
-
-    """
-    dedup, decontaminate = read_ledger(workspace.dedup), read_ledger(workspace.decontaminate)
-    tokenizer = read_ledger(workspace.tokenizer)
-    found = {name: read_ledger(workspace.documents(name)) for name in manifests.DATASETS}
+    """Read all ledgers; one that cannot be read is a problem of the facts."""
+    problems, chat = Problems(), list[str]()
+    dedup, decontaminate = problems.ledger(workspace.dedup), problems.ledger(workspace.decontaminate)
+    tokenizer = problems.ledger(workspace.tokenizer)
+    found = {name: problems.ledger(workspace.documents(name)) for name in manifests.DATASETS}
+    with problems.noted():
+        chat = workspace.finished("chat")
     documents = {name: ledger for name, ledger in found.items() if ledger is not None}
     inputs = decontaminate.inputs if decontaminate else ()
     return Facts(
-        datasets=[_dataset(workspace, ledger, name, dedup, decontaminate) for name, ledger in documents.items()],
+        datasets=[
+            _dataset(problems.ledger(workspace.packed(name)), ledger, name, dedup, decontaminate)
+            for name, ledger in documents.items()
+        ],
         dedup=dedup.counts if dedup else None,
         decontaminate=decontaminate.counts if decontaminate else None,
         evaluations=[Path(entry.path).name for entry in inputs if "/evals/" in entry.path],
         tokenizer=tokenizer.counts if tokenizer else None,
-        chat={name: _splits(read_ledger(workspace.packed(name, "chat"))) for name in workspace.finished("chat")},
-        runs=[_run(path.parent) for path in sorted(workspace.models.glob("*/run.json"))],
+        chat={name: _splits(problems.ledger(workspace.packed(name, "chat"))) for name in chat},
+        runs=[_run(path.parent, problems) for path in sorted(workspace.models.glob("*/run.json"))],
+        problems=problems,
     )
 
 
@@ -135,9 +159,9 @@ def _splits(ledger: Ledger | None) -> Mapping[str, Mapping[str, int]]:
 
 
 def _dataset(
-    workspace: Workspace, ledger: Ledger, name: str, dedup: Ledger | None, decontaminate: Ledger | None
+    packed: Ledger | None, ledger: Ledger, name: str, dedup: Ledger | None, decontaminate: Ledger | None
 ) -> Dataset:
-    packed, counts = read_ledger(workspace.packed(name)), ledger.counts
+    counts = ledger.counts
     splits: dict[str, dict[str, int]] = {
         split: {"documents": count, "characters": counts["characters"].get(split, 0)}
         for split, count in counts["splits"].items()
@@ -169,8 +193,8 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def _run(folder: Path) -> Run:
-    ledger, begun = read_ledger(folder), _json(folder / "run.json")
+def _run(folder: Path, problems: Problems) -> Run:
+    ledger, begun = problems.ledger(folder), _json(folder / "run.json")
     settings = ledger.config if ledger else begun.get("config") or {}
     timings, counts = _json(folder / "timings.json"), ledger.counts if ledger else {}
     seconds = timings.get("seconds") or 0

@@ -175,7 +175,7 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
     """
     folder = workspace.root / area
     ledger, path = read_ledger(folder), folder / f"{dataset}.parquet"
-    if ledger is None or not (workspace.documents(dataset) / LEDGER).is_file():
+    if ledger is None or read_ledger(workspace.documents(dataset)) is None:
         return None
     documents = workspace.file_digest(workspace.documents(dataset) / LEDGER)
     seen = [entry for entry in ledger.inputs if entry.path == documents.path]

@@ -17,18 +17,8 @@ from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.pipeline.workspace.layout import SINGLE, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, read_ledger
+from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, FileDigest, read_ledger
 
-_COMMANDS = {
-    "raw": "corpus download --dataset {name}",
-    "documents": "corpus ingest --dataset {name}",
-    "dedup": "corpus dedup",
-    "decontaminate": "corpus decontaminate",
-    "packed": "corpus pack --dataset {name}",
-    "chat": "corpus pack --form chat --dataset {name}",
-    "tokenizer": "corpus tokenizer",
-    "models": "corpus train",
-}
 _IN_SHARDS = {"raw", "documents", "packed", "chat"}
 """Areas whose commands keep the files that are whole."""
 NOTICEABLE_BYTES = 1 << 30
@@ -39,7 +29,7 @@ _SHOWN_DIGITS = 12
 
 def damage(area: str, name: str, path: Path, what: str, *, delete: bool = True) -> DamageError:
     """The error for a file of a stage: `name` is the dataset or run, `delete` whether the file itself is at fault."""
-    command = _COMMANDS[area].format(name=name)
+    command = COMMANDS[area].format(name=name)
     if area == "models":
         again = f"Run `{command} --run {name}` again, with the run's other flags, to rebuild it."
         return DamageError(f"{path} {what}", hint=again)

@@ -141,5 +141,22 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError of a read into a DiskError; without permission it names the outermost folder that refuses."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = Path(error.filename or path)
+        hint = "A part of the path is a file: move it away." if isinstance(error, NotADirectoryError) else ""
+        if isinstance(error, PermissionError):
+            folders = [folder for folder in reversed(place.parents) if not os.access(folder, os.R_OK | os.X_OK)]
+            place = folders[0] if folders else place
+            hint = "You may not read it: run the command as its owner, or let the owner give you the right to (chmod)."
+        raise DiskError(f"{place} cannot be read: {error.strerror}", hint=hint) from error
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")

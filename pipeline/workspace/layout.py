@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from corpus.pipeline.errors import BusyError, DiskError
-from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
+from corpus.pipeline.workspace.files import disk_errors, reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
 ROWS = {"text": "packed", "chat": "chat"}
@@ -62,8 +62,19 @@ class Workspace:
         return self.root / ROWS[form] / dataset
 
     def finished(self, area: str) -> list[str]:
-        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished."""
-        return sorted(path.parent.name for path in (self.root / area).glob(f"*/{LEDGER}"))
+        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished.
+
+        Raises:
+            DiskError: the folder, or one in it, may not be read.
+
+        """
+        folder = self.root / area
+        with reading(folder):
+            try:
+                names = sorted(path.name for path in folder.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            return [name for name in names if (folder / name / LEDGER).exists()]
 
     def relative(self, path: Path) -> str:
         """`path` relative to the workspace, as a ledger names it."""
@@ -111,6 +122,14 @@ class Workspace:
         """Whether `digest` takes a file's digest from the cache."""
         known = self._known(path)
         return known is not None and known[:4] == _stamp(path)
+
+    def is_touched(self, path: Path, sha256: str) -> bool:
+        """Whether a file that had this digest has other bytes now, or another date: it was written or copied since.
+
+        Nothing is read but the cache; a file that it does not know is taken as untouched.
+        """
+        known = self._known(path)
+        return known is not None and (known[:2] != _stamp(path)[:2] or known[4] != sha256)
 
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Cache a digest that was computed while the file was written."""

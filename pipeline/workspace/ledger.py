@@ -10,15 +10,26 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.workspace.files import write_atomic
+from corpus.pipeline.workspace.files import reading, write_atomic
 
 LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
+COMMANDS = {
+    "raw": "corpus download --dataset {name}",
+    "documents": "corpus ingest --dataset {name}",
+    "dedup": "corpus dedup",
+    "decontaminate": "corpus decontaminate",
+    "packed": "corpus pack --dataset {name}",
+    "chat": "corpus pack --form chat --dataset {name}",
+    "tokenizer": "corpus tokenizer",
+    "models": "corpus train",
+}
+"""What makes the outputs of an area of the workspace."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,32 +92,59 @@ def read_ledger(folder: Path) -> Ledger | None:
 
     Raises:
         WorkspaceError: the ledger cannot be parsed.
+        DiskError: it cannot be read, for want of permission or by a failing disk.
 
     """
-    path, hint = folder / LEDGER, f"Delete {folder} and run the stage again."
+    path = folder / LEDGER
+    with reading(path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
     try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise WorkspaceError(f"{path} cannot be read: {error}", hint=hint) from error
-    try:
-        if values.pop("schema") != LEDGER_SCHEMA:
-            raise KeyError("schema")
-        values["inputs"] = [_file_digest(entry) for entry in values["inputs"]]
-        values["outputs"] = [_file_digest(entry) for entry in values["outputs"]]
-        if not isinstance(values["counts"], dict) or not isinstance(values["config"], dict):
-            raise TypeError("counts and config must be objects")
-        return Ledger(**values)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise WorkspaceError(f"{path} is not a ledger of this version: {error}", hint=hint) from error
+        return _parsed(json.loads(data))
+    except (TypeError, ValueError) as error:
+        raise WorkspaceError(
+            f"{path} is not a ledger that this version of corpus-zh can read: {error}",
+            hint=f"Delete this file and run {command_for(folder)} again, with the flags that it had.",
+        ) from error
 
 
-def _file_digest(entry: Mapping[str, Any]) -> FileDigest:
-    digest = FileDigest(**entry)
-    if not (type(digest.path) is str and type(digest.bytes) is int and type(digest.sha256) is str):
-        raise TypeError(f"{digest} is not a file's digest")
-    return digest
+def command_for(folder: Path) -> str:
+    """The command that makes a stage's folder, between backticks.
+
+    >>> command_for(Path("workspace/packed/demo")), command_for(Path("workspace/dedup"))
+    ('`corpus pack --dataset demo`', '`corpus dedup`')
+    """
+    area = folder.name if folder.name in COMMANDS else folder.parent.name
+    return f"`{COMMANDS[area].format(name=folder.name)}`" if area in COMMANDS else "the stage"
+
+
+def _parsed(values: Any) -> Ledger:
+    """A ledger from its JSON; a TypeError or ValueError says what is wrong with it."""
+    if type(values) is not dict:
+        raise TypeError(f"expected an object, found {type(values).__name__}")
+    expected = {"schema", *(entry.name for entry in fields(Ledger))}
+    for names, what in ((expected - values.keys(), "is missing"), (values.keys() - expected, "is unknown")):
+        if names:
+            raise ValueError(f"`{min(names)}` {what}")
+    if values.pop("schema") != LEDGER_SCHEMA:
+        raise ValueError(f"`schema` is not {LEDGER_SCHEMA}")
+    for name in ("config", "counts"):
+        if type(values[name]) is not dict:
+            raise TypeError(f"`{name}` is not an object")
+    for name in ("inputs", "outputs"):
+        values[name] = [_file_digest(name, entry) for entry in values[name]]
+    return Ledger(**values)
+
+
+def _file_digest(name: str, entry: Any) -> FileDigest:
+    if type(entry) is not dict or {key: type(value) for key, value in entry.items()} != _DIGEST_TYPES:
+        raise TypeError(f"`{name}` holds {_short(entry)}, which is not a file's digest")
+    return FileDigest(**entry)
+
+
+_DIGEST_TYPES = {"path": str, "bytes": int, "sha256": str}
 
 
 def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> None:

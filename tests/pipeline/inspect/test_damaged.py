@@ -15,19 +15,18 @@ from corpus.pipeline.report import build
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support import damage
+from tests.support.documents import Listener
 
 Reader = Callable[[Workspace], object]
 DOCUMENTS: dict[str, Reader] = {
     "used_documents": lambda workspace: list(workflows.used_documents(workspace, "demo")),
     "trace a document": lambda workspace: list(lineage.documents(workspace, ("demo",), text="。")),
     "inspect": lambda workspace: list(examples.sample(workspace, ["demo"], state="kept")),
-    "report": build.run,
     "tokenizer": lambda workspace: tokenizer.run(tokenizer.TokenizerConfig(vocab_size=300), workspace),
     "pack": lambda workspace: workflows.pack(workspace, datasets=["demo"]),
 }
 ROWS: dict[str, Reader] = {
     "trace a row": lambda workspace: lineage.row(workspace, "demo", "train", 1),
-    "report": build.run,
 }
 OTHERS: dict[str, tuple[str, Reader]] = {
     "a list": ("dedup/demo.parquet", DOCUMENTS["used_documents"]),
@@ -86,6 +85,17 @@ def test_rows(copy: Workspace, restored: Callable[[str], Path], harm: Callable[[
     harm(path)
     hint = "Delete it and run `corpus pack --dataset demo`: only missing files are rebuilt."
     assert refused(copy, path, ROWS[reader]) == hint
+
+
+@pytest.mark.parametrize("harm", damage.KINDS, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("name", ["documents/demo/part-00000.parquet", "packed/demo/train/data-00000.arrow"])
+def test_the_report_names_it_and_goes_on(
+    copy: Workspace, restored: Callable[[str], Path], harm: Callable[[Path], None], name: str
+) -> None:
+    harm(restored(name))
+    listener = Listener()
+    assert build.run(Workspace(copy.root), progress=listener).is_file()
+    assert any(f"{name} has other bytes than its ledger says" in said for said in listener.said)
 
 
 @pytest.mark.parametrize("name", OTHERS)

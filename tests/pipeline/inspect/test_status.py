@@ -8,6 +8,7 @@ import shutil
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
+from corpus.pipeline.inspect import verify
 from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
@@ -40,7 +41,7 @@ def test_every_state(workspace: Workspace) -> None:
     assert states(workspace)["packed/demo"] == ("stale", "input tokenizer/tokenizer.json has changed")
     assert states(workspace)["chat/demo"] == ("stale", "input tokenizer/tokenizer.json has changed")
     (workspace.packed("demo", "chat") / "ledger.json").unlink()
-    assert states(workspace)["chat/demo"] == ("partial", "8 files are whole")
+    assert states(workspace)["chat/demo"] == ("partial", "8 files are there")
 
     path = workspace.raw("demo") / "wiki.json"
     data = path.read_bytes()
@@ -51,13 +52,56 @@ def test_every_state(workspace: Workspace) -> None:
     (workspace.documents("demo") / "ledger.json").unlink()
     state, why = states(workspace)["documents/demo"]
     assert state == "partial"
-    assert "files are whole" in why
+    assert "files are there" in why
     (workspace.tokenizer / "ledger.json").write_text("{")
     state, why = states(workspace)["tokenizer/"]
-    assert (state, "cannot be read" in why) == ("stale", True)
+    assert (state, "is not a ledger" in why, "corpus tokenizer" in why) == ("unreadable", True, True)
     shutil.rmtree(workspace.documents("demo"))
     assert states(workspace)["documents/demo"][0] == "missing"
     shown = corpus("status", folder=workspace.root.parent).stdout
     assert "packed/demo: stale: input documents/demo/ledger.json is gone" in shown
     rows = json.loads(corpus("status", "--json", folder=workspace.root.parent).stdout)
     assert {"area", "name", "state", "why", "files", "bytes", "counts"} == set(rows[0])
+
+
+def test_what_a_finished_stage_does_not_show_by_its_size(workspace: Workspace) -> None:
+    with workspace.writing("test"):
+        download.run(download.DownloadConfig(dataset="demo"), workspace)
+        ingest.run(ingest.IngestConfig(dataset="demo", workers=1), workspace)
+    shard = workspace.documents("demo") / "part-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    state, why = states(Workspace(workspace.root))["documents/demo"]
+    assert (state, why) == ("finished", f"{shard.name} has changed or moved since it was written: run `corpus verify`")
+    assert f"{shard.name} has changed" in corpus("status", folder=workspace.root.parent).stdout
+
+
+def test_a_copied_workspace_is_quiet_once_it_was_verified(workspace: Workspace) -> None:
+    with workspace.writing("test"):
+        download.run(download.DownloadConfig(dataset="demo"), workspace)
+    copy = Workspace(workspace.root.with_name("copy"))
+    shutil.copytree(workspace.root, copy.root, copy_function=shutil.copyfile)
+    assert "4 more files have changed or moved" in states(copy)["raw/demo"][1]
+    verify.run(Workspace(copy.root))
+    assert states(Workspace(copy.root))["raw/demo"] == ("finished", "")
+
+
+def test_documents_whose_archives_were_deleted_stay_finished(workspace: Workspace) -> None:
+    with workspace.writing("test"):
+        download.run(download.DownloadConfig(dataset="demo"), workspace)
+        ingest.run(ingest.IngestConfig(dataset="demo", workers=1), workspace)
+    (workspace.raw("demo") / "wiki.json").unlink()
+    assert states(workspace)["documents/demo"] == ("stale", "input raw/demo/wiki.json is gone")
+    shutil.rmtree(workspace.raw("demo"))
+    state, why = states(workspace)["documents/demo"]
+    assert state == "finished"
+    assert "raw/demo was deleted" in why
+    assert "`corpus download --dataset demo`" in why
+
+
+def test_a_run_without_a_checkpoint_holds_nothing_whole(workspace: Workspace) -> None:
+    (workspace.models / "two").mkdir(parents=True)
+    (workspace.models / "two" / "run.json").write_text("{}")
+    workspace.tokenizer.mkdir()
+    (workspace.tokenizer / ".sample.txt.7.tmp").write_text("")
+    assert states(workspace)["models/two"] == ("partial", "begun; no checkpoint yet")
+    assert states(workspace)["tokenizer/"] == ("partial", "begun; no file is whole yet")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.errors import DamageError
 from corpus.pipeline.report import build, examples, facts
 from corpus.pipeline.report.charts import bars, lines
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
+from tests.support.documents import Listener
 from tests.support.report import Tags, check_figures, numbers
 
 
@@ -126,8 +126,27 @@ def test_a_damaged_shard_of_rows_is_named(filled: Workspace, tmp_path: Path, byt
     shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*"))
     for path in part.packed("baike2018qa").rglob("data-*.arrow"):
         path.write_bytes(path.read_bytes()[:bytes_left])
-    with pytest.raises(DamageError, match=r"data-00000\.arrow has [\d,]+ bytes, its ledger says"):
-        build.run(part)
+    listener = Listener()
+    text = build.run(part, progress=listener).read_text(encoding="utf-8")
+    assert any("data-00000.arrow has " in said for said in listener.said)
+    assert "data-00000.arrow has " in text
+    assert "translation2019zh.records" in text
+
+
+def test_broken_ledgers_do_not_end_the_report(filled: Workspace, tmp_path: Path) -> None:
+    part = Workspace(tmp_path / "part")
+    shutil.copytree(filled.root, part.root, ignore=shutil.ignore_patterns(".lock*", "models"))
+    broken = [
+        f"{area}/ledger.json" for area in ("dedup", "tokenizer", "documents/baike2018qa", "packed/translation2019zh")
+    ]
+    for name in broken:
+        (part.root / name).write_text('{"schema": 7}')
+    listener = Listener()
+    text = build.run(part, progress=listener).read_text(encoding="utf-8")
+    assert all(f"{name} is not a ledger" in said for name, said in zip(broken, listener.said, strict=True))
+    assert all(f"{name} is not a ledger" in text for name in broken)
+    assert "baike2018qa.records" not in text
+    assert "translation2019zh.records" in text
 
 
 def test_a_picture_has_its_numbers_and_its_words() -> None:

@@ -19,7 +19,7 @@ from corpus.pipeline.inspect import lineage
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import document_at
+from corpus.pipeline.storage.document_shards import document_at, parts
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
@@ -111,7 +111,27 @@ def test_a_damaged_list_is_refused(ready: Workspace) -> None:
     dedup.run(dedup.DedupConfig(workers=1), ready)
     path = ready.dedup / f"{NAME}.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(DamageError, match=f"{NAME}.parquet has other bytes than its ledger says"):
+    with pytest.raises(DamageError, match="has other bytes than its ledger says") as caught:
+        packed(ready)
+    assert caught.value.hint == "Delete it and run `corpus dedup`."
+    path.unlink()
+    with pytest.raises(DamageError, match="is missing") as caught:
+        packed(ready)
+    assert caught.value.hint == "Run `corpus dedup` to rebuild it."
+
+
+def test_a_missing_shard_is_not_to_be_deleted(ready: Workspace) -> None:
+    parts(ready.documents(NAME))[0].unlink()
+    with pytest.raises(DamageError, match=r"part-00000\.parquet is missing") as caught:
+        packed(ready)
+    assert caught.value.hint == f"Run `corpus ingest --dataset {NAME}` to rebuild it."
+
+
+@pytest.mark.parametrize("area", ["documents/baike2018qa", "dedup"])
+def test_a_broken_ledger_is_named_before_what_was_made_from_it(ready: Workspace, area: str) -> None:
+    dedup.run(dedup.DedupConfig(workers=1), ready)
+    (ready.root / area / "ledger.json").write_text("{}")
+    with pytest.raises(WorkspaceError, match=rf"{area}/ledger\.json is not a ledger"):
         packed(ready)
 
 

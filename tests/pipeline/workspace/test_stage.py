@@ -247,12 +247,31 @@ def test_a_stage_may_add_reasons_and_compare_by_size(workspace: Workspace, words
     assert not opened(workspace).is_current
 
 
-def test_an_unreadable_ledger_is_named(workspace: Workspace, words: Path) -> None:
-    folder = toy(workspace).folder
-    (folder / LEDGER).write_text("{}")
-    with pytest.raises(WorkspaceError, match="is not a ledger of this version") as caught:
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": "left out"}, "`schema` is missing"),
+        ({"schema": 2}, "`schema` is not 1"),
+        ({"more": 1}, "`more` is unknown"),
+        ({"counts": []}, "`counts` is not an object"),
+        ({"inputs": [{"path": "a"}]}, '`inputs` holds {"path": "a"}, which is not a file\'s digest'),
+        ("[]", "expected an object, found list"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_a_broken_ledger_is_named_with_what_is_wrong(
+    workspace: Workspace, words: Path, change: dict[str, Any] | str, says: str
+) -> None:
+    path = toy(workspace).folder / LEDGER
+    if isinstance(change, dict):
+        values = json.loads(path.read_bytes()) | change
+        change = json.dumps({key: value for key, value in values.items() if value != "left out"})
+    path.write_text(change)
+    with pytest.raises(WorkspaceError) as caught:
         toy(workspace)
-    assert f"Delete {folder}" in caught.value.hint
+    assert caught.value.message.startswith(f"{path} is not a ledger that this version")
+    assert says in caught.value.message
+    assert "Delete this file and run" in caught.value.hint
 
 
 def test_a_file_where_the_folder_should_be(workspace: Workspace, words: Path) -> None:
