@@ -31,6 +31,7 @@ class Recorder(Progress):
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.notes: list[tuple[int, str]] = []
         self.total: int | None = None
         self.done = 0
         self.ended = 0
@@ -40,6 +41,9 @@ class Recorder(Progress):
 
     def advance(self, amount: int) -> None:
         self.done += amount
+
+    def note(self, text: str) -> None:
+        self.notes.append((self.done, text))
 
     def end(self) -> None:
         self.ended += 1
@@ -131,6 +135,18 @@ def test_it_says_what_it_will_do(trained: tuple[Workspace, Report, Recorder]) ->
     ):  # fmt: skip
         assert words in said
     assert (recorder.total, recorder.done, recorder.ended) == (10, 10, 1)
+
+
+def test_the_progress_shows_the_loss_and_what_is_done(trained: tuple[Workspace, Report, Recorder]) -> None:
+    lines = {line["step"]: line for line in history(trained[1].folder) if "loss" in line}
+    figures = {
+        step: f"loss {line['loss']:.3f}, learning rate {line['learning_rate']:.2e}" for step, line in lines.items()
+    }
+    notes = trained[2].notes
+    assert next(note for step, note in notes if step == 4 and "loss" in note) == figures[4]
+    assert (8, f"{figures[8]}, saving a checkpoint") in notes
+    assert (10, f"{figures[10]}, evaluating") in notes
+    assert notes[-1] == (10, figures[10])
 
 
 def test_nothing_is_printed(workspace: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
