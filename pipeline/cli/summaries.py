@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,8 @@ def train(report: Report) -> None:
     if rows:
         console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
     console.line(f"model: {report.folder} ({state(report)})")
-    ledgers([report])
+    new = tuple(note for note in report.notes if note not in report.details.get("said", ()))
+    ledgers([replace(report, notes=new)])
 
 
 def losses(folder: Path) -> None:

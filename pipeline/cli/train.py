@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
 )  # fmt: skip
 @click.option(
-    "--model", default="gpt2-small", show_default=True, metavar="PRESET", shell_complete=completion.presets,
-    help="Size of the model; see --list-models.",
+    "--model", default="", metavar="PRESET", shell_complete=completion.presets,
+    help="Size of the model; see --list-models.  [default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
     "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
@@ -61,11 +61,23 @@ if TYPE_CHECKING:
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
     help="Folder below models/.  [default: PRESET and a fingerprint]",
 )  # fmt: skip
-@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
+@click.option(
+    "--epochs", type=float, metavar="X", help="How often each row is seen.  [default: 1; for sft with --init 3]"
+)
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
-@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
+@click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32]",
+)
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
-@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    metavar="X",
+    help="Peak of the schedule.  [default: the preset's; for sft with --init a quarter]",
+)
 @click.option(
     "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
 )
@@ -139,7 +151,7 @@ def train(
       corpus train --model tiny --max-steps 200
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
-      corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
+      corpus train --objective sft --dataset baike2018qa --init RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if as_json and (list_models or dry_run):

@@ -8,6 +8,7 @@ Cost: the headers of the weights; their digest once, where the folder belongs to
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,14 @@ def check_memory(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> No
             f"memory; this machine has {size_text(memory)}",
             hint="Look for a mistyped size in it, or use a machine with more memory.",
         )
+
+
+def size_of(folder: Path) -> tuple[int, int, int]:
+    """Layers, width and context by config.json; 0 where it does not say."""
+    config = json.loads((folder / "config.json").read_bytes())
+    names = (("n_layer", "num_hidden_layers"), ("n_embd", "hidden_size"), ("n_positions", "max_position_embeddings"))
+    layers, width, context = (_number(config, *each) for each in names)
+    return layers, width, context
 
 
 def _least_parameters(config: dict[str, Any]) -> int:

@@ -22,6 +22,7 @@ from corpus.train.data.sampler import Order
 from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.memory import step_memory
+from corpus.train.run import defaults
 from corpus.train.run import plan as plans
 from corpus.train.run.plan import RunPlan
 
@@ -33,7 +34,9 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
 
     """
-    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
+    model_files = load.files(config.init, "--init") if config.init else ()
+    config, _ = defaults.resolve(config)
+    plan = plans.make(config, workspace, model_files=model_files)
     device = devices.choose(config.device, config.precision, threads=config.threads)
     model = _network(config, plan)
     order = Order(
@@ -52,7 +55,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
           for name, each in given.items()),
         ("tokens a parameter", f"{tokens / model.num_parameters():.3g}"),
         ("steps", f"{plan.steps.count:,} of {plan.steps.batch_size:,} rows of {plan.seq_length:,} tokens"),
-        ("warm-up", f"{plan.warmup_steps:,} steps"),
+        ("warm-up", f"{plan.warmup_steps:,} steps, to a learning rate of {plan.settings['learning_rate']:.3g}"),
         ("memory, whatever the rows", f"{fixed / 1e9:.2f} GB ({device.precision}: weights, gradients, AdamW)"),
         ("memory, each row of a pass", f"{row / 1e9:.3f} GB"),
         ("checkpoint on disk", f"{model.num_parameters() * 12 / 1e9:.2f} GB"),

@@ -152,7 +152,7 @@ def _mixture(
     sums = [int(tokens[begin:end].sum()) for begin, end in itertools.pairwise(edges.tolist())]
     ramp = {"ramp_from": config.ramp_from or 1, "ramp_rows": -(-(config.ramp_tokens or 0) // seq_length)}
     batch_size = config.batch_size or config.preset.batch_size
-    wanted = max(1, round(config.epochs * len(tokens)))
+    wanted = max(1, round((config.epochs or 1.0) * len(tokens)))
     if config.max_steps:
         wanted = Steps(batch_size=batch_size, count=config.max_steps, **ramp).total
     if config.is_weighted and (lacking := sorted(config.mixture.keys() - rows.keys())):

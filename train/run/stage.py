@@ -27,9 +27,9 @@ from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
+from corpus.train.run import defaults, trackers
 from corpus.train.run import model_card as cards
 from corpus.train.run import plan as plans
-from corpus.train.run import trackers
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext
 from corpus.train.run.curves import picture
@@ -57,6 +57,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     watch = Stopwatch()
     trackers.check(config.report_to)
     model_files = load.files(config.init, "--init") if config.init else ()
+    config, chosen = defaults.resolve(config)
     plan = plans.make(config, workspace, model_files=model_files, progress=progress)
     folder = RunFolder(plan, workspace.tokenizer, workspace.digest)
     ledger, reasons = folder.finished()
@@ -68,6 +69,8 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
         config.device, config.precision, workers=config.workers, compile_model=config.compile, threads=config.threads
     )
     progress = progress if device.rank == 0 else SILENT
+    if chosen:
+        progress.say(chosen)
     for reason in reasons:
         progress.say(f"rerunning {plan.name} because {reason}")
     with devices.memory_errors(_out_of_memory(config)):
@@ -106,6 +109,7 @@ def _train(
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
     trackers.start(context.trackers, trainer)
+    said = notes(context)
     log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()
     _run_trainer(trainer, context, first, checkpoint)
@@ -122,7 +126,9 @@ def _train(
     return Report(
         ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(context, steps=trainer.state.global_step),
         seconds=watch.seconds,
-        details={"device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first},
+        details={
+            "device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first, "said": said,
+        },
     )  # fmt: skip
 
 
