@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -122,14 +123,32 @@ def usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
-def model_folder(workspace: Workspace, model: str | None) -> Path:
-    """The folder that `--model` names: a run of the workspace, any folder, or the newest finished run."""
+@contextlib.contextmanager
+def nothing_to_resume() -> Iterator[None]:
+    """Ctrl-C ends the command without the advice to run it again: it would begin anew."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("\nInterrupted.", file=sys.stderr)
+        raise click.exceptions.Exit(130) from error
+
+
+def model_folder(workspace: Workspace, model: str | None, flag: str = "--model") -> Path:
+    """The folder that a flag names: a run of the workspace, any folder, or the newest finished run."""
     from corpus.pipeline.errors import ModelError
     from corpus.pipeline.workspace.ledger import LEDGER
 
     if model is not None:
         named = workspace.models / model
-        return named if named.is_dir() else Path(model).expanduser()
+        folder = named if named.is_dir() else Path(model).expanduser()
+        if folder.exists():
+            return folder
+        runs = sorted(path.name for path in workspace.models.glob("*") if path.is_dir())
+        known = f"Give {flag} one of the runs {', '.join(runs)}, or a model's folder."
+        raise ModelError(
+            f"there is no run {model} in {workspace.models}, and no folder of this name",
+            hint=known if runs else "There is no run yet.",
+        )
     finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
     if not finished:
         raise ModelError(

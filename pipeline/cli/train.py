@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from corpus.pipeline.cli.options import (
     dataset_option,
     json_option,
     model_folder,
+    nothing_to_resume,
     tell_behind,
     workspace_of,
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError
-from corpus.pipeline.humanize import count_text, size_text
+from corpus.pipeline.humanize import count_text
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
@@ -154,20 +156,18 @@ def train(
       corpus train --objective sft --dataset baike2018qa --init RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
-    if as_json and (list_models or dry_run):
-        raise click.UsageError(f"--json does not go with {'--list-models' if list_models else '--dry-run'}")
     if list_models:
-        _list_models()
+        summaries.presets(as_json=as_json)
         return
     from corpus.train.config import TrainConfig
     from corpus.train.model.choices import rank
 
     workspace = workspace_of(workspace_dir)
     init = settings["init"]
-    if init is not None and (workspace.models / init).is_dir():
-        settings["init"] = workspace.models / init
     names = [name.strip() for text in report_to for name in text.split(",")]
     with _silent_unless_first(rank()):
+        if init is not None:
+            settings["init"] = model_folder(workspace, str(init), "--init")
         config = config_of(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in names if name != "none")), **settings,
@@ -177,16 +177,20 @@ def train(
             raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(DATASETS)}")
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
-            _dry_run(config, workspace, rate)
+            _dry_run(config, workspace, rate, as_json=as_json)
         elif not dry_run:
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
 
 
-def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None) -> None:
+def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None, *, as_json: bool) -> None:
     console.Console().say("loading torch and transformers ...")
     from corpus.train.run import dry_run
 
-    console.table(("what", "how much"), dry_run.run(config, workspace, rate=rate))
+    forecast = dry_run.run(config, workspace, rate=rate)
+    if as_json:
+        console.data(asdict(forecast))
+    else:
+        console.table(("what", "how much"), forecast.lines())
 
 
 def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json: bool) -> None:
@@ -273,7 +277,8 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
     console.Console().say(f"loading {config.model} ...")
     from corpus.train.evaluation import stage
 
-    evaluation = stage.run(config, workspace, progress=console.Console())
+    with nothing_to_resume():
+        evaluation = stage.run(config, workspace, progress=console.Console())
     if as_json:
         console.data(evaluation.to_dict())
     else:
@@ -293,25 +298,6 @@ def _rate(text: str | None) -> float | None:
     if not 0 < rate < float("inf"):
         raise click.UsageError(f"--device-rate must be a number such as 150T or 3.1e14, is {text}")
     return rate
-
-
-def _list_models() -> None:
-    from corpus.train.presets import PRESETS
-
-    rows = [
-        (
-            preset.name,
-            preset.layers,
-            preset.width,
-            preset.heads,
-            preset.context,
-            f"{preset.parameters() / 1e6:,.1f} M",
-            size_text(preset.memory()),
-        )
-        for preset in PRESETS.values()
-    ]
-    headings = ("preset", "layers", "width", "heads", "context", "parameters", "memory")
-    console.table(headings, rows, spare=("heads", "layers", "width", "context"))
 
 
 def _evaluated(evaluation: Evaluation) -> None:

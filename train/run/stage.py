@@ -93,12 +93,12 @@ def _train(
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
-    first, checkpoint = _begin(config, device, folder, args)
+    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters())
     before = folder.history()
     context = RunContext(
         config=config, plan=plan, device=device, folder=folder, order=order, progress=progress,
         sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass,
-        step_bytes=fixed + rows_per_pass * row,
+        fixed_bytes=fixed, row_bytes=row,
         trackers=trackers.callbacks(config.report_to, plan.folder, first=first) if device.rank == 0 else (),
         samples=Samples(
             config.sample_prompts, workspace.tokenizer, chat=config.objective == "sft", context=plan.seq_length
@@ -144,13 +144,16 @@ def _model(config: TrainConfig, plan: RunPlan, workspace: Workspace) -> Any:
     )  # fmt: skip
 
 
-def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments) -> tuple[int, Path | None]:
+def _begin(
+    config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments, *, parameters: int
+) -> tuple[int, Path | None]:
     """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
     first, checkpoint = checkpoints[-1] if checkpoints else (0, None)
     args.distributed_state.wait_for_everyone()
     if device.rank == 0:
         folder.begin(first)
+        folder.check_room(first, parameters=parameters, limit=config.save_total_limit)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
 

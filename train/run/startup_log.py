@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from corpus.pipeline.humanize import duration
+from corpus.pipeline.humanize import duration, size_text
 from corpus.train.model.memory import FORWARD_SHARE, pass_seconds
 from corpus.train.run.context import RunContext
 from corpus.train.run.trainer import CorpusTrainer
@@ -43,7 +43,9 @@ def log_startup(
     if first:
         say(f"resuming from step {first:,}")
     passes = f"{order.accumulation} x {context.rows_per_pass} rows a step"
-    say(f"{context.device.describe()}, {passes}, about {context.step_bytes / 1e9:.1f} GB")
+    fixed, row = context.fixed_bytes, context.row_bytes
+    memory = f"about {size_text(fixed + context.rows_per_pass * row)} ({size_text(fixed)}, and {size_text(row)} a row)"
+    say(f"{context.device.describe()}, {passes}, {memory}")
     seconds = _seconds(trainer, context, plan.steps.count - first)
     say(f"about {duration(seconds)}: an estimate from one timed pass")
     if (step := seconds / max(1, plan.steps.count - first)) > _SLOW_STEP_S:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline.errors import CorpusError, DamageError, ModelError, TokenizerError, TrainError
+from corpus.pipeline.errors import CorpusError, DamageError, DiskError, ModelError, TokenizerError, TrainError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
@@ -218,6 +218,34 @@ def test_another_configuration_under_the_same_name_is_refused(copy: Workspace) -
         run(TrainConfig(**SETTINGS, run="notes"), copy)
 
 
+def test_a_finished_run_is_not_made_longer(copy: Workspace) -> None:
+    run(TrainConfig(**SETTINGS | {"epochs": 0.4}, run="mine"), copy)
+    for other, is_longer in (({"max_steps": 9}, True), ({"epochs": 0.6}, True), ({"max_steps": 9, "seed": 2}, False)):
+        settings: dict[str, Any] = SETTINGS | {"epochs": 0.4, "run": "mine"} | other
+        with pytest.raises(TrainError, match="mine is the name of another run") as caught:
+            run(TrainConfig(**settings), copy)
+        assert ("give --init mine and another name with --run" in caught.value.hint) is is_longer
+
+
+def test_a_disk_without_room_is_refused_before_training(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three checkpoints of 12 bytes a parameter for a moment, and the best model; less is due where some are there."""
+    config = TrainConfig(**SETTINGS, run="mine")
+    usage, free = shutil.disk_usage(copy.root), 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(DiskError, match="mine: 0 B are free, and the run needs") as caught:
+        run(config, copy)
+    assert "Free some room" in caught.value.hint
+    assert [path.name for path in (copy.models / "mine").iterdir() if path.is_dir()] == [".saving"]
+    parameters = run(TrainConfig(**SETTINGS), copy).ledger.counts["parameters"]  # it is finished
+    free = parameters * (3 * 12 + 4) - 1
+    with pytest.raises(DiskError):
+        run(config, copy)
+    free += 1
+    (run(config, copy).folder / "model.safetensors").unlink()
+    free = parameters * 4
+    assert run(config, copy).details["resumed_from"] == 10
+
+
 def test_changed_rows_make_another_run(copy: Workspace) -> None:
     lay_packed(copy, "demo", {"train": random_segments(20, seed=99)})
     report = run(TrainConfig(**SETTINGS | {"epochs": 0.4}), copy)
@@ -234,10 +262,13 @@ def test_a_step_larger_than_the_data_is_one_step(workspace: Workspace) -> None:
     assert history(report.folder)[0]["learning_rate"] == 1e-2  # and it is not spent on warming up
 
 
-def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy: Workspace) -> None:
+def test_going_on_from_a_model(
+    trained: tuple[Workspace, Report, Recorder], copy: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = trained[1].folder
     settings = SETTINGS | {"epochs": 0.4, "learning_rate": 1e-5}
     report = run(TrainConfig(**settings, init=folder), copy)
+    assert capfd.readouterr() == ("", "")  # no bar of a library either
     assert report.folder.name.startswith("init-")
     assert [entry.path for entry in report.ledger.inputs][-2:] == ["init/config.json", "init/model.safetensors"]
     assert str(folder) not in report.ledger.to_json().decode()
