@@ -24,6 +24,9 @@ class Progress:
     def advance(self, amount: int) -> None:
         """Move the bar by `amount` units."""
 
+    def note(self, text: str) -> None:
+        """Show `text` beside the amount until the next note: figures, or what is done just now."""
+
     def drop(self, reasons: Mapping[str, int]) -> None:
         """Add documents dropped or left out since the last call, by reason."""
 

@@ -261,6 +261,7 @@ def used_documents(
     """
     selection.documents_of(workspace, dataset)
     chosen = selection.load(workspace, dataset, removals=True)
+    workspace.save_digests()  # so that the next call need not hash the shards
     for path in parts(workspace.documents(dataset)):
         for _, _, batch in selection.read_selected(path, columns, chosen):
             yield batch
@@ -380,6 +381,8 @@ def _pack(
 
 def _with_questions(workspace: Workspace, names: Sequence[str], progress: Progress) -> list[str]:
     """The datasets that the chat form can use; names the others in a message."""
+    for name in names:
+        selection.documents_of(workspace, name, progress)
     found = [name for name in names if has_questions(workspace.documents(name))]
     others = ", ".join(name for name in names if name not in found)
     if not found:

@@ -14,6 +14,8 @@ from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
 
 OBJECTIVES = ("text", "sft")
+NEW_MODEL = "gpt2-small"
+"""Preset of a new model."""
 TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
 _LONGEST_NAME = 200
 
@@ -29,25 +31,27 @@ class TrainConfig:
     """Most epochs of a dataset. When None: 4 with weights (Muennighoff et al., 2023), no limit without."""
     objective: str = "text"
     """`text` predicts every token of packed documents; `sft` predicts only the answers of chat rows."""
-    model: str = "gpt2-small"
-    """Preset: the size of a new model; with or without `init` the default batch size and learning rate."""
+    model: str = ""
+    """Preset: the size of a new model, gpt2-small when empty. It also decides the default batch size, learning rate and
+    warm-up; with `init` these follow the model that is given when it is empty (`run.defaults`)."""
     init: Path | None = None
     """Folder of a model to start from, in place of random weights."""
     run: str = ""
     """Name of the run's folder under `models/`; preset and six digits of the fingerprint when empty."""
-    epochs: float = 1.0
-    """How often each row is seen; unused with `max_steps`."""
+    epochs: float | None = None
+    """How often each row is seen; unused with `max_steps`. When None: 1, with `init` and the objective `sft` 3."""
     max_steps: int | None = None
     """Optimizer steps; from `epochs` when None."""
     batch_size: int | None = None
-    """Rows of an optimizer step, over all devices and accumulated passes; the preset's when None."""
+    """Rows of an optimizer step, over all devices and accumulated passes. When None: the preset's, with `init` and the
+    objective `sft` at most 32."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
     learning_rate: float | None = None
-    """Peak of the schedule; the preset's when None."""
+    """Peak of the schedule. When None: the preset's, with `init` and the objective `sft` a quarter of it."""
     warmup: float | None = None
     """Warm-up of the learning rate, before its cosine decay: from 1 on in steps, below 1 as a share of the run. When
-    None: a twentieth of the run, but no more than in the preset's paper."""
+    None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03."""
     warmup_tokens: int | None = None
     """Warm-up in tokens, padding included, in place of `warmup`."""
     decay_to: float | None = None
@@ -104,7 +108,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
-        if self.model not in PRESETS:
+        if self.model and self.model not in PRESETS:
             raise ValueError(f"--model must be one of {', '.join(PRESETS)}, is {self.model}")
         if self.run and (Path(self.run).name != self.run or self.run.startswith(".")):
             raise ValueError(f"--run must be a plain folder name, is {self.run}")
@@ -138,7 +142,8 @@ class TrainConfig:
             raise ValueError("--warmup and --warmup-tokens must not both be given")
         if (self.ramp_from is None) != (self.ramp_tokens is None):
             raise ValueError("--ramp-from and --ramp-tokens must be given together")
-        if self.ramp_from is not None and self.ramp_from > (self.batch_size or self.preset.batch_size):
+        most = self.batch_size or (None if self.init else self.preset.batch_size)  # with `init` it is not known yet
+        if self.ramp_from is not None and most is not None and self.ramp_from > most:
             raise ValueError(f"--ramp-from must be at most the batch size, is {self.ramp_from}")
 
     def _check_counts(self) -> None:
@@ -177,8 +182,8 @@ class TrainConfig:
 
     @property
     def preset(self) -> Preset:
-        """The preset that `model` names."""
-        return PRESETS[self.model]
+        """The preset that `model` names, or that of a new model."""
+        return PRESETS[self.model or NEW_MODEL]
 
 
 def _weighted(text: str) -> tuple[str, float | None]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -158,10 +159,14 @@ def typed(word: str) -> str:
 
 
 def workspace_of(folder: Path) -> Workspace:
-    """The workspace that `--workspace` names."""
+    """The workspace that `--workspace` names; its new digests are saved when the command ends."""
     from corpus.pipeline.workspace.layout import Workspace
 
-    return Workspace(folder.expanduser())
+    workspace = Workspace(folder.expanduser())
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(workspace.save_digests)
+    return workspace
 
 
 def in_workspace(command: str, folder: Path) -> str:
@@ -207,14 +212,32 @@ def usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
 
 
-def model_folder(workspace: Workspace, model: str | None) -> Path:
-    """The folder that `--model` names: a run of the workspace, any folder, or the newest finished run."""
+@contextlib.contextmanager
+def nothing_to_resume() -> Iterator[None]:
+    """Ctrl-C ends the command without the advice to run it again: it would begin anew."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("\nInterrupted.", file=sys.stderr)
+        raise click.exceptions.Exit(130) from error
+
+
+def model_folder(workspace: Workspace, model: str | None, flag: str = "--model") -> Path:
+    """The folder that a flag names: a run of the workspace, any folder, or the newest finished run."""
     from corpus.pipeline.errors import ModelError
     from corpus.pipeline.workspace.ledger import LEDGER
 
     if model is not None:
         named = workspace.models / model
-        return named if named.is_dir() else Path(model).expanduser()
+        folder = named if named.is_dir() else Path(model).expanduser()
+        if folder.exists():
+            return folder
+        runs = sorted(path.name for path in workspace.models.glob("*") if path.is_dir())
+        known = f"Give {flag} one of the runs {', '.join(runs)}, or a model's folder."
+        raise ModelError(
+            f"there is no run {model} in {workspace.models}, and no folder of this name",
+            hint=known if runs else "There is no run yet.",
+        )
     finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
     if not finished:
         raise ModelError(

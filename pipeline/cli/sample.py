@@ -13,7 +13,7 @@ import click
 
 from corpus.pipeline.cli import chat as conversation
 from corpus.pipeline.cli import completion
-from corpus.pipeline.cli.options import config_of, model_folder, workspace_of, workspace_option
+from corpus.pipeline.cli.options import config_of, model_folder, nothing_to_resume, workspace_of, workspace_option
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 
@@ -108,16 +108,17 @@ def sample(
     console.Console().say(f"loading {folder} ...")
     from corpus.generate import stage
 
-    opened = stage.load(folder, device=device, precision=precision)
-    if timings:
-        _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))
-    elif chat:
-        conversation.warn_if_untuned(folder)
-        conversation.talk(opened, config)
-    elif file is not None:
-        _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
-    else:
-        _print_samples(opened, config, _form(pairs, translate=translate))
+    with contextlib.nullcontext() if file is not None and output is not None else nothing_to_resume():
+        opened = stage.load(folder, device=device, precision=precision)
+        if timings:
+            _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))
+        elif chat:
+            conversation.warn_if_untuned(folder)
+            conversation.talk(opened, config)
+        elif file is not None:
+            _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
+        else:
+            _print_samples(opened, config, _form(pairs, translate=translate))
 
 
 def _print_samples(model: Any, config: Any, form: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,35 @@ def train(report: Report) -> None:
     if rows:
         console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
     console.line(f"model: {report.folder} ({state(report)})")
-    ledgers([report])
+    new = tuple(note for note in report.notes if note not in report.details.get("said", ()))
+    ledgers([replace(report, notes=new)])
+
+
+def presets(*, as_json: bool) -> None:
+    """The presets with their settings, and the memory of a training step with one row in a pass."""
+    from corpus.train.presets import PRESETS, VOCAB_SIZE, fixed_memory
+
+    if as_json:
+        memory = {each.name: (each.parameters(), fixed_memory(each.parameters(), "fp32")) for each in PRESETS.values()}
+        console.data(
+            [
+                asdict(each) | {"vocab_size": VOCAB_SIZE, "parameters": memory[each.name][0],
+                "fixed_bytes": memory[each.name][1], "row_bytes": each.memory() - memory[each.name][1]}
+                for each in PRESETS.values()
+            ]
+        )  # fmt: skip
+        return
+    rows = [
+        (each.name, each.layers, each.width, each.heads, each.context, each.batch_size, f"{each.learning_rate:g}",
+         f"{each.parameters() / 1e6:,.1f} M", size_text(each.memory()))
+        for each in PRESETS.values()
+    ]  # fmt: skip
+    headings = ("preset", "layers", "width", "heads", "context", "batch", "learning\nrate", "parameters", "memory")
+    console.table(headings, rows, spare=("heads", "layers", "width", "context"))
+    console.line(
+        f"batch: rows of a step; memory: of a step with one row in a pass, in single precision, with {VOCAB_SIZE:,} "
+        "entries in the vocabulary. `corpus train --dry-run` says what your rows take."
+    )
 
 
 def losses(folder: Path) -> None:

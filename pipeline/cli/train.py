@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from corpus.pipeline.cli.options import (
     in_workspace,
     json_option,
     model_folder,
+    nothing_to_resume,
     tell_behind,
     workspace_of,
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError
-from corpus.pipeline.humanize import count_text, size_text
+from corpus.pipeline.humanize import count_text
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
 )  # fmt: skip
 @click.option(
-    "--model", default="gpt2-small", show_default=True, metavar="PRESET", shell_complete=completion.presets,
-    help="Size of the model; see --list-models.",
+    "--model", default="", metavar="PRESET", shell_complete=completion.presets,
+    help="Size of the model; see --list-models.  [default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
     "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
@@ -61,11 +63,23 @@ if TYPE_CHECKING:
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
     help="Folder below models/.  [default: PRESET and a fingerprint]",
 )  # fmt: skip
-@click.option("--epochs", type=float, default=1.0, show_default=True, help="How often each row is seen.")
+@click.option(
+    "--epochs", type=float, metavar="X", help="How often each row is seen.  [default: 1; for sft with --init 3]"
+)
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
-@click.option("--batch-size", type=int, metavar="N", help="Rows of a step, over all devices.  [default: the preset's]")
+@click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32]",
+)
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
-@click.option("--learning-rate", type=float, metavar="X", help="Peak of the schedule.  [default: the preset's]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    metavar="X",
+    help="Peak of the schedule.  [default: the preset's; for sft with --init a quarter]",
+)
 @click.option(
     "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
 )
@@ -139,23 +153,21 @@ def train(
       corpus train --model tiny --max-steps 200
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
-      corpus train --objective sft --dataset baike2018qa --init RUN --learning-rate 1e-4
+      corpus train --objective sft --dataset baike2018qa --init RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
-    if as_json and (list_models or dry_run):
-        raise click.UsageError(f"--json does not go with {'--list-models' if list_models else '--dry-run'}")
     if list_models:
-        _list_models()
+        summaries.presets(as_json=as_json)
         return
     from corpus.train.config import TrainConfig
     from corpus.train.model.choices import rank
 
     workspace = workspace_of(workspace_dir)
     init = settings["init"]
-    if init is not None and (workspace.models / init).is_dir():
-        settings["init"] = workspace.models / init
     names = [name.strip() for text in report_to for name in text.split(",")]
     with _silent_unless_first(rank()):
+        if init is not None:
+            settings["init"] = model_folder(workspace, str(init), "--init")
         config = config_of(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in names if name != "none")), **settings,
@@ -166,16 +178,20 @@ def train(
             raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(known)}")
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
-            _dry_run(config, workspace, rate)
+            _dry_run(config, workspace, rate, as_json=as_json)
         elif not dry_run:
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
 
 
-def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None) -> None:
+def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None, *, as_json: bool) -> None:
     console.Console().say("loading torch and transformers ...")
     from corpus.train.run import dry_run
 
-    console.table(("what", "how much"), dry_run.run(config, workspace, rate=rate))
+    forecast = dry_run.run(config, workspace, rate=rate)
+    if as_json:
+        console.data(asdict(forecast))
+    else:
+        console.table(("what", "how much"), forecast.lines())
 
 
 def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json: bool) -> None:
@@ -266,7 +282,8 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
     console.Console().say(f"loading {config.model} ...")
     from corpus.train.evaluation import stage
 
-    evaluation = stage.run(config, workspace, progress=console.Console())
+    with nothing_to_resume():
+        evaluation = stage.run(config, workspace, progress=console.Console())
     if as_json:
         console.data(evaluation.to_dict())
     else:
@@ -286,25 +303,6 @@ def _rate(text: str | None) -> float | None:
     if not 0 < rate < float("inf"):
         raise click.UsageError(f"--device-rate must be a number such as 150T or 3.1e14, is {text}")
     return rate
-
-
-def _list_models() -> None:
-    from corpus.train.presets import PRESETS
-
-    rows = [
-        (
-            preset.name,
-            preset.layers,
-            preset.width,
-            preset.heads,
-            preset.context,
-            f"{preset.parameters() / 1e6:,.1f} M",
-            size_text(preset.memory()),
-        )
-        for preset in PRESETS.values()
-    ]
-    headings = ("preset", "layers", "width", "heads", "context", "parameters", "memory")
-    console.table(headings, rows, spare=("heads", "layers", "width", "context"))
 
 
 def _evaluated(evaluation: Evaluation) -> None:

@@ -47,7 +47,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
 
     """
     watch, folder = Stopwatch(), workspace.decontaminate
-    ledgers = {name: documents_of(workspace, name) for name in datasets_of(workspace, config.datasets)}
+    ledgers = {name: documents_of(workspace, name, progress) for name in datasets_of(workspace, config.datasets)}
     duplicates = {name: path for name in ledgers if (path := list_of(workspace, "dedup", name))}
     evals = folder / "evals"
     _forget_eval_files(config, evals, progress)

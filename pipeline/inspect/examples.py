@@ -30,6 +30,7 @@ from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_at, parts, reading_part
 from corpus.pipeline.storage.selection import LISTS
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 
@@ -169,7 +170,8 @@ def _kept(
     workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random, _most: int | None
 ) -> Iterator[Example]:
     left_out = {name for table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
-    rows = _rows(parts(workspace.documents(dataset)), limit + min(len(left_out), limit * _READ_FOR_EACH), random_)
+    paths, most = parts(workspace.documents(dataset)), limit + min(len(left_out), limit * _READ_FOR_EACH)
+    rows = _rows(workspace, paths, most, random_)
     for row in itertools.islice((row for row in rows if row["id"] not in left_out), limit):
         yield _example(dataset, row, "kept", row["split"], row["text"], row["text"])
 
@@ -181,9 +183,11 @@ def _changed(
     files = {file.path: file for file in list_files(raw, manifest)}
     paths = parts(workspace.documents(dataset))[:most]
     if reason:
-        rows = list(_rows(paths, _READ_FOR_RULE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, "")))
+        rows = list(
+            _rows(workspace, paths, _READ_FOR_RULE, random_, shards=len(paths), holding=PLACEHOLDERS.get(reason, ""))
+        )
     else:
-        rows = list(_rows(paths, limit * _READ_FOR_EACH, random_))
+        rows = list(_rows(workspace, paths, limit * _READ_FOR_EACH, random_))
     for row, record in _with_records(workspace, dataset, files, rows, random_):
         rebuilt = rebuild(manifest, files[row["source_file"]], record)
         if rebuilt.rules and (not reason or reason in {rule.removeprefix("mask ") for rule in rebuilt.rules}):
@@ -201,7 +205,7 @@ def _dropped(
     files = {file.path: file for file in there}
     paths = parts(workspace.documents(dataset) / "rejected")
     paths = random_.sample(paths, min(len(paths), most or len(paths)))
-    for row in _rows(paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
+    for row in _rows(workspace, paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
         rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"]) if row["source_file"] in files else None
         before = (rebuilt and rebuilt.before) or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
         row["id"] = row["id"] or f"{row['source_file']}:{row['source_offset']}"
@@ -217,7 +221,7 @@ def _left_out(
         table = table.filter(pc.equal(table["reason"], reason))
     lines = random_.sample(range(table.num_rows), min(limit, table.num_rows))
     for row in table.take(pa.array(lines, pa.int64())).to_pylist():
-        document = document_at(workspace.documents(dataset), row["document"])
+        document = document_at(workspace, dataset, row["document"])
         text = document["text"]
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
@@ -243,11 +247,12 @@ def _lists(workspace: Workspace, dataset: str) -> Iterator[Any]:
     for area in LISTS:
         path = workspace.root / area / f"{dataset}.parquet"
         if path.is_file() and read_ledger(path.parent) is not None:
-            with reading_part(path):
+            with reading_part(checked(workspace, path)):
                 yield pq.read_table(path)
 
 
 def _rows(
+    workspace: Workspace,
     paths: Sequence[Path],
     limit: int,
     random_: random.Random,
@@ -262,7 +267,7 @@ def _rows(
     for left, path in zip(range(len(chosen), 0, -1), chosen, strict=True):
         if limit <= 0:
             return
-        with reading_part(path), pq.ParquetFile(path) as file:
+        with reading_part(checked(workspace, path)), pq.ParquetFile(path) as file:
             groups = list(range(file.num_row_groups))
             table = file.read_row_groups(groups if all_groups else groups and [random_.choice(groups)])
         if holding:
@@ -296,9 +301,9 @@ def _with_records(
 def _used_instead(workspace: Workspace, dataset: str, document: int) -> str | None:
     """The text of the document that its cluster keeps in place of a duplicate; None where the removal list names it."""
     path = workspace.dedup / CLUSTERS
-    with reading_part(path):
+    with reading_part(checked(workspace, path)):
         (own,) = pq.read_table(path, filters=[("dataset", "=", dataset), ("document", "=", document)]).to_pylist()
         (kept,) = pq.read_table(path, filters=[("cluster", "=", own["cluster"]), ("kept", "=", True)]).to_pylist()
     if kept["id"].strip() in removals.of_dataset(removals.listed(workspace), kept["dataset"]):
         return None
-    return str(document_at(workspace.documents(kept["dataset"]), kept["document"], ["text"])["text"])
+    return str(document_at(workspace, kept["dataset"], kept["document"], ["text"])["text"])

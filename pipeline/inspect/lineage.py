@@ -25,8 +25,9 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
 from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import document_at, document_ref, parts, read_part
+from corpus.pipeline.storage.document_shards import checked_parts, document_at, document_ref, read_part
 from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 
@@ -87,6 +88,7 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
     """
     found = _row(workspace, dataset, split, number, form)
     chosen = selection.load(workspace, dataset)
+    checked(workspace, workspace.tokenizer / "tokenizer.json")
     model = files.load(workspace.tokenizer)
     ids = found["input_ids"][0].as_py()
     segments: list[Segment] = []
@@ -116,7 +118,7 @@ def documents(
     names, most = removals.listed(workspace), limit
     for dataset in datasets:
         removed = removals.of_dataset(names, dataset)
-        for path in parts(workspace.documents(dataset)):
+        for path in checked_parts(workspace, workspace.documents(dataset)):
             for shard, line, batch in read_part(path, [column]):
                 values = batch[column]
                 hits = pc.equal(values, wanted) if name else pc.match_substring(values, wanted)
@@ -144,7 +146,7 @@ def _an_id(workspace: Workspace, datasets: tuple[str, ...]) -> str:
     every = (
         batch["id"]
         for name in datasets
-        for path in parts(workspace.documents(name))
+        for path in checked_parts(workspace, workspace.documents(name))
         for _, _, batch in read_part(path, ["id"])
     )
     return next((str(ids[0]) for ids in every if len(ids)), "qid_1@FILE:0")
@@ -165,7 +167,7 @@ def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, li
     found = (
         Dropped(dataset=dataset, **entry)
         for dataset in datasets
-        for path in parts(workspace.documents(dataset) / "rejected")
+        for path in checked_parts(workspace, workspace.documents(dataset) / "rejected")
         for _, _, batch in read_part(path, [each.name for each in dataclasses.fields(Dropped)[1:]])
         for entry in batch.filter(pc.equal(batch["reason"], reason)).to_pylist()
     )
@@ -200,7 +202,7 @@ def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str)
         )
     left = number
     for path in sorted((folder / split).glob("data-*.arrow")):
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        with pa.memory_map(str(checked(workspace, path))) as file, pa.ipc.open_stream(file) as reader:
             for batch in reader:
                 if left < batch.num_rows:
                     return pa.Table.from_batches([batch.slice(left, 1)])
@@ -210,7 +212,7 @@ def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str)
 
 def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigin:
     """A document, and its record, read and cleaned again, while the archives are there."""
-    document = document_at(workspace.documents(dataset), reference)
+    document = document_at(workspace, dataset, reference)
     raw_folder, given = workspace.raw(dataset), ("id", "split", "text", "prompt_length", "source_file", "source_offset")
     turns = tuple(document["turns"]) if "turns" in document else None
     found = DocumentOrigin(dataset=dataset, turns=turns, **{name: document[name] for name in given})

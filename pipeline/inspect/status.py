@@ -21,12 +21,10 @@ from corpus.pipeline.errors import DiskError, WorkspaceError
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
-from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
-SINGLE = {"dedup", "decontaminate", "tokenizer"}
-"""Areas that are one stage over all datasets."""
 OPTIONAL = {"chat"}
 """Areas that no other needs: not listed while missing."""
 _VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}

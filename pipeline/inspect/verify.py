@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline.errors import DamageError
-from corpus.pipeline.inspect.status import AREAS, SINGLE
+from corpus.pipeline.inspect.status import AREAS
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
+from corpus.pipeline.workspace.checked import check_bytes, check_size, damage
 from corpus.pipeline.workspace.files import reading, sha256_file
-from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
-from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, Ledger, fingerprint, read_ledger
+from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, SINGLE, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
         for area, folder, ledger in found:
             _check_ledger(area, folder, ledger)
             for output in ledger.outputs:
-                _check_file(area, folder, output.path, output.bytes, output.sha256)
+                check_size(area, folder, output)
+                check_bytes(area, folder, output)
                 workspace.remember_digest(folder / output.path, output.sha256)
                 progress.advance(output.bytes)
                 files += 1
@@ -76,19 +77,9 @@ def _check_ledger(area: str, folder: Path, ledger: Ledger) -> None:
     try:
         noted = json.loads((folder / "timings.json").read_bytes()).get("ledger_sha256")
     except (OSError, ValueError, AttributeError) as error:
-        raise _damage(area, folder, folder / "timings.json", f"cannot be read ({error})") from error
+        raise damage(area, folder.name, folder / "timings.json", f"cannot be read ({error})") from error
     if path.read_bytes() != ledger.to_json() or identity != ledger.fingerprint or noted != sha256_file(path):
-        raise _damage(area, folder, path, "is not as it was written")
-
-
-def _check_file(area: str, folder: Path, name: str, size: int, sha256: str) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise _damage(area, folder, path, "is missing")
-    if path.stat().st_size != size:
-        raise _damage(area, folder, path, f"has {path.stat().st_size:,} bytes, its ledger says {size:,}")
-    if sha256_file(path) != sha256:
-        raise _damage(area, folder, path, "has other bytes than its ledger says")
+        raise damage(area, folder.name, path, "is not as it was written")
 
 
 def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
@@ -99,7 +90,7 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
             metadata = part_metadata(path)
             total.update(_flat(metadata[1]) if metadata else {})
         if +total != +Counter(_flat(ledger.counts)):
-            raise _damage(area, folder, folder / LEDGER, "does not agree with the counts in its shards")
+            raise damage(area, folder.name, folder / LEDGER, "does not agree with the counts in its shards")
     if area in ROWS.values():
         for split, counts in ledger.counts["splits"].items():
             rows: Counter[str] = Counter()
@@ -107,10 +98,12 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
                 metadata = rows_metadata(path)
                 rows.update(metadata[1] if metadata else {})
             if +rows != +Counter(counts):
-                raise _damage(area, folder, folder / LEDGER, f"does not agree with the counts in the shards of {split}")
+                raise damage(
+                    area, folder.name, folder / LEDGER, f"does not agree with the counts in the shards of {split}"
+                )
             slots = counts["rows"] * ledger.config["seq_length"]
             if counts["tokens"] + counts["padding"] != slots:
-                raise _damage(area, folder, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")
+                raise damage(area, folder.name, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")
 
 
 def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger) -> None:
@@ -120,20 +113,10 @@ def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger)
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
             what = f"was made from another {entry.path} than the one there now"
-            raise _damage(area, folder, folder / LEDGER, what, delete=False)
+            raise damage(area, folder.name, folder / LEDGER, what, delete=False)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, int]:
     if isinstance(values, dict):
         return {name: count for key, value in values.items() for name, count in _flat(value, f"{prefix}/{key}").items()}
     return {prefix: int(values)}
-
-
-def _damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
-    command = COMMANDS[area].format(name=folder.name)
-    hint = (
-        f"Run `{command}` to rebuild it."
-        if not path.exists() or not delete
-        else f"Delete it and run `{command}`: only missing files are rebuilt."
-    )
-    return DamageError(f"{path} {what}", hint=hint)

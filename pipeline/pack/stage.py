@@ -27,17 +27,10 @@ from corpus.pipeline.storage import removals, selection
 from corpus.pipeline.storage.row_shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import (
-    LEDGER,
-    FileDigest,
-    Report,
-    Stopwatch,
-    damaged,
-    output_changes,
-    read_ledger,
-)
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
@@ -87,13 +80,13 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
 
     Raises:
         WorkspaceError: there are no documents, or no tokenizer, or no question for the chat form.
-        DamageError: a documents shard cannot be read.
+        DamageError: a documents shard, a list or the tokenizer is not what its ledger says.
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
-    selection.documents_of(workspace, name)  # compares the documents with their ledger
+    selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
     chosen = selection.load(workspace, name, removals=True)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
     model = load_tokenizer(workspace.tokenizer)
@@ -178,9 +171,7 @@ def _tokenizer_digest(workspace: Workspace) -> FileDigest:
     path = workspace.tokenizer / "tokenizer.json"
     if ledger is None:
         raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
-    for changed, what in output_changes(ledger, workspace.tokenizer, workspace.digest, only=path.name):
-        raise damaged(workspace.tokenizer, changed, what, rebuilt=" to train it again")
-    return workspace.file_digest(path)
+    return workspace.file_digest(checked(workspace, path))
 
 
 def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str, int]]:

@@ -22,6 +22,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.report import charts, examples, facts, page
 from corpus.pipeline.report.charts import Chart
 from corpus.pipeline.tokenizer import files
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 
@@ -40,7 +41,8 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
     """
     found, model = facts.gather(workspace), None
     with found.problems.noted():
-        model = files.load(workspace.tokenizer) if found.tokenizer else None
+        path = workspace.tokenizer / "tokenizer.json"
+        model = files.load(checked(workspace, path).parent) if found.tokenizer else None
     datasets, shown = list[dict[str, Any]](), list[Example]()
     with progress.bar("report", len(found.datasets), "datasets"):
         for dataset in found.datasets:

@@ -28,6 +28,7 @@ from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.inspect import examples
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 
 _GROUPS = 4
@@ -145,7 +146,7 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
     chosen = selection.load(workspace, dataset, removals=True)
     paths = parts(workspace.documents(dataset))
     for path in sorted(random_.sample(paths, min(len(paths), _GROUPS))):
-        with reading_part(path), pq.ParquetFile(path) as file:
+        with reading_part(checked(workspace, path)), pq.ParquetFile(path) as file:
             groups = file.num_row_groups
             if not groups:
                 continue
@@ -166,13 +167,18 @@ def packed_rows(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: 
         return []
     random_ = random.Random(f"{seed} {dataset} {form}")  # noqa: S311  # a choice of examples
     number = random_.randrange(len(files))
-    with reading_part(files[number]), pa.memory_map(str(files[number])) as file, pa.ipc.open_stream(file) as reader:
+    chosen = checked(workspace, files[number])
+    with reading_part(chosen), pa.memory_map(str(chosen)) as file, pa.ipc.open_stream(file) as reader:
         table = reader.read_all()  # mapped: only the rows taken are read
         lines = sorted(random_.sample(range(table.num_rows), min(_ROWS, table.num_rows)))
         rows = table.take(pa.array(lines, pa.int64())).to_pylist()
     before = 0
-    for path in files[:number]:
-        with reading_part(path), pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+    for path in (checked(workspace, each) for each in files[:number]):
+        with (
+            reading_part(checked(workspace, path)),
+            pa.memory_map(str(path)) as file,
+            pa.ipc.open_stream(file) as reader,
+        ):
             before += sum(batch.num_rows for batch in reader)
     split = files[number].parent.name
     return [_packed_row(row, split, before + line, tokenizer) for row, line in zip(rows, lines, strict=True)]

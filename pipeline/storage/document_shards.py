@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.workspace.checked import checked
+from corpus.pipeline.workspace.layout import Workspace
 
 DOCUMENT_SCHEMA = pa.schema(
     [
@@ -104,6 +106,16 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"), key=part_number)
 
 
+def checked_parts(workspace: Workspace, folder: Path) -> Iterator[Path]:
+    """The document shards of a folder in order, each compared with its ledger before it is given.
+
+    Raises:
+        DamageError: a shard is not what its ledger says.
+
+    """
+    return (checked(workspace, path) for path in parts(folder))
+
+
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """The documents of one shard, as (shard number, first line, batch), one row group at a time."""
     line = 0
@@ -127,16 +139,18 @@ def first_texts(path: Path, most: int) -> pa.Array:
         return pa.nulls(0, pa.string()) if batch is None else batch["text"].cast(pa.string())
 
 
-def document_at(folder: Path, document: int, columns: Sequence[str] | None = None) -> dict[str, Any]:
+def document_at(
+    workspace: Workspace, dataset: str, document: int, columns: Sequence[str] | None = None
+) -> dict[str, Any]:
     """A document by its reference.
 
     Raises:
         WorkspaceError: there is no such document.
-        DamageError: its shard cannot be read.
+        DamageError: its shard is not what its ledger says.
 
     """
     shard, line = split_ref(document)
-    path = folder / part_name(shard)
+    path = checked(workspace, workspace.documents(dataset) / part_name(shard))
     with reading_part(path), pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows

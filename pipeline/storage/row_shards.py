@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.errors import DamageError, WorkspaceError
 from corpus.pipeline.storage.document_shards import COUNTS_KEY, FINGERPRINT_KEY
 
 SEGMENT_TYPE = pa.struct([("document", pa.int64()), ("start", pa.int32()), ("length", pa.int32())])
@@ -127,8 +127,11 @@ def with_metadata(table: pa.Table, fingerprint: str, counts: Mapping[str, Any]) 
 def open_rows(folder: Path) -> Any:
     """The packed rows of a dataset as a `datasets.DatasetDict`, memory-mapped.
 
+    The caller has compared them with their ledger: Arrow trusts what it maps, and damage can end the process.
+
     Raises:
         WorkspaceError: there are no rows.
+        DamageError: they cannot be opened.
 
     """
     if not (folder / "dataset_dict.json").is_file():
@@ -136,4 +139,10 @@ def open_rows(folder: Path) -> Any:
         raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack{form} --dataset {folder.name}` first.")
     import datasets  # noqa: PLC0415  # 1 s that only those who open rows should pay
 
-    return datasets.load_from_disk(str(folder))
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DamageError(
+            f"{folder} cannot be opened: {error}",
+            hint="`corpus verify` names every damaged file and how to rebuild it.",
+        ) from error

@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.storage.document_shards import document_ref, parts, read_part, reading_part
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.storage.document_shards import checked_parts, document_ref, read_part, reading_part
 from corpus.pipeline.storage.removals import REASON, listed, of_dataset
+from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, damaged, output_changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
 
 LISTS = ("dedup", "decontaminate")
 
@@ -100,7 +102,7 @@ def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
         return
     values, out = pa.array(sorted(wanted), pa.string()), set(selection.whole.tolist())
     found: list[int] = []
-    for path in parts(workspace.documents(dataset)):
+    for path in checked_parts(workspace, workspace.documents(dataset)):
         if not any(pc.any(_named(batch, values)).as_py() for _, _, batch in read_part(path, ["id"])):
             continue  # so the texts of most shards are not read
         for shard, line, batch in read_part(path, ["id", "text", "split"]):
@@ -146,7 +148,7 @@ def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
     return names
 
 
-def documents_of(workspace: Workspace, dataset: str) -> Ledger:
+def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT) -> Ledger:
     """The ledger of a dataset's documents, after checking the shards against it.
 
     Raises:
@@ -158,8 +160,7 @@ def documents_of(workspace: Workspace, dataset: str) -> Ledger:
     ledger = read_ledger(folder)
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    for name, what in output_changes(ledger, folder, workspace.digest):
-        raise damaged(folder, name, what, rebuilt=": only this shard is rebuilt")
+    check_all(workspace, folder, ledger.outputs, progress)
     return ledger
 
 
@@ -184,9 +185,7 @@ def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
             f"{area}/{dataset}.parquet was made from other documents than there are now",
             hint=f"Run `corpus {area}` again.",
         )
-    for name, what in output_changes(ledger, folder, workspace.digest, only=path.name):
-        raise damaged(folder, name, what, rebuilt=" again")
-    return path
+    return checked(workspace, path)
 
 
 def read_selected(

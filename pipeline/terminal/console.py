@@ -43,7 +43,7 @@ class Console(Progress):
         if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
             from corpus.pipeline.terminal.progress_bar import Bar
 
-            self._bar = Bar(label, total, unit, dropped=log.dropped.total)
+            self._bar = Bar(label, total, unit, dropped=log.dropped.total, note=lambda: log.note)
             self._bar.start()
 
     def advance(self, amount: int) -> None:
@@ -57,6 +57,11 @@ class Console(Progress):
         """Count what was dropped; the bar or the next line shows it."""
         if self._log is not None:
             self._log.drop(reasons)
+
+    def note(self, text: str) -> None:
+        """Show a note in the bar at once, in a log with the next line."""
+        if self._log is not None:
+            self._log.note = text
 
     def end(self) -> None:
         """Remove the bar; in a log, print the totals of long work."""

@@ -30,7 +30,7 @@ _LEAST_WINDOW_S = 1.0
 
 
 class Bar(Progress):
-    """One piece of work; `dropped` tells how much of it was dropped so far."""
+    """One piece of work; `dropped` tells how much of it was dropped so far, `note` what else there is to say."""
 
     def __init__(
         self,
@@ -40,8 +40,9 @@ class Bar(Progress):
         dropped: Callable[[], int],
         screen: Console | None = None,
         clock: Callable[[], float] | None = None,
+        note: Callable[[], str] = str,
     ) -> None:
-        self._unit, self._dropped = unit, dropped
+        self._unit, self._dropped, self._note = unit, dropped, note
         self._seen: deque[tuple[float, float]] = deque(maxlen=_WINDOW_DRAWINGS)
         screen = screen or Console(stderr=True)
         # Not redirected: results must not end beside the bar.
@@ -65,7 +66,7 @@ class Bar(Progress):
             yield grid
 
     def _figures(self, task: Task) -> list[str]:
-        """Amount, rate, time left and drops, as far as they are known."""
+        """Amount, rate, time left, drops and note, as far as they are known."""
         rate, dropped, left = self._rate(task.get_time(), task.completed), self._dropped(), ""
         if task.total is None:
             left = duration(task.elapsed or 0)
@@ -74,7 +75,8 @@ class Bar(Progress):
         share = f" ({task.percentage:.0f}%)" if task.total else ""
         amount = progress_log.amount(task.completed, task.total, self._unit) if task.completed or task.total else ""
         speed = progress_log.speed(rate, self._unit) if rate else ""
-        return [part for part in (amount + share, speed, left, f"{dropped:,} dropped" if dropped else "") if part]
+        drops = f"{dropped:,} dropped" if dropped else ""
+        return [part for part in (amount + share, speed, left, drops, self._note()) if part]
 
     def _rate(self, now: float, done: float) -> float:
         """Units a second; 0 while that is unknown."""

@@ -35,6 +35,8 @@ class ProgressLog:
         self._done = 0
         self.dropped: Counter[str] = Counter()
         """What was dropped so far, by reason."""
+        self.note = ""
+        """What the next line says at its end."""
 
     def advance(self, amount: int) -> str | None:
         """Add to what is done; returns the line that is due now, if one is."""
@@ -79,7 +81,7 @@ class ProgressLog:
         return f"{dropped.total():,} dropped ({', '.join(named + ['...'] * (len(most) > _REASONS))})"
 
     def _line(self, parts: list[str]) -> str:
-        return f"{self._label}: {', '.join(part for part in parts if part)}"
+        return f"{self._label}: {', '.join(part for part in [*parts, self.note] if part)}"
 
 
 def amount(done: float, total: float | None, unit: str) -> str:

@@ -85,7 +85,7 @@ def run(
     Raises:
         WorkspaceError: there are no documents to train on.
         BooksError: the tokenizer does not decode its sample to the same text.
-        DamageError: a documents shard cannot be read.
+        DamageError: a documents shard is not what its ledger says.
 
     """
     watch = Stopwatch()
@@ -94,6 +94,7 @@ def run(
     chosen = {name: selection.load(workspace, name) for name in names}
     inputs = list[FileDigest]()
     for name in names:
+        selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
         inputs += [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen[name].inputs]
     settings: dict[str, Any] = {
         "datasets": names,

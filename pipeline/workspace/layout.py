@@ -1,7 +1,7 @@
 """The workspace folder: paths of all stages, the lock of the writing command, and the cache of file digests.
 
 Invariants: one command writes at a time; a digest is taken from the cache only while the file's size, mtime, ctime and
-inode stay.
+inode stay. Readers save the cache, too, without the lock: what another command saved meanwhile stays in it.
 Cost: each file is read once for its digest, at disk speed.
 """
 
@@ -26,8 +26,11 @@ from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
+SINGLE = {"dedup", "decontaminate", "tokenizer"}
+"""Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
+_DIGESTS = ".digests.json"
 _LOCK_WAIT_S = 2.0
 _READERS = 4
 
@@ -47,6 +50,7 @@ class Workspace:
         """One folder for each training run."""
         self.manifests = root / "manifests"
         """Manifests of users' own datasets: `<dataset>.toml`, and `<dataset>.source`, the place of its files."""
+        self._new_digests: dict[str, list[Any]] = {}
 
     def raw(self, dataset: str) -> Path:
         """Downloaded files, unchanged."""
@@ -154,25 +158,36 @@ class Workspace:
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache while its size, times and inode stay."""
-        key, stamp = os.path.relpath(path, self.root), _stamp(path)
-        known = self._digests.get(key)
+        known, stamp = self._known(path), _stamp(path)
         if known and known[:4] == stamp:
             return str(known[4])
         value = sha256_file(path)
-        self._digests[key] = [*stamp, value]
+        self._remember(path, stamp, value)
         return value
+
+    def knows(self, path: Path) -> bool:
+        """Whether `digest` takes a file's digest from the cache."""
+        known = self._known(path)
+        return known is not None and known[:4] == _stamp(path)
 
     def is_touched(self, path: Path, sha256: str) -> bool:
         """Whether a file that had this digest has other bytes now, or another date: it was written or copied since.
 
         Nothing is read but the cache; a file that it does not know is taken as untouched.
         """
-        known = self._digests.get(os.path.relpath(path, self.root))
+        known = self._known(path)
         return known is not None and (known[:2] != _stamp(path)[:2] or known[4] != sha256)
 
     def remember_digest(self, path: Path, sha256: str) -> None:
         """Cache a digest that was computed while the file was written."""
-        self._digests[os.path.relpath(path, self.root)] = [*_stamp(path), sha256]
+        self._remember(path, _stamp(path), sha256)
+
+    def _known(self, path: Path) -> list[Any] | None:
+        return self._digests.get(os.path.relpath(path, self.root))
+
+    def _remember(self, path: Path, stamp: list[int], sha256: str) -> None:
+        key = os.path.relpath(path, self.root)
+        self._digests[key] = self._new_digests[key] = [*stamp, sha256]
 
     def file_digest(self, path: Path, base: Path | None = None) -> FileDigest:
         """The ledger entry of a file, named relative to `base` or the workspace."""
@@ -187,19 +202,24 @@ class Workspace:
 
     @cached_property
     def _digests(self) -> dict[str, list[Any]]:
+        return self._read_digests()
+
+    def _read_digests(self) -> dict[str, list[Any]]:
         try:
-            loaded = json.loads((self.root / ".digests.json").read_bytes())
+            loaded = json.loads((self.root / _DIGESTS).read_bytes())
         except (OSError, ValueError):
             return {}
         return loaded if isinstance(loaded, dict) else {}
 
     def save_digests(self) -> None:
-        """Write the cache of digests; where the disk refuses, the next command hashes the files again."""
-        if "_digests" not in self.__dict__ or not self.root.is_dir():
+        """Add the new digests to the cache on the disk, if it can be written; for commands that only read, too."""
+        if not self._new_digests or not self.root.is_dir():
             return
-        present = {key: value for key, value in self._digests.items() if (self.root / key).exists()}
-        with contextlib.suppress(OSError, DiskError):
-            write_atomic(self.root / ".digests.json", json.dumps(present, sort_keys=True).encode())
+        merged = self._read_digests() | self._new_digests  # another command may have saved since
+        present = {key: value for key, value in merged.items() if (self.root / key).exists()}
+        with contextlib.suppress(OSError, DiskError):  # a cache: on a full disk the next run hashes the files once more
+            write_atomic(self.root / _DIGESTS, json.dumps(present, sort_keys=True).encode())
+            self._new_digests.clear()
 
 
 def _stamp(path: Path) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.workspace.files import reading, write_atomic
 
 LEDGER_SCHEMA = 1
@@ -120,13 +120,6 @@ def command_for(folder: Path) -> str:
     return f"`{COMMANDS[area].format(name=folder.name)}`" if area in COMMANDS else "the stage"
 
 
-def damaged(folder: Path, name: str, what: str, *, rebuilt: str = "") -> DamageError:
-    """The error for an output that is not as its ledger says; `what` comes from `output_changes`."""
-    command, path = command_for(folder), folder / name
-    hint = f"Delete it and run {command}" if path.exists() else f"Run {command}"
-    return DamageError(f"{path} {what}", hint=f"{hint}{rebuilt}.")
-
-
 def _parsed(values: Any) -> Ledger:
     """A ledger from its JSON; a TypeError or ValueError says what is wrong with it."""
     if type(values) is not dict:
@@ -201,14 +194,10 @@ def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Itera
             yield path, "changed"
 
 
-def output_changes(
-    ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None, *, only: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Outputs, or the one named `only`, that are not as their ledger says, as (path, what is wrong)."""
+def output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> Iterator[tuple[str, str]]:
+    """Outputs that are not as their ledger says, as (path, what is wrong)."""
     for output in ledger.outputs:
         path = folder / output.path
-        if only and output.path != only:
-            continue
         if not path.is_file():
             yield output.path, "is missing"
         elif path.stat().st_size != output.bytes:

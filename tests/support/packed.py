@@ -111,10 +111,12 @@ def lay_packed(
         with atomic(folder / split / "data-00000.arrow") as file:
             row_shards.write_rows(file, table)
     write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
-    outputs = [workspace.file_digest(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    beside = {LEDGER, "timings.json"}
+    written = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in beside]
+    outputs = [workspace.file_digest(path, folder) for path in written]
     config = {"seq_length": seq_length, "strategy": "concat", "vocab_size": vocab_size}
     inputs = [workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
-    _finish(workspace, f"packed/{dataset}", dataset, config, inputs, [path for path in outputs if path.path != LEDGER])
+    _finish(workspace, f"packed/{dataset}", dataset, config, inputs, outputs)
 
 
 def lay_all(workspace: Workspace, *, rows: int = 20, validation: int = 5) -> Workspace:

@@ -84,7 +84,7 @@ def texts_of(config: EvaluateConfig, workspace: Workspace, progress: Progress) -
     """
     found = []
     for name in selection.datasets_of(workspace, config.datasets):
-        splits = selection.documents_of(workspace, name).counts["splits"]
+        splits = selection.documents_of(workspace, name, progress).counts["splits"]
         chosen = selection.load(workspace, name, removals=True)
         used = splits.get(config.split, 0) - chosen.documents[config.split]
         if used > 0:

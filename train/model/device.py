@@ -137,10 +137,15 @@ def memory_errors(failure: CorpusError) -> Iterator[None]:
         raise failure from error
 
 
+def host_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _memory(kind: str) -> int:
     """Bytes that a step may take: a share of all memory, not of what is free now, so that a rerun chooses the same."""
     if kind == "cpu":
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _CPU_SHARE)
+        return int(host_memory() * _CPU_SHARE)
     if kind == "mps":
         return int(torch.mps.recommended_max_memory() * _GPU_SHARE)
     module = torch.get_device_module(kind)

@@ -2,8 +2,9 @@
 
 In: a folder that `save_pretrained` wrote, and the flag that named it. Out: objects of `transformers`.
 Invariants: the folder is untrusted: weights come from safetensors on this disk, no pickle is read, no code of the
-folder runs, no hub is asked; a model is whole: no weight is missing and drawn at random instead.
-Cost: about the time to read the weights.
+folder runs, no hub is asked; a model is whole: no weight is missing and drawn at random instead; a run's model is what
+its ledger says; no network is built that the weights do not hold or the memory cannot.
+Cost: about the time to read the weights, once more where the digest of a run's model is not cached.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers.utils import logging as hub_logging
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace.files import sha256_file
+from corpus.train.model import checks
 from corpus.train.model.build import configure
 from corpus.train.model.device import is_out_of_memory
 
@@ -72,12 +74,14 @@ def files(folder: Path, flag: str) -> list[Path]:
     """Configuration and weights: the files that make a model what it is. `flag` is what the hints name.
 
     Raises:
-        ModelError: the folder lacks one of them, or holds its weights as pickle only.
+        ModelError: the folder lacks one of them, holds its weights as pickle only, or another model's config.json.
+        DamageError: a file is not what the ledger of its run says.
 
     """
     hint = f"Give {flag} a folder that `corpus train` wrote, or one with config.json and *.safetensors."
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", hint=hint)
+    checks.check_ledger(folder.resolve())
     if not (folder / "config.json").is_file():
         checkpoints = [path.parent for path in folder.glob("checkpoint-*/config.json")]
         newest = max(checkpoints, key=lambda path: (len(path.name), path.name), default=None)
@@ -85,7 +89,8 @@ def files(folder: Path, flag: str) -> list[Path]:
             f"{folder} holds no model: config.json is missing",
             hint=f"It holds checkpoints: type {flag} {newest}" if newest else hint,
         )
-    _read_config(folder, flag)
+    config = _read_config(folder, flag)
+    checks.check_code(folder, config)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
         raise ModelError(
@@ -94,6 +99,7 @@ def files(folder: Path, flag: str) -> list[Path]:
         )
     if not weights:
         raise ModelError(f"{folder} holds no weights: there is no *.safetensors", hint=hint)
+    checks.check_layers(folder, config, weights)
     return [folder / "config.json", *weights]
 
 
@@ -101,10 +107,11 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     """What `AutoModelForCausalLM` makes of a folder; `changed` replaces values of its configuration.
 
     Raises:
-        ModelError: the model cannot be read, or lacks weights.
+        ModelError: the model cannot be read, lacks weights, or is larger than the memory.
 
     """
-    hint = f"Give {flag} another folder, or copy this one again: it is damaged, incomplete or needs its own code."
+    checks.check_memory(folder, _read_config(folder, flag), dtype)
+    hint = f"Give {flag} another folder, or copy this one again: it is damaged or incomplete."
     try:
         with quiet():
             model, report = AutoModelForCausalLM.from_pretrained(

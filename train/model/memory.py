@@ -32,6 +32,16 @@ def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: b
     return fixed_memory(model.num_parameters(), precision), seq_length * token
 
 
+def checkpoint_bytes(parameters: int) -> int:
+    """Bytes of a checkpoint on disk: weights and Adam's two moments in single precision."""
+    return 3 * weight_bytes(parameters)
+
+
+def weight_bytes(parameters: int) -> int:
+    """Bytes of a model on disk, in single precision."""
+    return 4 * parameters
+
+
 def pass_seconds(model: Any, batch: dict[str, Any], *, precision: str) -> float:
     """Seconds of a forward and a backward pass; the second one is timed where the first took less than five seconds."""
     device = next(model.parameters()).device

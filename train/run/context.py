@@ -33,8 +33,10 @@ class RunContext:
     """[vocabulary, 2] what `metrics.token_sizes` gives."""
     rows_per_pass: int
     """Most rows of a forward pass."""
-    step_bytes: int
-    """Estimated memory of a training step."""
+    fixed_bytes: int
+    """Estimated memory of a training step whatever its rows."""
+    row_bytes: int
+    """Estimated memory that each row of a pass adds."""
     trackers: Sequence[TrainerCallback] = ()
     """Callbacks of `transformers` that report to experiment trackers."""
     means: list[float] = field(default_factory=list)

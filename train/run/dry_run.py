@@ -1,12 +1,14 @@
 """`corpus train --dry-run`: what a run would take, without a weight in memory.
 
-In: a configuration and packed rows. Out: lines of a table: parameters, tokens, steps, memory, FLOPs, and the time at a
-stated rate.
+In: a configuration and packed rows. Out: parameters, tokens, steps, memory, FLOPs, and the time at a stated rate, as
+values and as lines of a table.
 Invariant: the network is built on torch's meta device, so 175 billion parameters take no memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +16,93 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.humanize import duration
+from corpus.pipeline.humanize import duration, size_text
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.model import build, load
 from corpus.train.model import device as devices
-from corpus.train.model.memory import step_memory
+from corpus.train.model.memory import checkpoint_bytes, step_memory
+from corpus.train.run import defaults
 from corpus.train.run import plan as plans
 from corpus.train.run.plan import RunPlan
 
 
-def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None) -> list[tuple[str, str]]:
-    """Lines of (what, how much), with the time if `rate`, the FLOP/s that all devices reach together, is given.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What a run would take."""
+
+    run: str
+    parameters: int
+    mixture: Mapping[str, Mapping[str, float]]
+    """Rows, tokens, share of the tokens and epochs of each dataset."""
+    steps: int
+    batch_size: int
+    seq_length: int
+    warmup_steps: int
+    learning_rate: float
+    precision: str
+    fixed_bytes: int
+    """Memory of a step whatever its rows: weights, gradients and the optimizer."""
+    row_bytes: int
+    """Memory that each row of a pass adds."""
+    checkpoint_bytes: int
+    flops: float
+    seconds: float | None
+    """At the rate asked for; None without one."""
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of the run."""
+        return sum(int(each["tokens"]) for each in self.mixture.values())
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The figures as lines of (what, how much)."""
+        lines = [
+            ("run", self.run),
+            ("parameters", f"{self.parameters:,}"),
+            *((f"tokens of {name}", f"{each['tokens']:,} ({each['share']:.1%}, {each['epochs']:.3g} epochs)")
+              for name, each in self.mixture.items()),
+            ("tokens a parameter", f"{self.tokens / self.parameters:.3g}"),
+            ("steps", f"{self.steps:,} of {self.batch_size:,} rows of {self.seq_length:,} tokens"),
+            ("warm-up", f"{self.warmup_steps:,} steps, to a learning rate of {self.learning_rate:.3g}"),
+            ("memory, whatever the rows", f"{size_text(self.fixed_bytes)} ({self.precision}, gradients and AdamW)"),
+            ("memory, each row of a pass", size_text(self.row_bytes)),
+            ("checkpoint on disk", size_text(self.checkpoint_bytes)),
+            ("FLOPs", f"{self.flops:.3g}"),
+        ]  # fmt: skip
+        if self.seconds is not None:
+            lines.append(("time", f"{duration(self.seconds)} at {self.flops / self.seconds:.3g} FLOP/s"))
+        return lines
+
+
+def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None) -> Forecast:
+    """What a run would take, with the time if `rate`, the FLOP/s that all devices reach together, is given.
 
     Raises:
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
 
     """
-    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
+    model_files = load.files(config.init, "--init") if config.init else ()
+    config, _ = defaults.resolve(config)
+    plan = plans.make(config, workspace, model_files=model_files)
     device = devices.choose(config.device, config.precision, threads=config.threads)
     model = _network(config, plan)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
-    given = delivered(order, plan.shares, plan.tokens, plan.steps.count)
-    tokens = sum(int(each["tokens"]) for each in given.values())
     fixed, row = step_memory(
         model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
     )
     flops = token_flops(model, plan.seq_length) * plan.steps.total * plan.seq_length
-    lines = [
-        ("run", plan.name),
-        ("parameters", f"{model.num_parameters():,}"),
-        *((f"tokens of {name}", f"{each['tokens']:,} ({each['share']:.1%}, {each['epochs']:.3g} epochs)")
-          for name, each in given.items()),
-        ("tokens a parameter", f"{tokens / model.num_parameters():.3g}"),
-        ("steps", f"{plan.steps.count:,} of {plan.steps.batch_size:,} rows of {plan.seq_length:,} tokens"),
-        ("warm-up", f"{plan.warmup_steps:,} steps"),
-        ("memory, whatever the rows", f"{fixed / 1e9:.2f} GB ({device.precision}: weights, gradients, AdamW)"),
-        ("memory, each row of a pass", f"{row / 1e9:.3f} GB"),
-        ("checkpoint on disk", f"{model.num_parameters() * 12 / 1e9:.2f} GB"),
-        ("FLOPs", f"{flops:.3g}"),
-    ]  # fmt: skip
-    return lines + ([("time", f"{duration(flops / rate)} at {rate:.3g} FLOP/s")] if rate else [])
+    return Forecast(
+        run=plan.name, parameters=model.num_parameters(),
+        mixture=delivered(order, plan.shares, plan.tokens, plan.steps.count), steps=plan.steps.count,
+        batch_size=plan.steps.batch_size, seq_length=plan.seq_length, warmup_steps=plan.warmup_steps,
+        learning_rate=plan.settings["learning_rate"], precision=device.precision, fixed_bytes=fixed, row_bytes=row,
+        checkpoint_bytes=checkpoint_bytes(model.num_parameters()), flops=flops, seconds=flops / rate if rate else None,
+    )  # fmt: skip
 
 
 def token_flops(model: Any, seq_length: int) -> float:

@@ -23,21 +23,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from corpus.pipeline.errors import DiskError, TrainError
+from corpus.pipeline.errors import DamageError, DiskError, TrainError
+from corpus.pipeline.humanize import size_text
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, output_changes, read_ledger
+from corpus.train.model.memory import checkpoint_bytes, weight_bytes
 from corpus.train.run.plan import VERSION, RunPlan
 
 BEST = "best"
 _STARTED = "run.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_LENGTH = {"max_steps", "epochs", "eval_steps"}
+"""Settings that say how long a run is, or follow from it."""
 _SAVING_MODE = 0o700
 _LOW_DISK_BYTES = 64 << 20
 
@@ -45,9 +49,10 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: RunPlan, tokenizer: Path) -> None:
+    def __init__(self, plan: RunPlan, tokenizer: Path, digest: Callable[[Path], str]) -> None:
         self.plan = plan
         self.tokenizer = tokenizer
+        self.digest = digest
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
         self.samples = plan.folder / "samples.jsonl"
@@ -67,13 +72,30 @@ class RunFolder:
             raise TrainError(
                 f"{self.path} holds files that are not a run", hint="Give the run another name with --run."
             )
-        reasons = changes(started, self.path, VERSION, self.plan.settings, self.plan.inputs)
+        reasons = changes(started, self.path, VERSION, self.plan.settings, self.plan.inputs, self.digest)
         if started is not None and started.fingerprint != self.plan.identity:
-            raise TrainError(
-                f"{self.plan.name} is the name of another run: {'; '.join(reasons)}",
-                hint=f"Give this run another name with --run, or delete {self.path}.",
-            )
+            hint = f"Give this run another name with --run, or delete {self.path}."
+            if ledger is not None and self._is_only_longer(ledger):
+                hint = (
+                    "A finished run is not made longer: its learning rate has come down. To train the model further, "
+                    f"give --init {self.plan.name} and another name with --run."
+                )
+            raise TrainError(f"{self.plan.name} is the name of another run: {'; '.join(reasons)}", hint=hint)
         return ledger, tuple(reasons)
+
+    def check_history(self, ledger: Ledger) -> None:
+        """Refuse to resume a finished run without its best model, metrics or samples, which no checkpoint holds.
+
+        Raises:
+            DamageError: one of them is not what the ledger says.
+
+        """
+        for name, what in output_changes(ledger, self.path, self.digest):
+            if name.startswith(f"{BEST}/") or name in {self.metrics.name, self.samples.name}:
+                raise DamageError(
+                    f"{self.path / name} {what}, and no checkpoint holds it",
+                    hint="Give --no-resume to train this run from step 0 again, or another name with --run.",
+                )
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """Steps and folders of the checkpoints, oldest first."""
@@ -102,6 +124,27 @@ class RunFolder:
                     write_atomic(path, b"".join(map(_line, kept)))
                 else:
                     path.unlink(missing_ok=True)
+
+    def check_room(self, step: int, *, parameters: int, limit: int) -> None:
+        """Refuse a run that resumes from a step and will not fit the disk; `limit` is the number of checkpoints kept.
+
+        Raises:
+            DiskError: it says what is free and what is needed.
+
+        """
+        checkpoint, model = checkpoint_bytes(parameters), weight_bytes(parameters)
+        there = len(self.checkpoints())
+        due = -(-(self.plan.steps.count - step) // self.plan.save_steps)
+        best = model if self.plan.validation and not (self.path / BEST).is_dir() else 0
+        most = (min(limit + 1, there + due) - there) * checkpoint + best  # before the oldest one is deleted
+        end = (min(limit, there + due) - there) * checkpoint + best + model
+        need, free = max(most, end), shutil.disk_usage(self.path).free
+        if need > free:
+            raise DiskError(
+                f"{self.path}: {size_text(free)} are free, and the run needs {size_text(need)}: up to {limit + 1} "
+                f"checkpoints of {size_text(checkpoint)}, the best model and the last one",
+                hint="Free some room, or put the workspace on another disk with --workspace, and run again.",
+            )
 
     def add(self, path: Path, line: Mapping[str, Any]) -> None:
         """Add a line to `metrics` or `samples`."""
@@ -168,6 +211,12 @@ class RunFolder:
                 path.chmod(files.FINISHED_MODE)
         for path in (*folder.iterdir(), folder):
             fsync(path)
+
+    def _is_only_longer(self, ledger: Ledger) -> bool:
+        """Whether nothing but the length of the run differs."""
+        before, now = ledger.config, self.plan.settings
+        differing = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+        return differing <= _LENGTH and list(ledger.inputs) == list(self.plan.inputs)
 
     def _read_started(self) -> Ledger | None:
         try:

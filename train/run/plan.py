@@ -4,7 +4,7 @@ In: the configuration and the ledgers of the packed datasets. Out: a `RunPlan`, 
 equal rows on any machine.
 Invariant: settings that change the weights or the measurements are part of a run's identity; device, workers, rows of a
 pass and the steps of checkpoints are not.
-Cost: reads ledgers and file sizes, and the segments of all rows, about a second per million rows.
+Cost: reads ledgers, and the segments of all rows, about a second per million rows; hashes packed rows that are new.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from corpus.pipeline.errors import DamageError, TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.errors import TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, fingerprint, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, fingerprint, read_ledger
 from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Rows
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
@@ -92,19 +94,21 @@ class RunPlan:
         )  # fmt: skip
 
 
-def make(config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = ()) -> RunPlan:
+def make(
+    config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = (), progress: Progress = SILENT
+) -> RunPlan:
     """Plan a run; with `init`, `model_files` are the configuration and weights that it starts from.
 
     Raises:
         WorkspaceError: no dataset is packed, or not the one asked for.
         TokenizerError: rows were packed with another tokenizer than the workspace's.
-        DamageError: a file of packed rows is missing or has another size.
+        DamageError: a file of packed rows is not what its ledger says.
         TrainError: the datasets' rows differ in length, or there are no training rows.
 
     """
     area = AREAS[config.objective]
-    ledgers = _ledgers(config, workspace, area)
-    vocabulary = files.load(workspace.tokenizer)
+    ledgers = _ledgers(config, workspace, area, progress)
+    vocabulary = _vocabulary(workspace)
     _check_tokenizers(ledgers, workspace, area)
     seq_length, names = _seq_length(ledgers), list(ledgers)
     splits = {name: open_rows(workspace.root / area / name) for name in names}
@@ -151,7 +155,7 @@ def _mixture(
     sums = [int(tokens[begin:end].sum()) for begin, end in itertools.pairwise(edges.tolist())]
     ramp = {"ramp_from": config.ramp_from or 1, "ramp_rows": -(-(config.ramp_tokens or 0) // seq_length)}
     batch_size = config.batch_size or config.preset.batch_size
-    wanted = max(1, round(config.epochs * len(tokens)))
+    wanted = max(1, round((config.epochs or 1.0) * len(tokens)))
     if config.max_steps:
         wanted = Steps(batch_size=batch_size, count=config.max_steps, **ramp).total
     if config.is_weighted and (lacking := sorted(config.mixture.keys() - rows.keys())):
@@ -168,6 +172,12 @@ def _max_repeats(config: TrainConfig) -> float | None:
     return config.max_repeats or (MAX_REPEATS if config.is_weighted else None)
 
 
+def _vocabulary(workspace: Workspace) -> Tokenizer:
+    """The workspace's tokenizer, once it was compared with its ledger."""
+    path = workspace.tokenizer / "tokenizer.json"
+    return files.load(checked(workspace, path).parent if path.exists() else workspace.tokenizer)
+
+
 def _special(vocabulary: Tokenizer, token: str) -> int:
     number = vocabulary.token_to_id(token)
     if number is None:
@@ -175,7 +185,7 @@ def _special(vocabulary: Tokenizer, token: str) -> int:
     return number
 
 
-def _ledgers(config: TrainConfig, workspace: Workspace, area: str) -> dict[str, Ledger]:
+def _ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Progress) -> dict[str, Ledger]:
     pack = _PACK[area]
     names = sorted(config.mixture) or workspace.finished(area)
     if not names:
@@ -186,9 +196,7 @@ def _ledgers(config: TrainConfig, workspace: Workspace, area: str) -> dict[str, 
         ledger = read_ledger(folder)
         if ledger is None:
             raise WorkspaceError(f"{name} is not packed", hint=f"Run `{pack} --dataset {name}` first.")
-        damage = changes(ledger, folder, ledger.version, ledger.config, ledger.inputs)
-        if damage:
-            raise DamageError(f"{folder}: {damage[0]}", hint=f"Run `{pack} --dataset {name}` again.")
+        check_all(workspace, folder, ledger.outputs, progress)
         ledgers[name] = ledger
     return ledgers
 

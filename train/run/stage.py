@@ -27,9 +27,9 @@ from corpus.train.model import build, load
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
+from corpus.train.run import defaults, trackers
 from corpus.train.run import model_card as cards
 from corpus.train.run import plan as plans
-from corpus.train.run import trackers
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext
 from corpus.train.run.curves import picture
@@ -56,15 +56,21 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     """
     watch = Stopwatch()
     trackers.check(config.report_to)
-    plan = plans.make(config, workspace, model_files=load.files(config.init, "--init") if config.init else ())
-    folder = RunFolder(plan, workspace.tokenizer)
+    model_files = load.files(config.init, "--init") if config.init else ()
+    config, chosen = defaults.resolve(config)
+    plan = plans.make(config, workspace, model_files=model_files, progress=progress)
+    folder = RunFolder(plan, workspace.tokenizer, workspace.digest)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
         return Report(ledger=ledger, folder=plan.folder, skipped=True)
+    if ledger is not None and config.resume:
+        folder.check_history(ledger)
     device = devices.choose(
         config.device, config.precision, workers=config.workers, compile_model=config.compile, threads=config.threads
     )
     progress = progress if device.rank == 0 else SILENT
+    if chosen:
+        progress.say(chosen)
     for reason in reasons:
         progress.say(f"rerunning {plan.name} because {reason}")
     with devices.memory_errors(_out_of_memory(config)):
@@ -87,12 +93,12 @@ def _train(
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
-    first, checkpoint = _begin(config, device, folder, args)
+    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters())
     before = folder.history()
     context = RunContext(
         config=config, plan=plan, device=device, folder=folder, order=order, progress=progress,
         sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass,
-        step_bytes=fixed + rows_per_pass * row,
+        fixed_bytes=fixed, row_bytes=row,
         trackers=trackers.callbacks(config.report_to, plan.folder, first=first) if device.rank == 0 else (),
         samples=Samples(
             config.sample_prompts, workspace.tokenizer, chat=config.objective == "sft", context=plan.seq_length
@@ -103,6 +109,7 @@ def _train(
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
     trackers.start(context.trackers, trainer)
+    said = notes(context)
     log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()
     _run_trainer(trainer, context, first, checkpoint)
@@ -119,7 +126,9 @@ def _train(
     return Report(
         ledger=ledger, folder=plan.folder, reasons=reasons, notes=notes(context, steps=trainer.state.global_step),
         seconds=watch.seconds,
-        details={"device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first},
+        details={
+            "device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first, "said": said,
+        },
     )  # fmt: skip
 
 
@@ -135,13 +144,16 @@ def _model(config: TrainConfig, plan: RunPlan, workspace: Workspace) -> Any:
     )  # fmt: skip
 
 
-def _begin(config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments) -> tuple[int, Path | None]:
+def _begin(
+    config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments, *, parameters: int
+) -> tuple[int, Path | None]:
     """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
     first, checkpoint = checkpoints[-1] if checkpoints else (0, None)
     args.distributed_state.wait_for_everyone()
     if device.rank == 0:
         folder.begin(first)
+        folder.check_room(first, parameters=parameters, limit=config.save_total_limit)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
 

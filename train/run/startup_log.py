@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from corpus.pipeline.humanize import duration
+from corpus.pipeline.humanize import duration, size_text
 from corpus.train.model.memory import FORWARD_SHARE, pass_seconds
 from corpus.train.run.context import RunContext
 from corpus.train.run.trainer import CorpusTrainer
 
 _FEW_STEPS = 50
+_SLOW_STEP_S = 60.0
+_USEFUL_EPOCHS = 40
+"""After so many, repeats of a row teach nothing (Muennighoff et al., 2023)."""
+_MANY_EPOCHS = 100
+"""More of them are probably a mistake; the demo has 60."""
 
 
 def log_startup(
@@ -38,9 +43,13 @@ def log_startup(
     if first:
         say(f"resuming from step {first:,}")
     passes = f"{order.accumulation} x {context.rows_per_pass} rows a step"
-    say(f"{context.device.describe()}, {passes}, about {context.step_bytes / 1e9:.1f} GB")
+    fixed, row = context.fixed_bytes, context.row_bytes
+    memory = f"about {size_text(fixed + context.rows_per_pass * row)} ({size_text(fixed)}, and {size_text(row)} a row)"
+    say(f"{context.device.describe()}, {passes}, {memory}")
     seconds = _seconds(trainer, context, plan.steps.count - first)
     say(f"about {duration(seconds)}: an estimate from one timed pass")
+    if (step := seconds / max(1, plan.steps.count - first)) > _SLOW_STEP_S:
+        say(f"a step takes about {duration(step)}: a --batch-size below {batch_size:,} gives shorter ones")
     for note in notes(context):
         say(note)
 
@@ -51,8 +60,20 @@ def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
     found = []
     if not plan.validation:
         found.append("no dataset has validation rows: only the training loss is measured")
-    if plan.steps.count < _FEW_STEPS:
+    if plan.steps.count < _FEW_STEPS and not config.max_steps:
         found.append(f"only {plan.steps.count} steps: a smaller --batch-size or more --epochs gives more")
+    epochs = plan.steps.total / len(plan.train)
+    if epochs > _MANY_EPOCHS:
+        fewer = "--max-steps" if config.max_steps else "--epochs"
+        if plan.steps.batch_size > len(plan.train):
+            fewer = f"--batch-size ({plan.steps.batch_size:,} now, of {len(plan.train):,} rows) or {fewer}"
+        found.append(f"each row is seen {epochs:,.0f} times, {_USEFUL_EPOCHS} would be plenty: a smaller {fewer}")
+    if plan.warmup_steps > plan.steps.count:
+        flag = "--warmup" if config.warmup_tokens is None else "--warmup-tokens"
+        found.append(
+            f"the warm-up takes {plan.warmup_steps:,} steps and the run has {plan.steps.count:,}: "
+            f"its learning rate stays below the peak; {flag} shortens it"
+        )
     if steps is not None and steps < plan.steps.count:
         found.append(
             f"stopped early, at step {steps:,} of {plan.steps.count:,}: the model of the best evaluation is in best/"

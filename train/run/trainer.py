@@ -63,6 +63,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         self.remove_callback(PrinterCallback)
         model.config.use_cache = True  # batches switch it off; the saved model must generate with it
         self._counted_steps = self._tokens_seen = 0
+        self._figures = ""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in the run's order; a separate generator keeps the random state of a resumed run unchanged."""
@@ -93,6 +94,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
 
         The mean of the datasets' bits per character decides which model is the best, and whether the run stops early.
         """
+        self.note("evaluating")
         figures: dict[str, float] = {}
         bits: list[float] = []
         for name, rows in self.context.plan.validation.items():
@@ -106,6 +108,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             self._compare(mean)
         self._sample()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        self.note()
         return figures
 
     def _sample(self) -> None:
@@ -164,6 +167,12 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
                     hint="Lower --learning-rate or raise --warmup; that is another run, which starts from step 0.",
                 )
             self._log(logs)
+            self._figures = f"loss {logs['loss']:.3f}, learning rate {logs['learning_rate']:.2e}"
+            self.note()
+
+    def note(self, doing: str = "") -> None:
+        """Show the last loss and learning rate with the progress, and what is done just now in place of a step."""
+        self.context.progress.note(", ".join(part for part in (self._figures, doing) if part))
 
     def _log(self, figures: Mapping[str, float], *, prefix: str = "") -> None:
         """Add a line to `metrics.jsonl`; trackers get the figures under a prefix, with the tokens seen so far."""
@@ -185,6 +194,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return self._tokens_seen
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.note("saving a checkpoint")
         with saving_errors(self.context.plan.folder):
             super()._save_checkpoint(model, trial)
 
@@ -229,6 +239,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
             context.folder.keep_checkpoint(
                 state.global_step, mixture={"asked": asked, "delivered": given}, limit=context.config.save_total_limit
             )
+        self.trainer.note()
 
 
 @contextlib.contextmanager

@@ -111,7 +111,14 @@ def code_of_its_own(folder: Path) -> None:
         (smaller_vocabulary, "another model's", TokenizerError),
         (another_tokenizer, "not byte-level", TokenizerError),
         (sliding_layers, "Mistral", ModelError),
-        (code_of_its_own, "cannot be read", ModelError),
+        (code_of_its_own, "needs Python code of its own", ModelError),
+        (lambda folder: edit_json(folder / "config.json", n_layer=100_000), "says 100,000 layers, and", ModelError),
+        (
+            lambda folder: edit_json(folder / "config.json", n_positions=10**9),
+            "32,0.* parameters, 128.* GB",
+            ModelError,
+        ),
+        (lambda folder: edit_json(folder / "config.json", n_embd=10**7), "this machine has", ModelError),
     ],
 )
 def test_a_folder_that_is_no_model_is_named(

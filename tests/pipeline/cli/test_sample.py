@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from corpus.generate import bulk
+from corpus.generate import stage as sampling
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import load
 from corpus.generate.prompt_file import PromptFile
@@ -25,6 +26,7 @@ from corpus.pipeline.cli import chat
 from corpus.pipeline.cli import sample as cli_sample
 from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import CorpusError
+from tests.support.command import corpus
 from tests.support.sampling import random_model, save_model
 
 SAMPLE = [str(Path(sys.executable).with_name("corpus")), "sample", "--model", "run"]
@@ -65,6 +67,21 @@ def test_wrong_usage(workspace: Path, arguments: list[str], says: str) -> None:
     assert done.exit_code == 2
     assert says in done.stderr
     assert not done.stdout
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_an_interrupt_says_run_again_where_that_resumes(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "load", interrupted)
+    (tmp_path / "prompts.txt").write_text("a\n")
+    given = ("--prompts", "prompts.txt", "--output", "out") if resumes else ("--prompt", "a")
+    done = corpus("sample", "--model", "run", "--workspace", workspace, *given, folder=tmp_path, code=130)
+    assert done.stderr.endswith("\nInterrupted.\n") is not resumes
+    assert ("Run the same command again" in done.stderr) is resumes
 
 
 def test_the_results_must_not_overwrite_the_prompts(workspace: Path, tmp_path: Path) -> None:

@@ -113,18 +113,18 @@ def test_a_damaged_list_is_refused(ready: Workspace) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamageError, match="has other bytes than its ledger says") as caught:
         packed(ready)
-    assert caught.value.hint == "Delete it and run `corpus dedup` again."
+    assert caught.value.hint == "Delete it and run `corpus dedup`."
     path.unlink()
     with pytest.raises(DamageError, match="is missing") as caught:
         packed(ready)
-    assert caught.value.hint == "Run `corpus dedup` again."
+    assert caught.value.hint == "Run `corpus dedup` to rebuild it."
 
 
 def test_a_missing_shard_is_not_to_be_deleted(ready: Workspace) -> None:
     parts(ready.documents(NAME))[0].unlink()
     with pytest.raises(DamageError, match=r"part-00000\.parquet is missing") as caught:
         packed(ready)
-    assert caught.value.hint == f"Run `corpus ingest --dataset {NAME}`: only this shard is rebuilt."
+    assert caught.value.hint == f"Run `corpus ingest --dataset {NAME}` to rebuild it."
 
 
 @pytest.mark.parametrize("area", ["documents/baike2018qa", "dedup"])
@@ -168,7 +168,7 @@ def test_a_removed_document_that_had_lost_a_span_counts_once(cut: Workspace) -> 
     before = selection.load(cut, "news2016zh")
     (document,) = before.cuts
     assert 0 < before.characters["train"] <= len(SPAN) + 2
-    removed = document_at(cut.documents("news2016zh"), document)
+    removed = document_at(cut, "news2016zh", document)
     (cut.root / removals.LIST).write_text(f"{removed['id']}\n", encoding="utf-8")
     after = selection.load(cut, "news2016zh", removals=True)
     assert after.removed == [removed["id"]]

@@ -117,6 +117,18 @@ def test_a_bar_fits_and_cuts_nothing(columns: int) -> None:
     assert ("━" in text) == (columns >= 80)
 
 
+def test_a_note_stands_at_the_end_of_bar_and_line() -> None:
+    clock, note = Clock(), ""
+    screen = Screen(width=120, file=io.StringIO(), color_system=None)
+    bar = Bar("training", 30, "steps", dropped=lambda: 0, screen=screen, clock=clock, note=lambda: note)
+    work = ProgressLog("training", 30, "steps", clock)
+    assert drawn(bar).split()[-1] == "(0%)"
+    work.note = note = "loss 3.214, evaluating"
+    assert drawn(bar).rstrip().endswith("  loss 3.214, evaluating")
+    clock.now = 10.0
+    assert work.advance(15) == "training: 15 of 30 steps (50%), 1.5/s, about 10 s left, loss 3.214, evaluating"
+
+
 def test_the_first_ticks_of_a_bar_give_no_nonsense_rate() -> None:
     clock = Clock()
     screen = Screen(width=120, file=io.StringIO(), color_system=None)

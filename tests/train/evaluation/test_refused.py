@@ -23,12 +23,21 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
-from corpus.pipeline.errors import BooksError, CorpusError, DeviceError, ModelError, TokenizerError, WorkspaceError
+from corpus.pipeline.errors import (
+    BooksError,
+    CorpusError,
+    DamageError,
+    DeviceError,
+    ModelError,
+    TokenizerError,
+    WorkspaceError,
+)
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger, write_ledger
 from corpus.train.evaluation import stage as score
 from corpus.train.evaluation.config import EvaluateConfig
 from corpus.train.evaluation.tokens import DocumentTokenizer
+from tests.support import damage
 from tests.support.evaluated import NAME, UNKNOWN, byte_level, fast_tokenizer, measure, save_llama, validation
 
 pytestmark = pytest.mark.xdist_group("evaluate")  # the workspace is made once
@@ -47,6 +56,18 @@ def damaged(ready: Workspace, name: str, change: Callable[[Path], None]) -> str:
         measure(ready, name)
     assert isinstance(caught.value, ModelError | TokenizerError)
     return f"{caught.value.message} | {caught.value.hint}"
+
+
+@pytest.mark.parametrize("harm", damage.KINDS, ids=lambda harm: harm.__name__)
+def test_damaged_documents_are_refused(ready: Workspace, harm: Callable[[Path], None]) -> None:
+    path = ready.documents(NAME) / "part-00001.parquet"
+    data = path.read_bytes()
+    harm(path)
+    try:
+        with pytest.raises(DamageError, match=r"part-00001\.parquet has other bytes than its ledger says"):
+            measure(ready)
+    finally:
+        path.write_bytes(data)
 
 
 def _drop(name: str) -> Callable[[Path], None]:
@@ -69,7 +90,9 @@ def test_what_is_no_model(ready: Workspace) -> None:
         ready, "odd", _write("config.json", b'{"model_type": "nothing-known"}')
     )
     code = {"auto_map": {"AutoModelForCausalLM": "own.Model"}, "model_type": "own"}
-    assert "the model cannot be read" in damaged(ready, "own-code", _write("config.json", json.dumps(code).encode()))
+    assert "needs Python code of its own" in damaged(
+        ready, "own-code", _write("config.json", json.dumps(code).encode())
+    )
     with pytest.raises(ModelError, match="nowhere is not a folder"):
         measure(ready, "nowhere")
 

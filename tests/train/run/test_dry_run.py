@@ -13,7 +13,8 @@ from tests.support.packed import lay_all
 def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
     lay_all(workspace)
     config = TrainConfig(model="gpt3-175b", epochs=2, batch_size=8, datasets=("demo=3", "wiki2019zh=1"), threads=1)
-    lines = dict(dry_run.run(config, workspace, rate=1e15))
+    forecast = dry_run.run(config, workspace, rate=1e15)
+    lines = dict(forecast.lines())
     preset = PRESETS["gpt3-175b"]
     parameters = preset.parameters(vocab_size=400, context=48)
     assert lines["parameters"] == f"{parameters:,}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from corpus.pipeline.errors import DamageError, DeviceError, TokenizerError, Tra
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.run.stage import run
+from tests.support import damage
 from tests.support.packed import lay_all, lay_packed, lay_tokenizer, random_segments
 from tests.support.runs import SETTINGS
 
@@ -46,6 +50,20 @@ def test_nothing_to_train_on(workspace: Workspace) -> None:
     (workspace.packed("demo") / "validation" / "data-00000.arrow").unlink()
     with pytest.raises(DamageError, match=r"data-00000\.arrow is missing"):
         run(TrainConfig(**SETTINGS), workspace)
+
+
+@pytest.mark.parametrize("harm", damage.KINDS, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize(
+    "name",
+    ["packed/demo/train/data-00000.arrow", "packed/demo/validation/data-00000.arrow", "tokenizer/tokenizer.json"],
+)
+def test_damaged_inputs_are_refused(workspace: Workspace, harm: Callable[[Path], None], name: str) -> None:
+    lay_all(workspace)
+    harm(workspace.root / name)
+    with pytest.raises(DamageError, match=rf"{name} has other bytes than its ledger says") as caught:
+        run(TrainConfig(**SETTINGS), Workspace(workspace.root))
+    assert caught.value.hint.startswith("Delete it and run `corpus ")
+    assert not workspace.models.exists()
 
 
 def test_a_device_that_is_not_there(workspace: Workspace) -> None:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline.errors import CorpusError, ModelError, TokenizerError, TrainError
+from corpus.pipeline.errors import CorpusError, DamageError, DiskError, ModelError, TokenizerError, TrainError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
 from corpus.train.config import TrainConfig
+from corpus.train.model import load
 from corpus.train.run.curves import picture
 from corpus.train.run.stage import run
+from tests.support import damage
 from tests.support.packed import lay_all, lay_packed, make_tokenizer, random_segments, separator_id
 from tests.support.runs import SETTINGS, history
 
@@ -29,6 +31,7 @@ class Recorder(Progress):
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.notes: list[tuple[int, str]] = []
         self.total: int | None = None
         self.done = 0
         self.ended = 0
@@ -38,6 +41,9 @@ class Recorder(Progress):
 
     def advance(self, amount: int) -> None:
         self.done += amount
+
+    def note(self, text: str) -> None:
+        self.notes.append((self.done, text))
 
     def end(self) -> None:
         self.ended += 1
@@ -131,6 +137,18 @@ def test_it_says_what_it_will_do(trained: tuple[Workspace, Report, Recorder]) ->
     assert (recorder.total, recorder.done, recorder.ended) == (10, 10, 1)
 
 
+def test_the_progress_shows_the_loss_and_what_is_done(trained: tuple[Workspace, Report, Recorder]) -> None:
+    lines = {line["step"]: line for line in history(trained[1].folder) if "loss" in line}
+    figures = {
+        step: f"loss {line['loss']:.3f}, learning rate {line['learning_rate']:.2e}" for step, line in lines.items()
+    }
+    notes = trained[2].notes
+    assert next(note for step, note in notes if step == 4 and "loss" in note) == figures[4]
+    assert (8, f"{figures[8]}, saving a checkpoint") in notes
+    assert (10, f"{figures[10]}, evaluating") in notes
+    assert notes[-1] == (10, figures[10])
+
+
 def test_nothing_is_printed(workspace: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
     run(TrainConfig(**SETTINGS | {"epochs": 0.4}), lay_all(workspace))
     assert capfd.readouterr() == ("", "")
@@ -148,6 +166,28 @@ def test_a_finished_run_is_left_alone_and_a_damaged_one_finished_again(copy: Wor
     assert mended.details["resumed_from"] == 10  # from the last checkpoint, not from the start
     assert {entry.path: entry.sha256 for entry in mended.ledger.outputs} == before
     assert mended.ledger == again.ledger
+
+
+def test_a_model_of_other_bytes_is_trained_to_its_end_again(copy: Workspace) -> None:
+    """The size is as before. Whoever would open the model names the damage."""
+    config = TrainConfig(**SETTINGS)
+    before = run(config, copy)
+    for name in ("best/model.safetensors", "model.safetensors"):
+        path = before.folder / name
+        assert [file.name for file in load.files(path.parent, "--model")] == ["config.json", "model.safetensors"]
+        whole = path.read_bytes()
+        damage.edit(path)
+        with pytest.raises(DamageError, match=rf"{name} has other bytes than its ledger says") as caught:
+            load.files(path.parent, "--model")
+        assert f"corpus train --run {before.folder.name}" in caught.value.hint
+        if name.startswith("best/"):
+            with pytest.raises(DamageError, match="no checkpoint holds it") as caught:
+                run(config, copy)
+            assert "--no-resume" in caught.value.hint
+            path.write_bytes(whole)
+    mended = run(config, copy)
+    assert mended.reasons == ("output model.safetensors has other bytes than its ledger says",)
+    assert (mended.ledger, mended.details["resumed_from"]) == (before.ledger, 10)
 
 
 def test_how_it_is_carried_out_is_no_part_of_it(copy: Workspace) -> None:
@@ -178,6 +218,34 @@ def test_another_configuration_under_the_same_name_is_refused(copy: Workspace) -
         run(TrainConfig(**SETTINGS, run="notes"), copy)
 
 
+def test_a_finished_run_is_not_made_longer(copy: Workspace) -> None:
+    run(TrainConfig(**SETTINGS | {"epochs": 0.4}, run="mine"), copy)
+    for other, is_longer in (({"max_steps": 9}, True), ({"epochs": 0.6}, True), ({"max_steps": 9, "seed": 2}, False)):
+        settings: dict[str, Any] = SETTINGS | {"epochs": 0.4, "run": "mine"} | other
+        with pytest.raises(TrainError, match="mine is the name of another run") as caught:
+            run(TrainConfig(**settings), copy)
+        assert ("give --init mine and another name with --run" in caught.value.hint) is is_longer
+
+
+def test_a_disk_without_room_is_refused_before_training(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three checkpoints of 12 bytes a parameter for a moment, and the best model; less is due where some are there."""
+    config = TrainConfig(**SETTINGS, run="mine")
+    usage, free = shutil.disk_usage(copy.root), 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(DiskError, match="mine: 0 B are free, and the run needs") as caught:
+        run(config, copy)
+    assert "Free some room" in caught.value.hint
+    assert [path.name for path in (copy.models / "mine").iterdir() if path.is_dir()] == [".saving"]
+    parameters = run(TrainConfig(**SETTINGS), copy).ledger.counts["parameters"]  # it is finished
+    free = parameters * (3 * 12 + 4) - 1
+    with pytest.raises(DiskError):
+        run(config, copy)
+    free += 1
+    (run(config, copy).folder / "model.safetensors").unlink()
+    free = parameters * 4
+    assert run(config, copy).details["resumed_from"] == 10
+
+
 def test_changed_rows_make_another_run(copy: Workspace) -> None:
     lay_packed(copy, "demo", {"train": random_segments(20, seed=99)})
     report = run(TrainConfig(**SETTINGS | {"epochs": 0.4}), copy)
@@ -194,10 +262,13 @@ def test_a_step_larger_than_the_data_is_one_step(workspace: Workspace) -> None:
     assert history(report.folder)[0]["learning_rate"] == 1e-2  # and it is not spent on warming up
 
 
-def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy: Workspace) -> None:
+def test_going_on_from_a_model(
+    trained: tuple[Workspace, Report, Recorder], copy: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = trained[1].folder
     settings = SETTINGS | {"epochs": 0.4, "learning_rate": 1e-5}
     report = run(TrainConfig(**settings, init=folder), copy)
+    assert capfd.readouterr() == ("", "")  # no bar of a library either
     assert report.folder.name.startswith("init-")
     assert [entry.path for entry in report.ledger.inputs][-2:] == ["init/config.json", "init/model.safetensors"]
     assert str(folder) not in report.ledger.to_json().decode()
@@ -206,7 +277,7 @@ def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "words"),
+    ("wrong", "error", "words"),
     [
         ("no config", ModelError, "config.json is missing"),
         ("no weights", ModelError, "holds its weights as pickle only"),
@@ -216,18 +287,19 @@ def test_going_on_from_a_model(trained: tuple[Workspace, Report, Recorder], copy
         ("short context", TrainError, "takes 16 tokens at once, the rows have 48"),
     ],
 )
-def test_a_model_that_cannot_go_on(copy: Workspace, damage: str, error: type[CorpusError], words: str) -> None:
+def test_a_model_that_cannot_go_on(copy: Workspace, wrong: str, error: type[CorpusError], words: str) -> None:
     folder = next(copy.models.iterdir())
+    (folder / "ledger.json").unlink()  # else it names the damage
     config = json.loads((folder / "config.json").read_text())
-    if damage == "no config":
+    if wrong == "no config":
         (folder / "config.json").unlink()
-    elif damage == "no weights":
+    elif wrong == "no weights":
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    elif damage == "torn weights":
+    elif wrong == "torn weights":
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-    elif damage == "other vocabulary":
+    elif wrong == "other vocabulary":
         (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 32_000}))
-    elif damage == "other tokenizer":
+    elif wrong == "other tokenizer":
         (folder / "tokenizer.json").write_text(make_tokenizer(400, copies=7).to_str())
     else:
         (folder / "config.json").write_text(json.dumps(config | {"n_positions": 16}))

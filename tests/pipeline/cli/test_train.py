@@ -1,0 +1,69 @@
+"""`corpus train` and `corpus evaluate` before they train or measure: presets, forecasts, names of runs, interrupts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from corpus.pipeline.humanize import size_text
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.evaluation import stage as evaluation
+from corpus.train.presets import PRESETS
+from tests.support.command import corpus
+from tests.support.packed import lay_all
+
+
+def test_presets_with_batch_rate_and_memory(tmp_path: Path) -> None:
+    text = corpus("train", "--list-models", folder=tmp_path).stdout
+    for name, preset in PRESETS.items():
+        cells = re.split(r" {2,}", next(line for line in text.splitlines() if line.split()[:1] == [name]).strip())
+        assert cells[5:7] == [f"{preset.batch_size:,}", f"{preset.learning_rate:g}"]
+        assert cells[7:] == [f"{preset.parameters() / 1e6:,.1f} M", size_text(preset.memory())]
+    assert "memory: of a step with one row in a pass" in text
+    listed = json.loads(corpus("train", "--list-models", "--json", folder=tmp_path).stdout)
+    assert [each["name"] for each in listed] == list(PRESETS)
+    for each, preset in zip(listed, PRESETS.values(), strict=True):
+        assert (each["parameters"], each["batch_size"]) == (preset.parameters(), preset.batch_size)
+        assert each["fixed_bytes"] + 3 * each["row_bytes"] == preset.memory(rows=3)
+
+
+def test_a_forecast_as_json_and_as_a_table(workspace: Workspace) -> None:
+    lay_all(workspace)
+    given = ("train", "--model", "tiny", "--dry-run", "--device-rate", "1T", "--workspace", workspace.root)
+    forecast = json.loads(corpus(*given, "--json", folder=workspace.root).stdout)
+    tiny = PRESETS["tiny"]
+    assert forecast["parameters"] == tiny.parameters(vocab_size=400, context=48)
+    assert forecast["fixed_bytes"] + forecast["row_bytes"] == tiny.memory(vocab_size=400, context=48)
+    assert forecast["seconds"] == pytest.approx(forecast["flops"] / 1e12)
+    assert set(forecast["mixture"]) == {"demo", "wiki2019zh"}
+    text = corpus(*given, folder=workspace.root).stdout
+    for words in (f"{forecast['parameters']:,}", size_text(forecast["row_bytes"]), "10 of 4 rows of 48 tokens"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [(("evaluate",), "--model"), (("sample",), "--model"), (("train",), "--init")]
+)
+def test_a_name_that_is_no_run_lists_the_runs(workspace: Workspace, command: tuple[str, ...], flag: str) -> None:
+    given = (*command, flag, "nope", "--workspace", workspace.root)
+    assert "There is no run yet." in corpus(*given, folder=workspace.root.parent, code=1).stderr
+    for name in ("second", "first"):
+        (workspace.models / name).mkdir(parents=True)
+    said = corpus(*given, folder=workspace.root.parent, code=1).stderr
+    assert f"there is no run nope in {workspace.models}, and no folder of this name" in said
+    assert f"Give {flag} one of the runs first, second, or a model's folder." in said
+
+
+def test_an_interrupted_evaluation_is_not_to_be_run_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (workspace.models / "one").mkdir(parents=True)
+    monkeypatch.setattr(evaluation, "run", interrupted)
+    done = corpus("evaluate", "--model", "one", "--workspace", workspace.root, folder=workspace.root, code=130)
+    assert done.stderr.endswith("\nInterrupted.\n")

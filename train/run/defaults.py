@@ -1,0 +1,83 @@
+"""What a run takes where no flag says it: from the preset, from the model given with `init`, and from the objective.
+
+In: a configuration and, with `init`, the folder of the model. Out: a configuration without open defaults, and what to
+tell the user about them.
+Invariant: a value that was given stays. Without `init` the defaults are the preset's.
+Cost: reads two small files of the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from corpus.pipeline.errors import TrainError
+from corpus.train.config import NEW_MODEL, TrainConfig
+from corpus.train.model.checks import size_of
+from corpus.train.presets import PRESETS, Preset
+
+TUNING_EPOCHS = 3.0
+"""Radford et al., 2018, section 4.1; Alpaca (Taori et al., 2023) too."""
+TUNING_ROWS = 32
+"""Most rows of a step (Radford et al., 2018, section 4.1)."""
+TUNING_RATE = 1 / 4
+"""Share of the preset's learning rate: Radford et al., 2018, trained with 2.5e-4 and tuned with 6.25e-5."""
+TUNING_WARMUP = 0.03
+"""Share of the run (Taori et al., 2023)."""
+_STARTED = "run.json"
+
+
+def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
+    """The configuration with every default resolved, and a sentence on those that follow the model of `init`.
+
+    Raises:
+        TrainError: the ramp begins above the batch size.
+
+    """
+    if config.init is None:
+        name = config.model or NEW_MODEL
+        return replace(config, model=name, epochs=config.epochs or 1.0), ""
+    preset = PRESETS[config.model] if config.model else preset_of(config.init)
+    batch_size, rate, epochs, warmup = preset.batch_size, preset.learning_rate, 1.0, config.warmup
+    if config.objective == "sft":
+        batch_size, rate, epochs = min(batch_size, TUNING_ROWS), rate * TUNING_RATE, TUNING_EPOCHS
+        if warmup is None and config.warmup_tokens is None:
+            warmup = TUNING_WARMUP
+    taken = {
+        "--batch-size": (config.batch_size, f"{batch_size} rows a step"),
+        "--learning-rate": (config.learning_rate, f"a learning rate of {rate:.3g}"),
+        "--epochs": (config.epochs or config.max_steps, f"{epochs:g} epochs"),
+    }
+    chosen = {flag: text for flag, (given, text) in taken.items() if not given}
+    said = f"{', '.join(chosen.values())}, for a model like {preset.name}: {', '.join(chosen)} for others"
+    batch_size = config.batch_size or batch_size
+    if config.ramp_from is not None and config.ramp_from > batch_size:
+        raise TrainError(
+            f"--ramp-from must be at most the batch size, {batch_size}, is {config.ramp_from}",
+            hint="Give a smaller one, or a larger --batch-size.",
+        )
+    resolved = replace(
+        config, model=preset.name, batch_size=batch_size, learning_rate=config.learning_rate or rate,
+        epochs=config.epochs or epochs, warmup=warmup,
+    )  # fmt: skip
+    return resolved, said if chosen else ""
+
+
+def preset_of(folder: Path) -> Preset:
+    """The preset that a run names, in its folder or above a checkpoint; for other models the nearest in size."""
+    for place in (folder, folder.parent):
+        try:
+            name = json.loads((place / _STARTED).read_bytes())["config"]["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if name in PRESETS:
+            return PRESETS[name]
+    layers, width, context = (max(1, number) for number in size_of(folder))
+
+    def distance(preset: Preset) -> tuple[float, float]:
+        size = abs(math.log(preset.layers * preset.width**2 / (layers * width**2)))
+        return round(size, 6), abs(math.log(preset.context / context))
+
+    return min(PRESETS.values(), key=distance)
