@@ -162,6 +162,32 @@ def load(name: str) -> Manifest:
     return parse(resource.read_text(encoding="utf-8"), where=f"{name}.toml")
 
 
+def licence_of(manifest: Manifest) -> dict[str, Any]:
+    """The licence in the hub's terms: that of the texts if known; a collection's does not cover them."""
+    if manifest.name == BUILT_IN:
+        return {"license": "mit"}
+    known = "cc-by-sa" if "CC BY-SA" in manifest.licence else "unsettled"
+    return {"license": "other", "license_name": known, "license_link": manifest.homepage}
+
+
+def rights_of(manifest: Manifest) -> str:
+    """Source, licence and what is not settled about it, in Markdown."""
+    if manifest.name == BUILT_IN:
+        return "The texts were written for corpus-zh and stand under its licence."
+    source = f"Source: {manifest.homepage}. Licence: {manifest.licence}."
+    if "CC BY-SA" in manifest.licence:
+        return (
+            f"{source}\n\nThe texts are those of Wikipedia's authors. Name the source when you pass them on, and "
+            "keep the licence. Whether it reaches a model that was trained on them is **not settled**."
+        )
+    return (
+        f"{source}\n\n"
+        "**The rights in the texts are not settled.** The collection was published in 2019 under a licence of its own; "
+        "its authors gathered texts of others and do not say with what right. Use beyond research needs an answer that "
+        "nobody has given yet."
+    )
+
+
 def parse(text: str, *, where: str) -> Manifest:
     """Parse one manifest; `where` is its name in errors."""
     try:

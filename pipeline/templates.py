@@ -51,6 +51,17 @@ def translation_prompt(english: str) -> str:
     return f"{TRANSLATE}{_on_one_line(english)}, "
 
 
+def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
+    r"""Question and answer of a document without the blanks between them, or None if one is missing.
+
+    >>> turn("天为什么蓝？\n因为散射。", 7)
+    ('天为什么蓝？', '因为散射。')
+    >>> turn("雨停了。", 0)
+    """
+    question, answer = text[:prompt_length].rstrip(), text[prompt_length:].lstrip()
+    return (question, answer) if question and answer else None
+
+
 def _article(parts: Sequence[str]) -> tuple[str, int]:
     """Title, blank line, body; a title that the body repeats is not added."""
     title, body = parts

@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from corpus.pipeline import manifest as manifests
+from corpus.pipeline import templates
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.pack import chat_turns
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
 from corpus.pipeline.read.spans import RecordFile
@@ -151,7 +151,7 @@ def _tokens(model: Tokenizer, text: str, prompt_length: int, form: str) -> list[
     encode = functools.partial(model.encode, add_special_tokens=False)
     if form == "text":
         return [*encode(text).ids, model.token_to_id(special_tokens.SEPARATOR)]
-    turn = chat_turns.turn(text, prompt_length)
+    turn = templates.turn(text, prompt_length)
     if turn is None:
         return []
     question, answer = (encode(side).ids for side in turn)

@@ -1,26 +1,14 @@
 """Chat turns: a document that begins with a question becomes a user turn and an assistant turn.
 
-In: a text and the number of its leading characters that are the question; ids of alternating questions and answers.
-Out: question and answer; ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>`.
-Invariants: question and answer are the text without the blanks between them; both are non-empty. The special tokens are
-inserted as ids, never as text, so a text that spells one cannot end its turn.
-Cost: two slices a document, three insertions a document in numpy.
+In: ids of alternating questions and answers, as `templates.turn` divides documents.
+Out: ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>`.
+Invariant: the special tokens are inserted as ids, never as text, so a text that spells one cannot end its turn.
+Cost: three insertions a document in numpy.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-
-def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
-    r"""Question and answer of a document, or None if one is missing.
-
-    >>> turn("天为什么蓝？\n因为散射。", 7)
-    ('天为什么蓝？', '因为散射。')
-    >>> turn("雨停了。", 0)
-    """
-    question, answer = text[:prompt_length].rstrip(), text[prompt_length:].lstrip()
-    return (question, answer) if question and answer else None
 
 
 def join(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from corpus.pipeline.errors import TokenizerError, WorkspaceError
+from corpus.pipeline.errors import DamageError, TokenizerError, WorkspaceError
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, PAD, SEPARATOR, USER
-from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import FileDigest, read_ledger
 
 PATTERN = "gpt2"
 """The split pattern, by its name in encoders and runtimes.
@@ -45,6 +46,24 @@ def load(folder: Path) -> Tokenizer:
         raise TokenizerError(f"{path} cannot be read: {error}", hint="Run `corpus tokenizer` again.") from error
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def tokenizer_digest(workspace: Workspace) -> FileDigest:
+    """The workspace's tokenizer as an input of a stage.
+
+    Raises:
+        WorkspaceError: there is no tokenizer.
+        DamageError: it has another digest than its ledger says.
+
+    """
+    ledger = read_ledger(workspace.tokenizer)
+    path = workspace.tokenizer / "tokenizer.json"
+    if ledger is None:
+        raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+    known = {output.path: output.sha256 for output in ledger.outputs}
+    if not path.is_file() or workspace.digest(path) != known.get(path.name):
+        raise DamageError(f"{path} is not what its ledger says", hint="Run `corpus tokenizer` to train it anew.")
+    return workspace.file_digest(path)
 
 
 def hub_config() -> bytes:
