@@ -62,8 +62,8 @@ class Workspace:
         return sorted(path.parent.name for path in (self.root / area).glob(f"*/{LEDGER}"))
 
     def relative(self, path: Path) -> str:
-        """`path` relative to the workspace, as a ledger names it."""
-        return path.relative_to(self.root).as_posix()
+        """`path` relative to the workspace, as a ledger names it; the path itself where it lies outside."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     @contextlib.contextmanager
     def writing(self, command: str) -> Iterator[None]:
