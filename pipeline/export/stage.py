@@ -153,7 +153,8 @@ def _place_of(config: ExportConfig, workspace: Workspace) -> Path:
     with disk_errors(place):
         if place.exists() and not place.is_dir():
             raise ExportError(f"{place} is a file", hint="Name a new folder.")
-        mark, others = place / MARK, place.is_dir() and any(place.iterdir())
+        mark = place / MARK
+        others = [path for path in place.glob("*") if not path.match(f".{MARK}.*.tmp")]  # a killed export leaves one
         if not mark.is_file() and others:
             raise ExportError(f"{place} holds other files", hint="Name a new or empty folder.")
         if mark.is_file() and mark.read_bytes() != _mark(config):

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
@@ -155,6 +156,26 @@ def test_interruption_changes_no_byte(laid: Workspace, tmp_path: Path, form: str
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("damage", ["bytes", "lineage"])
+def test_what_follows_a_damaged_piece_is_written_again(laid: Workspace, tmp_path: Path, damage: str) -> None:
+    make(laid, "megatron", tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        make(laid, "megatron", tmp_path / "out", Interrupter(5))
+    written = sorted((tmp_path / "out" / "lineage").iterdir())
+    assert len(written) > 3
+    if damage == "bytes":
+        start = pq.read_table(written[2])["start"][0].as_py()
+        with (tmp_path / "out" / "wiki2019zh_train.bin.part").open("r+b") as file:
+            file.seek(2 * start)
+            file.write(b"\xff\xff")
+    else:
+        written[2].unlink()
+    listener = Listener()
+    make(laid, "megatron", tmp_path / "out", listener)
+    assert any(": 2 of " in message for message in listener.said)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 def test_workers_change_no_byte(laid: Workspace, tmp_path: Path) -> None:
     make(laid, "nanogpt", tmp_path / "one")
     make(laid, "nanogpt", tmp_path / "two", workers=2)
@@ -201,6 +222,9 @@ def test_folders_that_are_refused(laid: Workspace, tmp_path: Path) -> None:
         with pytest.raises(ExportError, match=why):
             make(laid, "parquet", place)
     assert (tmp_path / "others" / ".notes.tmp").read_text() == "mine"
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".export.json.17.tmp").touch()
+    assert not make(laid, "parquet", tmp_path / "killed", splits=("validation",)).skipped
     assert not (laid.root / "packed" / "new").exists()
 
 
