@@ -63,6 +63,10 @@ class DamageError(CorpusError):
     """A finished file is not what its ledger says."""
 
 
+class ExportError(CorpusError):
+    """A folder cannot take an export, or a format cannot hold the tokens."""
+
+
 class TokenizerError(CorpusError):
     """The tokenizer is missing, unreadable or not the one the rows were packed with."""
 

@@ -55,6 +55,28 @@ def translation_prompt(english: str) -> str:
     return f"{TRANSLATE}{_on_one_line(english)}, "
 
 
+def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
+    r"""Question and answer of a document without the blanks between them, or None if one is missing.
+
+    >>> turn("天为什么蓝？\n因为散射。", 7)
+    ('天为什么蓝？', '因为散射。')
+    >>> turn("雨停了。", 0)
+    """
+    question, answer = text[:prompt_length].rstrip(), text[prompt_length:].lstrip()
+    return (question, answer) if question and answer else None
+
+
+def turns(text: str, starts: Sequence[int]) -> list[str] | None:
+    r"""The turns of a conversation whose later turns begin at `starts`; None unless each question has an answer.
+
+    >>> turns("天为什么蓝？\n因为散射。\n夜里呢？\n没有光。", [7, 13, 18])
+    ['天为什么蓝？', '因为散射。', '夜里呢？', '没有光。']
+    """
+    edges = [0, *starts, len(text)]
+    found = [text[begin:end].strip() for begin, end in itertools.pairwise(edges)]
+    return found if len(found) > 1 and len(found) % 2 == 0 and all(found) else None
+
+
 def conversation(turns: Sequence[str]) -> tuple[str, int]:
     r"""The text of a conversation, a line or more a turn, and the length of its first question.
 

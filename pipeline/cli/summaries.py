@@ -246,6 +246,25 @@ def pack(packed: Sequence[Report], trained: Report | None) -> None:
     ledgers(packed)
 
 
+def export(report: Report) -> None:
+    """Documents and tokens by dataset and split, and where they are."""
+    books = report.ledger.counts["datasets"]
+    keys = ("documents", "characters", *(["tokens"] if "vocab_size" in report.ledger.config else []))
+    rows = [
+        (dataset, split, *(counts[key] for key in keys))
+        for dataset, splits in books.items()
+        for split, counts in splits.items()
+    ]
+    console.table(("dataset", "split", *keys), rows, left=2)
+    for dataset, splits in books.items():
+        rest = sum(count.get("without_prompt", 0) for count in splits.values())
+        if rest:
+            console.line(f"{dataset}: not used: {rest:,} documents without question and answer")
+    files = f"{len(report.ledger.outputs):,} files, {size_text(report.ledger.output_bytes)}"
+    console.line(f"export: {report.folder} ({files}; {state(report)})")
+    ledgers([report])
+
+
 def state(report: Report) -> str:
     """How long a stage took, or that it was finished before."""
     return "was finished" if report.skipped else f"{report.seconds:.1f} s"

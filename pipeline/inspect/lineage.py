@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from corpus.pipeline import templates
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.pack import chat_turns
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
 from corpus.pipeline.read.spans import RecordFile
@@ -180,9 +180,9 @@ def _tokens(model: Tokenizer, text: str, origin: DocumentOrigin, form: str) -> l
     if form == "text":
         return [*encode(text).ids, model.token_to_id(special_tokens.SEPARATOR)]
     if origin.turns is None:
-        turns: Sequence[str] | None = chat_turns.turn(text, origin.prompt_length)
+        turns: Sequence[str] | None = templates.turn(text, origin.prompt_length)
     else:
-        turns = chat_turns.turns(text, origin.turns)
+        turns = templates.turns(text, origin.turns)
     names = (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.SEPARATOR)
     user, assistant, separator = map(model.token_to_id, names)
     ids: list[int | None] = []

@@ -1,41 +1,14 @@
 """Chat turns: a document that begins with a question becomes turns of user and assistant in alternation.
 
-In: a text and the number of its leading characters that are the first question, and where later turns begin; ids of
-alternating questions and answers. Out: questions and answers; ids of `<|user|>` question `<|assistant|>` answer
-`<|endoftext|>` for each pair.
-Invariants: the turns are the text without the blanks between them; none is empty. The special tokens are inserted as
-ids, never as text, so a text that spells one cannot end its turn.
-Cost: a slice a turn, three insertions a pair in numpy.
+In: ids of alternating questions and answers, as `templates.turn` and `templates.turns` divide documents.
+Out: ids of `<|user|>` question `<|assistant|>` answer `<|endoftext|>` for each pair.
+Invariant: the special tokens are inserted as ids, never as text, so a text that spells one cannot end its turn.
+Cost: three insertions a pair in numpy.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
-
-
-def turn(text: str, prompt_length: int) -> tuple[str, str] | None:
-    r"""Question and answer of a document, or None if one is missing.
-
-    >>> turn("天为什么蓝？\n因为散射。", 7)
-    ('天为什么蓝？', '因为散射。')
-    >>> turn("雨停了。", 0)
-    """
-    question, answer = text[:prompt_length].rstrip(), text[prompt_length:].lstrip()
-    return (question, answer) if question and answer else None
-
-
-def turns(text: str, starts: Sequence[int]) -> list[str] | None:
-    r"""The turns of a conversation whose later turns begin at `starts`; None unless each question has an answer.
-
-    >>> turns("天为什么蓝？\n因为散射。\n夜里呢？\n没有光。", [7, 13, 18])
-    ['天为什么蓝？', '因为散射。', '夜里呢？', '没有光。']
-    """
-    edges = [0, *starts, len(text)]
-    found = [text[begin:end].strip() for begin, end in itertools.pairwise(edges)]
-    return found if len(found) > 1 and len(found) % 2 == 0 and all(found) else None
 
 
 def join(

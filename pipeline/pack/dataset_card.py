@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.humanize import markdown_table
-from corpus.pipeline.manifest import BUILT_IN, Manifest
+from corpus.pipeline.manifest import Manifest, licence_of, rights_of
 from corpus.pipeline.pack import croissant
 from corpus.pipeline.storage.removals import LIST, REASON
 from corpus.pipeline.workspace.files import write_atomic
@@ -79,7 +78,7 @@ def _sections(workspace: Workspace, ledger: Ledger, manifest: Manifest, form: st
     yield f"# {manifest.title}, {_FORMS[form]}"
     yield _opening(ledger, manifest, form)
     yield "## Splits\n\n" + _splits(ledger)
-    yield "## Source and rights\n\n" + _rights(manifest)
+    yield "## Source and rights\n\n" + rights_of(manifest)
     yield "## What was done with the records\n\n" + _rules(documents, upstream, ledger)
     yield "## Tokenizer\n\n" + _tokenizer(tokenizer, ledger)
     defects = _DEFECTS + (_CHAT_DEFECTS if form == "chat" else ())
@@ -130,14 +129,6 @@ def _metadata(ledger: Ledger, manifest: Manifest, form: str) -> str:
     return str(data.to_yaml())
 
 
-def licence_of(manifest: Manifest) -> dict[str, Any]:
-    """The licence in the hub's terms: that of the texts if known; a collection's does not cover them."""
-    if manifest.name == BUILT_IN:
-        return {"license": "mit"}
-    known = "cc-by-sa" if "CC BY-SA" in manifest.licence else "unsettled"
-    return {"license": "other", "license_name": known, "license_link": manifest.homepage}
-
-
 def _opening(ledger: Ledger, manifest: Manifest, form: str) -> str:
     splits = ledger.counts["splits"].values()
     tokens, rows, documents = (sum(split[key] for split in splits) for key in ("tokens", "rows", "documents"))
@@ -152,23 +143,6 @@ def _splits(ledger: Ledger) -> str:
     keys = ("documents", "characters", "tokens", "rows", "padding", "cut_documents")
     rows = [(name, *(f"{split[key]:,}" for key in keys)) for name, split in ledger.counts["splits"].items()]
     return markdown_table(("split", *(key.replace("_", " ") for key in keys)), rows)
-
-
-def _rights(manifest: Manifest) -> str:
-    if manifest.name == BUILT_IN:
-        return "The texts were written for corpus-zh and stand under its licence."
-    source = f"Source: {manifest.homepage}. Licence: {manifest.licence}."
-    if "CC BY-SA" in manifest.licence:
-        return (
-            f"{source}\n\nThe texts are those of Wikipedia's authors. Name the source when you pass them on, and "
-            "keep the licence. Whether it reaches a model that was trained on them is **not settled**."
-        )
-    return (
-        f"{source}\n\n"
-        "**The rights in the texts are not settled.** The collection was published in 2019 under a licence of its own; "
-        "its authors gathered texts of others and do not say with what right. Use beyond research needs an answer that "
-        "nobody has given yet."
-    )
 
 
 def _rules(documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Ledger) -> str:

@@ -10,7 +10,6 @@ Cost: one unit in memory; 0.36 GB a process on news2016zh.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,24 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from corpus.pipeline import templates
 from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.pack import bin_packing, chat_turns
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import (
-    document_ref,
-    first_texts,
-    has_turns,
-    part_metadata,
-    parts,
-    read_part,
-)
+from corpus.pipeline.storage.document_shards import has_turns, part_groups, parts, read_part
 from corpus.pipeline.storage.row_shards import rows_table, with_metadata, write_rows
 from corpus.pipeline.tokenizer import encoders, special_tokens
 from corpus.pipeline.workspace.files import aside
-
-_CHECK_DOCUMENTS = 256
-_CHECK_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +108,11 @@ def layout_of(model: Tokenizer, *, form: str, strategy: str, seq_length: int) ->
 
 def divide(folder: Path, unit_characters: int) -> list[Unit]:
     """Groups of consecutive documents shards of up to `unit_characters`, split by split."""
-    units: list[Unit] = []
-    for split in SPLITS:
-        groups: list[tuple[list[Path], int]] = []
-        for path in parts(folder):
-            metadata = part_metadata(path)
-            characters = metadata[1]["characters"].get(split, 0) if metadata else 0
-            if not characters:
-                continue
-            if groups and groups[-1][1] + characters <= unit_characters:
-                groups[-1] = ([*groups[-1][0], path], groups[-1][1] + characters)
-            else:
-                groups.append(([path], characters))
-        units += [Unit(split, number, tuple(paths), size) for number, (paths, size) in enumerate(groups)]
-    return units
+    return [
+        Unit(split, number, tuple(paths), characters)
+        for split in SPLITS
+        for number, (paths, characters) in enumerate(part_groups(folder, split, unit_characters))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,19 +170,6 @@ def pack_unit(
     return Packed(Path(out.name), counts, engine.engine, engine.warning)
 
 
-def check_sample(folder: Path) -> pa.Array:
-    """Texts of documents spread over the dataset, on which the kernel is checked."""
-    paths = parts(folder)
-    chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
-    sample = [pa.nulls(0, pa.string())]
-    for path in chosen:
-        texts = first_texts(path, _CHECK_DOCUMENTS // len(chosen))
-        ends = itertools.accumulate(pc.utf8_length(texts).to_pylist())
-        short = sum(end < _CHECK_CHARACTERS // len(chosen) for end in ends)
-        sample.append(texts.slice(0, short + 1))
-    return pa.concat_arrays(sample)
-
-
 @functools.lru_cache(maxsize=1)
 def _engine(folder: Path, proof: encoders.Proof) -> encoders.Chosen:
     """The encoder of a run, chosen once a process."""
@@ -236,7 +204,7 @@ def _encode_batch(
         flat, counts = encode(texts)
         ids = np.insert(flat.astype(layout.token_type), np.cumsum(counts), layout.separator)
         return np.ones(len(texts), dtype=bool), ids, counts + 1
-    split = chat_turns.turns if pa.types.is_list(turns.type) else chat_turns.turn
+    split = templates.turns if pa.types.is_list(turns.type) else templates.turn
     found: list[Sequence[str] | None] = list(map(split, texts.to_pylist(), turns.to_pylist()))
     flat, counts = encode(pa.array([side for turn in found if turn for side in turn], pa.string()))
     ids, lengths = chat_turns.join(
@@ -251,10 +219,6 @@ def documents_of(unit: Unit, chosen: selection.Selection) -> Iterator[tuple[np.n
 
     Without a column `turns` that is the length of the question.
     """
-    for path in unit.parts:
-        turns = "turns" if has_turns(path) else "prompt_length"
-        for shard, lines, batch in selection.read_selected(path, ["text", turns, "split"], chosen):
-            wanted = pc.indices_nonzero(pc.equal(batch["split"], unit.split)).to_numpy()
-            if len(wanted):
-                used = batch.take(wanted) if len(wanted) < batch.num_rows else batch
-                yield document_ref(shard, lines[wanted]), used["text"], used[turns]
+    turns = "turns" if has_turns(unit.parts[0]) else "prompt_length"
+    for references, batch in selection.read_split(unit.parts, unit.split, ["text", turns], chosen):
+        yield references, batch["text"], batch[turns]

@@ -21,16 +21,17 @@ from typing import Any
 
 from corpus.pipeline import workers as pool
 from corpus.pipeline.errors import BooksError, WorkspaceError
-from corpus.pipeline.pack.shard import Layout, Packed, Unit, check_sample, divide, has_questions, layout_of, pack_unit
+from corpus.pipeline.pack.shard import Layout, Packed, Unit, divide, has_questions, layout_of, pack_unit
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import check_sample
 from corpus.pipeline.storage.row_shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
-from corpus.pipeline.workspace.checked import checked
+from corpus.pipeline.tokenizer.files import tokenizer_digest
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
@@ -88,7 +89,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     name, folder = config.dataset, workspace.packed(config.dataset, config.form)
     selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
     chosen = selection.load(workspace, name, removals=True)
-    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, _tokenizer_digest(workspace)]
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, tokenizer_digest(workspace)]
     model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
     stage = StageRun(
@@ -163,15 +164,6 @@ def behind(workspace: Workspace) -> list[str]:
             if ledger is not None and ledger.config.get(removals.REASON) != _removed(chosen):
                 commands.append(f"corpus pack{'' if form == 'text' else f' --form {form}'} --dataset {name}")
     return commands
-
-
-def _tokenizer_digest(workspace: Workspace) -> FileDigest:
-    """The tokenizer as an input, if it has the digest that its ledger says."""
-    ledger = read_ledger(workspace.tokenizer)
-    path = workspace.tokenizer / "tokenizer.json"
-    if ledger is None:
-        raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
-    return workspace.file_digest(checked(workspace, path))
 
 
 def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str, int]]:

@@ -7,6 +7,7 @@ Cost: one row group in memory.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
@@ -62,6 +64,8 @@ REMOVED_SCHEMA = pa.schema(
 a document, all of it when `whole`."""
 COUNTS_KEY = b"corpus.counts"
 FINGERPRINT_KEY = b"corpus.fingerprint"
+_CHECK_DOCUMENTS = 256
+_CHECK_CHARACTERS = 200_000
 
 
 def part_name(number: int) -> str:
@@ -116,6 +120,21 @@ def checked_parts(workspace: Workspace, folder: Path) -> Iterator[Path]:
     return (checked(workspace, path) for path in parts(folder))
 
 
+def part_groups(folder: Path, split: str, characters: int) -> list[tuple[list[Path], int]]:
+    """Groups of consecutive shards with up to `characters` of a split, and how many each has; a shard stays whole."""
+    groups: list[tuple[list[Path], int]] = []
+    for path in parts(folder):
+        metadata = part_metadata(path)
+        found = metadata[1]["characters"].get(split, 0) if metadata else 0
+        if not found:
+            continue
+        if groups and groups[-1][1] + found <= characters:
+            groups[-1] = ([*groups[-1][0], path], groups[-1][1] + found)
+        else:
+            groups.append(([path], found))
+    return groups
+
+
 def read_part(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """The documents of one shard, as (shard number, first line, batch), one row group at a time."""
     line = 0
@@ -137,6 +156,19 @@ def first_texts(path: Path, most: int) -> pa.Array:
     with reading_part(path), pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=most, columns=["text"]), None)
         return pa.nulls(0, pa.string()) if batch is None else batch["text"].cast(pa.string())
+
+
+def check_sample(folder: Path) -> pa.Array:
+    """Texts of documents spread over the dataset, on which the kernel is checked."""
+    paths = parts(folder)
+    chosen = paths if len(paths) <= 8 else [paths[index * len(paths) // 8] for index in range(8)]
+    sample = [pa.nulls(0, pa.string())]
+    for path in chosen:
+        texts = first_texts(path, _CHECK_DOCUMENTS // len(chosen))
+        ends = itertools.accumulate(pc.utf8_length(texts).to_pylist())
+        short = sum(end < _CHECK_CHARACTERS // len(chosen) for end in ends)
+        sample.append(texts.slice(0, short + 1))
+    return pa.concat_arrays(sample)
 
 
 def document_at(

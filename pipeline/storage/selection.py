@@ -9,7 +9,7 @@ Cost: one row of a list for each document left out, in memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,6 +195,18 @@ def read_selected(
     for shard, line, batch in read_part(path, columns):
         lines, chosen = select(batch, shard, line, selection)
         yield shard, lines, chosen
+
+
+def read_split(
+    paths: Iterable[Path], split: str, columns: Sequence[str], selection: Selection
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+    """The used documents of one split in some shards, as ([documents] their references, batch)."""
+    for path in paths:
+        for shard, lines, batch in read_selected(path, [*columns, "split"], selection):
+            wanted = pc.indices_nonzero(pc.equal(batch["split"], split)).to_numpy()
+            if len(wanted):
+                used = batch.take(wanted) if len(wanted) < batch.num_rows else batch
+                yield document_ref(shard, lines[wanted]), used
 
 
 def select(batch: pa.RecordBatch, shard: int, line: int, selection: Selection) -> tuple[np.ndarray, pa.RecordBatch]:

@@ -9,7 +9,9 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline.errors import TokenizerError, WorkspaceError
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, PAD, SEPARATOR, USER
-from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.checked import checked
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import FileDigest, read_ledger
 
 PATTERN = "gpt2"
 """The split pattern, by its name in encoders and runtimes.
@@ -45,6 +47,21 @@ def load(folder: Path) -> Tokenizer:
         raise TokenizerError(f"{path} cannot be read: {error}", hint="Run `corpus tokenizer` again.") from error
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def tokenizer_digest(workspace: Workspace) -> FileDigest:
+    """The workspace's tokenizer as an input of a stage.
+
+    Raises:
+        WorkspaceError: there is no tokenizer.
+        DamageError: it has another digest than its ledger says.
+
+    """
+    ledger = read_ledger(workspace.tokenizer)
+    path = workspace.tokenizer / "tokenizer.json"
+    if ledger is None:
+        raise WorkspaceError(f"{workspace.tokenizer} holds no tokenizer", hint="Run `corpus tokenizer` first.")
+    return workspace.file_digest(checked(workspace, path))
 
 
 def hub_config() -> bytes:

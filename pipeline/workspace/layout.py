@@ -124,8 +124,8 @@ class Workspace:
             return [name for name in names if (folder / name / LEDGER).exists()]
 
     def relative(self, path: Path) -> str:
-        """`path` relative to the workspace, as a ledger names it."""
-        return path.relative_to(self.root).as_posix()
+        """`path` relative to the workspace, as a ledger names it; the path itself where it lies outside."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     @contextlib.contextmanager
     def writing(self, command: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from corpus.generate.chat import Chat
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model, load
+from corpus.pipeline import templates
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.pack import chat_turns as rows
 from corpus.pipeline.tokenizer.files import hub_config
@@ -68,7 +69,7 @@ def test_a_turn_is_what_rows_of_training_hold(read: list[list[int]]) -> None:
     chat = Chat(model, CONFIG)
     answer = say(chat, "雨停了吗？")
     say(chat, "风呢？")
-    turn = rows.turn(f"雨停了吗？\n{answer}", 6)
+    turn = templates.turn(f"雨停了吗？\n{answer}", 6)
     assert turn is not None
     sides = [model.encode(side) for side in turn]
     counts = np.array([len(side) for side in sides])

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus.pipeline import kernels
+from corpus.pipeline import kernels, templates
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
@@ -64,7 +64,7 @@ NAME = "baike2018qa"
     ],
 )
 def test_question_and_answer(text: str, prompt_length: int, expected: tuple[str, str] | None) -> None:
-    assert chat_turns.turn(text, prompt_length) == expected
+    assert templates.turn(text, prompt_length) == expected
 
 
 def test_the_three_tokens_stand_around_the_sides() -> None:
@@ -186,7 +186,7 @@ def test_rows_hold_the_turns_of_every_document(ready: Workspace, strategy: str, 
     make(ready, dataset=dataset, strategy=strategy, unit_characters=5000)
     model = files.load(ready.tokenizer)
     turns = {
-        place: chat_turns.turn(document["text"], document["prompt_length"])
+        place: templates.turn(document["text"], document["prompt_length"])
         for place, document in documents(ready, dataset).items()
     }
     expected = {place: f"<|user|>{turn[0]}<|assistant|>{turn[1]}<|endoftext|>" for place, turn in turns.items() if turn}
@@ -206,7 +206,7 @@ def test_the_tokenizers_own_chat_template_gives_the_same(ready: Workspace) -> No
     hub = AutoTokenizer.from_pretrained(ready.tokenizer)
     found, compared = pieces(ready), 0
     for place, document in documents(ready).items():
-        turn = chat_turns.turn(document["text"], document["prompt_length"])
+        turn = templates.turn(document["text"], document["prompt_length"])
         if turn is None or len(found[place]) > 1 or "<|" in document["text"]:  # to the template a special string is one
             continue
         messages = [{"role": role, "content": side} for role, side in zip(("user", "assistant"), turn, strict=True)]

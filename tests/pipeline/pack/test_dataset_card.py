@@ -154,7 +154,7 @@ def test_rows_made_from_other_documents_get_no_card(copy: Workspace) -> None:
     ("name", "licence"), [("demo", "mit"), ("wiki2019zh", "cc-by-sa"), ("baike2018qa", "unsettled")]
 )
 def test_the_licence_is_that_of_the_texts(name: str, licence: str) -> None:
-    values = dataset_card.licence_of(manifest.load(name))
+    values = manifest.licence_of(manifest.load(name))
     assert licence in values.values()
     assert ("license_name" in values) == (values["license"] == "other")
 

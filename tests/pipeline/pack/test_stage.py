@@ -22,9 +22,9 @@ from corpus.pipeline import kernels
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.pack import shard
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
+from corpus.pipeline.storage import document_shards
 from corpus.pipeline.storage.document_shards import split_ref
 from corpus.pipeline.tokenizer import encoders, files, special_tokens, vocabulary
 from corpus.pipeline.tokenizer import stage as tokenizer
@@ -248,7 +248,7 @@ def test_the_engine_is_checked_on_documents_from_everywhere(workspace: Workspace
     folder = workspace.documents("baike2018qa")
     shards = sorted(folder.glob("part-*.parquet"))
     assert len(shards) > 3
-    sample = set(shard.check_sample(folder).to_pylist())
+    sample = set(document_shards.check_sample(folder).to_pylist())
     assert all(sample & set(pq.read_table(path)["text"].to_pylist()) for path in shards[:8])
 
 
