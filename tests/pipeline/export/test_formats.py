@@ -80,7 +80,7 @@ def test_nanogpt_refuses_a_large_vocabulary() -> None:
 
 
 def pieces(*characters: int, dataset: str = "demo") -> list[Piece]:
-    return [Piece(dataset, "train", number, (Path("x"),), size) for number, size in enumerate(characters, "MIT")]
+    return [Piece(dataset, "train", number, (Path("x"),), size, "MIT") for number, size in enumerate(characters)]
 
 
 @pytest.mark.parametrize("sizes", [(7,), (5, 5, 5), (100,) * 45, (100,) * 10 + (1,) * 40, (1,) * 40 + (100,) * 11])
