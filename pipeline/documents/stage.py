@@ -22,6 +22,7 @@ from typing import Any
 from corpus.pipeline import kernels
 from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
+from corpus.pipeline.documents import batches
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.documents.transform import make_part
 from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
@@ -30,7 +31,7 @@ from corpus.pipeline.manifest.table import line_of
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
-from corpus.pipeline.read.pieces import cut
+from corpus.pipeline.read.pieces import cut, renumbered
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, worker_count
@@ -98,32 +99,47 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     )  # fmt: skip
     if report := stage.skipped():
         return replace(report, notes=tuple(_notes(config.dataset, report.ledger.counts)))
-    kept = _keep_current(stage)
     files = list_files(raw, manifest)
     _say_layout(files, progress)
-    work = partial(
-        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"],
-        identity=stage.fingerprint,
-    )  # fmt: skip
-    counts, notes, numbers = Counts(), list[str](), 0
+    came = batches.batches(read_ledger(raw), files, stage.inputs)
+    work = partial(make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"])
+    counts, notes, received, first = Counts(), list[str](), list[dict[str, Any]](), 0
     total = _total(files, config.piece_bytes)
     workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)
+    there = _shards(stage) if came else _keep_current(stage)
     with progress.bar(f"{config.dataset}: documents", total, "B"):
-        for number, size, made in _make_pieces(work, cut(raw, files, config.piece_bytes, notes), kept, workers):
-            progress.drop(made.dropped)
-            progress.advance(size)
-            made.check(f"{config.dataset}, {part_name(number)}")
-            counts.add(made)
-            numbers += 1
-    for stray in parts(folder)[numbers:]:
-        stray.unlink()
+        for batch in came or [batches.Batch(files, stage.inputs)]:
+            identity = batch.identity(STAGE, VERSION, settings, first) if came else stage.fingerprint
+            kept = {number: each for number, (found, each) in there.items() if found == identity and number >= first}
+            made = batches.whole(stage.before, identity, first, kept)
+            if made is None:
+                pieces = renumbered(cut(raw, batch.files, config.piece_bytes, notes), first)
+                made = _make_pieces(partial(work, identity=identity), pieces, kept, workers)
+            shards, sum_of_batch = 0, Counts()
+            for number, size, each in made:
+                progress.drop(each.dropped)
+                progress.advance(size)
+                each.check(f"{config.dataset}, {part_name(number)}")
+                sum_of_batch.add(each)
+                shards += 1
+            received.append(batches.receipt(batch, identity, shards, sum_of_batch))
+            counts.add(sum_of_batch)
+            first += shards
+    _delete_from(folder, first)
     return stage.finish(
         outputs=(*parts(folder), *parts(folder / "rejected")),
-        counts=counts.to_dict(),
+        counts=counts.to_dict() | ({"batches": received} if came else {}),
         check_books=partial(counts.check, config.dataset),
         timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
         notes=(*notes, *_notes(config.dataset, counts.to_dict()), *kernels.notes()),
     )
+
+
+def _delete_from(folder: Path, number: int) -> None:
+    """Delete the shards from a number on."""
+    for path in (*parts(folder), *parts(folder / "rejected")):
+        if part_number(path) >= number:
+            path.unlink()
 
 
 def _total(files: Sequence[RecordFile], piece_bytes: int) -> int | None:
@@ -205,15 +221,22 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _keep_current(stage: StageRun) -> dict[int, Counts]:
-    """Counts of the finished shards with the current fingerprint, by number; all other shards are deleted."""
+def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
+    """Fingerprint and counts of the finished shards that are current, by number; all other shards are deleted."""
     kept = stage.keep_current(parts(stage.folder), _metadata)
     counts = {part_number(Path(name)): Counts.from_dict(values) for name, values in kept.items()}
     for path in parts(stage.folder / "rejected"):
         number = part_number(path)
         if number not in counts or not counts[number].dropped:
             path.unlink()
-    return counts
+    return {number: (stage.fingerprint, each) for number, each in counts.items()}
+
+
+def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
+    """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
+    stage.begin()
+    found = {part_number(path): _metadata(path) for path in parts(stage.folder)}
+    return {number: (each[0], Counts.from_dict(each[1])) for number, each in found.items() if each is not None}
 
 
 def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:

@@ -70,6 +70,8 @@ def make_part(
             with atomic(folder / "rejected" / name) as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
                 dropped.flush(rejected)
                 sign(rejected, identity, {"rejected": True})
+        else:
+            (folder / "rejected" / name).unlink(missing_ok=True)
         sign(writer, identity, counts.to_dict())
     return piece.number, counts
 

@@ -97,10 +97,13 @@ class OriginRecord:
         """Origin of the finished download."""
         self.files: dict[str, dict[str, Any]] = {}
         """Every file that this stage has written into the folder, or was about to write."""
+        self.arrivals: list[list[str]] = []
+        """The files of each finished download that brought new ones, in order."""
         with suppress(OSError, ValueError, AttributeError, TypeError):
             loaded = json.loads((folder / ORIGIN).read_bytes())
             self.source = str(loaded["source"])
             self.files = {str(path): dict(entry) for path, entry in loaded["files"].items()}
+            self.arrivals = [list(map(str, paths)) for paths in loaded.get("arrivals", [])]
 
     def add_expected(self, candidate: DownloadSource) -> None:
         """Add the files of a download that begins. `source` stays that of the finished download."""
@@ -128,15 +131,19 @@ class OriginRecord:
         extra = {"etag": downloaded.version.etag, "modified": downloaded.version.modified}
         self.files[downloaded.path] = {**entry, **{key: value for key, value in extra.items() if value}}
 
-    def finish(self, candidate: DownloadSource, paths: set[str]) -> None:
-        """Record that the download from `candidate` is complete and consists of `paths`."""
+    def finish(self, candidate: DownloadSource, paths: set[str], *, grows: bool) -> None:
+        """Record that the download from `candidate` is complete, its `paths`, and with `grows` their order."""
         self.source = candidate.origin
         self.files = {path: entry for path, entry in self.files.items() if path in paths}
+        if grows:
+            known = {path for arrived in self.arrivals for path in arrived}
+            arrivals = [[path for path in arrived if path in paths] for arrived in self.arrivals]
+            self.arrivals = [arrived for arrived in (*arrivals, sorted(paths - known)) if arrived]
         self.save()
 
     def save(self) -> None:
         """Write `origin.json`."""
-        values = {"source": self.source, "files": self.files}
+        values = {"source": self.source, "files": self.files} | ({"arrivals": self.arrivals} if self.arrivals else {})
         write_atomic(self._folder / ORIGIN, (json.dumps(values, sort_keys=True, indent=2) + "\n").encode())
 
 

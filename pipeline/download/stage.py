@@ -26,7 +26,7 @@ from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
 from corpus.pipeline.download.transfer import check_free_space, fetch
 from corpus.pipeline.errors import DownloadError, SourceError, WorkspaceError
-from corpus.pipeline.manifest import BUILT_IN, Manifest
+from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors
 from corpus.pipeline.workspace.layout import Workspace
@@ -98,6 +98,8 @@ class _Job:
         self, config: DownloadConfig, manifest: Manifest, workspace: Workspace, client: HttpClient, progress: Progress
     ) -> None:
         self.source = config.source or workspace.source_of(manifest.name)
+        self.is_own = manifest.name not in DATASETS
+        self._is_given = config.source is not None
         self.manifest = manifest
         self.workspace = workspace
         self.client = client
@@ -143,9 +145,18 @@ class _Job:
         elif source is not None and is_remote(source):
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
-        elif source is not None and not reasons:
+            if self.is_own and old == new and not reasons:
+                known = {output.path for output in before.outputs}
+                reasons += [f"{path} is new at the source" for path in self._names_at_source() if path not in known]
+        elif source is not None and not reasons and (self._is_given or Path(source).exists()):
             digests = {file.path: self._local_digest(file) for file in self.candidates[0].files}
             reasons += _differences(before, digests)
+
+    def _names_at_source(self) -> list[str]:
+        """The files of a remote source that can list them; a web server cannot."""
+        if self.source is None or self.source.lower().startswith(("http://", "https://")):
+            return []
+        return [file.path for file in self.candidates[0].files]
 
     def plan(self, candidate: DownloadSource) -> DownloadPlan:
         return planning.estimate(candidate, self.manifest, self.origin, self.workspace)
@@ -182,10 +193,14 @@ class _Job:
         self.stage.begin()
         known = {*self.origin.files, *(output.path for output in (before.outputs if before else []))}
         _sweep(self.folder, known - paths)
-        self.origin.finish(candidate, paths)
+        self.origin.finish(candidate, paths, grows=self.is_own)
         return self.stage.finish(
             outputs=outputs,
-            counts={"files": len(downloads), "bytes": sum(downloaded.bytes for downloaded in downloads)},
+            counts={
+                "files": len(downloads),
+                "bytes": sum(downloaded.bytes for downloaded in downloads),
+                **({"arrivals": self.origin.arrivals} if self.is_own else {}),
+            },
             check_books=None,  # the files have just been compared with what arrived
             notes=candidate.notes,
             details={"place": candidate.name},

@@ -40,6 +40,8 @@ class Unit:
     number: int
     parts: tuple[Path, ...]
     characters: int
+    identity: str = ""
+    """Fingerprint of its work where that does not depend on other documents; else the stage's counts."""
 
     @property
     def file(self) -> str:
@@ -166,7 +168,7 @@ def pack_unit(
         vocab_size=layout.vocab_size,
     )  # fmt: skip
     with aside(folder / unit.file) as out:
-        write_rows(out, with_metadata(table, identity, counts))
+        write_rows(out, with_metadata(table, unit.identity or identity, counts))
     return Packed(Path(out.name), counts, engine.engine, engine.warning)
 
 

@@ -14,24 +14,25 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from corpus.pipeline import workers as pool
 from corpus.pipeline.errors import BooksError, WorkspaceError
+from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.pack.shard import Layout, Packed, Unit, divide, has_questions, layout_of, pack_unit
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import check_sample
+from corpus.pipeline.storage.document_shards import check_sample, part_number
 from corpus.pipeline.storage.row_shards import describe_rows, describe_state, rows_metadata
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, fingerprint, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
@@ -101,6 +102,8 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     if config.form == "chat" and not has_questions(workspace.documents(name)):
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
+    if name not in DATASETS:  # a dataset that may grow
+        units = [replace(unit, identity=_identity(workspace, unit, config, layout, chosen)) for unit in units]
     kept = _keep_current(stage, units)
     with pool.kept():
         missing = len(units) - len(kept)
@@ -141,6 +144,14 @@ def _settings(config: PackConfig, layout: Layout, chosen: selection.Selection) -
     return settings | {removals.REASON: removed} if removed else settings
 
 
+def _identity(workspace: Workspace, unit: Unit, config: PackConfig, layout: Layout, chosen: selection.Selection) -> str:
+    """The fingerprint of a unit: its documents shards, what is left out of them, the tokenizer and the layout."""
+    settings = _settings(config, layout, selection.Selection()) | {"split": unit.split}
+    settings["left_out"] = chosen.digest_of(part_number(path) for path in unit.parts)
+    digests = [workspace.file_digest(path) for path in unit.parts]
+    return fingerprint(STAGE, VERSION, settings, [*digests, tokenizer_digest(workspace)])
+
+
 def _removed(chosen: selection.Selection) -> str | None:
     """Digest of the ids that the removal list removes from a dataset; None when it removes no document."""
     return hashlib.sha256("\n".join(chosen.removed).encode()).hexdigest() if chosen.removed else None
@@ -171,9 +182,15 @@ def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str,
     stage.begin()
     for beside in sorted(BESIDE):
         (stage.folder / beside).unlink(missing_ok=True)
-    wanted = {stage.folder / unit.file for unit in units}
-    shards = sorted(stage.folder.glob("*/data-*.arrow"))
-    kept = stage.keep_current(shards, lambda path: rows_metadata(path) if path in wanted else None)
+    wanted = {stage.folder / unit.file: unit.identity for unit in units}
+
+    def metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+        found = rows_metadata(path) if path in wanted else None
+        if found is not None and wanted[path]:
+            return (stage.fingerprint, found[1]) if found[0] == wanted[path] else None
+        return found
+
+    kept = stage.keep_current(sorted(stage.folder.glob("*/data-*.arrow")), metadata)
     return {name: dict(counts) for name, counts in kept.items()}
 
 

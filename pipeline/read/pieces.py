@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,11 @@ def cut(
             number += 1
     if group:
         yield Piece(number, tuple(group))
+
+
+def renumbered(pieces: Iterator[Piece], first: int) -> Iterator[Piece]:
+    """The pieces, with numbers from `first` on."""
+    return (replace(piece, number=first + piece.number) for piece in pieces) if first else pieces
 
 
 def _spans(

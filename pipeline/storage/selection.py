@@ -8,6 +8,7 @@ Cost: one row of a list for each document left out, in memory.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,16 @@ class Selection:
         first, last = document_ref(shard, line), document_ref(shard, line + count)
         out = self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)] - first
         return np.delete(np.arange(count), out)
+
+    def digest_of(self, shards: Iterable[int]) -> str:
+        """SHA-256 of what is left out of some shards."""
+        digest = hashlib.sha256()
+        for shard in shards:
+            first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
+            digest.update(self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)].tobytes())
+            cuts = sorted((document, spans) for document, spans in self.cuts.items() if first <= document < last)
+            digest.update(repr((shard, cuts)).encode())
+        return digest.hexdigest()
 
     def cut(self, document: int, text: str) -> str:
         """A document's text without the spans left out."""
