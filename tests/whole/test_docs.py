@@ -114,6 +114,10 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
     home = tmp_path / "home"
     (home / "Downloads").mkdir(parents=True)
     (home / "Downloads" / "baike2018qa.zip").write_bytes(archive())
+    (tmp_path / "my-texts").mkdir()
+    for number in range(30):
+        text = f"# 第{number}篇\n\n写的是第{number}件小事，从早说到晚，也就这么几句话。\n"
+        (tmp_path / "my-texts" / f"{number}.md").write_text(text, encoding="utf-8")
     (tmp_path / "questions.txt").write_text("春天为什么会下雨？\n纸是怎样做成的？\n", encoding="utf-8")
     nowhere = "http://127.0.0.1:9"  # every host but this one is out of reach, wherever the test runs
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

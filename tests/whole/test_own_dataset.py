@@ -16,11 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.pipeline import workflows
+from corpus.pipeline.documents.transform import make_part
 from corpus.pipeline.errors import ManifestError
 from corpus.pipeline.inspect import lineage
+from corpus.pipeline.pack import PackConfig
+from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.storage.document_shards import parts
 from corpus.pipeline.storage.row_shards import open_rows
-from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.tokenizer import TokenizerConfig, files, special_tokens
+from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from tests.support.command import corpus
@@ -177,6 +181,7 @@ def test_a_dataset_of_the_hub(tmp_path: Path) -> None:
     assert sum(batch.num_rows for batch in made) == 30
 
 
+ROWS = PackConfig(dataset="dumps", seq_length=64, workers=1, unit_characters=1)
 DUMPS = """name = "dumps"
 source = "given"
 [document]
@@ -212,7 +217,8 @@ def dumps(tmp_path: Path) -> Workspace:
     (tmp_path / "dumps.toml").write_text(DUMPS, encoding="utf-8")
     workspace = Workspace(tmp_path / "workspace")
     workflows.ingest(workspace, manifests=[tmp_path / "dumps.toml"], workers=1)
-    workflows.pack(workspace, vocab_size=400, seq_length=64, workers=1, unit_characters=1)
+    tokenizer.run(TokenizerConfig(vocab_size=400), workspace)
+    pack.run(ROWS, workspace)
     return workspace
 
 
@@ -224,7 +230,7 @@ def test_a_dataset_that_grows_keeps_its_shards(dumps: Workspace) -> None:
     (given / "day-1.jsonl").write_bytes(dump(1))
     result = workflows.ingest(dumps, datasets=["dumps"], workers=1)
     assert "day-1.jsonl is new" in " ".join(result.documents[0].reasons)
-    workflows.pack(dumps, seq_length=64, workers=1, unit_characters=1)
+    pack.run(ROWS, dumps)
     for area, old in zip(areas, before, strict=True):
         new = stamps(area)
         kept = {name: stamp for name, stamp in new.items() if old.get(name) == stamp}
@@ -278,18 +284,15 @@ def test_growth_that_is_interrupted_loses_nothing(
     dumps: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of the new file, the next run keeps the old shards and finishes."""
-    from corpus.pipeline.documents import stage
-
     before = stamps(dumps.documents("dumps"))
     (tmp_path / "given" / "day-9.jsonl").write_bytes(dump(9))
-    make_part = stage.make_part
 
     def stopped(piece: Any, **settings: Any) -> Any:
         if piece.number >= len(before):
             raise KeyboardInterrupt
         return make_part(piece, **settings)
 
-    monkeypatch.setattr(stage, "make_part", stopped)
+    monkeypatch.setattr("corpus.pipeline.documents.stage.make_part", stopped)
     with pytest.raises(KeyboardInterrupt):
         workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
     monkeypatch.undo()
