@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from corpus.pipeline.errors import PromptError
+from corpus.pipeline.text.encodings import encoding_of
 
 LINE_BYTES = 16 << 20
 """Longest line read, in bytes."""
@@ -145,10 +146,9 @@ def _lines(stream: IO[bytes], name: str, *, blank: bool = False) -> Iterator[tup
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            what = f"it is not UTF-8 (byte {error.start}: {error.reason})"
-            raise PromptError(
-                f"{name}, line {number}: {what}", hint="`iconv -f GB18030 -t UTF-8` converts a file in GBK."
-            ) from error
+            what, known = f"it is not UTF-8 (byte {error.start}: {error.reason})", encoding_of(raw)
+            hint = f"Convert it with `iconv -f {known} -t UTF-8`." if known else "Convert it to UTF-8."
+            raise PromptError(f"{name}, line {number}: {what}", hint=hint) from error
         line = line.removesuffix("\n").removesuffix("\r")
         if blank or line.strip():
             yield number, line

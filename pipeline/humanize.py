@@ -5,6 +5,7 @@ Invariant: no text that leaves here can command a terminal or turn the reading d
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -54,6 +55,16 @@ def _scaled(value: float, units: Sequence[str]) -> str:
     while value >= 999.5 and power < len(units) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.1f} {units[power]}" if power and value < 99.95 else f"{value:.0f} {units[power]}".rstrip()
+
+
+def repeated(counts: Iterable[int]) -> str:
+    """Numbers in order, equal ones once, with how many there are.
+
+    >>> repeated([1205, 3, 2, 2, 2])
+    '1,205, 3, 2 × 3'
+    """
+    groups = [(count, len(list(equal))) for count, equal in itertools.groupby(counts)]
+    return ", ".join(f"{count:,} × {times}" if times > 1 else f"{count:,}" for count, times in groups)
 
 
 def visible(text: str, keep: str = "\n\t") -> str:

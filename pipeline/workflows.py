@@ -377,7 +377,7 @@ def _report_unused_exclusions(
         elif any(ids - {*chosen[name].removed} for name, ids in named.items()):
             unused.append(each)
     for found, what in (
-        (unknown, "are no documents of what was packed"),
+        (unknown, f"are no documents of what was packed, and stay in {removals.LIST} for documents to come"),
         (unused, "were left out before; the document that each is like may stay"),
     ):
         if found:

@@ -85,7 +85,12 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     with options.usage_errors():
         result = workflows.ingest(options.workspace_of(workspace_dir), progress=Console(), **settings)
     table = partial(summaries.ingest, result.documents, result.left_out, result.lists)
-    summaries.closing([*result.documents, *result.lists], table, json_only=as_json, left_out=result.left_out)
+    made = [report.ledger.dataset for report in result.documents if report.ledger.counts["documents"]]
+    command = " --dataset ".join(["corpus pack", *(name for name in made if name)])
+    summaries.closing(
+        [*result.documents, *result.lists], table, json_only=as_json, left_out=result.left_out,
+        then=options.in_workspace(command, workspace_dir) if made else "",
+    )  # fmt: skip
 
 
 @click.command()
@@ -118,6 +123,7 @@ def dedup(as_json: bool, **settings: Any) -> None:
 @click.command()
 @options.dataset_option("all that have documents")
 @options.against_option
+@click.option("--forget", multiple=True, metavar="NAME", help="Evaluation set to take out again; may be repeated.")
 @click.option(
     "--field", "fields", multiple=True, metavar="NAME", help="Field of the items, dotted when nested.  [default: all]"
 )
@@ -131,11 +137,13 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
 
     Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/NAME.parquet
     lists the documents with the item and the shared span, and no later command uses them. The workspace keeps the
-    sets: without --against, those given before are used.
+    sets: without --against, those given before are used; --forget takes one out by the name of its file. A set that
+    has none of the fields of --field is searched for whole.
 
     \b
     Examples:
       corpus decontaminate --against ceval.jsonl --against cmmlu.csv
+      corpus decontaminate --forget cmmlu.csv
       corpus decontaminate --against gaokao.jsonl --field question --cut
     """
     from corpus.pipeline.decontaminate import stage

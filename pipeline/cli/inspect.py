@@ -155,17 +155,23 @@ def trace(
     """
     from corpus.pipeline.inspect import lineage as tracing
 
-    if sum(value is not None for value in (place, document, text, rejected)) != 1 or "" in (document, text, rejected):
+    wanted = {"DATASET[/SPLIT]:ROW": place, "--document": document, "--text": text, "--rejected": rejected}
+    given = [flag for flag, value in wanted.items() if value is not None]
+    if len(given) != 1:
         raise click.UsageError("give one of DATASET[/SPLIT]:ROW, --document, --text and --rejected")
+    if not (wanted[given[0]] or "").strip():
+        raise click.UsageError(f"{given[0]} must not be empty")
     if form != "text" and place is None:
         raise click.UsageError("--form goes with DATASET[/SPLIT]:ROW")
     workspace = workspace_of(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     if place is not None:
         dataset, split, number = _place(place)
         segments, padding = tracing.row(workspace, dataset, split, number, form)
         _row(segments, padding)
-        if not all(segment.rebuilt and segment.origin.rebuilt for segment in segments):
+        if not all(segment.rebuilt and segment.origin.rebuilt is not False for segment in segments):
             raise CorpusError(
                 "the record does not give the same tokens again", hint="Run `corpus status` and `corpus verify`."
             )
@@ -208,6 +214,13 @@ def _origins(found: Sequence[DocumentOrigin]) -> None:
 def _origin(entry: DocumentOrigin) -> None:
     """The record of a document, and the rules that changed it."""
     console.write(f"document: {entry.id} ({entry.dataset})")
+    if not entry.raw:
+        console.write(f"source: {entry.source_file}, offset {entry.source_offset:,}")
+        console.write(
+            f"record: not here, as raw/{entry.dataset} was deleted; `corpus download --dataset {entry.dataset}` "
+            "brings it back"
+        )
+        return
     console.write(f"source: raw/{entry.dataset}/{entry.container}, {entry.source_file}, offset {entry.source_offset:,}")
     console.write(f"record: {record_text(entry.raw)}")
     again = "the same text again" if entry.rebuilt else "NOT the same text again"

@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from corpus.pipeline.cli import demo, ingest, inspect, pack, report, sample, train
+from corpus.pipeline.cli.options import typed
 from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
 
@@ -26,6 +29,35 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # the signature is click's
         """The order in which they were added."""
         return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a word that stands alone after the command is refused with the flag that it needs."""
+        name, command, rest = super().resolve_command(ctx, args)
+        word = "" if command is None or ctx.resilient_parsing else _stray_word(ctx, command, rest)
+        if command is not None and word and (flag := _flag_for(word, command)):
+            raise click.UsageError(f"{word} needs a flag: corpus {name} {flag} {typed(word)}", ctx=ctx)
+        return name, command, rest
+
+
+def _stray_word(ctx: click.Context, command: click.Command, arguments: Sequence[str]) -> str:
+    """The first word that is no option, no value of one and no argument of the command; empty if there is none."""
+    try:
+        _, stray, _ = command.make_parser(ctx).parse_args(list(arguments))
+    except click.UsageError:  # click reports it when it parses them itself
+        return ""
+    return stray[0] if stray else ""
+
+
+def _flag_for(word: str, command: click.Command) -> str:
+    """The option of a command without arguments that takes such a word; empty if no option does."""
+    if any(isinstance(parameter, click.Argument) for parameter in command.params):
+        return ""
+    there = {flag for parameter in command.params for flag in parameter.opts}
+    place = "/" in word or Path(word).exists()
+    wanted = ["--dataset"] if word in DATASETS else ["--source", "--against", "--workspace"] if place else []
+    return next((flag for flag in [*wanted, "--prompt", "--model", "--dataset"] if flag in there), "")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,9 +91,13 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 a named failure, 2 wrong usage, 130 interrupted."""
     _prepare()
-    code = 1
+    words, code = list(sys.argv[1:] if arguments is None else arguments), 1
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    elif words[:1] == ["version"]:
+        words = ["--version"]
     try:
-        code = cli.main(arguments, prog_name="corpus", standalone_mode=False) or 0
+        code = cli.main(words, prog_name="corpus", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code

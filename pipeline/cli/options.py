@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +24,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
+class _WorkspaceFolder(click.Path):
+    """A folder that is there or can be made; an empty name is refused, as a shell gives it for an unset variable."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails on an empty name, on a file and on a link to nothing."""
+        if not str(value):
+            self.fail("the name is empty; for the current folder type --workspace .", param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        link = path.expanduser()
+        with contextlib.suppress(OSError):  # a path that cannot be looked at is named when it is used
+            if link.is_symlink() and not link.exists():
+                self.fail(f"{path} is a link to {link.readlink()}, which is not there", param, ctx)
+        return path
+
+
 def workspace_option(default: str = "workspace") -> Callable[[F], F]:
     """`--workspace`, which every command takes."""
     return click.option(
         "--workspace",
         "workspace_dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=_WorkspaceFolder(),
         envvar="CORPUS_WORKSPACE" if default == "workspace" else None,
         default=default,
         show_default=True,
@@ -75,6 +96,15 @@ against_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+def typed(word: str) -> str:
+    """A word as one types it into a shell: in quotes only where it needs them.
+
+    >>> typed("你好"), typed("a b"), typed("$x")
+    ('你好', "'a b'", "'$x'")
+    """
+    return shlex.quote(word) if not word or re.search(r"[^\w./:=,@%+-]", word) else word
+
+
 def workspace_of(folder: Path) -> Workspace:
     """The workspace that `--workspace` names; its new digests are saved when the command ends."""
     from corpus.pipeline.workspace.layout import Workspace
@@ -84,6 +114,12 @@ def workspace_of(folder: Path) -> Workspace:
     if context is not None:
         context.call_on_close(workspace.save_digests)
     return workspace
+
+
+def in_workspace(command: str, folder: Path) -> str:
+    """A command as one types it for a workspace: with --workspace, unless that is the one taken without it."""
+    usual = Path(os.environ.get("CORPUS_WORKSPACE") or "workspace")
+    return command if folder == usual else f"{command} --workspace {typed(str(folder))}"
 
 
 def tell_behind(workspace: Workspace) -> None:

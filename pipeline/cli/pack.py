@@ -58,7 +58,8 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     `corpus sample --chat` uses; training on them predicts the answers alone.
 
     Ids in --exclude files (DATASET:ID, or ID) join the workspace's removal list, exclude.txt. Every later pack leaves
-    these documents out, until their lines are deleted from that file. `corpus inspect` and `corpus trace` show ids.
+    these documents out, until their lines are deleted from that file. An id that names no document yet stays there for
+    documents to come. `corpus inspect` and `corpus trace` show ids.
 
     \b
     Examples:
@@ -72,4 +73,7 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     with options.usage_errors():
         result = workflows.pack(options.workspace_of(workspace_dir), progress=Console(), **settings)
     reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
-    summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json)
+    chat = settings["form"] == "chat"
+    command = "corpus train --objective sft --init RUN" if chat else "corpus train --model tiny"
+    then = f"{options.in_workspace(command, workspace_dir)}   (other sizes: corpus train --list-models)"
+    summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json, then=then)

@@ -101,6 +101,8 @@ def sample(
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
     folder = model_folder(workspace_of(workspace_dir), model)
+    if output is not None and not output.parent.is_dir():
+        console.Console().say(f"{output.parent} is not there, so it is made for --output")
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")

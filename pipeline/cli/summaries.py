@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.pipeline.humanize import count_text, size_text
+from corpus.pipeline.humanize import count_text, repeated, size_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -52,13 +52,16 @@ def status(rows: Sequence[StageStatus]) -> None:
 
 
 def closing(
-    reports: Sequence[Report], table: Callable[[], None], *, json_only: bool, left_out: Sequence[LeftOut] = ()
-) -> None:
-    """The stages as JSON, or as a table."""
+    reports: Sequence[Report], table: Callable[[], None], *, json_only: bool, left_out: Sequence[LeftOut] = (),
+    then: str = "",
+) -> None:  # fmt: skip
+    """The stages as JSON, or as a table and the command to type next."""
     if json_only:
         as_json(reports, left_out)
     else:
         table()
+        if then:
+            console.line(f"next: {then}")
 
 
 def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None:
@@ -135,7 +138,7 @@ def dedup(report: Report) -> None:
         if others:
             console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
     if counts["largest_clusters"]:
-        console.line(f"largest groups: {', '.join(f'{size:,}' for size in counts['largest_clusters'][:5])} documents")
+        console.line(f"largest groups (documents × groups): {repeated(counts['largest_clusters'])}")
     ledgers([report])
 
 

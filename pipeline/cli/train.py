@@ -19,6 +19,7 @@ from corpus.pipeline.cli import completion, summaries
 from corpus.pipeline.cli.options import (
     config_of,
     dataset_option,
+    in_workspace,
     json_option,
     model_folder,
     nothing_to_resume,
@@ -209,6 +210,10 @@ def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json
         summaries.as_json([report])
     elif is_first:
         summaries.train(report)
+        command = (
+            f"corpus sample --model {report.folder.name} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
+        )
+        console.line(f"next: {in_workspace(command, workspace.root)}")
 
 
 @contextlib.contextmanager

@@ -14,8 +14,10 @@ class DecontaminateConfig:
 
     against: tuple[Path, ...] = ()
     """Evaluation files to add to those in the workspace."""
+    forget: tuple[str, ...] = ()
+    """Names of evaluation files to take out of the workspace first."""
     fields: tuple[str, ...] = ()
-    """Dotted names of the fields of items to search for; all when empty."""
+    """Dotted names of the fields of items to search for; all when empty, and in a file that has none of them."""
     datasets: tuple[str, ...] = ()
     """Datasets to search; all that have documents when empty."""
     cut: bool = False

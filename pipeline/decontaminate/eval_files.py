@@ -15,7 +15,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.read.archives import SUFFIXES, decompressor
+from corpus.pipeline.text.encodings import encoding_of
 
 MAX_BYTES = 256 << 20
 """Largest evaluation file, decompressed."""
@@ -49,13 +50,14 @@ class Evaluation:
     """The texts of the requested fields."""
 
 
-def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
+def read(path: Path, fields: Sequence[str] = (), *, or_all: bool = False) -> Evaluation:
     """The items of an evaluation file.
 
     Args:
         path: the file; its ending says its format.
         fields: dotted names of the requested fields, such as `question` or `paragraphs.context`; each includes the
             fields below it. All when empty.
+        or_all: whether a file without any requested field gives all its fields instead of a SourceError.
 
     Raises:
         SourceError: the file is missing, damaged, not what its ending says, or has no text to search for.
@@ -76,8 +78,10 @@ def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
         items += 1
         for field, text in strings(item):
             found[field] = None
-            if not fields or any(field == wanted or field.startswith(f"{wanted}.") for wanted in fields):
+            if not fields or is_among(field, fields):
                 texts.append((Owner(path.name, number, field), text))
+    if or_all and found and not texts:
+        return read(path)
     why = ""
     if not items:
         why = "it has no items"
@@ -93,18 +97,23 @@ def read(path: Path, fields: Sequence[str] = ()) -> Evaluation:
 
 
 def read_all(folder: Path, fields: Sequence[str] = ()) -> list[Evaluation]:
-    """The evaluation files of a folder, by name.
+    """The evaluation files of a folder, by name; one without any of the fields gives all of its own.
 
     Raises:
         SourceError: as `read`, or a field is in no file.
 
     """
-    found = [read(path, fields) for path in list_files(folder)]
+    found = [read(path, fields, or_all=True) for path in list_files(folder)]
     names = sorted({name for evaluation in found for name in evaluation.fields})
-    for wanted in fields:
-        if not any(name == wanted or name.startswith(f"{wanted}.") for name in names):
+    for wanted in fields if found else ():
+        if not any(is_among(name, [wanted]) for name in names):
             raise SourceError(f"no evaluation file has the field {wanted}; they have {', '.join(names)}")
     return found
+
+
+def is_among(field: str, wanted: Iterable[str]) -> bool:
+    """Whether a field is one of those wanted, or lies below one."""
+    return any(field == name or field.startswith(f"{name}.") for name in wanted)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -150,8 +159,10 @@ def _text(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        hint = "Convert it, for example with `iconv -f GB18030 -t UTF-8`."
+        line, known = data.count(b"\n", 0, error.start) + 1, encoding_of(data)
+        hint = (
+            f"Convert it with `iconv -f {known} -t UTF-8`." if known else "Convert it to UTF-8, for example with iconv."
+        )
         raise SourceError(f"{path}, line {line}: expected UTF-8, found {error.reason}", hint=hint) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.decontaminate import eval_files, matching, ngram_index
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
+from corpus.pipeline.decontaminate.eval_files import Evaluation
 from corpus.pipeline.decontaminate.matching import Hit, PhraseFilter
 from corpus.pipeline.decontaminate.ngram_index import Index
 from corpus.pipeline.errors import BooksError
@@ -60,11 +61,11 @@ class SearchResult:
 
 
 @lru_cache(maxsize=1)
-def open_index(folder: Path, fields: Sequence[str], identity: str) -> tuple[Index, Mapping[str, int]]:  # noqa: ARG001  # part of the cache key: other files give another index
-    """The index of all evaluation files, and the number of items of each."""
+def open_index(folder: Path, fields: Sequence[str], identity: str) -> tuple[Index, Sequence[Evaluation]]:  # noqa: ARG001  # part of the cache key: other files give another index
+    """The index of all evaluation files, and these without their texts."""
     found = eval_files.read_all(folder, fields)
     index = ngram_index.build_index(text for evaluation in found for text in evaluation.texts)
-    return index, {evaluation.file: evaluation.items for evaluation in found}
+    return index, [replace(evaluation, texts=()) for evaluation in found]
 
 
 def list_shards(workspace: Workspace, name: str, duplicates: Path | None) -> Iterator[SearchShard]:

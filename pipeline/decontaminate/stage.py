@@ -11,6 +11,7 @@ Cost: a worker holds the index and one row group of documents; the command holds
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from corpus.pipeline.storage.selection import datasets_of, documents_of, list_of
 from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch
+from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "decontaminate"
@@ -49,7 +50,10 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     ledgers = {name: documents_of(workspace, name, progress) for name in datasets_of(workspace, config.datasets)}
     duplicates = {name: path for name in ledgers if (path := list_of(workspace, "dedup", name))}
     evals = folder / "evals"
+    _forget_eval_files(config, evals, progress)
     _add_eval_files(config, evals, progress)
+    if not eval_files.list_files(evals) and read_ledger(folder) is None:
+        raise WorkspaceError("there are no evaluation files", hint="Give some: `corpus decontaminate --against FILE`.")
     inputs = [*(workspace.documents(name) / LEDGER for name in ledgers), *duplicates.values()]
     inputs += eval_files.list_files(evals)
     settings = {
@@ -66,7 +70,8 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     )  # fmt: skip
     if report := stage.skipped():
         return report
-    index, items = open_index(evals, config.fields, stage.fingerprint)
+    index, sets = open_index(evals, config.fields, stage.fingerprint)
+    items = {found.file: found.items for found in sets}
     stage.begin()
     search = partial(search_shard, evaluations=evals, config=config, identity=stage.fingerprint)
     shards = {name: list(list_shards(workspace, name, duplicates.get(name))) for name in ledgers}
@@ -81,7 +86,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
         counts=counts,
         check_books=partial(check_books, shards, ledgers, found),
         timings={"workers": worker_count(config.workers, None)},
-        notes=notes_on(counts),
+        notes=(*notes_on(counts), *_notes(config, sets)),
     )
 
 
@@ -96,7 +101,7 @@ def _add_eval_files(config: DecontaminateConfig, folder: Path, progress: Progres
         if digests.get(path.name, digest) != digest:
             raise SourceError(
                 f"{path} differs from the evaluation file of that name in the workspace",
-                hint=f"Rename it; or, to replace the older one, delete {folder / path.name} first.",
+                hint=f"Rename it; or add `--forget {path.name}`, which takes the older one out first.",
             )
         if path.name not in digests:
             eval_files.read(path, config.fields)
@@ -104,5 +109,23 @@ def _add_eval_files(config: DecontaminateConfig, folder: Path, progress: Progres
                 write_atomic(folder / path.name, path.read_bytes())
             digests[path.name] = digest
             progress.say(f"{path.name} is added to the evaluation files of the workspace: {len(digests)} in all")
-    if not digests:
-        raise WorkspaceError("there are no evaluation files", hint="Give some: `corpus decontaminate --against FILE`.")
+
+
+def _forget_eval_files(config: DecontaminateConfig, folder: Path, progress: Progress) -> None:
+    """Delete evaluation files from the workspace."""
+    known = {path.name: path for path in eval_files.list_files(folder)}
+    for name in dict.fromkeys(config.forget):
+        if name not in known:
+            there = f"There are: {', '.join(known)}." if known else "The workspace has no evaluation files."
+            raise WorkspaceError(f"--forget {name}: no evaluation file has this name", hint=there)
+    for name in dict.fromkeys(config.forget):
+        with disk_errors(folder):
+            known.pop(name).unlink()
+        progress.say(f"{name} is forgotten: {len(known)} evaluation files are left")
+
+
+def _notes(config: DecontaminateConfig, sets: Iterable[eval_files.Evaluation]) -> Iterator[str]:
+    """The evaluation files of which all fields were searched for, since they lack those asked for."""
+    for found in sets:
+        if config.fields and not any(eval_files.is_among(field, config.fields) for field in found.fields):
+            yield f"{found.file} has no field {' or '.join(config.fields)}: all of its fields are searched for"

@@ -91,7 +91,7 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         inputs=_inputs(workspace, raw), watch=watch, progress=progress,
     )  # fmt: skip
     if report := stage.skipped():
-        return report
+        return replace(report, notes=tuple(_notes(config.dataset, report.ledger.counts)))
     kept = _keep_current(stage)
     files = list_files(raw, manifest)
     _say_layout(files, progress)
@@ -116,8 +116,18 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         counts=counts.to_dict(),
         check_books=partial(counts.check, config.dataset),
         timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
-        notes=(*notes, *kernels.notes()),
+        notes=(*notes, *_notes(config.dataset, counts.to_dict()), *kernels.notes()),
     )
+
+
+def _notes(name: str, counts: Mapping[str, Any]) -> Iterator[str]:
+    """That there is no document, and why."""
+    if not counts["records"]:
+        yield f"{name}: the source has no records, so there are no documents"
+    elif not counts["documents"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts["dropped"].items())
+        shows = f"`corpus inspect --dataset {name} --show dropped` shows some"
+        yield f"{name}: all {counts['records']:,} records were dropped ({reasons}), so there are no documents; {shows}"
 
 
 def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:

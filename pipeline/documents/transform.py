@@ -32,6 +32,7 @@ from corpus.pipeline.read.spans import Block, Piece, RecordFile, Reject
 from corpus.pipeline.storage import document_shards
 from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
 from corpus.pipeline.templates import composer, parts_of
+from corpus.pipeline.text.encodings import encoding_of
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
@@ -40,6 +41,7 @@ _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
 _FEW_RECORDS = 3  # enough if all of them are wrong
 _SHAPE_SHARE = 0.95
+_ARRAY = " It looks like one JSON array: `jq -c '.[]'` makes lines of it."
 
 
 def make_part(
@@ -248,21 +250,19 @@ def _check_shape(file: RecordFile, manifest: Manifest, counts: Counts, dropped: 
     reason = max(odd, key=lambda name: odd[name])
     position = dropped.columns[3].index(reason, first)
     fields = ", ".join(f"{name} ({kind.__name__})" for name, kind in manifest.shapes[file.shape].fields.items())
-    begin = bytes(dropped.columns[5][position][:80])
+    raw = bytes(dropped.columns[5][position])
+    if encoding := encoding_of(raw):
+        raise ShapeError(
+            f"{file.path} is not in UTF-8: {wrong:,} of the first {records:,} records cannot be read, and look like "
+            f"{encoding}; the first such begins with {raw[:80].decode(encoding, 'replace')!r}",
+            hint=f"Unpack it, convert it with `iconv -f {encoding} -t UTF-8`, and give its folder with --source.",
+        )
     raise ShapeError(
         f"{file.path}: {wrong:,} of the first {records:,} records are not records of {manifest.name}, "
         f"most for {reason}: {dropped.columns[4][position]}; the first such begins with "
-        f"{begin.decode('utf-8', 'backslashreplace')!r}",
-        hint=f"Expected one JSON object a line with the fields {fields}.{_advice(begin)}",
+        f"{raw[:80].decode('utf-8', 'backslashreplace')!r}",
+        hint=f"Expected one JSON object a line with the fields {fields}.{_ARRAY if raw.startswith(b'[') else ''}",
     )
-
-
-def _advice(begin: bytes) -> str:
-    if begin.startswith(b"["):
-        return " It looks like one JSON array: `jq -c '.[]'` makes lines of it."
-    if begin[:2] in {b"\xff\xfe", b"\xfe\xff"} or begin[1:2] == b"\0":
-        return " It looks like UTF-16: `iconv -f UTF-16 -t UTF-8` converts it."
-    return ""
 
 
 def _writer(out: Any, schema: pa.Schema) -> pq.ParquetWriter:

@@ -70,17 +70,22 @@ class DownloadPlan:
     document_bytes: int
     """Estimated size of the documents."""
     free_bytes: int
+    linked: bool
+    """Whether the files become hard links in `raw/<dataset>/` instead of copies."""
 
     def __str__(self) -> str:
         others = len(self.files) - 1
         more = f" and {others} more file{'s' if others > 1 else ''}" if others else ""
         size = f", {size_text(self.bytes)}" if self.bytes else ""
-        need = size_text(self.new_bytes + self.document_bytes)
-        return (
-            f"{self.dataset}: {self.files[0]}{more}{size}, from {self.place}; "
-            f"needs about {need} on disk ({size_text(self.new_bytes)} to download, {size_text(self.document_bytes)} "
-            f"for the documents), {size_text(self.free_bytes)} are free"
-        )
+        need, free = size_text(self.new_bytes + self.document_bytes), f"{size_text(self.free_bytes)} are free"
+        begin = f"{self.dataset}: {self.files[0]}{more}{size}, from {self.place}; needs about {need} on disk"
+        if self.linked:
+            link = f"raw/{self.dataset}/ holds hard links, not copies: an edit of one of these files changes both"
+            return f"{begin}, for the documents; {free}. {link}"
+        if not self.new_bytes:
+            return f"{begin}, for the documents; nothing is left to download; {free}"
+        parts = f"{size_text(self.new_bytes)} to download, {size_text(self.document_bytes)} for the documents"
+        return f"{begin} ({parts}), {free}"
 
 
 class OriginRecord:
@@ -140,6 +145,7 @@ def estimate(candidate: DownloadSource, manifest: Manifest, origin: OriginRecord
     folder = workspace.raw(manifest.name)
     size = candidate.bytes if candidate.bytes is not None else manifest.archive_bytes
     is_packed = candidate.files[0].path.endswith((*ARCHIVE_ENDINGS, *PACKED_ENDINGS, ".parquet"))
+    linked = all(can_link(file, folder) for file in candidate.files)
     there = sum(PartialFile(folder / file.path).bytes for file in candidate.files)
     there += sum(downloaded.bytes for file in candidate.files if (downloaded := origin.reusable(file, workspace)))
     return DownloadPlan(
@@ -147,7 +153,8 @@ def estimate(candidate: DownloadSource, manifest: Manifest, origin: OriginRecord
         place=candidate.name,
         files=tuple(file.path for file in candidate.files),
         bytes=candidate.bytes,
-        new_bytes=0 if all(can_link(file, folder) for file in candidate.files) else max(0, size - there),
+        new_bytes=0 if linked else max(0, size - there),
+        linked=linked,
         document_bytes=int(size * (DOCUMENTS_PER_PACKED_BYTE if is_packed else DOCUMENTS_PER_PLAIN_BYTE)),
         free_bytes=check_free_space(folder, 0, manifest.name),
     )

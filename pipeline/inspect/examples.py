@@ -79,7 +79,8 @@ def sample(
     """Random documents in a state, or for a reason (a filter rule, a cleaning rule, a kind of mask, a list's reason).
 
     For a reason all shards are read. Unless `thorough`, only a few are: the first ones for what cleaning changed, so
-    that no compressed file is unpacked to its end.
+    that no compressed file is unpacked to its end. Where the archives were deleted no changed document is shown, and a
+    dropped record as it came.
 
     Raises:
         WorkspaceError: nothing to show, or the reason is unknown; the hint lists those there are.
@@ -96,7 +97,14 @@ def sample(
     for name in datasets:
         wanted = [each for each in ([state] if state else STATES) if not reason or reason in known[name].get(each, ())]
         jobs += [(name, each) for each in wanted if each == "kept" or known[name].get(each)]
-    names = removals.listed(workspace)
+    gone = {name for name in datasets if read_ledger(workspace.raw(name)) is None}
+    possible = [(name, each) for name, each in jobs if each != "changed" or name not in gone]
+    if jobs and not possible:
+        raise WorkspaceError(
+            f"raw/{jobs[0][0]} was deleted, and with it what the documents were before cleaning",
+            hint=f"`corpus download --dataset {jobs[0][0]}` brings the records back.",
+        )
+    jobs, names = possible, removals.listed(workspace)
     removed = {name: removals.of_dataset(names, name) for name in datasets}
     found = 0
     for left, (name, each) in zip(range(len(jobs), 0, -1), jobs, strict=True):
@@ -193,14 +201,16 @@ def _dropped(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, most: int | None
 ) -> Iterator[Example]:
     raw, manifest = workspace.raw(dataset), ingested(workspace, dataset)
-    files = {file.path: file for file in list_files(raw, manifest)}
+    there = list_files(raw, manifest) if read_ledger(raw) else ()
+    files = {file.path: file for file in there}
     paths = parts(workspace.documents(dataset) / "rejected")
     paths = random_.sample(paths, min(len(paths), most or len(paths)))
     for row in _rows(workspace, paths, limit, random_, shards=len(paths) if reason else _SHARDS, reason=reason):
-        rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"])
-        before = rebuilt.before or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
+        rebuilt = rebuild(manifest, files[row["source_file"]], row["raw"]) if row["source_file"] in files else None
+        before = (rebuilt and rebuilt.before) or row["raw"][: 4 * _CHARACTERS].decode("utf-8", "backslashreplace")
         row["id"] = row["id"] or f"{row['source_file']}:{row['source_offset']}"
-        yield _example(dataset, row, "dropped", f"{row['reason']}: {row['detail']}", before, "", rebuilt.text or before)
+        after = (rebuilt and rebuilt.text) or before
+        yield _example(dataset, row, "dropped", f"{row['reason']}: {row['detail']}", before, "", after)
 
 
 def _left_out(

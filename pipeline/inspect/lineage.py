@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,15 +43,15 @@ class DocumentOrigin:
     split: str
     text: str
     prompt_length: int
-    container: str
-    """The file in `raw/` that holds the record."""
     source_file: str
     source_offset: int
-    raw: bytes
+    container: str = ""
+    """The file in `raw/` that holds the record; empty, as the next ones, where the archives were deleted."""
+    raw: bytes = b""
     """The record before parsing."""
-    rules: tuple[str, ...]
+    rules: tuple[str, ...] = ()
     """The cleaning rules that changed it."""
-    rebuilt: bool
+    rebuilt: bool | None = None
     """Whether cleaning the record again gives the same text and prompt length."""
 
 
@@ -111,11 +111,11 @@ def documents(
     """Documents whose id is `name`, or whose text holds these words, in order, without those on the removal list.
 
     Raises:
-        WorkspaceError: `name` is on the removal list.
+        WorkspaceError: `name` is on the removal list, or no document has it.
 
     """
     column, wanted = ("id", name) if name else ("text", text)
-    names = removals.listed(workspace)
+    names, most = removals.listed(workspace), limit
     for dataset in datasets:
         removed = removals.of_dataset(names, dataset)
         for path in checked_parts(workspace, workspace.documents(dataset)):
@@ -134,10 +134,36 @@ def documents(
                     limit -= 1
                     if limit == 0:
                         return
+    if name and limit == most:
+        raise WorkspaceError(
+            f"no document of {', '.join(datasets)} has the id {name!r}",
+            hint=f"Ids look like {_an_id(workspace, datasets)}; `corpus trace --text WORDS` shows those of documents.",
+        )
+
+
+def _an_id(workspace: Workspace, datasets: tuple[str, ...]) -> str:
+    """The id of the first document there is."""
+    every = (
+        batch["id"]
+        for name in datasets
+        for path in checked_parts(workspace, workspace.documents(name))
+        for _, _, batch in read_part(path, ["id"])
+    )
+    return next((str(ids[0]) for ids in every if len(ids)), "qid_1@FILE:0")
 
 
 def rejected(workspace: Workspace, datasets: tuple[str, ...], reason: str, *, limit: int = 3) -> Iterator[Dropped]:
-    """Records dropped for a reason, in order."""
+    """Records dropped for a reason, in order.
+
+    Raises:
+        WorkspaceError: no record was dropped for it; the hint lists the reasons there are.
+
+    """
+    ledgers = [read_ledger(workspace.documents(dataset)) for dataset in datasets]
+    there = sorted({name for ledger in ledgers if ledger for name in ledger.counts["dropped"]})
+    if reason not in there:
+        known = f"There are: {', '.join(there)}." if there else "No record was dropped."
+        raise WorkspaceError(f"no record of {', '.join(datasets)} was dropped for {reason!r}", hint=known)
     found = (
         Dropped(dataset=dataset, **entry)
         for dataset in datasets
@@ -182,9 +208,12 @@ def _row(workspace: Workspace, dataset: str, split: str, number: int, form: str)
 
 
 def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigin:
-    """A document's record, read and cleaned again."""
+    """A document, and its record, read and cleaned again, while the archives are there."""
     document = document_at(workspace, dataset, reference)
-    raw_folder = workspace.raw(dataset)
+    raw_folder, given = workspace.raw(dataset), ("id", "split", "text", "prompt_length", "source_file", "source_offset")
+    found = DocumentOrigin(dataset=dataset, **{name: document[name] for name in given})
+    if read_ledger(raw_folder) is None:
+        return found
     manifest = ingested(workspace, dataset)
     file = next((file for file in _files(raw_folder, dataset) if file.path == document["source_file"]), None)
     if file is None:
@@ -194,12 +223,8 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
         )
     raw = record_at(raw_folder, file, document["source_offset"])
     rebuilt = rebuild(manifest, file, raw)
-    return DocumentOrigin(
-        dataset=dataset, id=document["id"], split=document["split"], text=document["text"],
-        prompt_length=document["prompt_length"], container=file.container, source_file=file.path,
-        source_offset=document["source_offset"], raw=raw, rules=rebuilt.rules,
-        rebuilt=(rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"]),
-    )  # fmt: skip
+    same = (rebuilt.text, rebuilt.prompt_length) == (document["text"], document["prompt_length"])
+    return replace(found, container=file.container, raw=raw, rules=rebuilt.rules, rebuilt=same)
 
 
 @functools.cache

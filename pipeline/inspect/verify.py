@@ -98,9 +98,7 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
                 metadata = rows_metadata(path)
                 rows.update(metadata[1] if metadata else {})
             if +rows != +Counter(counts):
-                raise damage(
-                    area, folder.name, folder / LEDGER, f"does not agree with the counts in the shards of {split}"
-                )
+                raise damage(area, folder, folder / LEDGER, f"does not agree with the counts in the shards of {split}")
             slots = counts["rows"] * ledger.config["seq_length"]
             if counts["tokens"] + counts["padding"] != slots:
                 raise damage(area, folder, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")

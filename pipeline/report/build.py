@@ -56,6 +56,7 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
         packed = list(_packed(workspace, found, model, seed))
         vocabulary = examples.vocabulary(workspace.tokenizer) if model else None
         tokens = {each.name: each.tokens for each in found.datasets if each.tokens}
+        tokens = tokens if len(tokens) > 1 else {}  # one bar of 100 % shows nothing
         text = page.render(
             facts=found,
             seed=seed,
@@ -89,14 +90,16 @@ def _dataset(dataset: facts.Dataset, measured: examples.TextStatistics) -> dict[
     return {
         "facts": dataset,
         "measured": measured,
-        "way": _first(charts.bars(f"{name}-way", "way", way, whole=dataset.records)),
+        "way": _first(charts.bars(f"{name}-way", "way", way, whole=dataset.records, named=True)),
         "lost": _first(
             charts.bars(f"{name}-lost", "lost", lost, whole=dataset.records, logarithmic=True, colours=colours)
         ),
         "charts": [
             *charts.distribution(f"{name}-characters", "characters_chart", measured.characters, unit="characters"),
             *charts.distribution(f"{name}-tokens", "tokens_chart", measured.tokens, unit="tokens"),
-            *charts.bars(f"{name}-classes", "classes_chart", measured.classes, whole=sum(measured.classes.values())),
+            *charts.bars(
+                f"{name}-classes", "classes_chart", measured.classes, whole=sum(measured.classes.values()), named=True
+            ),
             *charts.bars(f"{name}-cleaned", "cleaned_chart", changed, whole=dataset.documents, logarithmic=True),
         ],
     }

@@ -38,6 +38,8 @@ class Chart:
     heading: tuple[str, ...]
     """Keys of the words over the columns of the numbers."""
     rows: Sequence[tuple[str, ...]]
+    named: bool = False
+    """Whether the first cell of each row is a key of the words, too."""
 
 
 def bars(
@@ -49,33 +51,38 @@ def bars(
     whole: float = 0,
     colours: Sequence[int] = (),
     logarithmic: bool = False,
+    named: bool = False,
 ) -> list[Chart]:
-    """One bar for each name, with its value, and its share of `whole` if given, beside it; no chart without values."""
+    """One bar for each name, with its value, and its share of `whole` if given, beside it; no chart without values.
+
+    With `named` the names are keys of the page's words, and are shown in both languages.
+    """
     if not values:
         return []
     figure, axes = _figure(0.12 + 0.22 * len(values))
     texts = {name: form.format(value) + (f" · {value / whole:.2%}" if whole else "") for name, value in values.items()}
     largest, left = max(values.values()) or 1.0, 0.5 if logarithmic else 0.0
     axes.set_xscale("log" if logarithmic else "linear")
-    names: dict[str, str] = {}
+    spoken = {name: page.words()[name] if named else (name, name) for name in values}
+    names: dict[str, tuple[str, str]] = {}
     for number, (name, value) in enumerate(values.items()):
         place, end = len(values) - 1 - number, max(value, 0.6) if logarithmic else value
         colour = SERIES[colours[number] if colours else 0]
         (bar,) = axes.barh([place], [end - left], left=left, color=colour, height=0.72)
-        _name(bar, names, f"{name}: {texts[name]}")
+        _name(bar, names, *(f"{each}: {texts[name]}" for each in spoken[name]))
         axes.annotate(
             texts[name], (end, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=_SMALL,
             color=INK,
         )  # fmt: skip
-    axes.set_yticks(range(len(values))[::-1], list(values), fontsize=_TEXT)
+    axes.set_yticks(range(len(values))[::-1], [english for english, _ in spoken.values()], fontsize=_TEXT)
     axes.set_xlim(left, (largest**_ROOM_LOG * 20) if logarithmic else largest * _ROOM)
     axes.set_ylim(-0.6, len(values) - 0.4)
     axes.set_xticks([])
     axes.minorticks_off()
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    summary = ", ".join(f"{name} {value:,}" for name, value in values.items())
-    picture = svg.picture(figure, key, page.alternative(title, summary), names)
-    return [Chart(svg=picture, title=title, heading=("name", "value"), rows=list(texts.items()))]
+    summaries = [", ".join(f"{spoken[name][at]} {value:,}" for name, value in values.items()) for at in (0, 1)]
+    picture = svg.picture(figure, key, page.alternative(title, *summaries), names, dict(spoken.values()))
+    return [Chart(svg=picture, title=title, heading=("name", "value"), rows=list(texts.items()), named=named)]
 
 
 def distribution(key: str, title: str, values: np.ndarray, *, unit: str) -> list[Chart]:
@@ -87,13 +94,13 @@ def distribution(key: str, title: str, values: np.ndarray, *, unit: str) -> list
     largest = max(float(values.max()), 2.0)
     edges = np.unique(np.round(np.geomspace(1, largest + 1, _BINS + 1)))
     counts, _ = np.histogram(values, edges)
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, str]] = {}
     rows: list[tuple[str, str]] = []
     axes.set_xscale("log")
     for count, begin, end in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         (bar,) = axes.bar([begin], [count], width=end - begin, align="edge", color=SERIES[0], linewidth=0)
         lengths = f"{begin:,.0f} - {end - 1:,.0f}"
-        _name(bar, names, f"{lengths}: {count:,}")
+        _name(bar, names, f"{lengths}: {count:,}", f"{lengths}: {count:,}")
         if count:
             rows.append((lengths, f"{count:,}"))
     axes.set_ylim(0, counts.max() * 1.05)
@@ -101,7 +108,7 @@ def distribution(key: str, title: str, values: np.ndarray, *, unit: str) -> list
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.minorticks_off()
     _grid(axes)
-    picture = svg.picture(figure, key, page.alternative(title, summary), names)
+    picture = svg.picture(figure, key, page.alternative(title, summary, summary), names)
     return [Chart(svg=picture, title=title, heading=(unit, "documents"), rows=rows)]
 
 
@@ -126,7 +133,7 @@ def lines(key: str, title: str, series: Mapping[str, Sequence[tuple[float, float
     rows = [
         (name, f"{step:,.0f}", f"{value:.6g}") for name, points in drawn.items() for step, value in _thinned(points)
     ]
-    picture = svg.picture(figure, key, page.alternative(title, summary), {})
+    picture = svg.picture(figure, key, page.alternative(title, summary, summary), {})
     return [Chart(svg=picture, title=title, heading=("name", "step", "value"), rows=rows)]
 
 
@@ -154,6 +161,6 @@ def _grid(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _name(mark: Any, names: dict[str, str], text: str) -> None:
+def _name(mark: Any, names: dict[str, tuple[str, str]], english: str, chinese: str) -> None:
     mark.set_gid(f"{NAMED}{len(names)}")
-    names[f"{NAMED}{len(names)}"] = text
+    names[f"{NAMED}{len(names)}"] = (english, chinese)

@@ -114,7 +114,7 @@ def class_of(character: str) -> str:
 def documents(workspace: Workspace, dataset: str, seed: int) -> Iterator[examples.Example]:
     """A few kept documents, and a few for each reason for which one was changed, dropped or left out.
 
-    Where the archives are gone there are no records, so no dropped or changed document is shown.
+    Where the archives are gone no changed document is shown, and dropped records are shown as they came.
     """
     yield from _shown(workspace, dataset, "kept", "", _SHOWN_OF_EACH, seed)
     reasons = examples.reasons(workspace, dataset)

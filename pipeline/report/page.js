@@ -5,13 +5,14 @@
   const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* a file may have no storage */ } };
   const element = (id) => document.getElementById(id);
 
-  // Language: both are in the page; attributes and options cannot hold two, so they are set.
+  // Language: both are in the page; attributes, options and texts of pictures cannot hold two, so they are set.
+  const holders = new Set(["OPTION", "text", "title"]);
   const speak = (language) => {
     root.dataset.language = language;
     root.lang = language;
     for (const each of document.querySelectorAll("[data-en]")) {
       const said = each.dataset[language];
-      if (each.tagName === "OPTION") each.textContent = said; else each.setAttribute("aria-label", said);
+      if (holders.has(each.tagName)) each.textContent = said; else each.setAttribute("aria-label", said);
     }
     remember("corpus-language", language);
   };

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from corpus.pipeline.humanize import visible
+from corpus.pipeline.humanize import repeated, visible
 
 _LONGEST = 2_000
 """Most characters of one string that are shown."""
@@ -34,7 +34,7 @@ def render(**values: Any) -> str:
         "form-action 'none'"
     )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(seen=seen, ticks=_ticks, heat=_heat)
+    environment.filters.update(seen=seen, ticks=_ticks, heat=_heat, repeated=repeated)
     template = environment.from_string(_resource("page.html"))
     return template.render(**values, css=css, js=js, policy=policy, words=words())
 
@@ -45,10 +45,10 @@ def words() -> Mapping[str, tuple[str, str]]:
     return {key: (english, chinese) for key, (english, chinese) in tomllib.loads(_resource("words.toml")).items()}
 
 
-def alternative(key: str, text: str) -> dict[str, str]:
-    """The alternative text of a picture, by language."""
-    english, chinese = words()[key]
-    return {"en": f"{english}: {text}", "zh": f"{chinese}：{text}"}
+def alternative(key: str, english: str, chinese: str) -> dict[str, str]:
+    """The alternative text of a picture, by language: its title and what it shows."""
+    titles = words()[key]
+    return {"en": f"{titles[0]}: {english}", "zh": f"{titles[1]}：{chinese}"}
 
 
 def seen(text: str) -> str:

@@ -13,6 +13,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -32,10 +33,17 @@ _DROPPED = {"font", "font-family", "stroke-miterlimit"}
 _REFERENCE = re.compile(r"url\(#([^)]*)\)")
 
 
-def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Mapping[str, str]) -> str:
+def picture(
+    figure: Figure,
+    key: str,
+    alternative: Mapping[str, str],
+    names: Mapping[str, tuple[str, str]],
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """A figure drawn in colours of this module, as markup with the alternative text by language.
 
-    `key` is a prefix that makes its ids unique in the page; `names` are names of marks, by their `gid`.
+    `key` is a prefix that makes its ids unique in the page; `names` are names of marks, in English and Chinese, by
+    their `gid`; `labels` are the Chinese of labels that are drawn in English. The page's script sets either.
     """
     from matplotlib import rc_context  # noqa: PLC0415  # 0.3 s that `corpus --help` should not pay
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415  # as above
@@ -50,12 +58,14 @@ def picture(figure: Figure, key: str, alternative: Mapping[str, str], names: Map
             parent.remove(child)
     for element in root.iter():
         _tidy(element, key, names)
+        if element.tag == "text" and (chinese := labels.get(element.text or "", element.text)) != element.text:
+            element.attrib |= {"data-en": element.text or "", "data-zh": chinese or ""}
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alternative["en"]}
     root.attrib |= {f"data-{language}": text for language, text in alternative.items()}
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> None:
+def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, tuple[str, str]]) -> None:
     """Turn styles into attributes and classes, and prefix ids."""
     element.tag = element.tag.removeprefix(f"{{{_SPACE}}}")
     own = element.attrib
@@ -77,12 +87,19 @@ def _tidy(element: ElementTree.Element, key: str, names: Mapping[str, str]) -> N
         own["class"] = " ".join(classes)
     identity = own.pop("id", "")
     if identity.startswith(NAMED):
-        title = ElementTree.Element("title")
-        title.text = names[identity]
-        element.insert(0, title)
+        element.insert(0, _title(*names[identity]))
     elif identity:
         own["id"] = f"{key}-{identity}"
     if _LINK in own:
         own["href"] = f"#{key}-{own.pop(_LINK).removeprefix('#')}"
     for name, value in own.items():
         own[name] = _REFERENCE.sub(lambda found: f"url(#{key}-{found[1]})", value)
+
+
+def _title(english: str, chinese: str) -> ElementTree.Element:
+    """The name of a mark, which a browser shows beside the pointer."""
+    title = ElementTree.Element("title")
+    title.text = english
+    if chinese != english:
+        title.attrib |= {"data-en": english, "data-zh": chinese}
+    return title

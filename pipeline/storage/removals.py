@@ -2,7 +2,9 @@
 
 In: files of document ids, one a line.
 Out: `exclude.txt` of the workspace, which every later `corpus pack` honours. Deleting a line undoes its removal.
-Invariant: the file is sorted and has each id once, so the order of removals does not matter.
+Invariants: the file has each id once, and the order of removals does not matter. It is sorted; once a person has put a
+comment or a blank line into it, its lines stay and new ids join at the end. An id that names no document stays on the
+list, for documents that are ingested later.
 Cost: the ids are in memory. Finding them reads the ids of a dataset once.
 """
 
@@ -47,10 +49,13 @@ def listed(workspace: Workspace) -> list[str]:
 def add(workspace: Workspace, files: Iterable[Path]) -> list[str]:
     """Add the ids of files to the workspace's list and return them as given. The caller holds the workspace's lock."""
     new = [name for path in files for name in read(path)]
-    before = listed(workspace)
-    if set(new) - set(before):
-        lines = "".join(f"{name}\n" for name in sorted({*before, *new}))
-        write_atomic(workspace.root / LIST, lines.encode())
+    before, path = listed(workspace), workspace.root / LIST
+    missing = sorted({*new} - {*before})
+    if missing:
+        there = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
+        is_plain = len(there) == len(before)
+        lines = sorted({*before, *new}) if is_plain else [*there, *missing]
+        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
     return new
 
 

@@ -7,15 +7,16 @@ tables fit its width; in a pipe or a file nothing is wrapped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.errors import CorpusError, DiskError
 from corpus.pipeline.humanize import visible
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.terminal.progress_log import ProgressLog
@@ -89,8 +90,23 @@ def write(text: str = "", *, end: str = "\n") -> None:
 
 
 def _put(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    with _named_output():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _named_output() -> Iterator[None]:
+    """Name standard output where it cannot take the result; a reader that has left is click's to end quietly."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # so that nothing is left for Python to write when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hint = "Send it to a disk with room; the workspace is as the command left it."
+        raise DiskError(f"standard output: {error.strerror or error}", hint=hint) from error
 
 
 def line(text: str) -> None:
@@ -169,7 +185,8 @@ def marked(pieces: Sequence[tuple[str, str]]) -> None:
     for kind, text in pieces:
         opening, closing = brackets.get(kind, ("", ""))
         line.append(opening + visible(text) + closing, style=styles.get(kind, ""))
-    screen.print(line)
+    with _named_output():
+        screen.print(line)
 
 
 def failure(error: CorpusError) -> None:

@@ -9,6 +9,7 @@ block for each row. Without a terminal a row is always one line.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -85,7 +86,10 @@ def _span(table: Table) -> Measurement:
 
 
 def _screen(width: int) -> Console:
-    return Console(width=width, color_system=None, force_terminal=False, legacy_windows=False, soft_wrap=True)
+    nowhere = io.StringIO()  # rich would flush standard output, too
+    return Console(
+        file=nowhere, width=width, color_system=None, force_terminal=False, legacy_windows=False, soft_wrap=True
+    )
 
 
 def _drawn(width: int, *parts: RenderableType) -> str:

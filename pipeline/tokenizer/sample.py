@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -64,20 +65,33 @@ class Sample:
 
 def share_quota(workspace: Workspace, chosen: Mapping[str, selection.Selection], characters: int) -> dict[str, int]:
     """Characters from each dataset: equal shares, with the shortfall of a small one shared by the others."""
-    sizes: dict[str, int] = {}
-    for name, selected in chosen.items():
-        ledger = read_ledger(workspace.documents(name))
-        sizes[name] = ledger.counts["characters"].get("train", 0) - selected.characters["train"] if ledger else 0
+    ledgers = {name: read_ledger(workspace.documents(name)) for name in chosen}
+    sizes = {
+        name: ledger.counts["characters"].get("train", 0) - chosen[name].characters["train"] if ledger else 0
+        for name, ledger in ledgers.items()
+    }
     quotas: dict[str, int] = {}
     left = characters
     for rank, name in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
         quotas[name] = min(sizes[name], left // (len(sizes) - rank))
         left -= quotas[name]
     if not any(quotas.values()):
+        why = [f"{name}: {_why_none(ledger.counts)}" for name, ledger in ledgers.items() if ledger]
         raise WorkspaceError(
-            f"{', '.join(chosen)} hold no training documents", hint="`corpus trace --rejected too_short` shows why."
+            f"there are no training documents ({'; '.join(why)})",
+            hint="`corpus inspect --show dropped` and `--show left-out` say why; ingest the dataset with other flags.",
         )
     return dict(sorted(quotas.items()))
+
+
+def _why_none(counts: Mapping[str, Any]) -> str:
+    """Why a dataset has no document to train on."""
+    if not counts["records"]:
+        return "its source has no records"
+    if not counts["documents"]:
+        return f"all {counts['records']:,} records were dropped"
+    trained = counts["splits"].get("train", 0)
+    return f"all {trained:,} are left out" if trained else "its documents are for validation and test"
 
 
 def _sample(workspace: Workspace, name: str, quota: int, chosen: selection.Selection) -> Iterator[str]:

@@ -41,6 +41,9 @@ LARGEST_VOCAB = 1_000_000
 SMALLEST_VOCAB = 256 + len(SPECIAL_TOKENS)
 IN_MEMORY_CHARACTERS = 1_000_000
 """Largest sample that is trained on in this process."""
+_ENOUGH = 50
+"""Characters of the sample for each entry. On baike2018qa texts that were not learnt from have 4 % fewer bytes a token
+at 50, 13 % at 19, 30 % at 6."""
 _HAN = re.compile("[" + "".join(f"{chr(first)}-{chr(end - 1)}" for first, end in bpe.HAN_RANGES) + "]")
 
 
@@ -122,9 +125,15 @@ def run(
     notes = [why] if why else []
     if entries < config.vocab_size:
         notes.append(f"the sample gives only {entries:,} of {config.vocab_size:,} entries: it is small")
+    characters = sum(sample.characters.values())
+    if characters < entries * _ENOUGH:
+        notes.append(
+            f"{characters:,} characters are few for {entries:,} entries: bytes/token is measured on the texts that it "
+            "learnt from, and will be lower on others"
+        )
     return stage.finish(
         outputs=[folder / name for name in ("tokenizer.json", "tokenizer_config.json")],
-        counts={"entries": entries, "characters": sum(sample.characters.values()), "datasets": table},
+        counts={"entries": entries, "characters": characters, "datasets": table},
         check_books=None,  # `measure` has decoded what it encoded
         timings={"trainer": trainer},
         notes=notes,

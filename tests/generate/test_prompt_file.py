@@ -75,6 +75,15 @@ def test_a_bad_line_is_named(tmp_path: Path, name: str, data: bytes, says: str) 
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("encoding", ["GB18030", "UTF-16"])
+def test_another_encoding_is_named_with_what_converts_it(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes("天晴了\n下雨了".encode(encoding))
+    with pytest.raises(PromptError) as caught:
+        PromptFile(path).check()
+    assert caught.value.hint == f"Convert it with `iconv -f {encoding} -t UTF-8`."
+
+
 def test_places_that_hold_no_file_are_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(PromptError, match=str(path)):

@@ -81,7 +81,7 @@ def test_removals(workspace: Workspace, source: str, tmp_path: Path) -> None:
     listed.write_text(f"{ids[3]}\nnobody\n")
     packed = workflows.pack(workspace, exclude=[listed], vocab_size=400, seq_length=64, progress=progress)
     assert packed.rows[0].ledger.counts["splits"]["train"]["documents"] == 117
-    assert "1 of 2 excluded ids are no documents of what was packed: nobody" in progress.said
+    assert any(said.startswith("1 of 2 excluded ids are no documents of what was packed") for said in progress.said)
     left = [row["id"] for batch in workflows.used_documents(workspace, "baike2018qa") for row in batch.to_pylist()]
     assert left == [name for name in ids if name != ids[3]]
 

@@ -62,9 +62,11 @@ def test_the_way_to_rows(tmp_path: Path, source: Path) -> None:
     assert "dropped: empty 1" in done.stdout
     assert re.search(r"(?m)^dedup: [\d.]+ s$", done.stdout)
     assert "ledger: workspace/documents/baike2018qa/ledger.json" in done.stdout
+    assert done.stdout.endswith("next: corpus pack --dataset baike2018qa\n")
     done = corpus_process("pack", "--seq-length", 64, folder=tmp_path)
     assert "training one first" in done.stderr
     assert re.search(r"baike2018qa +119 ", done.stdout)
+    assert "next: corpus train --model tiny" in done.stdout
     done = corpus("pack", "--seq-length", 64, folder=tmp_path)
     assert corpus("ingest", "--source", source, folder=tmp_path).stdout.count("was finished") == 1
     status = json.loads(corpus("status", "--json", folder=tmp_path).stdout)

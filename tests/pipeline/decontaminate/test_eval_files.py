@@ -202,12 +202,21 @@ def test_what_is_wrong_is_told(tmp_path: Path, name: str, data: bytes, says: str
     assert str(path) in caught.value.message
 
 
+@pytest.mark.parametrize("encoding", ["GB18030", "UTF-16"])
+def test_another_encoding_is_told_with_what_converts_it(tmp_path: Path, encoding: str) -> None:
+    path = lay(tmp_path, "set.txt", GB.decode("gb18030").encode(encoding))
+    with pytest.raises(SourceError) as caught:
+        eval_files.read(path)
+    assert caught.value.hint == f"Convert it with `iconv -f {encoding} -t UTF-8`."
+
+
 def test_missing_fields_are_told_with_those_there_are(tmp_path: Path) -> None:
     lay(tmp_path, "one.jsonl", lines(ITEMS))
     with pytest.raises(SourceError, match=r"no item has a requested field; they have question, answer"):
         eval_files.read(tmp_path / "one.jsonl", ["context"])
     lay(tmp_path, "two.jsonl", lines([{"context": ITEMS[0]["answer"], "question": ITEMS[0]["question"]}]))
     assert [len(found.texts) for found in eval_files.read_all(tmp_path, ["question"])] == [2, 1]
+    assert [len(found.texts) for found in eval_files.read_all(tmp_path, ["context"])] == [4, 1]  # one.jsonl has none
     with pytest.raises(SourceError, match="no evaluation file has the field contxt; they have answer, context, quest"):
         eval_files.read_all(tmp_path, ["question", "contxt"])
 

@@ -298,6 +298,46 @@ def test_evaluation_files_of_one_name(ready: Workspace, sets: tuple[Path, Path],
         make(ready, sets[0], other)
 
 
+def test_an_evaluation_file_can_be_taken_out_again(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    make(ready, sets[0])
+    alone = tree(ready.decontaminate)
+    make(ready, sets[1])
+    listener = Listener()
+    decontaminate.run(DecontaminateConfig(forget=("short.txt",), workers=1), ready, progress=listener)
+    assert tree(ready.decontaminate) == alone
+    assert listener.said[0] == "short.txt is forgotten: 1 evaluation files are left"
+    with pytest.raises(WorkspaceError, match=r"--forget short\.txt: no evaluation file has this name") as caught:
+        make(ready, forget=("reading.jsonl", "short.txt"))
+    assert caught.value.hint == "There are: reading.jsonl."
+    assert tree(ready.decontaminate) == alone
+
+
+def test_the_last_evaluation_file_can_be_taken_out(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    make(ready, sets[1])
+    report = make(ready, forget=("short.txt",))
+    assert report.ledger.counts["evals"] == {}
+    assert not rows(ready, "wiki2019zh")
+    assert not selection.load(ready, "wiki2019zh").documents
+    assert make(ready).skipped
+
+
+def test_one_command_replaces_an_evaluation_file(ready: Workspace, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    make(ready, sets[0])
+    other = tmp_path / "other" / "reading.jsonl"
+    other.parent.mkdir()
+    other.write_bytes(lines([{"question": QUESTION}]))
+    assert make(ready, other, forget=("reading.jsonl",)).ledger.counts["evals"]["reading.jsonl"]["items"] == 1
+
+
+def test_a_file_of_before_without_the_field_is_searched_for_whole(ready: Workspace, sets: tuple[Path, Path]) -> None:
+    make(ready, sets[1])  # lines of text, whose field is `text`
+    report = make(ready, sets[0], fields=("context",))
+    assert report.ledger.counts["evals"]["short.txt"]["items_hit"] == 1
+    assert "short.txt has no field context: all of its fields are searched for" in report.notes
+    with pytest.raises(SourceError, match="no evaluation file has the field contxt"):
+        make(ready, fields=("contxt",))
+
+
 def test_a_file_that_is_no_use_is_not_taken(ready: Workspace, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b"{")

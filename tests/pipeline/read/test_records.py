@@ -60,11 +60,14 @@ def test_splits_by_name(workspace: Workspace, lay_raw: LayRaw, name: str, split:
     assert file.tail != twin.tail
 
 
+AS_THEY_ARE = "".join(json.dumps(baike(n), ensure_ascii=False) + "\n" for n in range(30))
 SHAPES = [
     ("[" + ",\n".join(json.dumps(baike(n)) for n in range(30)) + "]", "JSON array"),
     (lines([baike(n) for n in range(30)]).decode().encode("utf-16"), "UTF-16"),
     (lines([{"question": "x", "answer": "y"}] * 30), "fields qid (str)"),
-    (lines([baike(n) for n in range(30)]).decode().encode("gb18030"), "not_utf8"),
+    (AS_THEY_ARE.encode("gb18030"), "look like GB18030"),
+    (AS_THEY_ARE.encode("gb18030"), "iconv -f GB18030 -t UTF-8"),
+    (AS_THEY_ARE.encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
     (b"\x00\x01\x02\x03{" * 20 + b"\n" + b"\n".join([b"\xff\xfe"] * 40), "not_utf8"),
 ]
 

@@ -5,6 +5,7 @@ Skipped where there is no Chromium; `.ci/run` installs it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
 from corpus.pipeline.dedup import stage as dedup
@@ -151,6 +153,14 @@ def test_language_and_colours_are_chosen_by_button(opened: Page) -> None:
     assert opened.locator("#overview-heading").inner_text() == "总览"
     assert opened.evaluate("document.documentElement.lang") == "zh"
     assert (opened.locator(".chart svg").first.get_attribute("aria-label") or "").startswith("各数据集的训练词元")
+    labels = set(opened.locator(".chart svg text").all_text_contents())
+    assert {"记录", "文档", "使用", "汉字", "标点"} <= labels
+    assert not {"records", "documents", "used", "Han", "punctuation"} & labels
+    titles = opened.locator(".chart svg title").all_text_contents()
+    assert any(title.startswith("记录: ") for title in titles)
+    assert not any(title.startswith("records: ") for title in titles)
+    assert opened.locator("#baike2018qa tbody th").all_inner_texts()[:2] == ["训练集", "验证集"]
+    assert opened.locator("#overview td.whole").first.inner_text() == "语料库整体为 MIT 许可，文本本身的版权未作说明"
     light = opened.evaluate("getComputedStyle(document.body).backgroundColor")
     opened.locator("#scheme").click()
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") != light
@@ -179,6 +189,27 @@ def test_it_is_accessible_on_a_phone_and_in_the_dark(browser: Browser, path: Pat
     assert result.violations_count == 0, json.dumps(
         [(each["id"], each["nodes"][:2]) for each in result.response["violations"]]
     )
+    context.close()
+
+
+def test_a_phone_shows_the_title_in_one_line_and_that_a_table_goes_on(browser: Browser, path: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, locale="zh-CN")
+    tab = context.new_page()
+    tab.goto(path.as_uri())
+    title, table = tab.locator("h1").bounding_box(), tab.locator("#overview .wide").first
+    assert title
+    assert title["height"] < 60  # two lines take 80
+    assert table.evaluate("each => each.scrollWidth > each.clientWidth")
+
+    def is_shaded(at: float) -> bool:
+        """Whether the edge of the table, at this share of its width, is darker than the page."""
+        with Image.open(io.BytesIO(table.screenshot())) as picture:
+            edge, paper = (picture.convert("L").getpixel((int(x * (picture.width - 1)), 1)) for x in (at, 0.5))
+            return bool(edge != paper)
+
+    assert (is_shaded(0.0), is_shaded(1.0)) == (False, True)
+    table.evaluate("each => { each.scrollLeft = each.scrollWidth; }")
+    assert (is_shaded(0.0), is_shaded(1.0)) == (True, False)
     context.close()
 
 

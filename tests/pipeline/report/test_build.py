@@ -80,7 +80,8 @@ def test_a_workspace_that_holds_only_some_has_a_report_too(
         shutil.rmtree(part.root / area)
     text = build.run(part).read_text(encoding="utf-8")
     assert ("no documents yet" in text) == (not left or "documents" in left)
-    assert ('data-state="dropped"' in text) == (bool(left) and "raw" not in left)
+    assert ('data-state="dropped"' in text) == (bool(left) and "documents" not in left)
+    assert ('data-state="changed"' in text) == (bool(left) and "raw" not in left)
 
 
 def test_it_can_be_made_while_another_command_writes(filled: Workspace) -> None:
@@ -159,6 +160,16 @@ def test_a_picture_has_its_numbers_and_its_words() -> None:
     assert "<b>" not in chart.svg
     assert "style" not in chart.svg
     assert "#" not in re.sub(r'(href="#|url\(#)', "", chart.svg)  # every colour is a class
+
+
+def test_names_of_bars_are_in_both_languages() -> None:
+    (chart,) = bars("k", "classes_chart", {"Han": 9, "blanks": 2}, named=True)
+    assert 'data-zh="汉字"' in chart.svg
+    assert ">Han</text>" in chart.svg
+    assert 'data-zh="空白: 2"' in chart.svg
+    assert "汉字 9, 空白 2" in chart.svg
+    (plain,) = bars("k", "lost", {"blanks": 2})
+    assert "空白" not in plain.svg
 
 
 def test_a_curve_of_one_point_is_drawn() -> None:

@@ -114,6 +114,17 @@ def test_a_removal_stays_until_its_line_is_taken_out(ready: Workspace, tmp_path:
     assert ledger(ready) == first
 
 
+def test_comments_stay_where_they_are(ready: Workspace, tmp_path: Path) -> None:
+    path, one, two = ready.root / removals.LIST, ids(ready)[7], ids(ready)[9]
+    path.write_text(f"# asked for on paper\n\n{two}\n# the end")
+    result = excluding(ready, tmp_path, one, "no-such-id")
+    assert path.read_text() == f"# asked for on paper\n\n{two}\n# the end\n" + "".join(
+        f"{name}\n" for name in sorted([one, "no-such-id"])
+    )
+    assert ledger(ready).counts["left_out"]["excluded"] == 2
+    assert "stay in exclude.txt for documents to come: no-such-id" in " ".join(result.output.split())
+
+
 def test_the_order_and_number_of_removals_do_not_matter(ready: Workspace, tmp_path: Path) -> None:
     one, two = ids(ready)[7], ids(ready)[9]
     excluding(ready, tmp_path, one)

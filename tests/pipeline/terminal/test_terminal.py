@@ -60,7 +60,7 @@ def shown(columns: int, *arguments: object, folder: Path) -> str:
 
 def widest(text: str) -> int:
     """Columns of the longest line; a path may be longer, since it is not broken."""
-    return max(cell_len(line) for line in text.splitlines() if "workspace/" not in line)
+    return max(cell_len(line) for line in text.splitlines() if "workspace" not in line)
 
 
 # --- commands on terminals and in pipes ----------------------------------------------------------------------------
