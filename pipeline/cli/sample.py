@@ -106,9 +106,9 @@ def sample(
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")
-    from corpus.generate import stage
-
     with contextlib.nullcontext() if file is not None and output is not None else nothing_to_resume():
+        from corpus.generate import stage
+
         opened = stage.load(folder, device=device, precision=precision)
         if timings:
             _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))

@@ -280,9 +280,9 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
     workspace = workspace_of(workspace_dir)
     config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
     console.Console().say(f"loading {config.model} ...")
-    from corpus.train.evaluation import stage
-
     with nothing_to_resume():
+        from corpus.train.evaluation import stage
+
         evaluation = stage.run(config, workspace, progress=console.Console())
     if as_json:
         console.data(evaluation.to_dict())

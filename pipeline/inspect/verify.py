@@ -77,9 +77,9 @@ def _check_ledger(area: str, folder: Path, ledger: Ledger) -> None:
     try:
         noted = json.loads((folder / "timings.json").read_bytes()).get("ledger_sha256")
     except (OSError, ValueError, AttributeError) as error:
-        raise damage(area, folder.name, folder / "timings.json", f"cannot be read ({error})") from error
+        raise damage(area, folder, folder / "timings.json", f"cannot be read ({error})") from error
     if path.read_bytes() != ledger.to_json() or identity != ledger.fingerprint or noted != sha256_file(path):
-        raise damage(area, folder.name, path, "is not as it was written")
+        raise damage(area, folder, path, "is not as it was written")
 
 
 def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
@@ -94,7 +94,7 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
         if +total != +Counter(_flat(counts)) or (
             batches is not None and sum(each["records"] for each in batches) != counts["records"]
         ):
-            raise damage(area, folder.name, folder / LEDGER, "does not agree with the counts in its shards")
+            raise damage(area, folder, folder / LEDGER, "does not agree with the counts in its shards")
     if area in ROWS.values():
         for split, counts in ledger.counts["splits"].items():
             rows: Counter[str] = Counter()
@@ -102,12 +102,10 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
                 metadata = rows_metadata(path)
                 rows.update(metadata[1] if metadata else {})
             if +rows != +Counter(counts):
-                raise damage(
-                    area, folder.name, folder / LEDGER, f"does not agree with the counts in the shards of {split}"
-                )
+                raise damage(area, folder, folder / LEDGER, f"does not agree with the counts in the shards of {split}")
             slots = counts["rows"] * ledger.config["seq_length"]
             if counts["tokens"] + counts["padding"] != slots:
-                raise damage(area, folder.name, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")
+                raise damage(area, folder, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")
 
 
 def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger) -> None:
@@ -117,7 +115,7 @@ def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger)
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:
             what = f"was made from another {entry.path} than the one there now"
-            raise damage(area, folder.name, folder / LEDGER, what, delete=False)
+            raise damage(area, folder, folder / LEDGER, what, delete=False)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import sha256_file
-from corpus.pipeline.workspace.layout import SINGLE, Workspace
+from corpus.pipeline.workspace.layout import ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, FileDigest, read_ledger
 
 _IN_SHARDS = {"raw", "documents", "packed", "chat"}
@@ -27,11 +27,13 @@ _READERS = 4
 _SHOWN_DIGITS = 12
 
 
-def damage(area: str, name: str, path: Path, what: str, *, delete: bool = True) -> DamageError:
-    """The error for a file of a stage: `name` is the dataset or run, `delete` whether the file itself is at fault."""
-    command = COMMANDS[area].format(name=name)
+def damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
+    """The error for a file of a stage in `folder`; `delete` says whether the file itself is at fault."""
+    command = COMMANDS[area].format(name=folder.name)
+    if area in ROWS.values() and (ledger := read_ledger(folder)) and "seq_length" in ledger.config:
+        command += f" --seq-length {ledger.config['seq_length']}"  # another length would make all rows anew
     if area == "models":
-        again = f"Run `{command} --run {name}` again, with the run's other flags, to rebuild it."
+        again = f"Run `{command} --run {folder.name}` again, with the run's other flags, to rebuild it."
         return DamageError(f"{path} {what}", hint=again)
     if not path.exists() or not delete:
         return DamageError(f"{path} {what}", hint=f"Run `{command}` to rebuild it.")
@@ -43,10 +45,10 @@ def check_size(area: str, folder: Path, output: FileDigest) -> None:
     """Raise DamageError where an output is missing or has another size."""
     path = folder / output.path
     if not path.is_file():
-        raise damage(area, folder.name, path, "is missing")
+        raise damage(area, folder, path, "is missing")
     if path.stat().st_size != output.bytes:
         size = f"has {path.stat().st_size:,} bytes, its ledger says {output.bytes:,}"
-        raise damage(area, folder.name, path, size)
+        raise damage(area, folder, path, size)
 
 
 def check_bytes(area: str, folder: Path, output: FileDigest, found: str | None = None) -> None:
@@ -55,7 +57,7 @@ def check_bytes(area: str, folder: Path, output: FileDigest, found: str | None =
     found = found or sha256_file(path)
     if found != output.sha256:
         digests = f"SHA-256 {found[:_SHOWN_DIGITS]}..., not {output.sha256[:_SHOWN_DIGITS]}..."
-        raise damage(area, folder.name, path, f"has other bytes than its ledger says ({digests})")
+        raise damage(area, folder, path, f"has other bytes than its ledger says ({digests})")
 
 
 def check_all(

@@ -83,7 +83,7 @@ def test_documents(copy: Workspace, restored: Callable[[str], Path], harm: Calla
 def test_rows(copy: Workspace, restored: Callable[[str], Path], harm: Callable[[Path], None], reader: str) -> None:
     path = restored("packed/demo/train/data-00000.arrow")
     harm(path)
-    hint = "Delete it and run `corpus pack --dataset demo`: only missing files are rebuilt."
+    hint = "Delete it and run `corpus pack --dataset demo --seq-length 256`: only missing files are rebuilt."
     assert refused(copy, path, ROWS[reader]) == hint
 
 

@@ -12,6 +12,7 @@ from corpus.pipeline.errors import TrainError
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.presets import PRESETS
+from corpus.train.run import startup_log
 from corpus.train.run.defaults import resolve
 from corpus.train.run.stage import run
 from tests.support.documents import Listener
@@ -98,4 +99,16 @@ def test_a_run_out_of_proportion_says_so_before_it_starts(
     notes = [each for each in report.notes if not each.startswith(others)]
     assert [each[: len(note)] for each in notes] == [note] * bool(note)
     assert set(report.notes) <= set(listener.said)
+    assert not any("a step takes" in line for line in listener.said)
     assert set(report.details["said"]) == set(report.notes)  # so the closing table need not repeat them
+
+
+@pytest.mark.usefixtures("narrow")
+def test_slow_steps_are_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two passes of 40 s each for a step of 8 rows."""
+    lay_tokenizer(workspace)
+    lay_packed(workspace, "demo", {"train": random_segments(16, seed=1)})
+    monkeypatch.setattr(startup_log, "pass_seconds", lambda *_, **__: 40.0)
+    listener = Listener()
+    run(TrainConfig(**SETTINGS | {"max_steps": 1}), workspace, progress=listener)
+    assert "a step takes about 80 s: a --batch-size below 8 gives shorter ones" in listener.said
