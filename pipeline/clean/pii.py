@@ -17,7 +17,7 @@ import functools
 import string
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from operator import attrgetter
 
@@ -40,6 +40,8 @@ _CLASSES = {  # from _DIGIT on they are rare enough to be tried one by one
     _AT: "@＠#",
     _WORD_END: "信xX",
 }
+_WECHAT_ENDS = ("echat", "eChat", "ECHAT")
+"""How `wechat` ends, as it is written; a search for strings costs less than another class of characters."""
 _NEVER_BEFORE = frozenset(string.ascii_letters + "_.%&#$\\@") - frozenset("LlQqDd")  # Tel, QQ, ID may precede one
 
 
@@ -76,6 +78,8 @@ def _find(text: str, kinds: frozenset[str]) -> list[Hit]:
     """Non-overlapping hits in order. Kinds that may contain letters or dots precede the numbers in them."""
     numbers, ats, words, addresses = (places.tolist() for places in _candidates(text))
     hits: list[Hit] = []
+    if "wechat" in kinds:
+        words = sorted([*words, *(at + len(end) - 1 for end in _WECHAT_ENDS for at in _found(text, end))])
     for kind, places, recognize in (
         ("email", ats, email),
         ("wechat", words, wechat),
@@ -84,6 +88,14 @@ def _find(text: str, kinds: frozenset[str]) -> list[Hit]:
         if kind in kinds:
             hits = _with(hits, (recognize(text, spot) for spot in places))
     return sorted(hits + _numbers(text, numbers, kinds, hits))
+
+
+def _found(text: str, part: str) -> Iterator[int]:
+    """Where a part begins in a text."""
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)
 
 
 def _candidates(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

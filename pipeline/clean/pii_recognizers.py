@@ -70,10 +70,13 @@ _QQ_BEFORE = _pattern(
     rf"|(?<![0-9A-Za-z_]){_FRESH}[Qq扣](?=[:：]))"
     rf"(?:/?微信|同号|号码?|[账帐]号|群|交流|讨论|咨询|客服|在线|联系|聊|吧|呀|哦){{0,3}}{_LINK}"
 )
+_ADDRESS_CHARACTERS = 200
+_ADDRESS_END = _pattern(rf"(?P<placed>{_PLACED})|[^!-~]|[@#]")  # a masked piece does not end an address
+_IN_PATH = _pattern(r"(?:://|www\.)[^/?]*[/?]")
 _QQ_NEXT = _pattern(r" ?[、/或和；;] ?")
 _WECHAT_BEFORE = _pattern(rf"(?<!公众)(?<!官方)[微薇威徽]信(?:同?号码?|[Ii][Dd])?{_LINK}")
 _WECHAT = _pattern(
-    rf"(?P<word>(?<!公众)(?<!官方)[微薇威徽]信|(?<![A-Za-z_./-]){_FRESH}(?:[vV]信|[vVwW][xX]))"
+    rf"(?P<word>(?<!公众)(?<!官方)[微薇威徽]信|(?<![A-Za-z_./-]){_FRESH}(?:[vV]信|[vVwW][xX]|[wW][eE][cC]hat|WECHAT))"
     r"(?:号码?|[Ii][Dd]|[账帐]号)?(?P<link>[ :：是为（(“\"'`]{0,4})"
     r"(?!(?i:iphone|ipad|android|windows|ios|openid|unionid|appid|weixin|wechat|http|www|sdk|js|web|oauth|html|github))"
     r"(?P<name>[A-Za-z][-_A-Za-z0-9]{4,18}[_A-Za-z0-9])"
@@ -208,9 +211,23 @@ def _qq(text: str, spot: int, last: Hit) -> Hit | None:
     if match is None:
         return None
     listed = last.kind == "qq" and len(match[0]) > 6 and _QQ_NEXT.fullmatch(text, last.end, spot)
-    if listed or (text[spot - 1] in _LEADS and _QQ_BEFORE.search(text, spot - 20, spot)):
+    named = text[spot - 1] in _LEADS and _QQ_BEFORE.search(text, spot - 20, spot)
+    if listed or (named and not (text[spot - 1] in "qQ" and _in_path(text, spot))):
         return Hit(spot, match.end(), "qq")
     return None
+
+
+def _in_path(text: str, spot: int) -> bool:
+    """Whether a position is in the path of a page's address, where `qq` and digits are part of a name.
+
+    >>> [_in_path(text, len(text)) for text in ("https://a.example/VIDE2qq", "www.a.example QQ", "https://a.exampleqq")]
+    [True, False, False]
+    """
+    before = text[max(spot - _ADDRESS_CHARACTERS, 0) : spot]
+    if "://" not in before and "www." not in before:
+        return False
+    ends = [found.end() for found in _ADDRESS_END.finditer(before) if not found["placed"]]
+    return _IN_PATH.search(before, ends[-1] if ends else 0) is not None
 
 
 def _wechat_number(text: str, spot: int, _: Hit) -> Hit | None:
@@ -232,8 +249,10 @@ RECOGNIZERS: dict[str, Callable[[str, int, Hit], Hit | None]] = {
 
 
 def wechat(text: str, spot: int) -> Hit | None:
-    """A WeChat name after a word for WeChat: with a digit or underscore, or lower case after a colon."""
-    match = _WECHAT.match(text, spot - 1)
+    """A WeChat name after a word for WeChat, which ends at `spot`: with a digit or underscore, or lower case after a
+    colon.
+    """
+    match = _WECHAT.match(text, spot - 1) or _WECHAT.match(text, spot - len("wechat") + 1)
     if match is None:
         return None
     name, colon = match["name"], ":" in match["link"] or "：" in match["link"]

@@ -89,7 +89,7 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
         result = workflows.ingest(options.workspace_of(workspace_dir), progress=Console(), **settings)
     table = partial(summaries.ingest, result.documents, result.left_out, result.lists)
     made = [report.ledger.dataset for report in result.documents if report.ledger.counts["documents"]]
-    command = " --dataset ".join(["corpus pack", *(name for name in made if name)])
+    command = " --dataset ".join(["corpus pack", *(name for name in made if name)]) if len(made) < 3 else "corpus pack"
     summaries.closing(
         [*result.documents, *result.lists], table, json_only=as_json, left_out=result.left_out,
         then=options.in_workspace(command, workspace_dir) if made else "",

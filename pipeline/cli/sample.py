@@ -101,8 +101,6 @@ def sample(
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
     folder = model_folder(workspace_of(workspace_dir), model)
-    if output is not None and not output.parent.is_dir():
-        console.Console().say(f"{output.parent} is not there, so it is made for --output")
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")
@@ -186,6 +184,8 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
 
     progress = console.Console()
     if output is not None:
+        if not output.parent.is_dir():
+            progress.say(f"--output: {output.parent} is not there, and is made")
         done = bulk.run(config, model, prompts, output, form=form, new_seed=new_seed, progress=progress)
         kept = f", {done.kept:,} of them from before" if done.kept else ""
         speed = f"{done.tokens:,} tokens in {done.seconds:.1f} s, {done.tokens / max(done.seconds, 1e-3):,.0f} a second"

@@ -36,7 +36,7 @@ from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, output_changes, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ingest"
@@ -165,13 +165,8 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
     ledger = read_ledger(raw)
     if ledger is None:
         raise WorkspaceError(f"{raw.name} is not downloaded", hint=f"Run `{command}` (or `corpus ingest`) first.")
-    for output in ledger.outputs:
-        path = raw / output.path
-        if not path.is_file() or workspace.digest(path) != output.sha256:
-            raise DamageError(
-                f"{path} is not what came with the download",
-                hint=f"Run `{command}` again, with --source if it came from there.",
-            )
+    for name, what in output_changes(ledger, raw, workspace.digest):
+        raise DamageError(f"{raw / name} {what}", hint=f"Run `{command}` again, with --source if it came from there.")
     return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
 
 

@@ -6,6 +6,7 @@ import doctest
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given, settings
@@ -58,8 +59,20 @@ def test_every_golden_file_has_its_kind() -> None:
     assert {path.stem for path in GOLDEN.glob("*")} == set(KINDS) == set(PLACEHOLDERS)
 
 
+def changed(texts: Sequence[str], masked: Sequence[str]) -> dict[str, set[int]]:
+    """For each kind the positions of the texts that got a placeholder of it."""
+    pairs = list(enumerate(zip(texts, masked, strict=True)))
+    found = {
+        kind: {at for at, (before, after) in pairs if after.count(mark) > before.count(mark)}
+        for kind, mark in PLACEHOLDERS.items()
+    }
+    return {kind: places for kind, places in found.items() if places}
+
+
 def test_a_batch_tells_what_is_where() -> None:
-    masked, counts = mask_all(["无", "电话：13900000001，13900000002", "", "邮箱 lin.xiaohe@163.com，手机 13900000003"])
+    texts = ["无", "电话：13900000001，13900000002", "", "邮箱 lin.xiaohe@163.com，手机 13900000003"]
+    masked, counts = mask_all(texts)
+    assert changed(texts, masked) == {"mobile_number": {1, 3}, "email": {3}}
     assert masked == ["无", "电话：[手机号]，[手机号]", "", "邮箱 [邮箱]，手机 [手机号]"]
     assert counts == Counter(mobile_number=3, email=1)
     assert mask_all([]) == ([], Counter())
@@ -134,7 +147,8 @@ ADDRESSES = (
 )
 WORDS = (
     "QQ qq QQ群 群号 加群 扣扣 企鹅号 加Q Q： 微信 微信号 薇信 公众 官方 vx VX wx V信 身份证 身份证号 卡号 银行 账号 "
-    "IP ip地址 来自 电话 tel Tel 订单号 ISBN clone http:// www. 号 是 元 +86 0086 86 (+86) X e-mail 号] 箱]"
+    "IP ip地址 来自 电话 tel Tel 订单号 ISBN clone http:// www. 号 是 元 +86 0086 86 (+86) X e-mail 号] 箱] wechat "
+    "WeChat WECHAT www.a.cn/ ?qq="
 )
 SIGNS = st.sampled_from([*" -./:：,，、;；()（）@#＠=_+%\\'`&$[]\n", SEAM, "--", "或", " / ", "甲", "１", "\ud800"])
 LETTERS = st.sampled_from(ADDRESSES.split()) | st.sampled_from([*WORDS.split(), "ssh ", "inet6 ", *mark()])
@@ -152,6 +166,8 @@ SUBSETS = st.just(KINDS) | st.sets(st.sampled_from(KINDS)).map(tuple)
 @example("卡号 13900000001 某某某某某某某某某某 4000000000000002", KINDS)
 @example("ssh-abc1 lin@b-c.com", KINDS)
 @example("x@b-c.com/y@b-c.com", KINDS)
+@example("www.abc@b-c.com,/qq230203", KINDS)
+@example("http://a.com/?qq=1234567&x=qq230203", KINDS)
 def test_mask_is_idempotent(text: str, kinds: tuple[str, ...]) -> None:
     once, _ = mask(text, kinds)
     assert mask(once, kinds) == (once, Counter())
@@ -167,6 +183,8 @@ def test_neighbours_do_not_matter(texts: list[str], kinds: tuple[str, ...]) -> N
     single = [mask(text, kinds) for text in texts]
     assert masked == [text for text, _ in single]
     assert counts == sum((own for _, own in single), Counter())
+    places = {kind: {at for at, (_, own) in enumerate(single) if own[kind]} for kind in KINDS}
+    assert changed(texts, masked) == {kind: found for kind, found in places.items() if found}
 
 
 @settings(max_examples=300, deadline=None)
@@ -215,6 +233,8 @@ def test_cleaning_keeps_placeholders(text: str) -> None:
         "2001::1:",
         "微信",
         "微信abcdef-",
+        "wechat",
+        "://a/qq12345",
     ],
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:

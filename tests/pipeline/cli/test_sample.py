@@ -103,6 +103,15 @@ def test_a_bad_line_is_told_before_the_model_is_opened(workspace: Path, tmp_path
     assert [found.name for found in tmp_path.iterdir()] == ["p.jsonl"]
 
 
+def test_a_folder_that_is_made_for_the_results_is_told(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("雨\n", encoding="utf-8")
+    output = tmp_path / "new" / "o.jsonl"
+    for is_new in (True, False):
+        done = sample(workspace, "--prompts", str(tmp_path / "p.txt"), "--output", str(output), "--max-new-tokens", "1")
+        assert done.exit_code == 0, done.stderr
+        assert (f"--output: {output.parent} is not there, and is made" in done.stderr) is is_new
+
+
 def test_from_a_pipe_to_a_pipe(workspace: Path) -> None:
     given = '{"prompt": "河边", "id": 1}\n\n"雨"\n'.encode()
     common = ("--prompts", "-", "--max-new-tokens", "5", "--seed", "3")

@@ -68,7 +68,7 @@ def test_rerun_skips_and_says_what_changed(workspace: Workspace, lay_raw: LayRaw
     assert make(workspace, min_length=30).reasons == (f"input raw/baike2018qa/{TRAIN} has changed",)
     same_size = PLAIN[TRAIN].replace("第7个".encode(), "第6个".encode(), 1)
     (workspace.raw("baike2018qa") / TRAIN).write_bytes(same_size)
-    with pytest.raises(DamageError, match="is not what came with the download"):
+    with pytest.raises(DamageError, match="has another size than its ledger says"):
         make(workspace, min_length=30)
 
 

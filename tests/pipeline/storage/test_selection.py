@@ -19,7 +19,7 @@ from corpus.pipeline.inspect import lineage
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import document_at, parts
+from corpus.pipeline.storage.document_shards import document_at, document_ref, parts
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
@@ -140,11 +140,12 @@ SPAN = "评测题里的这一段话谁也不该在训练里见到，哪怕只见
 
 @pytest.fixture
 def cut(workspace: Workspace, lay_raw: LayRaw, tmp_path: Path) -> Workspace:
-    """Forty articles; the one of number 7 loses a span."""
+    """Forty articles; the one of number 7 loses a span, and 21 repeats 3, for which nobody has looked yet."""
     articles = [news(n, content=answer(n) * 4) for n in range(40)]
     articles[7] = news(7, content=answer(7) * 3 + SPAN + answer(700) * 3)
+    articles[21] = {**articles[3], "news_id": "21"}
     lay_raw("news2016zh", {"news2016zh_train.json": lines(articles)})
-    ingest.run(IngestConfig(dataset="news2016zh", workers=1), workspace)
+    ingest.run(IngestConfig(dataset="news2016zh", workers=1, off=("repeated_spans",)), workspace)
     exam = tmp_path / "exam.jsonl"
     exam.write_text(json.dumps({"question": SPAN}, ensure_ascii=False) + "\n", encoding="utf-8")
     decontaminate.run(config.DecontaminateConfig(against=(exam,), cut=True, workers=1), workspace)
@@ -175,3 +176,30 @@ def test_a_removed_document_that_had_lost_a_span_counts_once(cut: Workspace) -> 
     assert not after.cuts
     assert after.whole.tolist() == [document]
     assert (after.documents, after.characters) == ({"train": 1}, {"train": len(removed["text"])})
+
+
+def test_a_duplicate_goes_whole_beside_a_document_that_loses_a_span(cut: Workspace) -> None:
+    before = selection.load(cut, "news2016zh")
+    dedup.run(dedup.DedupConfig(workers=1), cut)
+    decontaminate.run(config.DecontaminateConfig(cut=True, workers=1), cut)
+    chosen = selection.load(cut, "news2016zh")
+    repeated = document_at(cut.documents("news2016zh"), document_ref(0, 21))
+    assert [entry.path for entry in chosen.inputs] == ["dedup/news2016zh.parquet", "decontaminate/news2016zh.parquet"]
+    assert chosen.whole.tolist() == [document_ref(0, 21)]
+    assert chosen.cuts == before.cuts
+    assert list(chosen.cuts) == [document_ref(0, 7)]
+    assert chosen.reasons == {"exact_duplicate": 1, "contaminated": 1}
+    assert chosen.documents == {"train": 1}
+    assert chosen.characters["train"] == len(repeated["text"]) + before.characters["train"]
+    (path,) = parts(cut.documents("news2016zh"))
+    used = {
+        int(line): text
+        for _, numbers, batch in selection.read_selected(path, ["text"], chosen)
+        for line, text in zip(numbers, batch["text"].to_pylist(), strict=True)
+    }
+    assert sorted(used) == [*range(21), *range(22, 40)]
+    assert SPAN[:12] not in used[7]
+    assert answer(700)[:12] in used[7]
+    counts = packed(cut, dataset="news2016zh", unit_characters=1 << 20)["train"]  # the books balance
+    assert counts["documents"] == 39
+    assert counts["characters"] == sum(map(len, used.values()))
