@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from corpus.pipeline.cli import demo, export, ingest, inspect, pack, report, sample, train
+from corpus.pipeline.cli import demo, export, ingest, inspect, pack, push, report, sample, train
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.terminal import console
 
@@ -51,7 +51,7 @@ def cli() -> None:
 for command in (
     inspect.datasets, ingest.download, ingest.clean, ingest.ingest, ingest.dedup, ingest.decontaminate,
     pack.tokenizer, pack.pack, export.export, train.train, sample.sample, train.evaluate, report.report, report.card,
-    demo.demo, inspect.status, inspect.verify, inspect.inspect, inspect.trace,
+    push.push, demo.demo, inspect.status, inspect.verify, inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)
 
