@@ -67,6 +67,10 @@ class ExportError(CorpusError):
     """A folder cannot take an export, or a format cannot hold the tokens."""
 
 
+class PushError(CorpusError):
+    """The hub refuses a push, or cannot be reached."""
+
+
 class TokenizerError(CorpusError):
     """The tokenizer is missing, unreadable or not the one the rows were packed with."""
 
