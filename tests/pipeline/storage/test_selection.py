@@ -183,7 +183,7 @@ def test_a_duplicate_goes_whole_beside_a_document_that_loses_a_span(cut: Workspa
     dedup.run(dedup.DedupConfig(workers=1), cut)
     decontaminate.run(config.DecontaminateConfig(cut=True, workers=1), cut)
     chosen = selection.load(cut, "news2016zh")
-    repeated = document_at(cut.documents("news2016zh"), document_ref(0, 21))
+    repeated = document_at(cut, "news2016zh", document_ref(0, 21))
     assert [entry.path for entry in chosen.inputs] == ["dedup/news2016zh.parquet", "decontaminate/news2016zh.parquet"]
     assert chosen.whole.tolist() == [document_ref(0, 21)]
     assert chosen.cuts == before.cuts
