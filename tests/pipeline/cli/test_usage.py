@@ -78,6 +78,15 @@ def test_no_document_is_told_by_ingest_and_by_pack(
     assert f"there are no training documents (baike2018qa: {why})" in corpus("pack", folder=tmp_path, code=1).stderr
 
 
+def test_a_small_sample_is_told_to_flatter_the_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / TRAIN).write_bytes(lines([baike(n, answer=f"第{n}朵花开在山的那一边。" * 50) for n in range(40)]))
+    ingest = ("ingest", "--dataset", "baike2018qa", "--source", tmp_path / TRAIN, "--no-rule", "repeated_spans")
+    corpus(*ingest, folder=tmp_path)
+    says = "bytes/token is measured on the texts that it learnt from"
+    assert says not in corpus("tokenizer", "--vocab-size", 300, folder=tmp_path).stdout
+    assert says in corpus("tokenizer", "--vocab-size", 300, "--sample-characters", 5_000, folder=tmp_path).stdout
+
+
 def test_what_trace_does_not_find(demo: Workspace) -> None:
     there = {"folder": demo.root.parent, "CORPUS_WORKSPACE": str(demo.root)}
     for arguments, code, says in (
