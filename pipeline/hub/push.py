@@ -183,9 +183,7 @@ def _hub_errors(push: Push) -> Iterator[None]:
     """Turn what the client raises into PushErrors."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
-    transport = cast(
-        type[Exception], HfHubHTTPError.__bases__[0]
-    )  # HTTPError of the HTTP client that this version uses
+    transport = cast(type[Exception], HfHubHTTPError.__bases__[0])  # HTTPError of the client's HTTP library
     again = "Run the same command again: it sends only what the hub lacks."
     try:
         yield
