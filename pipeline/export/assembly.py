@@ -91,14 +91,14 @@ class Assembly:
 
     @property
     def length(self) -> int:
-        """Tokens so far, or documents in the formats of text."""
-        key = "tokens" if self.form.tokens and self.form.name != "mds" else "documents"
+        """Tokens so far, or documents in formats that are not flat."""
+        key = "tokens" if self.form.is_flat else "documents"
         return sum(int(counts[key]) for counts in self.counts)
 
     def _write_lineage(self, piece: Piece, written: Written, start: int) -> None:
         table, count = written.lineage, written.lineage.num_rows
-        ones = table["length"].to_numpy() if "tokens" in written.counts and self.form.name != "mds" else np.ones(count)
-        starts = start + np.cumsum(ones, dtype=np.int64) - ones.astype(np.int64)
+        sizes = table["length"].to_numpy() if self.form.is_flat else np.ones(count, dtype=np.int64)
+        starts = start + np.cumsum(sizes) - sizes
         table = table.add_column(2, "file", pa.chunked_array([pa.repeat(piece.file, count)]))
         table = table.add_column(3, "start", pa.chunked_array([pa.array(starts, pa.int64())]))
         metadata = {

@@ -98,7 +98,7 @@ def _metadata(
     configs: list[dict[str, Any]] = [{"config_name": "default", "data_files": everything}]
     for name in books:
         files = [{"split": split, "path": f"{name}/{split}/*{form.suffix}"} for owner, split in found if owner == name]
-        configs.append({"config_name": name, "data_files": files})
+        configs += [{"config_name": name, "data_files": files}] if files else []
     licences = [manifests.licence_of(each) for each in loaded]
     data = DatasetCardData(
         language=["zh", "en"] if "translation2019zh" in books else ["zh"],

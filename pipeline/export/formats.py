@@ -42,6 +42,11 @@ class Format:
     header: int = 0
     """Bytes before the first token of a file."""
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether a file holds ids alone, one document after another, so that places in it are counted in tokens."""
+        return self.tokens and self.suffix == ".bin"
+
 
 _TOKEN_UNIT, _TEXT_UNIT = 12 << 20, 32 << 20
 FORMATS = {

@@ -25,7 +25,7 @@ import orjson
 import pyarrow as pa
 
 from corpus.pipeline import workers as pool
-from corpus.pipeline.errors import BooksError, ExportError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DiskError, ExportError, WorkspaceError
 from corpus.pipeline.export import card, formats
 from corpus.pipeline.export.assembly import Assembly, write_mds_index
 from corpus.pipeline.export.formats import FORMATS, Format, Piece
@@ -47,6 +47,10 @@ STAGE = "export"
 VERSION = 1
 MARK = "export.json"
 """Written first: the folder is an export, in this format."""
+_HINTS = {
+    "text": "`corpus status` shows what there is; dedup, decontaminate and exclude.txt may leave out everything.",
+    "chat": "baike2018qa, webtext2019zh and translation2019zh have questions; --form text takes any document.",
+}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -94,8 +98,18 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
-    watch, form = Stopwatch(), FORMATS[config.format]
     place = _place_of(config, workspace)
+    try:
+        return _export(config, workspace, place, progress)
+    except DiskError as error:
+        if str(place) not in error.message:
+            raise
+        hint = "Free some room there, or name another FOLDER; the same command resumes."
+        raise DiskError(error.message, hint=hint) from error
+
+
+def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: Progress) -> Report:
+    watch, form = Stopwatch(), FORMATS[config.format]
     names = selection.datasets_of(workspace, config.datasets)
     chosen = {name: selection.load(workspace, name, removals=True) for name in names}
     inputs = []
@@ -127,8 +141,11 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
             made.close()  # ends workers that still write a piece
             remove_leftovers(place)
     books, left_out = _books(files), {name: dict(sorted(each.reasons.items())) for name, each in chosen.items()}
+    whole = [piece for each in files if each.path.is_file() for piece in each.pieces]
+    if not whole:
+        raise WorkspaceError(f"{', '.join(names)}: no document is left to export", hint=_HINTS[config.form])
     text = card.text(
-        form, [workspace.manifest(name) for name in names], books, left_out, pieces, chat=config.form == "chat",
+        form, [workspace.manifest(name) for name in names], books, left_out, whole, chat=config.form == "chat",
         vocab_size=settings.get("vocab_size"),
     )  # fmt: skip
     write_atomic(place / "README.md", text.encode())
@@ -154,8 +171,9 @@ def _place_of(config: ExportConfig, workspace: Workspace) -> Path:
             hint="Name a folder outside it.",
         )
     with disk_errors(place):
-        if place.exists() and not place.is_dir():
-            raise ExportError(f"{place} is a file", hint="Name a new folder.")
+        there = next(path for path in (place, *place.parents) if path.exists())
+        if not there.is_dir():
+            raise ExportError(f"{there} is a file", hint="Name a new folder.")
         mark = place / MARK
         others = [path for path in place.glob("*") if not path.match(f".{MARK}.*.tmp")]  # a killed export leaves one
         if not mark.is_file() and others:
@@ -306,9 +324,9 @@ def _check_books(
                     f"{name}, {split}: {documents:,} documents are not {found['documents']:,} exported, "
                     f"{left.documents[split]:,} left out and {rest:,} without a question"
                 )
-    for each in files if kind is not None and files[0].form.name != "mds" else ():
+    for each in files:
         size = each.path.stat().st_size if each.path.is_file() else each.form.header
-        if kind is not None and size != each.form.header + each.length * kind.itemsize:
+        if kind is not None and each.form.is_flat and size != each.form.header + each.length * kind.itemsize:
             raise BooksError(f"{each.path} has {size:,} bytes, which are not {each.length:,} tokens")
 
 

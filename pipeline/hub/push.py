@@ -138,7 +138,7 @@ def upload(push: Push, *, progress: Progress = SILENT) -> str:
 
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token  # noqa: PLC0415  # 0.3 s
-    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415  # as above
 
     if get_token() is None:
         raise PushError("no token for the hub", hint="Sign in with `hf auth login`, or put a token into HF_TOKEN.")
@@ -181,11 +181,9 @@ def _outdated(api: HfApi, push: Push, where: dict[str, Any]) -> list[str]:
 @contextlib.contextmanager
 def _hub_errors(push: Push) -> Iterator[None]:
     """Turn what the client raises into PushErrors."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415  # only an upload needs it
 
-    transport = cast(
-        type[Exception], HfHubHTTPError.__bases__[0]
-    )  # HTTPError of the HTTP client that this version uses
+    transport = cast(type[Exception], HfHubHTTPError.__bases__[0])  # HTTPError of the client's HTTP library
     again = "Run the same command again: it sends only what the hub lacks."
     try:
         yield

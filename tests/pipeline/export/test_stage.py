@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from corpus.pipeline import export, templates, workflows
-from corpus.pipeline.errors import BooksError, DamageError, ExportError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DamageError, DiskError, ExportError, WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import selection
 from corpus.pipeline.workspace.layout import Workspace
@@ -125,6 +125,11 @@ def test_questions_become_messages(laid: Workspace, tmp_path: Path) -> None:
     books = report.ledger.counts["datasets"]
     without = sum(counts["without_prompt"] for splits in books.values() for counts in splits.values())
     assert without == turns.count(None) > 200
+    opened = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert sum(split.num_rows for split in opened.values()) == len(rows)
+    assert datasets.get_dataset_config_names(str(tmp_path / "out")) == ["default", "baike2018qa"]
+    with pytest.raises(WorkspaceError, match="wiki2019zh: no document is left to export"):
+        make(laid, "jsonl", tmp_path / "wiki", form="chat", datasets=("wiki2019zh",))
     assert json.loads((tmp_path / "out" / "dataset_info.json").read_bytes())["baike2018qa"]["formatting"] == "sharegpt"
 
 
@@ -226,6 +231,14 @@ def test_folders_that_are_refused(laid: Workspace, tmp_path: Path) -> None:
     (tmp_path / "killed" / ".export.json.17.tmp").touch()
     assert not make(laid, "parquet", tmp_path / "killed", splits=("validation",)).skipped
     assert not (laid.root / "packed" / "new").exists()
+    with pytest.raises(ExportError, match="file is a file"):
+        make(laid, "parquet", tmp_path / "file" / "below")
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "export.json").write_bytes((tmp_path / "killed" / "export.json").read_bytes())
+    (tmp_path / "blocked" / "lineage").touch()
+    with pytest.raises(DiskError, match="blocked/lineage") as failure:
+        make(laid, "parquet", tmp_path / "blocked")
+    assert "another FOLDER" in failure.value.hint
 
 
 def test_documents_that_are_refused(own: Workspace, tmp_path: Path) -> None:
