@@ -152,4 +152,4 @@ def test_json_and_failures_of_the_command(ready: Workspace, capsys: pytest.Captu
     code, _, err = run(capsys, *where, "--model", "ours", "--stride", 0)
     assert (code, "--stride must be at least 1, is 0" in err) == (2, True)
     code, _, err = run(capsys, *where, "--model", "nothing")
-    assert (code, "nothing is not a folder" in err) == (1, True)
+    assert (code, "there is no run nothing in" in err) == (1, True)
