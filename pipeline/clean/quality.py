@@ -50,6 +50,8 @@ MIN_PAIR_HAN = 0.02
 PAIR_RATIO = (0.4, 12.0)
 """Smallest and largest plausible number of English characters a Chinese one, from MIN_PAIR characters on."""
 MIN_PAIR = 8
+_LATIN_HAN = 0.1
+"""Share of Han below which `Limits.latin_span` is the span."""
 _ECHO_LENGTH = 8
 """Largest difference in length between a question and an answer that repeats it."""
 
@@ -75,6 +77,8 @@ class Limits:
     """Smallest share of Han."""
     adverts: bool = False
     """Whether to look for documents that mostly advertise."""
+    latin_span: int = 0
+    """Characters of a span in text of which less than a tenth is Han; SPAN as everywhere when 0."""
     off: frozenset[str] = frozenset()
     """Rules that are switched off."""
 
@@ -200,7 +204,8 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:
     """Most spans of six characters occurred before: the same phrase over and over.
 
     A long text is first judged by a sixteenth of its spans, those with certain hashes. A translation, in which English
-    letters repeat themselves, is judged only if it is long.
+    letters repeat themselves, is judged only if it is long. With `latin_span` longer spans count in English text, whose
+    spans of six letters repeat themselves in any long text.
     """
     text = document.text
     spans = len(text) - SPAN + 1
@@ -208,7 +213,12 @@ def repeated_spans(document: Document, limits: Limits) -> str | None:
         return None
     if not _may_repeat_spans(survey_of([text]), document.form)[0]:
         return None
-    again = spans - len({text[start : start + SPAN] for start in range(spans)})
+    span = SPAN
+    if limits.latin_span:
+        han, _, _, visible = statistics.sums(text)
+        span = limits.latin_span if han < _LATIN_HAN * visible else SPAN
+    spans = max(1, len(text) - span + 1)
+    again = spans - len({text[start : start + span] for start in range(spans)})
     return _over(again, spans, MAX_REPEATED_SPANS, "spans stood before")
 
 

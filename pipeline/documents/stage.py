@@ -208,7 +208,11 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
         "simplify": manifest.simplify,
         "drop_empty_brackets": manifest.drop_empty_brackets,
         "validation_share": manifest.validation_share,
-        "quality": {name: list(value) if type(value) is tuple else value for name, value in quality.items()},
+        "quality": {
+            name: list(value) if type(value) is tuple else value
+            for name, value in quality.items()
+            if name != "latin_span" or value  # so that documents made without it stay current
+        },
         "piece_bytes": config.piece_bytes,
         "manifest": hashlib.sha256(shapes.encode()).hexdigest()[:16],
         "opencc": version("OpenCC") if manifest.simplify else "",

@@ -90,7 +90,13 @@ def ingested(workspace: Workspace, dataset: str) -> Manifest:
 def limits_of(manifest: Manifest, min_length: int) -> Limits:
     """The limits of a dataset's filter rules."""
     quality = manifest.quality
-    return Limits(min_length=min_length, min_han=quality.min_han, adverts=quality.adverts, off=frozenset(quality.off))
+    return Limits(
+        min_length=min_length,
+        min_han=quality.min_han,
+        adverts=quality.adverts,
+        latin_span=quality.latin_span,
+        off=frozenset(quality.off),
+    )
 
 
 def _schema(manifest: Manifest) -> pa.Schema:

@@ -26,6 +26,8 @@ BUILT_IN = "demo"
 DATASETS = (*CORPORA, BUILT_IN)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 """Names of datasets."""
+LATIN_SPAN = 20
+"""In users' manifests, of which the texts may be English: three to four words."""
 _FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _DEFAULTS: dict[str, tuple[type, Any]] = {
     # key: (type, default in a manifest of a user's own)
@@ -103,7 +105,7 @@ def parse(text: str, *, where: str, own: bool = False) -> Manifest:
         "archive_bytes": table.attempt(partial(table.take, "archive_bytes", int, 0), 0),
         "validation_share": table.attempt(partial(_share, table, "validation_share", 0.005), 0.0),
         "quality": table.attempt(
-            partial(_quality, table), Quality(min_han=0, trim=False, adverts=False, off=(), mask=())
+            partial(_quality, table, own=own), Quality(min_han=0, trim=False, adverts=False, off=(), mask=())
         ),
         "mirrors": tuple(_each(table, "mirrors", _mirror)),
         "source": table.attempt(partial(table.take, "source", str, ""), "") if own else "",
@@ -157,7 +159,7 @@ def _share(table: Table, key: str, default: float) -> float:
     return share
 
 
-def _quality(table: Table) -> Quality:
+def _quality(table: Table, *, own: bool) -> Quality:
     entry = table.table("quality", {})
     quality = Quality(
         min_han=entry.take("min_han", float, 0.0),
@@ -165,6 +167,7 @@ def _quality(table: Table) -> Quality:
         adverts=entry.take("adverts", bool, default=False),
         off=entry.strings("off", []),
         mask=entry.strings("mask", []),
+        latin_span=entry.take("latin_span", int, LATIN_SPAN) if own else 0,
     )
     entry.finish()
     if not 0 <= quality.min_han <= 1:

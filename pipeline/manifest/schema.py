@@ -108,6 +108,8 @@ class Quality:
     """Filter rules that are switched off."""
     mask: tuple[str, ...]
     """Kinds of personal data that become placeholders."""
+    latin_span: int = 0
+    """Characters of a span that counts as repeated in text with little Han; as in Chinese text, 6, when 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

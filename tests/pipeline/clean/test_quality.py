@@ -300,3 +300,23 @@ def test_a_long_text_of_one_phrase_is_found_at_once(phrase: str) -> None:
     )
     assert verdict is not None
     assert verdict[0] == "repeated_spans"
+
+
+def test_long_english_repeats_spans_of_six_letters_and_is_kept_where_the_manifest_counts_longer_ones() -> None:
+    chance = random.Random(7)
+    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(2, 8))) for _ in range(400)]
+    prose = " ".join(chance.choices(words, k=60_000))
+    again = "Buy it now, it is the best that you will ever find. " * 400
+    verdicts = []
+    for text in (prose, again):
+        for span in (0, 20):
+            verdict = judge(Document(text, 0, "article", [text]), Limits(min_length=10, latin_span=span))
+            verdicts.append(verdict and verdict[0])
+    assert verdicts == ["repeated_spans", None, "repeated_spans", "repeated_spans"]
+    chinese = "一句话翻来覆去地说，" * 300 + "a few English words. "
+    verdict = judge(Document(chinese, 0, "article", [chinese]), Limits(min_length=10, latin_span=20))
+    assert verdict is not None
+    assert verdict[0] == "repeated_spans"
+    limits = Limits(min_length=10, latin_span=20)
+    pair = [Document(text, 0, "article", [text]) for text in (prose, again)]
+    assert judge_all(pair, limits) == [judge(each, limits) for each in pair]
