@@ -29,13 +29,13 @@ def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *
         return
     shown = {name: [area for area in areas if area in {"packed", "chat"}] or areas[-1:] for name, areas in here.items()}
     rows = [
-        (each.name, each.title.removesuffix(each.name).strip(), each.records, size_text(each.raw_bytes),
-         ", ".join(shown[each.name]) or "-")
+        (each.name, each.title.removesuffix(each.name).strip() or "-", each.records or "-",
+         size_text(each.raw_bytes) if each.raw_bytes else "-", ", ".join(shown[each.name]) or "-")
         for each in manifests
     ]  # fmt: skip
     console.table(("dataset", "what", "records", "size", "here"), rows, left=2)
     for each in manifests:
-        console.line(f"{each.name}: {each.summary}")
+        console.line(f"{each.name}: {each.summary or 'described by its manifest in the workspace'}")
         console.line(f"  licence: {each.licence}")
 
 

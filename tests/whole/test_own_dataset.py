@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +31,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from tests.support.command import corpus
 from tests.support.records import lines
+from tests.support.server import Server
 
 MANIFEST = """name = "talks"
 licence = "CC0-1.0"
@@ -89,7 +92,7 @@ def test_conversations_become_rows_in_which_every_answer_is_learnt(talks: Worksp
 def test_every_command_knows_it(talks: Workspace) -> None:
     folder = talks.root.parent
     corpus("pack", "--dataset", "talks", "--seq-length", 128, folder=folder)
-    assert "talks" in corpus("datasets", folder=folder).stdout
+    assert "talks: described by its manifest in the workspace" in corpus("datasets", folder=folder).stdout
     assert "packed/talks" in corpus("status", folder=folder).stdout
     assert "第7个问题" in corpus("trace", "--dataset", "talks", "--text", "第7个问题", folder=folder).stdout
     corpus("report", folder=folder)
@@ -106,6 +109,39 @@ def test_a_changed_manifest_reruns_and_a_built_in_name_is_refused(talks: Workspa
     with pytest.raises(ManifestError, match="'demo' is a built-in dataset"):
         workflows.ingest(talks, manifests=[path], workers=1)
     assert "demo" not in {path.stem for path in talks.manifests.glob("*.toml")}
+
+
+def test_mirrors_members_and_splits_of_a_manifest(tmp_path: Path) -> None:
+    """Archives come from a mirror, the next one where the first fails, with the member's split and checksum."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("x/first.jsonl", lines([{"t": f"第{n}篇写的是昨天的事。"} for n in range(20)]))
+        archive.writestr("x/second.jsonl", lines([{"t": f"第{n}篇写的是今天的事。"} for n in range(20, 30)]))
+        archive.writestr("x/notes.txt", "不要的文件")
+    with Server({"/good/mine.zip": out.getvalue()}) as server:
+        (tmp_path / "mine.toml").write_text(
+            f"""name = "mine"
+archive = "mine.zip"
+[[mirrors]]
+name = "gone"
+files = ["{server.url("/gone/mine.zip")}"]
+[[mirrors]]
+name = "good"
+files = ["{server.url("/good/mine.zip")}"]
+[[members]]
+pattern = "first.jsonl"
+split = "train"
+[[members]]
+pattern = "second.jsonl"
+split = "test"
+[document]
+form = "article"
+body = "t"
+""",
+            encoding="utf-8",
+        )
+        result = workflows.ingest(Workspace(tmp_path / "workspace"), manifests=[tmp_path / "mine.toml"], workers=1)
+    assert result.documents[0].ledger.counts["splits"] == {"train": 20, "test": 10}
 
 
 class Hub(BaseHTTPRequestHandler):
