@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from corpus.pipeline.cli import summaries
 from corpus.pipeline.cli.options import dataset_option, json_option, tell_behind, workspace_of, workspace_option
 from corpus.pipeline.errors import CorpusError, WorkspaceError
 from corpus.pipeline.humanize import record_text, size_text
-from corpus.pipeline.manifest import NAME
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def trace(
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
     if place is not None:
-        dataset, split, number = _place(place)
+        dataset, split, number = _place(place, workspace.datasets())
         segments, padding = tracing.row(workspace, dataset, split, number, form)
         _row(segments, padding)
         if not all(segment.rebuilt and segment.origin.rebuilt is not False for segment in segments):
@@ -179,11 +178,11 @@ def trace(
         _origins(list(tracing.documents(workspace, names, name=document or "", text=text or "", limit=limit)))
 
 
-def _place(place: str) -> tuple[str, str, int]:
+def _place(place: str, known: Collection[str]) -> tuple[str, str, int]:
     """Dataset, split and number in `DATASET[/SPLIT]:ROW`."""
     name, _, number = place.rpartition(":")
     dataset, _, split = name.partition("/")
-    if not NAME.fullmatch(dataset) or not number.isdecimal():
+    if dataset not in known or not number.isdecimal():
         raise click.UsageError(
             f"{place!r} is not DATASET[/SPLIT]:ROW, such as baike2018qa:0 or wiki2019zh/validation:3"
         )

@@ -13,7 +13,9 @@ from corpus.pipeline.terminal import console
 
 @click.group()
 def manifest() -> None:
-    """Describe a dataset of your own, for `corpus ingest --manifest`.
+    """Describe a dataset of your own.
+
+    The manifest that `init` writes is given to `corpus ingest --manifest`.
 
     \b
     Examples:

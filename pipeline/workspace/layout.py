@@ -66,8 +66,14 @@ class Workspace:
 
     def datasets(self) -> tuple[str, ...]:
         """Names of all datasets: the built-in ones in their order, then those whose manifests it holds, sorted."""
-        own = (path.stem for path in self.manifests.glob("*.toml"))
-        return (*DATASETS, *sorted(name for name in own if name not in DATASETS))
+        with reading(self.manifests):
+            try:
+                own = {path.stem for path in self.manifests.iterdir() if path.suffix == ".toml"}
+            except PermissionError:
+                raise
+            except OSError:  # there is none; what else is wrong with the workspace is for the command to say
+                own = set()
+        return (*DATASETS, *sorted(own.difference(DATASETS)))
 
     def manifest(self, dataset: str) -> Manifest:
         """The manifest of a dataset, from the package or from this workspace.
