@@ -249,6 +249,20 @@ def _inputs(workspace: Workspace, area: str, names: Sequence[str], model_files: 
     ]
 
 
+def _shape(config: TrainConfig) -> dict[str, Any]:
+    """Name, family and size of the model; a GPT-2 has no family, as in the ledgers of earlier versions."""
+    if config.init:
+        return {"model": "init"}
+    preset = config.preset
+    if config.architecture:
+        shape = architecture.read(config.architecture)
+        sizes = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
+        named = {name: getattr(shape, attribute, None) for name, attribute in sizes.items()}
+        return {"model": shape.model_type, "family": shape.model_type, **named}
+    family = {} if preset.family == "gpt2" else {"family": preset.family}
+    return {"model": config.model, **family, "layers": preset.layers, "width": preset.width, "heads": preset.heads}
+
+
 def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_size: int) -> dict[str, Any]:
     """The settings of the ledger, defaults resolved."""
     preset = config.preset
@@ -267,17 +281,3 @@ def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_
         "seq_length": seq_length,
         "vocab_size": vocab_size,
     }
-
-
-def _shape(config: TrainConfig) -> dict[str, Any]:
-    """Name, family and size of the model; a GPT-2 has no family, as in the ledgers of earlier versions."""
-    if config.init:
-        return {"model": "init"}
-    preset = config.preset
-    if config.architecture:
-        shape = architecture.read(config.architecture)
-        sizes = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
-        named = {name: getattr(shape, attribute, None) for name, attribute in sizes.items()}
-        return {"model": shape.model_type, "family": shape.model_type, **named}
-    family = {} if preset.family == "gpt2" else {"family": preset.family}
-    return {"model": config.model, **family, "layers": preset.layers, "width": preset.width, "heads": preset.heads}
