@@ -33,7 +33,9 @@ class TrainConfig:
     """`text` predicts every token of packed documents; `sft` predicts only the answers of chat rows."""
     model: str = ""
     """Preset: the size of a new model, gpt2-small when empty. It also decides the default batch size, learning rate and
-    warm-up; with `init` these follow the model that is given when it is empty (`run.defaults`)."""
+    warm-up; with `init` or `architecture` these follow that model when it is empty (`run.defaults`)."""
+    architecture: Path | None = None
+    """A config.json, or a folder that holds one: the shape of a new model, in place of a preset's."""
     init: Path | None = None
     """Folder of a model to start from, in place of random weights."""
     run: str = ""
@@ -109,7 +111,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
         if self.model and self.model not in PRESETS:
-            raise ValueError(f"--model must be one of {', '.join(PRESETS)}, is {self.model}")
+            raise ValueError(f"--model must be one of {', '.join(PRESETS)}, or a config.json, is {self.model}")
+        if self.architecture and self.init:
+            raise ValueError("--init has a shape of its own: --model must be a preset beside it, not a config.json")
         if self.run and (Path(self.run).name != self.run or self.run.startswith(".")):
             raise ValueError(f"--run must be a plain folder name, is {self.run}")
         if len(self.run.encode()) > _LONGEST_NAME:
@@ -142,7 +146,7 @@ class TrainConfig:
             raise ValueError("--warmup and --warmup-tokens must not both be given")
         if (self.ramp_from is None) != (self.ramp_tokens is None):
             raise ValueError("--ramp-from and --ramp-tokens must be given together")
-        most = self.batch_size or (None if self.init else self.preset.batch_size)  # with `init` it is not known yet
+        most = self.batch_size or (self.preset.batch_size if self.is_preset else None)  # else it is not known yet
         if self.ramp_from is not None and most is not None and self.ramp_from > most:
             raise ValueError(f"--ramp-from must be at most the batch size, is {self.ramp_from}")
 
@@ -179,6 +183,11 @@ class TrainConfig:
     def is_weighted(self) -> bool:
         """Whether the datasets have weights."""
         return any(weight is not None for weight in self.mixture.values())
+
+    @property
+    def is_preset(self) -> bool:
+        """Whether the model is a new one of a preset's shape."""
+        return self.init is None and self.architecture is None
 
     @property
     def preset(self) -> Preset:

@@ -1,4 +1,4 @@
-"""Presets: the papers' sizes and two that fit a laptop, with parameters and memory by formula.
+"""Presets: the papers' sizes, two that fit a laptop, and three of Llama's shape; parameters and memory by formula.
 
 Out: frozen values. Imports no torch, so `corpus train --list-models` is quick.
 Invariants: `parameters` is the exact count of the network that `train.model.build` makes; memory is an estimate.
@@ -14,8 +14,12 @@ WEIGHT_BYTES = 16
 """Per parameter in single precision: weight 4, gradient 4, Adam's two moments 8."""
 HALF_COPY_BYTES = 2
 """Added per parameter under bf16: autocast keeps a half-precision copy during a pass."""
-LAYER_BYTES = {"fp32": 64, "bf16": 36}
-"""Per token, layer and unit of width, kept for the backward pass: 16 numbers, in fp32 or mixed precision."""
+WIDTH_BYTES = {"fp32": (32, 40), "bf16": (20, 34)}
+"""Per token, layer and unit of width, kept for the backward pass: of GPT-2's block, and of one with a gate (Llama)."""
+FEED_BYTES = {"fp32": (8, 16), "bf16": (4, 8)}
+"""Per token, layer and unit of the feed-forward layer: before and after the activation; with a gate twice as many."""
+QK_NORM_BYTES = {"fp32": 16, "bf16": 12}
+"""Per token, layer and unit of width, added where queries and keys are normalized (Qwen3)."""
 MASK_BYTES = {"fp32": 4, "bf16": 2}
 """Per token, layer and token of the row: the document mask."""
 LOGIT_BYTES = 12
@@ -24,7 +28,7 @@ LOGIT_BYTES = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """One GPT by name: its size and default training settings."""
+    """One model by name: its size and default training settings."""
 
     name: str
     """Its name for `--model`."""
@@ -48,12 +52,27 @@ class Preset:
     """Share of the learning rate at the end."""
     source: str
     """Source of size, batch size and learning rate."""
+    family: str = "gpt2"
+    """Its `model_type` in transformers: `gpt2` or `llama`."""
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values: as many as of queries, in Llama's shape half of them."""
+        return self.heads // 2 if self.family == "llama" else self.heads
+
+    @property
+    def feed_forward(self) -> int:
+        """Units of the feed-forward layer."""
+        return self.width * (3 if self.family == "llama" else 4)
 
     def parameters(self, *, vocab_size: int = VOCAB_SIZE, context: int | None = None) -> int:
         """Exact number of parameters; the head shares its weights with the token embedding.
 
-        A block of width d has 12 d² weights (4 d² attention, 8 d² feed-forward layer) and 13 d in biases and norms.
+        A block of width d has 12 d² weights: GPT-2's 4 d² in attention and 8 d² in the feed-forward layer, Llama's
+        3 d² and 9 d². GPT-2's has 13 d in biases and norms, and a position d; Llama's has two norms of d.
         """
+        if self.family == "llama":
+            return vocab_size * self.width + self.layers * (12 * self.width**2 + 2 * self.width) + self.width
         embeddings = (vocab_size + (context or self.context)) * self.width
         block = 12 * self.width**2 + 13 * self.width
         return embeddings + self.layers * block + 2 * self.width
@@ -76,6 +95,12 @@ class Preset:
             context=length,
             precision=precision,
             checkpointing=checkpointing,
+            block=block_memory(
+                width=self.width,
+                feed_forward=self.feed_forward,
+                precision=precision,
+                has_gate=self.family == "llama",
+            ),
         )
         return fixed_memory(self.parameters(vocab_size=vocab_size, context=context), precision) + rows * length * token
 
@@ -86,16 +111,27 @@ def fixed_memory(parameters: int, precision: str) -> int:
 
 
 def token_memory(
-    *, layers: int, width: int, vocab_size: int, context: int, precision: str, checkpointing: bool = False
+    *, layers: int, width: int, vocab_size: int, context: int, precision: str, block: int, checkpointing: bool = False
 ) -> int:
-    """Bytes of a training step for each token of a pass: layers x (width x 64 + context x 4) + vocabulary x 12.
+    """Bytes of a training step for each token of a pass: layers x (block + context x 4) + vocabulary x 12.
 
-    Under bf16 x 36 and x 2. With gradient checkpointing a layer keeps only its input, 4 bytes a unit, and one layer at
-    a time keeps everything.
+    `block` is what `block_memory` gives. Under bf16 context x 2. With gradient checkpointing a layer keeps only its
+    input, 4 bytes a unit, and one layer at a time keeps everything.
     """
-    layer = width * LAYER_BYTES[precision] + context * MASK_BYTES[precision]
+    layer = block + context * MASK_BYTES[precision]
     kept = layers * width * 4 + layer if checkpointing else layers * layer
     return kept + vocab_size * LOGIT_BYTES
+
+
+def block_memory(
+    *, width: int, feed_forward: int, precision: str, has_gate: bool = False, has_qk_norm: bool = False
+) -> int:
+    """Bytes that a block keeps of each token for the backward pass, without the mask.
+
+    GPT-2's, with a feed-forward layer of 4 x width, keeps 16 numbers a unit of width: width x 64, under bf16 x 36.
+    """
+    unit = WIDTH_BYTES[precision][has_gate] + (QK_NORM_BYTES[precision] if has_qk_norm else 0)
+    return width * unit + feed_forward * FEED_BYTES[precision][has_gate]
 
 
 _OURS = "ours: fits a laptop's CPU"
@@ -104,9 +140,13 @@ _GPT2 = (
     "Radford et al., 2019; the learning rate is that of the nearest size in Brown et al., 2020: GPT-2's is unpublished"
 )
 _GPT3 = "Brown et al., 2020, table 2.1, with dense attention in every layer"
+_LLAMA = (
+    "ours: Llama's shape (Touvron et al., 2023, and 2 heads to a pair of key and value: Ainslie et al., 2023) with the "
+    "weights a block, batch size and learning rate of "
+)
 _GPT_WARMUP = 2000 * 64 * 512
 _GPT3_WARMUP = 375_000_000
-_TABLE = (
+_GPT_TABLE = (
     # name, layers, width, heads, context, batch size, learning rate, dropout, warm-up, decays to, source
     ("tiny", 4, 256, 4, 1024, 4, 1e-3, 0.0, None, 0.0, _OURS),
     ("mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, None, 0.0, _OURS),
@@ -124,7 +164,13 @@ _TABLE = (
     ("gpt3-13b", 40, 5120, 40, 2048, 1024, 1e-4, 0.0, _GPT3_WARMUP, 0.1, f"{_GPT3}; its 5,140 are not 40 x 128"),
     ("gpt3-175b", 96, 12288, 96, 2048, 1600, 6e-5, 0.0, _GPT3_WARMUP, 0.1, _GPT3),
 )
+_LLAMA_TABLE = (
+    ("llama-tiny", 4, 256, 4, 1024, 4, 1e-3, 0.0, None, 0.0, f"{_LLAMA}tiny"),
+    ("llama-mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, None, 0.0, f"{_LLAMA}mini"),
+    ("llama-small", 12, 768, 12, 1024, 512, 6e-4, 0.0, None, 0.0, f"{_LLAMA}gpt2-small"),
+)
 PRESETS = {
-    row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), row, strict=True)))  # type: ignore[arg-type]
-    for row in _TABLE
+    row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), (*row, family), strict=True)))
+    for family, table in (("gpt2", _GPT_TABLE), ("llama", _LLAMA_TABLE))
+    for row in table
 }

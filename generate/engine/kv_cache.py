@@ -27,7 +27,8 @@ _SPARE_COLUMNS = 64
 class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
     """Keys and values of one layer, in preallocated buffers.
 
-    The layer of `transformers` copies all its states for each new token; this one only when a buffer is full.
+    The layer of `transformers` copies all its states for each new token; this one only when a buffer is full. A layer
+    with a window of attention keeps every token, too: the network's mask hides those outside.
     """
 
     keys: Tensor

@@ -2,8 +2,8 @@
 
 In: a model folder. Out: a `Model`, or an error that says what to do.
 Invariants: `corpus.train.model.load` opens the folder, so no pickle is read and no code of the folder runs; the
-tokenizer is byte-level BPE and fits the network; the network is a decoder with full attention and explicit positions,
-which `kv_cache` needs.
+tokenizer is byte-level BPE and fits the network; the network is a decoder with explicit positions whose layers attend
+to the whole text or to a window of it, which `kv_cache` needs.
 Cost: about the time to read the weights.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import tokenizers
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from corpus.generate.engine.detokenizer import Vocabulary
 from corpus.pipeline.errors import DeviceError, ModelError, TokenizerError
@@ -105,10 +105,12 @@ def _open_tokenizer(folder: Path) -> Any:
 
 def _check_network(folder: Path, network: Any) -> None:
     takes_positions = "position_ids" in inspect.signature(network.forward).parameters
-    is_full = all(type(layer) is DynamicLayer for layer in DynamicCache(config=network.config).layers)
-    if not (takes_positions and is_full and (folders.context_of(network) or 0) >= 2):
+    layers = {type(layer) for layer in DynamicCache(config=network.config).layers}
+    kinds = set(getattr(network.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    attends = layers <= {DynamicLayer, DynamicSlidingWindowLayer} and not kinds
+    if not (takes_positions and attends and (folders.context_of(network) or 0) >= 2):
         raise ModelError(
-            f"{folder}: {type(network).__name__} is not a decoder with full attention and explicit positions",
+            f"{folder}: {type(network).__name__} is not a decoder with explicit positions and attention alone",
             hint="Sample it with transformers' own generate.",
         )
 

@@ -44,8 +44,9 @@ def datasets(context: click.Context, _parameter: click.Parameter, incomplete: st
     return [name for name in known_datasets(context) if name.startswith(incomplete)]
 
 
-def presets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Presets of `corpus train`."""
+def presets(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Presets of `corpus train`, or files where no preset has this prefix."""
     from corpus.train.presets import PRESETS
 
-    return [name for name in PRESETS if name.startswith(incomplete)]
+    found = [CompletionItem(name) for name in PRESETS if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]

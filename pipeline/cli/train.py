@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
 )  # fmt: skip
 @click.option(
-    "--model", default="", metavar="PRESET", shell_complete=completion.presets,
-    help="Size of the model; see --list-models.  [default: gpt2-small; with --init as that model]",
+    "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,
+    help="Size of the model, see --list-models; or a config.json of transformers, whose shape a new model gets.  "
+    "[default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
     "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
@@ -151,6 +152,8 @@ def train(
     Examples:
       corpus train --list-models
       corpus train --model tiny --max-steps 200
+      corpus train --model llama-small
+      corpus train --model ~/Qwen3-0.6B/config.json --dry-run
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN
@@ -161,9 +164,12 @@ def train(
         return
     from corpus.train.config import TrainConfig
     from corpus.train.model.choices import rank
+    from corpus.train.presets import PRESETS
 
     workspace = workspace_of(workspace_dir)
-    init = settings["init"]
+    init, path = settings["init"], Path(settings["model"]).expanduser()
+    if settings["model"] not in PRESETS and path.exists() and settings["model"]:
+        settings |= {"model": "", "architecture": path}
     names = [name.strip() for text in report_to for name in text.split(",")]
     with _silent_unless_first(rank()):
         if init is not None:

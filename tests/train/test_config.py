@@ -21,7 +21,7 @@ from corpus.train.presets import PRESETS
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("model", "gpt3", f"--model must be one of {', '.join(PRESETS)}, is gpt3"),
+        ("model", "gpt3", f"--model must be one of {', '.join(PRESETS)}, or a config.json, is gpt3"),
         ("run", "a/b", "--run must be a plain folder name, is a/b"),
         ("run", "..", "--run must be a plain folder name, is .."),
         ("report_to", ("board",), "--report-to must be one of tensorboard, wandb, swanlab, mlflow, none, is board"),

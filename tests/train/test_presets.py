@@ -7,22 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from corpus.train.model.build import make
-from corpus.train.presets import PRESETS, Preset, token_memory
+from corpus.train.presets import PRESETS, Preset, block_memory, token_memory
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_parameters_are_those_of_the_network(preset: Preset) -> None:
     with torch.device("meta"):
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=32_000, n_positions=preset.context, n_embd=preset.width, n_layer=preset.layers,
-                n_head=preset.heads, bos_token_id=0, eos_token_id=0,
-            )
-        )  # fmt: skip
+        model = make(preset, vocab_size=32_000, seq_length=preset.context, separator=0, pad=1, dropout=0.0, seed=1)
     assert preset.parameters() == model.num_parameters()
+    assert model.config.model_type == preset.family
+    if preset.family == "gpt2":
+        dropouts = (model.config.resid_pdrop, model.config.embd_pdrop, model.config.attn_pdrop)
+        assert (model.config.n_positions, model.config.n_ctx, *dropouts) == (preset.context, preset.context, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("name", "twin"), [("tiny", "tiny"), ("mini", "mini"), ("small", "gpt2-small")])
+def test_the_shape_of_llama_computes_as_much_as_its_twin(name: str, twin: str) -> None:
+    ours, theirs = PRESETS[f"llama-{name}"], PRESETS[twin]
+    same = ("layers", "width", "heads", "context", "batch_size", "learning_rate")
+    assert [getattr(ours, field) for field in same] == [getattr(theirs, field) for field in same]
+    with torch.device("meta"):
+        model = make(ours, vocab_size=300, seq_length=64, separator=0, pad=1, dropout=0.0, seed=1)
+    config = model.config
+    assert config.num_key_value_heads * 2 == config.num_attention_heads
+    assert config.tie_word_embeddings
+    matrices = sum(weight.numel() for block in model.model.layers for weight in block.parameters() if weight.ndim == 2)
+    assert matrices == 12 * ours.width**2 * ours.layers
 
 
 def test_parameters_of_what_we_really_make() -> None:
@@ -85,7 +97,8 @@ def test_the_papers_settings() -> None:
 def test_memory_counts_what_a_layer_keeps(precision: str) -> None:
     """The bytes that autograd keeps for two more layers, against the formula."""
     kept = [_kept(layers, precision) for layers in (2, 4)]
-    sizes: dict[str, Any] = {"width": 64, "vocab_size": 300, "context": 128, "precision": precision}
+    block = block_memory(width=64, feed_forward=256, precision=precision)
+    sizes: dict[str, Any] = {"width": 64, "vocab_size": 300, "context": 128, "precision": precision, "block": block}
     formula = 128 * (token_memory(layers=4, **sizes) - token_memory(layers=2, **sizes))
     assert kept[1] - kept[0] == pytest.approx(formula, rel=0.05)
 
@@ -127,7 +140,7 @@ def test_memory_formula() -> None:
 
 def test_presets_are_listed_by_size() -> None:
     assert [preset.name for preset in PRESETS.values()] == list(PRESETS)
-    for family in ("gpt2-", "gpt3-"):
+    for family in ("gpt2-", "gpt3-", "llama-"):
         parameters = [preset.parameters() for name, preset in PRESETS.items() if name.startswith(family)]
         assert parameters == sorted(parameters)
     assert PRESETS["tiny"].parameters(vocab_size=1000) == PRESETS["tiny"].parameters() - 31_000 * 256

@@ -63,7 +63,7 @@ def warmup_steps(config: TrainConfig, steps: Steps, seq_length: int) -> int:
         return int(config.warmup) if config.warmup >= 1 else math.ceil(config.warmup * steps.count)
     share = math.ceil(WARMUP_SHARE * steps.count)
     paper = config.preset.warmup_tokens
-    return min(share, steps.until(-(-paper // seq_length))) if paper and not config.init else share
+    return min(share, steps.until(-(-paper // seq_length))) if paper and config.is_preset else share
 
 
 def rate(step: int, warmup: int, steps: Steps, decay_to: float = 0.0) -> float:

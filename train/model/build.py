@@ -1,14 +1,15 @@
-"""A GPT-2 with random weights, by a preset.
+"""A model with random weights, by a preset: a GPT-2, or a Llama.
 
 In: sizes and the special tokens of the workspace. Out: a causal model of `transformers` in single precision.
 Invariant: the model has the workspace's vocabulary, exactly; equal arguments give equal weights.
+`architecture` makes one by any other configuration.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import GPT2Config, GPT2LMHeadModel, set_seed
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, set_seed
 
 from corpus.train.presets import Preset
 
@@ -18,8 +19,27 @@ ACTIVATION = "gelu_pytorch_tanh"
 
 def make(
     preset: Preset, *, vocab_size: int, seq_length: int, separator: int, pad: int, dropout: float, seed: int
-) -> GPT2LMHeadModel:
-    """A GPT-2 with random weights."""
+) -> GPT2LMHeadModel | LlamaForCausalLM:
+    """A model of the preset's family with random weights."""
+    special = {"bos_token_id": separator, "eos_token_id": separator, "pad_token_id": pad}
+    set_seed(seed)
+    if preset.family == "llama":
+        return configure(
+            LlamaForCausalLM(
+                LlamaConfig(
+                    vocab_size=vocab_size,
+                    max_position_embeddings=seq_length,
+                    hidden_size=preset.width,
+                    intermediate_size=preset.feed_forward,
+                    num_hidden_layers=preset.layers,
+                    num_attention_heads=preset.heads,
+                    num_key_value_heads=preset.kv_heads,
+                    attention_dropout=dropout,
+                    tie_word_embeddings=True,
+                    **special,
+                )
+            )
+        )
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=seq_length,
@@ -30,12 +50,9 @@ def make(
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
-        bos_token_id=separator,
-        eos_token_id=separator,
-        pad_token_id=pad,
         n_ctx=seq_length,  # the older name of n_positions, which llama.cpp's converter reads
+        **special,
     )
-    set_seed(seed)
     return configure(GPT2LMHeadModel(config))
 
 

@@ -60,6 +60,13 @@ def check_code(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
+def check_layer_count(file: Path, config: dict[str, Any]) -> None:
+    """Refuse so many layers that they are a mistake: making them alone would take minutes."""
+    layers = _number(config, "n_layer", "num_hidden_layers")
+    if layers > _MOST_LAYERS:
+        raise ModelError(f"{file} says {layers:,} layers", hint=f"It is mistyped: give at most {_MOST_LAYERS:,}.")
+
+
 def check_layers(folder: Path, config: dict[str, Any], weights: Iterable[Path]) -> None:
     """Refuse more layers than there are weights: making them alone would take minutes."""
     layers = _number(config, "n_layer", "num_hidden_layers")
@@ -76,13 +83,13 @@ def check_layers(folder: Path, config: dict[str, Any], weights: Iterable[Path]) 
         )
 
 
-def check_memory(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> None:
-    """Refuse a model that the memory cannot hold, by its sizes in config.json."""
+def check_memory(file: Path, config: dict[str, Any], dtype: torch.dtype) -> None:
+    """Refuse a model that the memory cannot hold, by its sizes in a config.json."""
     parameters = _least_parameters(config)
     size, memory = parameters * dtype.itemsize, devices.host_memory()
     if size > memory:
         raise ModelError(
-            f"{folder / 'config.json'} describes a model of at least {parameters:,} parameters, {size_text(size)} of "
+            f"{file} describes a model of at least {parameters:,} parameters, {size_text(size)} of "
             f"memory; this machine has {size_text(memory)}",
             hint="Look for a mistyped size in it, or use a machine with more memory.",
         )

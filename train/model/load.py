@@ -9,21 +9,21 @@ Cost: about the time to read the weights, once more where the digest of a run's 
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as hub_logging
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.train.model import checks
+from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
 from corpus.train.model.device import is_out_of_memory
+from corpus.train.model.quiet import first_line, quiet
 
 _PROBE_TOKENS = 8
 _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
@@ -49,8 +49,7 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
             f"{folder} takes {limit:,} tokens at once, the rows have {seq_length:,}",
             hint=f"Run `corpus pack --seq-length {limit}` first.",
         )
-    names = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout")
-    changed = {} if dropout is None else {name: dropout for name in names if name in config}
+    changed = {} if dropout is None else {name: dropout for name in DROPOUTS if name in config}
     return configure(open_model(folder, "--init", torch.float32, **changed))
 
 
@@ -110,7 +109,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
         ModelError: the model cannot be read, lacks weights, or is larger than the memory.
 
     """
-    checks.check_memory(folder, _read_config(folder, flag), dtype)
+    checks.check_memory(folder / "config.json", _read_config(folder, flag), dtype)
     hint = f"Give {flag} another folder, or copy this one again: it is damaged or incomplete."
     try:
         with quiet():
@@ -127,7 +126,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     except Exception as error:  # whatever a damaged config.json or safetensors makes transformers raise
         if is_out_of_memory(error):
             raise
-        raise ModelError(f"{folder}: the model cannot be read: {_first_line(error)}", hint=hint) from error
+        raise ModelError(f"{folder}: the model cannot be read: {first_line(error)}", hint=hint) from error
     lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     if lacking:
         raise ModelError(
@@ -148,7 +147,7 @@ def open_tokenizer(folder: Path) -> Any:
             return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare Exception for a file it cannot read
         raise TokenizerError(
-            f"{folder}: the tokenizer is missing or cannot be read: {_first_line(error)}",
+            f"{folder}: the tokenizer is missing or cannot be read: {first_line(error)}",
             hint="Give --model a folder with the tokenizer that the model was trained with, as save_pretrained does.",
         ) from error
 
@@ -169,27 +168,17 @@ def check_vocabulary(folder: Path, ids: Iterable[int], rows: int) -> None:
 
 
 def context_of(model: Any) -> int | None:
-    """Most tokens that a model takes at once; None where its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """Most tokens that a model takes at once; None where its configuration does not say.
 
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep progress bars and reports of `transformers` off the terminal; what matters in them becomes an error here."""
-    level, bars = hub_logging.get_verbosity(), hub_logging.is_progress_bar_enabled()
-    hub_logging.set_verbosity(hub_logging.CRITICAL)
-    hub_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hub_logging.set_verbosity(level)
-        if bars:
-            hub_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a library's error message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    Of a model with LongRoPE it is the length before which the factors of its positions change: beyond it the longest
+    text of a batch would decide the positions of all.
+    """
+    config = model.config.get_text_config()
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if most and isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":
+        return min(most, int(rotary.get("original_max_position_embeddings") or most))
+    return most
 
 
 def _check_causal(folder: Path, model: Any) -> None:
@@ -200,7 +189,7 @@ def _check_causal(folder: Path, model: Any) -> None:
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"{folder}: this {kind} cannot be run on plain text: {_first_line(error)}", hint=hint
+            f"{folder}: this {kind} cannot be run on plain text: {first_line(error)}", hint=hint
         ) from error
     if ahead:
         raise ModelError(f"{folder}: a token of this {kind} sees those after it, so it predicts nothing", hint=hint)

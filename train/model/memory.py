@@ -1,4 +1,4 @@
-"""Memory of a training step by a formula, and its time from a real pass.
+"""Memory and FLOPs of a training step by formula, and its time from a real pass.
 
 In: a model on its device. Out: the estimates that a run prints before it starts.
 Invariant: timing a pass leaves the random state and the gradients unchanged.
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from corpus.train.presets import fixed_memory, token_memory
+from corpus.train.presets import block_memory, fixed_memory, token_memory
 
 FORWARD_SHARE = 1 / 3
 """Time of evaluating a row, as a share of a training pass."""
@@ -21,15 +21,57 @@ _SLOW_S = 5.0
 
 def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:
     """Estimated bytes of a training step: the fixed part, and what each row of a pass adds."""
+    config = model.config
+    names = {name.rsplit(".", 2)[-2] for name, _ in model.named_parameters() if "." in name}
     token = token_memory(
-        layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size,
-        vocab_size=model.config.vocab_size,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        vocab_size=config.vocab_size,
         context=seq_length,
         precision=precision,
         checkpointing=checkpointing,
+        block=block_memory(
+            width=config.hidden_size,
+            feed_forward=_feed_forward(config),
+            precision=precision,
+            has_gate=any("gate" in name for name in names),
+            has_qk_norm="q_norm" in names,
+        ),
     )
     return fixed_memory(model.num_parameters(), precision), seq_length * token
+
+
+def token_flops(model: Any, seq_length: int) -> float:
+    """FLOPs of a training step for each token: 6 N + 12 L d s (Chowdhery et al., 2022, appendix B).
+
+    N counts a tied embedding once, as the output head, an untied one not at all, and of a mixture of experts the share
+    that a token goes through; d is the width of all heads; s is the row length, also where attention stays in
+    documents.
+    """
+    config = model.config
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    used = model.num_parameters()
+    if not getattr(config, "tie_word_embeddings", True):
+        used -= model.get_input_embeddings().weight.numel()
+    if experts := _experts(config):
+        held = sum(weight.numel() for name, weight in model.named_parameters() if ".experts." in name)
+        used -= held - held * (getattr(config, "num_experts_per_tok", None) or experts) // experts
+    return float(6 * used + 12 * config.num_hidden_layers * width * seq_length)
+
+
+def _feed_forward(config: Any) -> int:
+    """Units of the feed-forward layers that a token goes through, in one block."""
+    units = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
+    if _experts(config):
+        units = getattr(config, "moe_intermediate_size", None) or units
+        return int(units * (getattr(config, "num_experts_per_tok", None) or 1))
+    return int(units)
+
+
+def _experts(config: Any) -> int:
+    names = ("num_local_experts", "num_experts", "n_routed_experts")
+    return next((int(number) for name in names if (number := getattr(config, name, None))), 0)
 
 
 def checkpoint_bytes(parameters: int) -> int:

@@ -1,8 +1,8 @@
-"""What a run takes where no flag says it: from the preset, from the model given with `init`, and from the objective.
+"""What a run takes where no flag says it: from the preset, from the model that is given, and from the objective.
 
-In: a configuration and, with `init`, the folder of the model. Out: a configuration without open defaults, and what to
-tell the user about them.
-Invariant: a value that was given stays. Without `init` the defaults are the preset's.
+In: a configuration and, with `init` or `architecture`, the files of the model. Out: a configuration without open
+defaults, and what to tell the user about them.
+Invariant: a value that was given stays. Without a model the defaults are the preset's.
 Cost: reads two small files of the folder.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from corpus.pipeline.errors import TrainError
 from corpus.train.config import NEW_MODEL, TrainConfig
+from corpus.train.model import architecture
 from corpus.train.model.checks import size_of
 from corpus.train.presets import PRESETS, Preset
 
@@ -30,18 +31,19 @@ _STARTED = "run.json"
 
 
 def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
-    """The configuration with every default resolved, and a sentence on those that follow the model of `init`.
+    """The configuration with every default resolved, and a sentence on those that follow the model that is given.
 
     Raises:
         TrainError: the ramp begins above the batch size.
+        ModelError: `architecture` is no configuration of a model.
 
     """
-    if config.init is None:
+    if config.is_preset:
         name = config.model or NEW_MODEL
         return replace(config, model=name, epochs=config.epochs or 1.0), ""
-    preset = PRESETS[config.model] if config.model else preset_of(config.init)
+    preset = PRESETS[config.model] if config.model else _preset(config)
     batch_size, rate, epochs, warmup = preset.batch_size, preset.learning_rate, 1.0, config.warmup
-    if config.objective == "sft":
+    if config.objective == "sft" and config.init:
         batch_size, rate, epochs = min(batch_size, TUNING_ROWS), rate * TUNING_RATE, TUNING_EPOCHS
         if warmup is None and config.warmup_tokens is None:
             warmup = TUNING_WARMUP
@@ -74,7 +76,20 @@ def preset_of(folder: Path) -> Preset:
             continue
         if name in PRESETS:
             return PRESETS[name]
-    layers, width, context = (max(1, number) for number in size_of(folder))
+    return _nearest(*size_of(folder))
+
+
+def _preset(config: TrainConfig) -> Preset:
+    if config.init:
+        return preset_of(config.init)
+    shape = architecture.read(config.architecture or Path())
+    names = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
+    return _nearest(*(getattr(shape, name, None) or 1 for name in names))
+
+
+def _nearest(*size: int) -> Preset:
+    """The preset nearest in layers x width², then in context."""
+    layers, width, context = (max(1, number) for number in size)
 
     def distance(preset: Preset) -> tuple[float, float]:
         size = abs(math.log(preset.layers * preset.width**2 / (layers * width**2)))

@@ -9,24 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from corpus.pipeline.errors import ModelError
 from corpus.pipeline.humanize import duration, size_text
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
-from corpus.train.model import build, load
 from corpus.train.model import device as devices
-from corpus.train.model.memory import checkpoint_bytes, step_memory
-from corpus.train.run import defaults
+from corpus.train.model.memory import checkpoint_bytes, step_memory, token_flops
+from corpus.train.run import defaults, networks
 from corpus.train.run import plan as plans
-from corpus.train.run.plan import RunPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +78,12 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
 
     """
-    model_files = load.files(config.init, "--init") if config.init else ()
+    model_files = networks.files(config)
     config, _ = defaults.resolve(config)
     plan = plans.make(config, workspace, model_files=model_files)
     device = devices.choose(config.device, config.precision, threads=config.threads)
-    model = _network(config, plan)
+    with torch.device("meta"):
+        model = networks.sketch(config, plan)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
@@ -103,29 +98,3 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         learning_rate=plan.settings["learning_rate"], precision=device.precision, fixed_bytes=fixed, row_bytes=row,
         checkpoint_bytes=checkpoint_bytes(model.num_parameters()), flops=flops, seconds=flops / rate if rate else None,
     )  # fmt: skip
-
-
-def token_flops(model: Any, seq_length: int) -> float:
-    """FLOPs of a training step for each token: 6 N + 12 L d s (Chowdhery et al., 2022, appendix B).
-
-    N counts the tied embedding once, as the output head; s is the row length, also where attention stays in documents.
-    """
-    config = model.config
-    return float(6 * model.num_parameters() + 12 * config.num_hidden_layers * config.hidden_size * seq_length)
-
-
-def _network(config: TrainConfig, plan: RunPlan) -> Any:
-    with torch.device("meta"):
-        if config.init:
-            return AutoModelForCausalLM.from_config(_config(config.init))
-        return build.make(
-            config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator,
-            pad=plan.pad, dropout=0.0, seed=config.seed,
-        )  # fmt: skip
-
-
-def _config(folder: Path) -> Any:
-    try:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be read: {error}", hint="Give --init the folder of a model.") from error

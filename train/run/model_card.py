@@ -54,8 +54,9 @@ def _opening(settings: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     start = (
         "going on from another model" if settings["model"] == "init" else f"from random weights ({settings['model']})"
     )
+    what = f"A {settings['family']} model" if "family" in settings else "A GPT"
     return (
-        f"A GPT of {counts['parameters']:,} parameters, {kind} {start}: {counts['steps']:,} steps, "
+        f"{what} of {counts['parameters']:,} parameters, {kind} {start}: {counts['steps']:,} steps, "
         f"{counts['tokens']:,} tokens in rows of {settings['seq_length']:,}, a vocabulary of "
         f"{settings['vocab_size']:,}. Made with corpus-zh."
     )

@@ -30,6 +30,7 @@ from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Rows
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
 from corpus.train.data.schedule import Steps, warmup_steps
+from corpus.train.model import architecture
 from corpus.train.model.memory import FORWARD_SHARE
 
 STAGE = "train"
@@ -97,7 +98,7 @@ class RunPlan:
 def make(
     config: TrainConfig, workspace: Workspace, *, model_files: Sequence[Path] = (), progress: Progress = SILENT
 ) -> RunPlan:
-    """Plan a run; with `init`, `model_files` are the configuration and weights that it starts from.
+    """Plan a run; `model_files` are the configuration and weights of `init`, or the configuration of `architecture`.
 
     Raises:
         WorkspaceError: no dataset is packed, or not the one asked for.
@@ -248,17 +249,29 @@ def _inputs(workspace: Workspace, area: str, names: Sequence[str], model_files: 
     ]
 
 
+def _shape(config: TrainConfig) -> dict[str, Any]:
+    """Name, family and size of the model; a GPT-2 has no family, as in the ledgers of earlier versions."""
+    if config.init:
+        return {"model": "init"}
+    preset = config.preset
+    if config.architecture:
+        shape = architecture.read(config.architecture)
+        sizes = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads"}
+        named = {name: getattr(shape, attribute, None) for name, attribute in sizes.items()}
+        return {"model": shape.model_type, "family": shape.model_type, **named}
+    family = {} if preset.family == "gpt2" else {"family": preset.family}
+    return {"model": config.model, **family, "layers": preset.layers, "width": preset.width, "heads": preset.heads}
+
+
 def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_size: int) -> dict[str, Any]:
     """The settings of the ledger, defaults resolved."""
     preset = config.preset
-    size = {} if config.init else {"layers": preset.layers, "width": preset.width, "heads": preset.heads}
-    dropout = config.dropout if config.dropout is not None or config.init else preset.dropout
+    dropout = config.dropout if config.dropout is not None or not config.is_preset else preset.dropout
     length = {"max_steps": config.max_steps} if config.max_steps else {"epochs": config.epochs}
     return {
-        **size,
+        **_shape(config),
         **length,
         **{name: getattr(config, name) for name in _AS_GIVEN},
-        "model": "init" if config.init else config.model,
         "datasets": sorted(config.datasets) or list(names),
         "max_repeats": _max_repeats(config),
         "decay_to": config.decay_to if config.decay_to is not None else preset.decay_to,

@@ -23,11 +23,11 @@ from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.evaluation.metrics import token_sizes
-from corpus.train.model import build, load
 from corpus.train.model import device as devices
+from corpus.train.model import probe
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
-from corpus.train.run import defaults, trackers
+from corpus.train.run import defaults, networks, trackers
 from corpus.train.run import model_card as cards
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
@@ -48,15 +48,16 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     Raises:
         WorkspaceError: no dataset is packed, or there is no tokenizer.
         TokenizerError: rows or model belong to another tokenizer.
-        TrainError: the run's name is taken, there are no training rows, a tracker is not installed, or the loss is NaN.
+        TrainError: the run's name is taken, there are no training rows, a tracker is not installed, the loss is NaN, or
+            documents of a row would see each other.
         DeviceError: there is no such device, or it is out of memory.
-        ModelError: `init` does not hold a whole model.
+        ModelError: `init` does not hold a whole model, or `architecture` no causal one.
         DamageError, DiskError: as their names say; a rerun resumes.
 
     """
     watch = Stopwatch()
     trackers.check(config.report_to)
-    model_files = load.files(config.init, "--init") if config.init else ()
+    model_files = networks.files(config)
     config, chosen = defaults.resolve(config)
     plan = plans.make(config, workspace, model_files=model_files, progress=progress)
     folder = RunFolder(plan, workspace.tokenizer, workspace.digest)
@@ -81,7 +82,8 @@ def _train(
     config: TrainConfig, workspace: Workspace, plan: RunPlan, device: Device, folder: RunFolder, progress: Progress,
     reasons: tuple[str, ...], watch: Stopwatch,
 ) -> Report:  # fmt: skip
-    model = _model(config, plan, workspace)
+    model = networks.make(config, plan, workspace.tokenizer / "tokenizer.json")
+    probe.check(model, seq_length=plan.seq_length, document_mask=config.document_mask)
     fixed, row = step_memory(
         model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
     )
@@ -129,18 +131,6 @@ def _train(
         details={
             "device": device.describe(), "tokens_per_second": round(speed), "resumed_from": first, "said": said,
         },
-    )  # fmt: skip
-
-
-def _model(config: TrainConfig, plan: RunPlan, workspace: Workspace) -> Any:
-    if config.init:
-        return load.load(
-            config.init, vocab_size=plan.vocab_size, seq_length=plan.seq_length, dropout=config.dropout,
-            tokenizer=workspace.tokenizer / "tokenizer.json",
-        )  # fmt: skip
-    return build.make(
-        config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,
-        dropout=plan.settings["dropout"], seed=config.seed,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
     capped = [share.name for share in plan.shares if cap and share.taken >= int(share.rows * cap)]
     if capped:
         found.append(f"{', '.join(capped)}: seen {cap:g} times, as often as --max-repeats allows")
-    if not config.init and plan.seq_length != config.preset.context:
+    if config.is_preset and plan.seq_length != config.preset.context:
         found.append(
             f"{config.model} has a context of {config.preset.context:,} in its paper, here it has {plan.seq_length:,}"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.kv_cache import BufferedLayer, SlidingCache
 from corpus.generate.engine.model import Model
+from corpus.train.model import architecture
+from tests.support.families import save_config
 from tests.support.sampling import random_model, script_model, texts, tokens
 
 PROMPTS = ("河边的柳树", "奶奶", "昨天夜里下了一场小雨，今天早晨的空气很清新。" * 4, "火车慢慢开动了，站台", "a")
@@ -41,6 +45,28 @@ def test_past_the_context_it_goes_on_with_the_newest_half(context: int) -> None:
     assert max(map(len, expected)) == 70
     for size in (1, len(prompts)):
         config = SampleConfig(temperature=0, max_new_tokens=70, batch_size=size)
+        assert list(tokens(model, prompts, config).values()) == expected
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox", "mistral", "gemma3_text"])
+def test_rotary_positions_windows_and_shared_heads_slide_no_differently(family: str, tmp_path: Path) -> None:
+    """The cache against reading anew, alone and side by side, past the context."""
+    base = random_model(17)
+    network = architecture.make(
+        save_config(tmp_path, family, tie_word_embeddings=False), vocab_size=base.network.config.vocab_size,
+        seq_length=17, separator=base.separator, pad=base.separator, dropout=0.0, seed=5,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.4)
+    model = dataclasses.replace(base, network=network)
+    prompts = [model.encode(prompt) for prompt in PROMPTS[1:]]
+    expected = [slide_naively(model, prompt, 40) for prompt in prompts]
+    assert max(map(len, expected)) == 40
+    assert len({token for ids in expected for token in ids}) > 20
+    for size in (1, len(prompts)):
+        config = SampleConfig(temperature=0, max_new_tokens=40, batch_size=size)
         assert list(tokens(model, prompts, config).values()) == expected
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, Lfm2Config, Lfm2ForCausalLM
 
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import load, memory_errors
@@ -74,11 +74,11 @@ def another_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def sliding_layers(folder: Path) -> None:
+def layers_without_attention(folder: Path) -> None:
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    MistralForCausalLM(
-        MistralConfig(vocab_size=size, num_key_value_heads=2, sliding_window=8, **small)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    Lfm2ForCausalLM(
+        Lfm2Config(vocab_size=size, num_key_value_heads=2, layer_types=["conv", "full_attention"], **small)
     ).save_pretrained(folder)
 
 
@@ -110,7 +110,7 @@ def code_of_its_own(folder: Path) -> None:
         (reshape_a_weight, "transformer.h.1.mlp.c_fc.weight", ModelError),
         (smaller_vocabulary, "another model's", TokenizerError),
         (another_tokenizer, "not byte-level", TokenizerError),
-        (sliding_layers, "Mistral", ModelError),
+        (layers_without_attention, "Lfm2ForCausalLM is not a decoder with", ModelError),
         (code_of_its_own, "needs Python code of its own", ModelError),
         (lambda folder: edit_json(folder / "config.json", n_layer=100_000), "says 100,000 layers, and", ModelError),
         (

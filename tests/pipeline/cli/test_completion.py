@@ -48,6 +48,7 @@ def test_commands_and_datasets(place: Path) -> None:
     assert offered(place, "corpus ingest --dataset ") == [f"plain,{name}" for name in DATASETS]
     assert offered(place, "corpus train --dataset b") == ["plain,baike2018qa"]
     assert "plain,gpt3-175b" in offered(place, "corpus train --model gpt3")
+    assert offered(place, "corpus train --model qwen/con") == ["file,qwen/con"]
     assert "plain,--json" in offered(place, "corpus pack --j")
 
 

@@ -13,6 +13,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.evaluation import stage as evaluation
 from corpus.train.presets import PRESETS
 from tests.support.command import corpus
+from tests.support.families import save_config
 from tests.support.packed import lay_all
 
 
@@ -30,11 +31,13 @@ def test_presets_with_batch_rate_and_memory(tmp_path: Path) -> None:
         assert each["fixed_bytes"] + 3 * each["row_bytes"] == preset.memory(rows=3)
 
 
-def test_a_forecast_as_json_and_as_a_table(workspace: Workspace) -> None:
+@pytest.mark.parametrize("name", ["tiny", "llama-tiny"])
+def test_a_forecast_as_json_and_as_a_table(workspace: Workspace, name: str) -> None:
     lay_all(workspace)
-    given = ("train", "--model", "tiny", "--dry-run", "--device-rate", "1T", "--workspace", workspace.root)
+    given = ("train", "--model", name, "--dry-run", "--device-rate", "1T", "--workspace", workspace.root)
     forecast = json.loads(corpus(*given, "--json", folder=workspace.root).stdout)
-    tiny = PRESETS["tiny"]
+    tiny = PRESETS[name]
+    assert forecast["run"].startswith(f"{name}-")
     assert forecast["parameters"] == tiny.parameters(vocab_size=400, context=48)
     assert forecast["fixed_bytes"] + forecast["row_bytes"] == tiny.memory(vocab_size=400, context=48)
     assert forecast["seconds"] == pytest.approx(forecast["flops"] / 1e12)
@@ -42,6 +45,20 @@ def test_a_forecast_as_json_and_as_a_table(workspace: Workspace) -> None:
     text = corpus(*given, folder=workspace.root).stdout
     for words in (f"{forecast['parameters']:,}", size_text(forecast["row_bytes"]), "10 of 4 rows of 48 tokens"):
         assert words in text
+
+
+def test_a_shape_by_its_config(workspace: Workspace, tmp_path: Path) -> None:
+    lay_all(workspace)
+    save_config(tmp_path, "qwen3")
+    given = ("train", "--dry-run", "--json", "--workspace", workspace.root, "--model")
+    forecasts = [json.loads(corpus(*given, path, folder=tmp_path).stdout) for path in ("config.json", ".", tmp_path)]
+    assert forecasts[0] == forecasts[1] == forecasts[2]
+    assert forecasts[0]["run"].startswith("qwen3-")
+    assert forecasts[0]["batch_size"] == PRESETS["tiny"].batch_size
+    said = corpus(*given, "other.json", folder=tmp_path, code=2).stderr
+    assert "--model must be one of tiny, mini, " in said
+    assert ", or a config.json, is other.json" in said
+    assert "holds no config.json" in corpus(*given, workspace.root, folder=tmp_path, code=1).stderr
 
 
 @pytest.mark.parametrize(
