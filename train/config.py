@@ -16,6 +16,10 @@ from corpus.train.presets import PRESETS, Preset
 OBJECTIVES = ("text", "sft")
 NEW_MODEL = "gpt2-small"
 """Preset of a new model."""
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "wsd", "linear", "constant")
+DECAY_SHARE = 0.2
+"""Share of the run in which the learning rate of `wsd` decays (Hägele et al., 2024)."""
 TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
 _LONGEST_NAME = 200
 
@@ -49,10 +53,18 @@ class TrainConfig:
     objective `sft` at most 32."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
+    optimizer: str = "adamw"
+    """`adamw`, or `muon`: Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases."""
     learning_rate: float | None = None
     """Peak of the schedule. When None: the preset's, with `init` and the objective `sft` a quarter of it."""
+    adam_learning_rate: float | None = None
+    """AdamW's peak with the optimizer `muon`; `learning_rate` when None."""
+    schedule: str = "cosine"
+    """What follows the warm-up: `cosine`, `linear`, `constant`, or `wsd`: constant until the last `decay_share`."""
+    decay_share: float | None = None
+    """Share of the run in which the learning rate decays with the schedule `wsd`; 0.2 when None."""
     warmup: float | None = None
-    """Warm-up of the learning rate, before its cosine decay: from 1 on in steps, below 1 as a share of the run. When
+    """Warm-up of the learning rate, before its decay: from 1 on in steps, below 1 as a share of the run. When
     None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03."""
     warmup_tokens: int | None = None
     """Warm-up in tokens, padding included, in place of `warmup`."""
@@ -63,7 +75,7 @@ class TrainConfig:
     ramp_tokens: int | None = None
     """Tokens of the ramp, padding included."""
     weight_decay: float = 0.1
-    """AdamW's, on matrices only (Brown et al., 2020)."""
+    """On matrices only, Muon's as well (Brown et al., 2020)."""
     beta1: float = 0.9
     """AdamW's decay of the first moment."""
     beta2: float = 0.95
@@ -126,6 +138,10 @@ class TrainConfig:
         choices.check(device=self.device, precision=self.precision)
         if self.objective not in OBJECTIVES:
             raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, is {self.objective}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, is {self.optimizer}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"--schedule must be one of {', '.join(SCHEDULES)}, is {self.schedule}")
         for tracker in self.report_to:
             if tracker not in TRACKERS:
                 raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
@@ -142,6 +158,12 @@ class TrainConfig:
             raise ValueError("--dataset must have a weight for every dataset, or for no dataset")
 
     def _check_schedule(self) -> None:
+        if self.adam_learning_rate is not None and self.optimizer != "muon":
+            raise ValueError("--adam-learning-rate must stand with --optimizer muon; --learning-rate is AdamW's alone")
+        if self.decay_share is not None and self.schedule != "wsd":
+            raise ValueError(f"--decay-share must stand with --schedule wsd, not with {self.schedule}")
+        if self.decay_to is not None and self.schedule == "constant":
+            raise ValueError("--decay-to must not stand with --schedule constant, which never decays")
         if self.warmup is not None and self.warmup_tokens is not None:
             raise ValueError("--warmup and --warmup-tokens must not both be given")
         if (self.ramp_from is None) != (self.ramp_tokens is None):
@@ -163,10 +185,15 @@ class TrainConfig:
 
     def _check_rates(self) -> None:
         ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-            (("epochs", "learning_rate", "max_repeats"), lambda value: 0 < value < math.inf, "be greater than 0"),
+            (
+                ("epochs", "learning_rate", "adam_learning_rate", "max_repeats"),
+                lambda value: 0 < value < math.inf,
+                "be greater than 0",
+            ),
             (("warmup", "weight_decay", "clip"), lambda value: 0 <= value < math.inf, "not be negative"),
             (("beta1", "beta2", "dropout"), lambda value: 0 <= value < 1, "be at least 0 and less than 1"),
             (("decay_to",), lambda value: 0 <= value <= 1, "be between 0 and 1"),
+            (("decay_share",), lambda value: 0 < value <= 1, "be greater than 0 and at most 1"),
         )
         for names, is_inside, rule in ranges:
             for name in names:

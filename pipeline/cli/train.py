@@ -82,6 +82,21 @@ if TYPE_CHECKING:
     help="Peak of the schedule.  [default: the preset's; for sft with --init a quarter]",
 )
 @click.option(
+    "--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True,
+    help="muon: Muon on the blocks' matrices, AdamW on the rest.",
+)  # fmt: skip
+@click.option(
+    "--adam-learning-rate", type=float, metavar="X",
+    help="AdamW's peak with --optimizer muon.  [default: --learning-rate]",
+)  # fmt: skip
+@click.option(
+    "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]), default="cosine", show_default=True,
+    help="Learning rate after the warm-up; wsd: constant, then a decay.",
+)  # fmt: skip
+@click.option(
+    "--decay-share", type=float, metavar="X", help="Share of the run that decays with --schedule wsd.  [default: 0.2]"
+)
+@click.option(
     "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
 )
 @click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
@@ -90,7 +105,7 @@ if TYPE_CHECKING:
 )
 @click.option("--ramp-from", type=int, metavar="N", help="Rows of the first step; the batch grows over --ramp-tokens.")
 @click.option("--ramp-tokens", type=int, metavar="N", help="Tokens in which the batch grows to --batch-size.")
-@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's, on matrices.")
+@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="On matrices.")
 @click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient; 0: none.")
 @click.option("--dropout", type=float, metavar="X", help="Share of units dropped.  [default: the preset's]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights, order and dropout.")

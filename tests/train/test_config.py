@@ -49,6 +49,14 @@ from corpus.train.presets import PRESETS
         ("warmup_tokens", -1, "--warmup-tokens must be at least 0, is -1"),
         ("ramp_from", 4, "--ramp-from and --ramp-tokens must be given together"),
         ("early_stop", 0, "--early-stop must be at least 1, is 0"),
+        ("optimizer", "lion", "--optimizer must be one of adamw, muon, is lion"),
+        ("schedule", "step", "--schedule must be one of cosine, wsd, linear, constant, is step"),
+        (
+            "adam_learning_rate",
+            1e-3,
+            "--adam-learning-rate must stand with --optimizer muon; --learning-rate is AdamW's alone",
+        ),
+        ("decay_share", 0.1, "--decay-share must stand with --schedule wsd, not with cosine"),
         ("decay_to", 1.5, "--decay-to must be between 0 and 1, is 1.5"),
         ("max_repeats", 0.0, "--max-repeats must be greater than 0, is 0.0"),
         ("objective", "chat", "--objective must be one of text, sft, is chat"),
@@ -61,6 +69,21 @@ from corpus.train.presets import PRESETS
 )
 def test_a_wrong_value_is_refused_by_its_flag(field: str, value: object, words: str) -> None:
     values: dict[str, Any] = {field: value}
+    with pytest.raises(ValueError, match="must") as caught:
+        TrainConfig(**values)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"schedule": "wsd", "decay_share": 0.0}, "--decay-share must be greater than 0 and at most 1, is 0.0"),
+        ({"schedule": "constant", "decay_to": 0.1},
+         "--decay-to must not stand with --schedule constant, which never decays"),
+        ({"optimizer": "muon", "adam_learning_rate": 0.0}, "--adam-learning-rate must be greater than 0, is 0.0"),
+    ],
+)  # fmt: skip
+def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="must") as caught:
         TrainConfig(**values)
     assert str(caught.value) == words
@@ -114,6 +137,19 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert all(rate(step, 7, Steps(batch_size=8, count=40)) > 0 for step in range(40))
     tenth = [round(rate(step, 2, six, 0.1), 3) for step in range(7)]
     assert tenth == [0.5, 1.0, 1.0, 0.868, 0.55, 0.232, 0.1]
+
+
+def test_schedules_besides_the_cosine() -> None:
+    ten = Steps(batch_size=8, count=10)
+
+    def curve(**settings: Any) -> list[float]:
+        return [round(rate(step, 2, ten, **settings), 3) for step in range(11)]
+
+    assert curve(schedule="constant") == [0.5, *[1.0] * 10]
+    assert curve(schedule="linear") == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
+    assert curve(schedule="wsd", decay_share=0.4) == [0.5, *[1.0] * 6, 0.5, 0.293, 0.134, 0.0]
+    assert curve(schedule="wsd", decay_share=1.0)[:4] == [0.5, 1.0, 1.0, 0.646]  # the warm-up comes first
+    assert curve(schedule="wsd", decay_share=0.2, decay_to=0.1)[-3:] == [1.0, 0.364, 0.1]
 
 
 def test_a_batch_that_grows() -> None:

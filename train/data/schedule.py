@@ -9,10 +9,11 @@ Cost: one number for each step of the ramp; any position is found without the st
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from corpus.train.config import TrainConfig
+from corpus.train.config import DECAY_SHARE, TrainConfig
 
 WARMUP_SHARE = 0.05
 
@@ -66,20 +67,39 @@ def warmup_steps(config: TrainConfig, steps: Steps, seq_length: int) -> int:
     return min(share, steps.until(-(-paper // seq_length))) if paper and config.is_preset else share
 
 
-def rate(step: int, warmup: int, steps: Steps, decay_to: float = 0.0) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then half a cosine over the remaining rows.
+def rate(
+    step: int, warmup: int, steps: Steps, decay_to: float = 0.0, *, schedule: str = "cosine",
+    decay_share: float = DECAY_SHARE,
+) -> float:  # fmt: skip
+    """Share of the peak learning rate at a step: linear warm-up, then the schedule over the remaining rows.
 
-    The cosine ends at `decay_to` (0 in Radford et al., 2018; 0.1 in Brown et al., 2020, who count in tokens as well).
-    Unlike the Trainer's schedule, it is above 0 in the first step, so that a run of one step trains.
+    `cosine` is half a cosine to `decay_to` (0 in Radford et al., 2018; 0.1 in Brown et al., 2020, who count in tokens
+    as well), `linear` a straight line, `constant` the peak. `wsd` is the peak until the last `decay_share` of all rows,
+    in which it falls as 1 - sqrt(x) (Hägele et al., 2024, section 3.2). Unlike the Trainer's schedules, they are above
+    0 in the first step, so that a run of one step trains.
 
     >>> [round(rate(step, 2, Steps(batch_size=8, count=6)), 2) for step in range(6)]
     [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
+    >>> steps = Steps(batch_size=8, count=10)
+    >>> [round(rate(step, 2, steps, schedule="wsd", decay_share=0.5), 2) for step in range(10)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.55, 0.37, 0.23, 0.11]
     """
     if step < warmup:
         return (step + 1) / warmup
     begin = steps.begin(warmup)
-    done = (steps.begin(step) - begin) / max(1, steps.total - begin)
-    return decay_to + (1 - decay_to) * (1 + math.cos(math.pi * done)) / 2
+    if schedule == "wsd":
+        begin = max(begin, steps.total - round(decay_share * steps.total))
+    done = max(0, steps.begin(step) - begin) / max(1, steps.total - begin)
+    return decay_to + (1 - decay_to) * _SHAPES[schedule](done)
+
+
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "wsd": lambda done: 1 - math.sqrt(done),
+    "constant": lambda _: 1.0,
+}
+"""What is left of the learning rate after a share of the decay."""
 
 
 def _ramp(batch_size: int, first: int, rows: int, total: int | None, count: int | None) -> list[int]:

@@ -26,7 +26,7 @@ from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, fingerprint, read_ledger
-from corpus.train.config import TrainConfig
+from corpus.train.config import DECAY_SHARE, TrainConfig
 from corpus.train.data.collate import Rows
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares, sizes
 from corpus.train.data.schedule import Steps, warmup_steps
@@ -280,4 +280,18 @@ def _settings(config: TrainConfig, names: Sequence[str], seq_length: int, vocab_
         "dropout": dropout,
         "seq_length": seq_length,
         "vocab_size": vocab_size,
+        **_chosen(config),
     }
+
+
+def _chosen(config: TrainConfig) -> dict[str, Any]:
+    """Settings that are recorded only where they are not the default, so that older runs stay current."""
+    chosen: dict[str, Any] = {}
+    if config.optimizer != "adamw":
+        rate = config.learning_rate or config.preset.learning_rate
+        chosen |= {"optimizer": config.optimizer, "adam_learning_rate": config.adam_learning_rate or rate}
+    if config.schedule != "cosine":
+        chosen["schedule"] = config.schedule
+    if config.schedule == "wsd":
+        chosen["decay_share"] = config.decay_share or DECAY_SHARE
+    return chosen

@@ -14,6 +14,7 @@ import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,11 +27,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils.logging import disable_progress_bar
 
 from corpus.pipeline.errors import TrainError
+from corpus.train.config import DECAY_SHARE
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import delivered
 from corpus.train.data.schedule import rate
 from corpus.train.evaluation.config import Score
 from corpus.train.evaluation.metrics import evaluate, spread
+from corpus.train.run import optimizer
 from corpus.train.run.context import RunContext
 from corpus.train.run.folder import saving_errors
 
@@ -76,12 +79,31 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             generator=torch.Generator(),
         )
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW as the Trainer makes it, or Muon beside it."""
+        settings, args = self.context.plan.settings, self.args
+        if self.context.config.optimizer == "adamw":
+            made: torch.optim.Optimizer = super().create_optimizer(model)
+            return made
+        if self.is_fsdp_enabled:
+            raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Leave --optimizer out.")
+        model = model or self.model
+        both = optimizer.make(
+            model, set(self.get_decay_parameter_names(model)), rate=args.learning_rate,
+            adam_rate=settings["adam_learning_rate"], weight_decay=args.weight_decay,
+            betas=(args.adam_beta1, args.adam_beta2),
+        )  # fmt: skip
+        self.optimizer = both
+        return both
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:  # noqa: ARG002  # the Trainer's signature
         """The learning rate of each step, from `schedule.rate`."""
-        plan, decay_to = self.context.plan, self.context.plan.settings["decay_to"]
-        self.lr_scheduler = LambdaLR(
-            optimizer or self.optimizer, lambda step: rate(step, plan.warmup_steps, plan.steps, decay_to)
-        )
+        plan, config = self.context.plan, self.context.config
+        share = partial(
+            rate, warmup=plan.warmup_steps, steps=plan.steps, decay_to=plan.settings["decay_to"],
+            schedule=config.schedule, decay_share=config.decay_share or DECAY_SHARE,
+        )  # fmt: skip
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 

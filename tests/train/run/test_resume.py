@@ -118,6 +118,17 @@ def test_two_processes_give_the_curve_of_one(workspace: Workspace, tmp_path: Pat
     assert two.fingerprint == one.ledger.fingerprint
 
 
+@pytest.mark.slow
+def test_muon_in_two_processes_gives_the_curve_of_one(workspace: Workspace, tmp_path: Path) -> None:
+    """Muon orthogonalizes in bf16, so the order in which gradients are added shows in the third digit."""
+    settings = {"epochs": 1.5, "dropout": 0.0, "optimizer": "muon", "schedule": "wsd"}
+    lay_all(workspace)
+    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    run(config_of(settings), workspace)
+    finish(start(settings, other, processes=2))
+    assert [loss for _, loss in losses(other)] == pytest.approx([loss for _, loss in losses(workspace)], rel=1e-2)
+
+
 def test_no_room_for_a_checkpoint_is_said_and_resumable(workspace: Workspace) -> None:
     lay_all(workspace)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

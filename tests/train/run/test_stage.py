@@ -86,6 +86,7 @@ def test_the_ledger_holds_the_books(trained: tuple[Workspace, Report, Recorder])
     ledger = read_ledger(report.folder)
     assert ledger == report.ledger
     assert (ledger.stage, ledger.dataset) == ("train", None)
+    assert not {"optimizer", "adam_learning_rate", "schedule", "decay_share"} & set(ledger.config)  # none was chosen
     assert [entry.path for entry in ledger.inputs] == [
         "packed/demo/ledger.json", "packed/wiki2019zh/ledger.json", "tokenizer/tokenizer.json",
     ]  # fmt: skip
