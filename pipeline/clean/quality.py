@@ -269,7 +269,7 @@ def _stub_suspects(batch: Batch) -> np.ndarray:
 @filter_rule(_stub_suspects, forms=("article",))
 def stub(document: Document, limits: Limits) -> str | None:
     """An article with next to nothing below its title."""
-    if len(document.parts) < 2:
+    if len(document.parts) < 2 or not document.parts[0]:
         return None
     body = _below_title(document.parts)
     return f"{len(body)} of at least {MIN_BODY} characters below the title" if len(body) < MIN_BODY else None

@@ -66,7 +66,11 @@ def init(source: str, name: str | None, output: Path | None, force: bool) -> Non
         console.write(document if len(document) <= _SHOWN else f"{document[:_SHOWN]} ...")
     path.write_text(text, encoding="utf-8")
     fields = ", ".join(f"{role} = {field}" for role, field in guessed.roles.items())
-    console.write(f"\n{path}: form {guessed.form} ({fields}), {len(kind.names):,} files *{kind.suffix}")
+    console.write(f"\n{path}: form {guessed.form} ({fields}), {write.files_text(kind)}")
+    if skipped := write.not_taken(found, kind):
+        console.write(f"not taken: {skipped}; a manifest describes records of one form, so these need one of their own")
+    if guessed.not_a_split:
+        console.write(f"no official split: {guessed.not_a_split}")
     console.write(f"Read it, write the licence into it, then: corpus ingest --manifest {path}")
 
 
@@ -89,7 +93,10 @@ def check(file: Path) -> None:
     found = parse_file(file)
     check_rules(found, str(file), file.read_text(encoding="utf-8"))
     (shape,) = found.shapes.values()
-    console.write(f"{file}: dataset {found.name}, form {shape.form}, {len(found.members)} kinds of files")
+    kinds = len(found.members)
+    console.write(f"{file}: dataset {found.name}, form {shape.form}, {kinds} kind{'s' if kinds > 1 else ''} of files")
+    if found.source and "://" not in found.source and not (file.parent / Path(found.source).expanduser()).exists():
+        console.write(f"Its source {found.source} is not there; a relative path is relative to the manifest.")
     if not found.source and not found.mirrors:
         console.write("It names no source: give the files with `corpus ingest --source`.")
     if found.licence == "not stated":

@@ -178,10 +178,9 @@ class _DocumentMaker:
         names = [names[index] for index in good]
         texts = [documents[index].text for index in good]
         lengths = list(map(len, texts))
+        splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
         if parsed.splits:
-            splits = [parsed.splits[index] for index in good]
-        else:
-            splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
+            splits = [parsed.splits[index] or split for index, split in zip(good, splits, strict=True)]
         turns = [[turn_starts(documents[index].parts) for index in good]] if self.form == "chat" else []
         kept.extend(
             names,

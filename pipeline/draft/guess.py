@@ -17,27 +17,56 @@ from corpus.pipeline.clean import statistics
 from corpus.pipeline.draft.sample import Kind
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.read.nested import ROLES, SPLIT_NAMES, value_at
+from corpus.pipeline.text.encodings import encoding_of
 
 _MOST = 0.9
 """Least share of the records that have a field."""
-_LENGTHS = (100, 50, 20, 10, 4)
+_LENGTHS = (20, 10, 4)
 """Shortest documents to choose from."""
 _KEPT = 0.98
 """Least share of the sample that the shortest document keeps."""
 _HAN = 0.3
-"""Share of Han from which a dataset counts as Chinese."""
+"""Share of Han from which a side of a translation counts as Chinese."""
 
 _TURNS = ("conversations", "conversation", "messages", "dialog", "dialogue", "turns", "chat")
 _SYSTEM = ("system", "system_prompt")
-_QUESTION = ("question", "query", "instruction", "prompt", "title", "q", "ask", "input")
-_DETAIL = ("input", "context", "desc", "description", "detail", "content", "passage")
-_ANSWER = ("answer", "output", "response", "completion", "best_answer", "reply", "chosen", "a", "target")
-_BODY = ("text", "content", "body", "article", "passage", "sentence", "document", "raw_content")
-_TITLE = ("title", "headline", "name", "subject")
-_SOURCE = ("english", "en", "source", "src", "eng")
-_TARGET = ("chinese", "zh", "target", "tgt", "zh_cn", "cn")
-_IDS = ("id", "qid", "uid", "uuid", "doc_id", "docid", "_id", "idx", "index", "url")
-_SPLIT = ("split", "subset", "set")
+_QUESTION = ("question", "query", "instruction", "prompt", "title", "q", "ask", "input", "问题", "提问", "问", "指令")
+_DETAIL = ("input", "context", "desc", "description", "detail", "content", "passage", "描述", "补充", "输入")
+_ANSWER = (
+    "answer",
+    "output",
+    "response",
+    "completion",
+    "best_answer",
+    "reply",
+    "chosen",
+    "a",
+    "target",
+    "回答",
+    "答案",
+    "答复",
+    "答",
+    "输出",
+)
+_BODY = (
+    "text",
+    "content",
+    "body",
+    "article",
+    "passage",
+    "sentence",
+    "document",
+    "raw_content",
+    "正文",
+    "内容",
+    "文本",
+    "句子",
+)
+_TITLE = ("title", "headline", "name", "标题", "题目")
+_SOURCE = ("english", "en", "source", "src", "eng", "英文", "原文")
+_TARGET = ("chinese", "zh", "target", "tgt", "zh_cn", "cn", "中文", "译文")
+_IDS = ("id", "qid", "uid", "uuid", "doc_id", "docid", "_id", "idx", "index", "url", "编号", "序号")
+_SPLIT = ("split", "subset", "set", "划分")
 
 
 @dataclass(slots=True)
@@ -65,6 +94,11 @@ class Column:
         return [value for value in self.values if type(value) is str and value.strip()]
 
     @property
+    def is_label(self) -> bool:
+        """Whether it names or sorts records: an id, a split, a word out of few."""
+        return self.last in _IDS or self.last in _SPLIT or len(set(self.texts)) <= len(self.texts) // 20
+
+    @property
     def mean_length(self) -> float:
         """Characters of a string on average."""
         return sum(map(len, self.texts)) / max(1, len(self.texts))
@@ -80,10 +114,11 @@ class Guess:
     types: Mapping[str, type] = field(default_factory=dict)
     """JSON types of the ids."""
     split_field: str = ""
+    not_a_split: str = ""
+    """A field that looks like a split, with values that name none."""
     other_fields: tuple[str, ...] = ()
     """Fields that are not in the text; they are kept as metadata."""
     min_length: int = 10
-    min_han: float = 0.0
 
 
 def guess(kind: Kind) -> Guess:
@@ -98,9 +133,7 @@ def guess(kind: Kind) -> Guess:
         return _limited(Guess(form="article", roles={"body": "text"}), texts)
     records = [record for record in map(_loaded, kind.records) if type(record) is dict]
     if not records:
-        raise SourceError(
-            f"{kind.names[0]}: no record of it is a JSON object", hint="Each line or row must be an object with fields."
-        )
+        raise SourceError(f"{kind.names[0]}: no record of it is a JSON object", hint=_not_records(kind))
     columns = [column for column in _columns(records) if len(column.values) >= _MOST * len(records)]
     found = _form(columns)
     if kind.layout == "file":
@@ -114,6 +147,7 @@ def guess(kind: Kind) -> Guess:
     form, roles = found
     ids = _ids(columns, set(roles.values()), len(records))
     split = next((each.name for each in columns if each.last in _SPLIT and _names_splits(each)), "")
+    unknown = next((each for each in columns if each.last in _SPLIT and each.is_text and not split), None)
     used = {*roles.values(), split, *(each.name for each in ids)}
     guessed = Guess(
         form=form,
@@ -121,9 +155,20 @@ def guess(kind: Kind) -> Guess:
         id_fields=tuple(each.name for each in ids),
         types={each.name: next(iter(each.types)) for each in ids},
         split_field=split,
+        not_a_split=_not_a_split(unknown) if unknown else "",
         other_fields=tuple(each.name for each in columns if each.name not in used and kind.layout != "file"),
     )
     return _limited(guessed, [_text(record, guessed) for record in records])
+
+
+def _not_records(kind: Kind) -> str:
+    """What to do about records that are no objects."""
+    begin = b"\n".join(kind.records[:20])
+    if name := encoding_of(begin):
+        return f"It looks like {name}: `iconv -f {name} -t UTF-8` converts it."
+    if begin.lstrip().startswith(b"{"):
+        return "It looks like one object over several lines: `jq -c '.KEY[]'` makes lines of the array under a key."
+    return "Each line or row must be an object with fields."
 
 
 def _loaded(record: bytes) -> Any:
@@ -169,11 +214,11 @@ def _form(columns: Sequence[Column]) -> tuple[str, dict[str, str]] | None:
         detail = _named(rest, _DETAIL)
         roles = {"title": question.name, "answer": answer.name}
         return "question", roles | ({"detail": detail.name} if detail else {})
-    texts = [each for each in columns if each.is_text and each.texts]
+    texts = [each for each in columns if each.is_text and each.texts and not each.is_label]
     if not texts:
         return None
     body = _named(texts, _BODY) or max(texts, key=lambda each: each.mean_length)
-    title = _named([each for each in texts if each is not body], _TITLE)
+    title = _named([each for each in columns if each is not body], _TITLE)
     return "article", ({"title": title.name} if title else {}) | {"body": body.name}
 
 
@@ -214,6 +259,12 @@ def _ids(columns: Sequence[Column], used: set[str], records: int) -> list[Column
     return []
 
 
+def _not_a_split(column: Column) -> str:
+    """A field with values that name no split, in words."""
+    odd = sorted({value for value in column.texts if value.strip().lower() not in SPLIT_NAMES})
+    return f"{column.name} holds {', '.join(odd[:5])}"
+
+
 def _names_splits(column: Column) -> bool:
     return column.is_text and all(value.strip().lower() in SPLIT_NAMES for value in column.texts)
 
@@ -242,5 +293,4 @@ def _limited(guessed: Guess, texts: Sequence[str]) -> Guess:
     """The guess with the limits that keep nearly all of the sample."""
     lengths = [len(text.strip()) for text in texts if text.strip()]
     keep = (least for least in _LENGTHS if sum(length >= least for length in lengths) >= _KEPT * max(1, len(lengths)))
-    is_chinese = _share_of_han("".join(texts)[:200_000]) >= _HAN
-    return replace(guessed, min_length=next(keep, 1), min_han=0.02 if is_chinese else 0.0)
+    return replace(guessed, min_length=next(keep, 1))

@@ -23,6 +23,7 @@ import fsspec
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from corpus.pipeline.download.http_client import HttpClient, open_client
 from corpus.pipeline.download.http_file import HttpFile
@@ -68,6 +69,8 @@ class Kind:
     """As in `RecordFile`; of the first file."""
     records: list[bytes] = field(default_factory=list)
     """JSON objects; texts for the layout `text`."""
+    read: int = 0
+    """Files of which records were read."""
 
 
 @dataclass(slots=True)
@@ -117,13 +120,18 @@ def _names(files: Any, root: str, limits: Limits) -> list[str]:
         return [""]
     if not files.exists(root):
         raise SourceError(f"there is no {root}", hint=_HINT)
-    found = sorted(os.path.relpath(path, root) for path in islice(files.find(root), limits.names))
+    every = islice(files.find(root), limits.names)
+    if isinstance(files, LocalFileSystem):  # links that lead out of the folder are not followed, as in `corpus ingest`
+        inside = Path(root).resolve()
+        every = (path for path in every if Path(path).is_file() and Path(path).resolve().is_relative_to(inside))
+    found = sorted(os.path.relpath(path, root) for path in every)
     return [name for name in found if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
 
 
 def _sample(place: str, opener: Opener, root: str, names: Sequence[str], limits: Limits) -> Sample:
     kinds: dict[str, Kind] = {}
     others: list[str] = []
+    read = _spread(names, limits.files)
     for name in names:
         path = f"{root}/{name}" if name else root
         shown = name or PurePosixPath(root.partition("?")[0]).name
@@ -131,13 +139,31 @@ def _sample(place: str, opener: Opener, root: str, names: Sequence[str], limits:
             for member, stream in _members(opener, path, shown, limits):
                 _add(kinds, others, member, partial(_given, stream), limits)
         else:
-            _add(kinds, others, shown, partial(opener, path), limits)
+            _add(kinds, others, shown, partial(opener, path) if name in read else partial(_given, None), limits)
     if not kinds:
         there = ", ".join(others[:5]) or "nothing"
         raise SourceError(
             f"{place} holds no file of records: found {there}", hint=f"Their names end in {', '.join(DATA_SUFFIXES)}."
         )
     return Sample(place, sorted(kinds.values(), key=lambda kind: -len(kind.names)), others)
+
+
+def _spread(names: Sequence[str], count: int) -> set[str]:
+    """Some names of each ending, evenly spaced."""
+    by_ending: dict[str, list[str]] = {}
+    for name in names:
+        by_ending.setdefault(_ending(name) or "", []).append(name)
+    return {
+        each[at * len(each) // count] if len(each) > count else each[at]
+        for each in by_ending.values()
+        for at in range(min(count, len(each)))
+    }
+
+
+def _ending(name: str) -> str | None:
+    """Which of DATA_SUFFIXES a name ends in, packed or not."""
+    packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+    return next((suffix for suffix in DATA_SUFFIXES if name.removesuffix(packed).endswith(suffix)), None)
 
 
 def _given(stream: IO[bytes] | None) -> IO[bytes] | None:
@@ -170,16 +196,15 @@ def _add(
     """Count a file, and read records of it while its kind has few."""
     packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
     plain = name.removesuffix(packed)
-    suffix = next((suffix for suffix in DATA_SUFFIXES if plain.endswith(suffix)), None)
+    suffix = _ending(name)
     if suffix is None:
         others.append(name)
         return
     kind = kinds.setdefault(suffix, Kind(suffix))
     kind.names.append(plain)
-    if len(kind.names) > limits.files:
-        return
-    file = opener()
+    file = opener() if kind.read < limits.files else None
     if file is not None:
+        kind.read += 1
         with file:
             _read(kind, plain, decompressor(file, packed) if packed else file, limits)
 

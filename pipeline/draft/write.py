@@ -61,8 +61,8 @@ def toml(sample: Sample, kind: Kind, guess: Guess, name: str, source: str) -> st
         "drop_empty_brackets = false",
         "",
         "[quality]",
-        "# Smallest share of Han; 0 for text of any language.",
-        f"min_han = {guess.min_han}",
+        "# Smallest share of Han, such as 0.02 for a corpus that is to be Chinese; 0 for text of any language.",
+        "min_han = 0.0",
         "# Whether lines such as 责任编辑 and 扫码关注 are cut from the ends of a text: for news.",
         "trim = false",
         "# Whether short texts full of advertising phrases are dropped.",
@@ -85,6 +85,8 @@ def toml(sample: Sample, kind: Kind, guess: Guess, name: str, source: str) -> st
     if guess.split_field:
         lines += ["# The field that says the split: train, validation (dev, valid) or test."]
         lines.append(f"split = {_quoted(guess.split_field)}")
+    if guess.not_a_split:
+        lines.append(f"# Not taken as the split, since a value names none: {guess.not_a_split}.")
     if guess.other_fields:
         lines.append(f"# Kept as metadata: {', '.join(guess.other_fields)}.")
     if guess.types:
@@ -96,14 +98,24 @@ def toml(sample: Sample, kind: Kind, guess: Guess, name: str, source: str) -> st
     return "\n".join(lines) + "\n"
 
 
+def files_text(kind: Kind) -> str:
+    """How many files of records there are."""
+    return f"{len(kind.names):,} file{'s' if len(kind.names) > 1 else ''} *{kind.suffix}"
+
+
+def not_taken(sample: Sample, kind: Kind) -> str:
+    """The files of a source that the manifest leaves out."""
+    skipped = [files_text(each) for each in sample.kinds if each is not kind]
+    return ", ".join([*skipped, *([f"{len(sample.others):,} others"] if sample.others else [])])
+
+
 def _members(sample: Sample, kind: Kind) -> Iterator[str]:
     """The files that hold records."""
-    skipped = [f"{len(each.names):,} {each.suffix}" for each in sample.kinds if each is not kind]
-    skipped += [f"{len(sample.others):,} other files"] if sample.others else []
+    skipped = not_taken(sample, kind)
     yield "[[members]]"
-    yield f"# {len(kind.names):,} files" + (f"; not taken: {', '.join(skipped)}." if skipped else ".")
+    yield f"# {files_text(kind)}" + (f"; not taken: {skipped}." if skipped else ".")
     yield f'pattern = "**/*{kind.suffix}"'
-    yield '# "name": train, valid, dev or test in a file\'s name; files without such a word are split by "hash".'
+    yield '# "name": train, valid, dev or test in the name of a file or its folder; files without are split by "hash".'
     yield 'split = "name"'
     yield "# lines, array, csv, tsv, text (a blank line between documents), file (one document a file) or parquet."
     yield f"format = {_quoted(_FORMATS.get(kind.layout, kind.layout))}"

@@ -10,7 +10,7 @@ Cost: about a millisecond.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -137,6 +137,7 @@ def _each(table: Table, key: str, read: Callable[[Table], T]) -> Iterator[T]:
 
 
 def _members(table: Table, name: str, *, own: bool) -> Iterator[Member]:
+    table.known.append("members")
     if own and "members" not in table.values:
         yield Member(pattern="**", split="name", shape=name, bytes=None, sha256=None)
         return
@@ -184,35 +185,51 @@ def _mirror(entry: Table) -> Mirror:
 
 
 def _member(entry: Table, name: str) -> Member:
-    digest = entry.take("sha256", str) if "sha256" in entry.values else None
-    if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise entry.error("sha256", f"must be 64 hexadecimal digits, is {digest!r}")
+    split = entry.attempt(partial(entry.one_of, "split", (*SPLITS, "name", "hash")), "hash")
     return Member(
-        pattern=entry.take("pattern", str),
-        split=entry.one_of("split", (*SPLITS, "name", "hash")),  # type: ignore[arg-type]  # checked by one_of
-        shape=entry.take("shape", str, name),
-        bytes=entry.take("bytes", int) if "bytes" in entry.values else None,
-        sha256=digest,
-        format=entry.one_of("format", FORMATS, ""),
+        pattern=entry.attempt(partial(entry.take, "pattern", str), ""),
+        split=split,  # type: ignore[arg-type]  # checked by one_of
+        shape=entry.attempt(partial(entry.take, "shape", str, name), name),
+        bytes=entry.attempt(partial(entry.take, "bytes", int), 0) if "bytes" in entry.values else None,
+        sha256=entry.attempt(partial(_digest, entry), None) if "sha256" in entry.values else None,
+        format=entry.attempt(partial(entry.one_of, "format", FORMATS, ""), ""),
     )
 
 
+def _digest(entry: Table) -> str:
+    digest = entry.take("sha256", str)
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise entry.error("sha256", f"must be 64 hexadecimal digits, is {digest!r}")
+    return digest
+
+
 def _shape(table: Table, *, own: bool) -> Shape:
+    fields = _fields(table, required=not own)
     document = table.table("document")
     form = document.take("form", str)
     if form not in FORMS:
         raise document.error("form", f"{form!r} is not one of {', '.join(FORMS)}")
     needed, optional = FORMS[form]
-    roles = {role: document.take(role, str) for role in needed}
+    missing = len(table.problems)
+    roles = {role: document.attempt(partial(document.take, role, str), "") for role in needed}
     roles |= {role: document.take(role, str) for role in optional if role in document.values}
+    document.known += optional
     id_fields = document.strings("id", [])
     split_field = document.take("split", str, "") if own else ""
     document.finish()
-    fields = _fields(table, required=not own)
     if own:  # the fields that are not declared
         fields |= {field: list if role == "turns" else str for role, field in roles.items() if field not in fields}
         fields |= {field: object for field in id_fields if field not in fields}
         fields |= {split_field: str} if split_field else {}
+    if len(table.problems) == missing:
+        _check_roles(document, roles, id_fields, fields)
+    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field)
+
+
+def _check_roles(
+    document: Table, roles: Mapping[str, str], id_fields: Sequence[str], fields: Mapping[str, type]
+) -> None:
+    """Refuse a field that is not declared, stands for two things, or is no text."""
     used = [*roles.items(), *(("id", field) for field in id_fields)]
     names = [field for _, field in used]
     for key, field in used:
@@ -222,7 +239,6 @@ def _shape(table: Table, *, own: bool) -> Shape:
             raise document.error(key, f"field {field!r} is used twice")
         if key not in {"id", "turns"} and fields[field] is not str:
             raise document.error(key, f"field {field!r} must be str to be text")
-    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field)
 
 
 def _fields(table: Table, *, required: bool) -> dict[str, type]:

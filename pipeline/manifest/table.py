@@ -5,6 +5,7 @@ In: a TOML text. Out: its values, or a ManifestError that lists every problem.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Callable
@@ -24,6 +25,8 @@ class Table:
         self.values = dict(values)
         self.where = where
         self.path = path
+        self.known: list[str] = []
+        """Keys that were asked for."""
         self.problems: list[str] = root.problems if root else []
         self.text: str = root.text if root else ""
 
@@ -57,6 +60,7 @@ class Table:
 
     def take(self, key: str, kind: type[T], default: T | None = None) -> T:
         """The value of a key; without `default` the key must be there."""
+        self.known.append(key)
         value = self.values.pop(key, default)
         if value is None:
             raise self.error(key, "is missing")
@@ -95,8 +99,11 @@ class Table:
         return Table(self.take(key, dict, default), self.where, f"{self.path}{key}.", self)
 
     def finish(self) -> None:
-        """Keep a problem for each key that was not read."""
-        self.problems += [self.error(key, "unknown key").message for key in self.values]
+        """Keep a problem for each key that was not read, with the known key that is nearest to it."""
+        for key in self.values:
+            near = difflib.get_close_matches(key, self.known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            self.problems.append(self.error(key, f"unknown key{meant}").message)
 
 
 def line_of(text: str, path: str) -> int | None:
@@ -113,7 +120,7 @@ def line_of(text: str, path: str) -> int | None:
             if match[1] == "[[":
                 seen[table] = seen.get(table, -1) + 1
                 table = f"{table}[{seen[table]}]"
-            if table in {wanted_table, path}:
+            if table in {wanted_table, path} or (match[2] == path and header is None):
                 header = number
         elif (match := _KEY.match(line)) and table == wanted_table and wanted_key in match.groups():
             return number

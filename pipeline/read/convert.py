@@ -24,8 +24,11 @@ from corpus.pipeline.read.spans import ReadSizes, RecordFile
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _HEADING = re.compile(r"\s*#{1,6}[ \t]+(.+?)[ \t]*#*[ \t]*(?:\n|$)")
+_FRONT = re.compile(r"---[ \t]*\n(.{0,4000}?)\n---[ \t]*(?:\n|$)", re.DOTALL)
+_FRONT_TITLE = re.compile(r"""^title:[ \t]*["']?(.+?)["']?[ \t]*$""", re.MULTILINE)
 _BOM = b"\xef\xbb\xbf"
 _HINT = "Give `format` in the manifest: lines, array, csv, tsv, text, file or parquet."
+_SEMICOLONS = "Save it with commas, or turn the semicolons into tabs and name it .tsv."
 CONVERTED = ("array", "csv", "tsv", "file")
 """Layouts that are read as JSON Lines."""
 
@@ -122,8 +125,10 @@ def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[byt
         io.BufferedReader(_Readable(stream), sizes.read), encoding="utf-8-sig", errors="surrogateescape", newline=""
     )
     csv.field_size_limit(sizes.record)
-    rows = csv.reader(text, delimiter="\t" if file.layout == "tsv" else ",")
+    rows = csv.reader(text, delimiter="\t" if file.layout == "tsv" else ",", strict=True)
     header = next(rows, None)
+    if header and len(header) == 1 and ";" in header[0]:
+        raise SourceError(f"{file.path}: its columns are separated by semicolons, not commas", hint=_SEMICOLONS)
     if not header or len(set(header)) < len(header):
         raise SourceError(f"{file.path}: its first line is not a header of different names", hint=_HINT)
     while True:
@@ -139,16 +144,22 @@ def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[byt
 
 
 def _whole(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
-    """A file as one record: its text, a heading at its beginning as the title, and its path."""
+    """A file as one record: its text, a heading at its beginning or the `title` of its front matter, and its path."""
     data = stream.read(sizes.record + 1).removeprefix(_BOM)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         yield data.replace(b"\n", b" ")
         return
+    front = _FRONT.match(text)
+    text = text[front.end() :] if front else text
     heading = _HEADING.match(text)
     title, body = (heading[1], text[heading.end() :]) if heading else ("", text)
-    yield orjson.dumps({"path": file.path, "name": PurePosixPath(file.path).stem, "title": title, "text": body})
+    if front and not title:
+        named = _FRONT_TITLE.search(front[1])
+        title = named[1] if named else ""
+    record = {"path": file.path, "name": PurePosixPath(file.path).stem, "title": title, "text": body.strip("\n")}
+    yield orjson.dumps(record | ({"front_matter": front[1]} if front else {}))
 
 
 class _Readable(io.RawIOBase):

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.errors import ArchiveError, SourceError
-from corpus.pipeline.manifest import Manifest
+from corpus.pipeline.manifest import DATASETS, Manifest
 from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
@@ -113,7 +113,7 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
     files = [
         RecordFile(
             container=container, codec=codec, path=path, tail=tail, shape=member.shape,
-            split=_split_by_name(path) if member.split == "name" else member.split,
+            split=_split_by_path(path) if member.split == "name" else member.split,
             layout="rows" if codec == "parquet" else member.format, bytes=size,
             sha256=member.sha256 if official else None,
         )
@@ -124,7 +124,7 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
             shape=manifest.members[0].shape, layout="", bytes=size,
         )
         for container, codec, path, size in sorted(found, key=itemgetter(2))
-        if path.endswith((".txt", ".jsonl", ".json"))
+        if path.endswith((".txt", ".jsonl", ".json")) and manifest.name in DATASETS
     ]  # fmt: skip
     seen: dict[str, RecordFile] = {}
     for file in files:
@@ -135,6 +135,12 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
             )
         seen[file.tail] = file
     return files
+
+
+def _split_by_path(path: str) -> str:
+    """The split in a file's name, else in that of the nearest folder."""
+    parts = PurePosixPath(path).parts
+    return next((split for part in reversed(parts) if (split := _split_by_name(part)) != "hash"), "hash")
 
 
 def _split_by_name(path: str) -> str:

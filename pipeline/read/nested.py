@@ -30,7 +30,8 @@ ROLES = {
 """Who speaks, by the names in use: OpenAI's `role`, ShareGPT's `from`."""
 SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "eval": "validation", "test": "test", "testing": "test",
+    "dev": "validation", "eval": "validation", "test": "test", "testing": "test", "训练": "train", "训练集": "train",
+    "验证": "validation", "验证集": "validation", "开发集": "validation", "测试": "test", "测试集": "test",
 }  # fmt: skip
 """Splits, by the names in use."""
 _MISSING = object()
@@ -165,6 +166,8 @@ def _texts(record: dict[str, Any], parts: tuple[str, ...], optional: set[str | N
 
 
 def _split(record: dict[str, Any], name: str) -> str:
+    if value_at(record, name) is None:
+        return ""
     value = _typed(record, name, str)
     split = SPLIT_NAMES.get(value.strip().lower())
     if split is None:

@@ -172,14 +172,21 @@ def changes(
     found: list[str] = []
     if ledger.version != version:
         found.append(f"the stage's version was {ledger.version} and is {version}")
-    for key in sorted({*ledger.config, *config}):
-        old, new = ledger.config.get(key), config.get(key)
-        if old != new:
-            found.append(f"{key.replace('_', '-')} was {_short(old)} and is {_short(new)}")
+    found += _changed_settings(ledger.config, config)
     said = {"gone": "is gone", "new": "is new", "changed": "has changed"}
     for path, what in differences(ledger.inputs, {entry.path: entry.sha256 for entry in inputs}):
         found.append(f"input {path} {said[what]}")
     return found + [f"output {path} {what}" for path, what in output_changes(ledger, folder, digest)]
+
+
+def _changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings that differ; of a table those in it."""
+    for key in sorted({*before, *after}):
+        old, new, name = before.get(key), after.get(key), prefix + key.replace("_", "-")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_settings(old, new, f"{name}.")
+        elif old != new:
+            yield f"{name} was {_short(old)} and is {_short(new)}"
 
 
 def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -134,12 +134,56 @@ def test_what_is_guessed_can_be_ingested(
 def test_limits_ids_and_what_is_left_over() -> None:
     kind = sample.Kind(".jsonl", ["a.jsonl"], "lines", [line for line in lines(ARTICLES).splitlines() if line])
     guessed = guess.guess(kind)
-    assert (guessed.id_fields, guessed.types, guessed.min_han) == (("id",), {"id": int}, 0.02)
-    assert guessed.min_length == 20
-    english = [{"text": f"Day {n} was windy, and the wind came from the north all afternoon until it stopped at last "
-                        "near the old harbour."} for n in range(30)]  # fmt: skip
-    guessed = guess.guess(sample.Kind(".jsonl", ["a.jsonl"], "lines", lines(english).splitlines()))
-    assert (guessed.min_length, guessed.min_han) == (100, 0.0)
+    assert (guessed.id_fields, guessed.types, guessed.min_length) == (("id",), {"id": int}, 20)
+    short = [{"text": f"第{n}天，风。"} for n in range(30)]
+    assert guess.guess(sample.Kind(".jsonl", ["a.jsonl"], "lines", lines(short).splitlines())).min_length == 4
+
+
+@pytest.mark.parametrize(
+    ("record", "form", "roles"),
+    [
+        ({"问题": "几点了？", "答案": "三点。"}, "question", {"title": "问题", "answer": "答案"}),
+        ({"编号": "7", "标题": "雨", "正文": "下了一夜的雨。"}, "article", {"title": "标题", "body": "正文"}),
+        ({"id": "adverb-198", "good": "他常常来这里。", "bad": "他来常常这里。"}, "article", {"body": "good"}),
+        ({"id": "a/1", "options": ["甲"], "question": "哪个对？", "subject": "数学"}, "article", {"body": "question"}),
+        ({"en": "It rains.", "zh": "下雨了。"}, "translation", {"source": "en", "target": "zh"}),
+    ],
+)  # fmt: skip
+def test_fields_by_their_names(record: dict[str, Any], form: str, roles: dict[str, str]) -> None:
+    records = [
+        {key: f"{value}{n}" if type(value) is str and key != "subject" else value for key, value in record.items()}
+        for n in range(40)
+    ]
+    guessed = guess.guess(sample.Kind(".jsonl", ["a.jsonl"], "lines", lines(records).splitlines()))
+    assert (guessed.form, dict(guessed.roles)) == (form, roles)
+
+
+def test_a_field_with_values_that_are_no_splits_is_said() -> None:
+    records = [{"text": f"第{n}天的风。", "split": ("train", "holdout")[n % 2]} for n in range(30)]
+    guessed = guess.guess(sample.Kind(".jsonl", ["a.jsonl"], "lines", lines(records).splitlines()))
+    assert (guessed.split_field, guessed.not_a_split) == ("", "split holds holdout")
+    records = [{"text": f"第{n}天的风。", "split": ("训练集", "测试集")[n % 2]} for n in range(30)]
+    assert guess.guess(sample.Kind(".jsonl", ["a.jsonl"], "lines", lines(records).splitlines())).split_field == "split"
+
+
+def test_folders_name_splits_and_files_are_read_all_over(tmp_path: Path) -> None:
+    """Files of 60 are sampled from first to last; test/ is no training text; a link out of the folder is not followed."""
+    for n in range(60):
+        split = "test" if n % 6 == 0 else "train"
+        text = f"第{n}天写的几句话，不长。" if n < 30 else "短句。"
+        lay(tmp_path, {f"d/{split}/{n:02}.md": text.encode()})
+    (tmp_path / "out.md").write_text("在外面的一篇。", encoding="utf-8")
+    (tmp_path / "d/train/link.md").symlink_to(tmp_path / "out.md")
+    (tmp_path / "d/train/dangling.md").symlink_to(tmp_path / "nowhere")
+    found = sample.take(str(tmp_path / "d"))
+    assert len(found.kinds[0].names) == 60
+    guessed = guess.guess(found.kinds[0])
+    assert guessed.min_length < 4
+    (tmp_path / "mine.toml").write_text(write.toml(found, found.kinds[0], guessed, "mine", "d"), encoding="utf-8")
+    result = workflows.ingest(Workspace(tmp_path / "workspace"), manifests=[tmp_path / "mine.toml"], workers=1)
+    counts = result.documents[0].ledger.counts
+    assert counts["documents"] == 60
+    assert counts["splits"]["test"] == 10
 
 
 def test_prompts_with_chosen_answers_become_conversations() -> None:
@@ -159,6 +203,7 @@ def test_prompts_with_chosen_answers_become_conversations() -> None:
         ({"a.jsonl": lines([{"n": 1}] * 5)}, "a.jsonl", "no field holds text; found n"),
         ({"a.zip": b"PK\x03\x04 broken"}, "a.zip", "cannot be read"),
         ({"a.csv": b"x,x\n"}, "a.csv", "header of different names"),
+        ({"a.csv": "标题,正文\n雨,下了一夜的雨，今天还在下。\n".encode("gb18030") * 3}, "a.csv", "no record"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_guessed_is_said(tmp_path: Path, files: dict[str, bytes], source: str, says: str) -> None:

@@ -123,6 +123,19 @@ def test_every_problem_of_a_users_manifest_is_named_with_its_line() -> None:
     ]
 
 
+def test_a_mistyped_key_is_told_from_a_missing_one() -> None:
+    text = (
+        'name = "mine"\n[document]\nform = "article"\nbdy = "text"\n[fields]\nn = "int"\n[[member]]\nsplit = "hash"\n'
+    )
+    with pytest.raises(ManifestError) as caught:
+        manifests.parse(text, where="mine.toml", own=True)
+    assert caught.value.message.splitlines() == [
+        "mine.toml:2: document.body: is missing",
+        "mine.toml:4: document.bdy: unknown key; did you mean body?",
+        "mine.toml:7: member: unknown key; did you mean members?",
+    ]
+
+
 def test_a_users_manifest_may_be_short() -> None:
     manifest = manifests.parse('name = "mine"\n[document]\nform = "article"\nbody = "text"', where="m", own=True)
     assert (manifest.title, manifest.licence, manifest.min_length) == ("mine", "not stated", 10)

@@ -63,20 +63,31 @@ def test_tables_with_quotes_and_line_ends() -> None:
     text = '\ufeff问,答\r\n"一,二","上\r\n下"\r\n\r\n三,"他说""好"""\r\n'
     assert read(text.encode(), "csv", size=3) == [{"问": "一,二", "答": "上\r\n下"}, {"问": "三", "答": '他说"好"'}]
     assert read("问\t答\n一,二\t四\n".encode(), "tsv") == [{"问": "一,二", "答": "四"}]
+    assert read('问,答\n"没有合上,的引号\n一,二\n'.encode(), "csv") == ["unexpected end of data"]
+    assert read('问,答\n"错"位,了\n一,二\n'.encode(), "csv") == ["',' expected after '\"'", {"问": "一", "答": "二"}]
     assert read("问,答\n只有一栏\n".encode(), "csv") == [["只有一栏"]]  # the parser rejects what is no object
 
 
-@pytest.mark.parametrize("text", ["", "同,同\n1,2\n"])
-def test_a_table_needs_a_header(text: str) -> None:
-    with pytest.raises(SourceError, match="header of different names"):
+@pytest.mark.parametrize(
+    ("text", "says"), [("", "header of different names"), ("同,同\n1,2\n", "header"), ("问;答\n1;2\n", "semicolons")]
+)
+def test_a_table_needs_a_header(text: str, says: str) -> None:
+    with pytest.raises(SourceError, match=says):
         read(text.encode(), "csv")
 
 
 def test_a_file_is_a_document() -> None:
     (record,) = read("\ufeff## 雨 ##\n\n下了一夜。\n".encode(), "file", path="集/一.md")
-    assert record == {"path": "集/一.md", "name": "一", "title": "雨", "text": "\n下了一夜。\n"}
+    assert record == {"path": "集/一.md", "name": "一", "title": "雨", "text": "下了一夜。"}
     (record,) = read("没有题目，#只是字。\n".encode(), "file")
-    assert (record["title"], record["text"]) == ("", "没有题目，#只是字。\n")
+    assert (record["title"], record["text"]) == ("", "没有题目，#只是字。")
+    front = 'title: "前言"\ntags: [雨]'
+    (record,) = read(f"---\n{front}\n---\n\n下了一夜。\n".encode(), "file")
+    assert (record["title"], record["text"], record["front_matter"]) == ("前言", "下了一夜。", front)
+    (record,) = read(f"---\n{front}\n---\n# 雨\n下了一夜。".encode(), "file")
+    assert (record["title"], record["text"]) == ("雨", "下了一夜。")
+    (record,) = read("---\n不是前言的一行\n".encode(), "file")
+    assert record["text"] == "---\n不是前言的一行"
 
 
 def test_another_encoding_reaches_the_parser_as_it_is() -> None:
