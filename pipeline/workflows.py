@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import pyarrow as pa
 
-from corpus.pipeline.errors import SourceError, WorkspaceError
+from corpus.pipeline.errors import CorpusError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN, CORPORA, Manifest, parse_file
 from corpus.pipeline.pack import dataset_card
 from corpus.pipeline.pack import stage as pack_stage
@@ -121,8 +121,7 @@ def download(
 
     with _checking():
         names, configs = _downloads(workspace, datasets, manifests, source)
-    with workspace.writing("download"):
-        _add_manifests(workspace, manifests, progress)
+    with workspace.writing("download"), _manifests(workspace, manifests, names, progress):
         found = configs if names else _found(workspace, configs, progress)
         return tuple(download_stage.run(config, workspace, progress=progress) for config in found)
 
@@ -179,8 +178,7 @@ def ingest(
             path.open("rb").close()
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-    with workspace.writing("ingest"), kept():
-        _add_manifests(workspace, manifests, progress)
+    with workspace.writing("ingest"), kept(), _manifests(workspace, manifests, names, progress):
         found = downloads if names else _found(workspace, downloads, progress)
         return _ingest(workspace, found, config, dedup=dedup, against=against, progress=progress)
 
@@ -306,12 +304,25 @@ def _checked(path: Path) -> Manifest:
     return manifest
 
 
-def _add_manifests(workspace: Workspace, paths: Iterable[Path], progress: Progress) -> None:
-    """Keep copies of manifests in the workspace."""
+@contextlib.contextmanager
+def _manifests(workspace: Workspace, paths: Iterable[Path], names: Iterable[str], progress: Progress) -> Iterator[None]:
+    """Keep copies of manifests in the workspace; of a new dataset only once its files have come."""
+    new = list[str]()
     for path in paths:
         manifest, what = workspace.add_manifest(path)
+        new += [manifest.name] if what == "new" else []
         if what:
             progress.say(f"{manifest.name}: its manifest is {what}; a copy is kept in {workspace.manifests}")
+    for name in names:
+        if edited := workspace.edited_manifest(name):
+            progress.say(f"{name}: {edited} has changed since it was given; --manifest {edited} takes the change")
+    try:
+        yield
+    except CorpusError:
+        for name in new:
+            if read_ledger(workspace.raw(name)) is None:
+                workspace.remove_manifest(name)
+        raise
 
 
 def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:

@@ -75,5 +75,6 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
     chat = settings["form"] == "chat"
     command = "corpus train --objective sft --init RUN" if chat else "corpus train --model tiny"
-    then = f"{options.in_workspace(command, workspace_dir)}   (other sizes: corpus train --list-models)"
+    then = options.in_workspace(command, workspace_dir)
+    then += "   (RUN: a run of corpus train)" if chat else "   (other sizes: corpus train --list-models)"
     summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json, then=then)

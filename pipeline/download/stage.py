@@ -151,6 +151,8 @@ class _Job:
         elif source is not None and not reasons and (self._is_given or Path(source).exists()):
             digests = {file.path: self._local_digest(file) for file in self.candidates[0].files}
             reasons += _differences(before, digests)
+        elif source is not None and not reasons:
+            self.progress.say(f"{self.manifest.name}: its source {source} is not there; what was downloaded is used")
 
     def _names_at_source(self) -> list[str]:
         """The files of a remote source that can list them; a web server cannot."""

@@ -11,7 +11,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -120,7 +120,7 @@ def _names(files: Any, root: str, limits: Limits) -> list[str]:
         return [""]
     if not files.exists(root):
         raise SourceError(f"there is no {root}", hint=_HINT)
-    every = islice(files.find(root), limits.names)
+    every: Iterable[str] = islice(files.find(root), limits.names)
     if isinstance(files, LocalFileSystem):  # links that lead out of the folder are not followed, as in `corpus ingest`
         inside = Path(root).resolve()
         every = (path for path in every if Path(path).is_file() and Path(path).resolve().is_relative_to(inside))

@@ -54,7 +54,8 @@ def _sections(
     )
     yield "## Source and rights"
     for each in loaded:
-        yield f"### {each.name}\n\n{manifests.rights_of(each)}\n\nCite: {each.citation}"
+        cite = f"\n\nCite: {each.citation}" if each.citation else ""
+        yield f"### {each.name}\n\n{manifests.rights_of(each)}{cite}"
 
 
 def _positions(form: Format) -> str:

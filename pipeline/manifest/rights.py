@@ -33,7 +33,8 @@ def rights_of(manifest: Manifest) -> str:
     """Source, licence and what is not settled about it, in Markdown."""
     if manifest.name == BUILT_IN:
         return "The texts were written for corpus-zh and stand under its licence."
-    source = f"Source: {manifest.homepage or 'not stated'}. Licence: {manifest.licence}."
+    source = manifest.homepage or (manifest.source if "://" in manifest.source else "") or "not stated"
+    source = f"Source: {source}. Licence: {manifest.licence}."
     if manifest.name not in DATASETS:
         return (
             f"{source}\n\nSource and licence are what the dataset's own manifest states; **nobody has checked them**."

@@ -65,7 +65,7 @@ class Workspace:
         return self.root / ROWS[form] / dataset
 
     def datasets(self) -> tuple[str, ...]:
-        """Names of all datasets: the built-in ones in their order, then those whose manifests it holds, sorted."""
+        """Names of all datasets: the built-in ones, then users' own, each in the order in which they came."""
         with reading(self.manifests):
             try:
                 own = {path.stem for path in self.manifests.iterdir() if path.suffix == ".toml"}
@@ -73,7 +73,16 @@ class Workspace:
                 raise
             except OSError:  # there is none; what else is wrong with the workspace is for the command to say
                 own = set()
-        return (*DATASETS, *sorted(own.difference(DATASETS)))
+        came = self._order()
+        return (*DATASETS, *sorted(own.difference(DATASETS), key=lambda name: (came.get(name, len(came)), name)))
+
+    def _order(self) -> dict[str, int]:
+        """The place of each user's dataset in the order in which their manifests came."""
+        try:
+            names = (self.manifests / "order").read_text(encoding="utf-8").split()
+        except OSError:
+            names = []
+        return {name: place for place, name in enumerate(dict.fromkeys(names))}
 
     def manifest(self, dataset: str) -> Manifest:
         """The manifest of a dataset, from the package or from this workspace.
@@ -102,17 +111,38 @@ class Workspace:
         place = manifest.source
         if place and "://" not in place:
             place = str((path.parent / Path(place).expanduser()).resolve())
-        write_atomic(kept.with_suffix(".source"), place.encode())
+        order = self._order()
+        if manifest.name not in order:
+            write_atomic(self.manifests / "order", "".join(f"{name}\n" for name in (*order, manifest.name)).encode())
+        write_atomic(kept.with_suffix(".source"), f"{place}\n{path.resolve()}\n".encode())
         if before != data:
             write_atomic(kept, data)
         return manifest, "new" if before is None else "changed" if before != data else ""
 
     def source_of(self, dataset: str) -> str | None:
         """Where the manifest of a user's dataset says that its files are; None where it does not say."""
-        try:
-            return (self.manifests / f"{dataset}.source").read_text(encoding="utf-8") or None
-        except FileNotFoundError:
+        return self._given(dataset)[0] or None
+
+    def edited_manifest(self, dataset: str) -> Path | None:
+        """The file that a user's manifest was copied from, when it has changed since."""
+        kept, given = self.manifests / f"{dataset}.toml", self._given(dataset)[1]
+        if not given or not Path(given).is_file() or not kept.is_file():
             return None
+        return Path(given) if Path(given).read_bytes() != kept.read_bytes() else None
+
+    def remove_manifest(self, dataset: str) -> None:
+        """Forget a user's dataset."""
+        for suffix in (".toml", ".source"):
+            (self.manifests / f"{dataset}{suffix}").unlink(missing_ok=True)
+
+    def _given(self, dataset: str) -> tuple[str, str]:
+        """The place of a user's files, and of the manifest as it was given."""
+        try:
+            text = (self.manifests / f"{dataset}.source").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return "", ""
+        place, _, given = text.partition("\n")
+        return place, given.rstrip("\n")
 
     def finished(self, area: str) -> list[str]:
         """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished.

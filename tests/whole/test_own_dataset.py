@@ -103,6 +103,8 @@ def test_every_command_knows_it(talks: Workspace) -> None:
 def test_a_changed_manifest_reruns_and_a_built_in_name_is_refused(talks: Workspace) -> None:
     path = talks.root.parent / "talks.toml"
     path.write_text(MANIFEST.replace("min_length = 4", "min_length = 60"), encoding="utf-8")
+    says = corpus("ingest", "--dataset", "talks", folder=talks.root.parent).stderr
+    assert f"{path} has changed since it was given; --manifest {path} takes the change" in says
     result = workflows.ingest(talks, manifests=[path], workers=1)
     assert "min-length was 4 and is 60" in result.documents[0].reasons
     path.write_text(MANIFEST.replace('"talks"', '"demo"'), encoding="utf-8")
@@ -142,6 +144,25 @@ body = "t"
         )
         result = workflows.ingest(Workspace(tmp_path / "workspace"), manifests=[tmp_path / "mine.toml"], workers=1)
     assert result.documents[0].ledger.counts["splits"] == {"train": 20, "test": 10}
+
+
+def test_a_manifest_whose_files_do_not_come_leaves_nothing_behind(talks: Workspace, tmp_path: Path) -> None:
+    bad = MANIFEST.replace('"talks"', '"walks"').replace('"given"', '"nowhere"')
+    (tmp_path / "walks.toml").write_text(bad, encoding="utf-8")
+    assert "there is no" in corpus("ingest", "--manifest", "walks.toml", folder=tmp_path, code=1).stderr
+    assert "walks" not in talks.datasets()
+
+
+def test_datasets_come_in_the_order_in_which_they_were_added(talks: Workspace, tmp_path: Path) -> None:
+    """So a document that two of them have stays in the earlier one."""
+    for name in ("zebra", "ant"):
+        (tmp_path / f"{name}.toml").write_text(MANIFEST.replace('"talks"', f'"{name}"'), encoding="utf-8")
+        workflows.ingest(talks, manifests=[tmp_path / f"{name}.toml"], workers=1)
+    assert talks.datasets()[-3:] == ("talks", "zebra", "ant")
+    used = {
+        name: sum(batch.num_rows for batch in workflows.used_documents(talks, name)) for name in talks.datasets()[-3:]
+    }
+    assert used == {"talks": 70, "zebra": 0, "ant": 0}
 
 
 class Hub(BaseHTTPRequestHandler):

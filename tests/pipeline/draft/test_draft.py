@@ -167,7 +167,7 @@ def test_a_field_with_values_that_are_no_splits_is_said() -> None:
 
 
 def test_folders_name_splits_and_files_are_read_all_over(tmp_path: Path) -> None:
-    """Files of 60 are sampled from first to last; test/ is no training text; a link out of the folder is not followed."""
+    """Files are sampled from first to last, test/ is no training text, links out of the folder are not followed."""
     for n in range(60):
         split = "test" if n % 6 == 0 else "train"
         text = f"第{n}天写的几句话，不长。" if n < 30 else "短句。"
