@@ -179,11 +179,10 @@ def train(
         return
     from corpus.train.config import TrainConfig
     from corpus.train.model.choices import rank
-    from corpus.train.presets import PRESETS
 
     workspace = workspace_of(workspace_dir)
-    init, path = settings["init"], Path(settings["model"]).expanduser()
-    if settings["model"] not in PRESETS and path.exists() and settings["model"]:
+    init, path = settings["init"], _architecture(settings["model"])
+    if path:
         settings |= {"model": "", "architecture": path}
     names = [name.strip() for text in report_to for name in text.split(",")]
     with _silent_unless_first(rank()):
@@ -202,6 +201,17 @@ def train(
             _dry_run(config, workspace, rate, as_json=as_json)
         elif not dry_run:
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
+
+
+def _architecture(model: str) -> Path | None:
+    """The file or folder that `--model` names where it names no preset; None where there is nothing of this name."""
+    from corpus.train.presets import PRESETS
+
+    if model and model not in PRESETS:
+        with contextlib.suppress(OSError, RuntimeError):  # a name too long, or `~` of an unknown user
+            path = Path(model).expanduser()
+            return path if path.exists() else None
+    return None
 
 
 def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None, *, as_json: bool) -> None:

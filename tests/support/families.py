@@ -13,6 +13,7 @@ SIZE: dict[str, Any] = {
 """Wide enough for uneven scores, with two heads of queries to one of keys and values."""
 WINDOW = {"sliding_window": 6}
 FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "hidden_size": None, "num_hidden_layers": None},
     "llama": {"tie_word_embeddings": True},
     "qwen2": {},
     "qwen3": {},

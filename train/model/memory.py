@@ -22,7 +22,7 @@ _SLOW_S = 5.0
 def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:
     """Estimated bytes of a training step: the fixed part, and what each row of a pass adds."""
     config = model.config
-    names = {name.rsplit(".", 2)[-2] for name, _ in model.named_parameters() if "." in name}
+    names = [name for name, _ in model.named_parameters()]
     token = token_memory(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
@@ -35,7 +35,7 @@ def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: b
             feed_forward=_feed_forward(config),
             precision=precision,
             has_gate=any("gate" in name for name in names),
-            has_qk_norm="q_norm" in names,
+            has_qk_norm=any("q_norm" in name for name in names),
         ),
     )
     return fixed_memory(model.num_parameters(), precision), seq_length * token
@@ -49,8 +49,8 @@ def token_flops(model: Any, seq_length: int) -> float:
     documents.
     """
     config = model.config
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads = getattr(config, "num_attention_heads", None) or 0
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
     used = model.num_parameters()
     if not getattr(config, "tie_word_embeddings", True):
         used -= model.get_input_embeddings().weight.numel()

@@ -55,9 +55,10 @@ def test_a_shape_by_its_config(workspace: Workspace, tmp_path: Path) -> None:
     assert forecasts[0] == forecasts[1] == forecasts[2]
     assert forecasts[0]["run"].startswith("qwen3-")
     assert forecasts[0]["batch_size"] == PRESETS["tiny"].batch_size
-    said = corpus(*given, "other.json", folder=tmp_path, code=2).stderr
-    assert "--model must be one of tiny, mini, " in said
-    assert ", or a config.json, is other.json" in said
+    for other in ("other.json", "~nobody-of-this-name/config.json", "x" * 300):
+        said = " ".join(corpus(*given, other, folder=tmp_path, code=2).stderr.split())
+        assert "--model must be one of tiny, mini, " in said
+        assert f", or a config.json, is {other}" in said
     assert "holds no config.json" in corpus(*given, workspace.root, folder=tmp_path, code=1).stderr
 
 

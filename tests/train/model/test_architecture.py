@@ -13,7 +13,7 @@ import torch
 from corpus.pipeline.errors import ModelError
 from corpus.train.model.architecture import make, read
 from corpus.train.model.memory import step_memory, token_flops
-from tests.support.families import save_config
+from tests.support.families import LEAKING, save_config
 
 GIVEN: dict[str, Any] = {"vocab_size": 400, "seq_length": 48, "separator": 0, "pad": 1, "dropout": None, "seed": 1}
 
@@ -82,6 +82,14 @@ def test_flops_count_the_head_once_and_the_experts_in_use(tmp_path: Path) -> Non
     )
     assert two.num_parameters() == four.num_parameters()
     assert token_flops(four, 48) - token_flops(two, 48) == 6 * 2 * 2 * (3 * 32 * 48)
+
+
+@pytest.mark.parametrize("family", LEAKING)
+def test_every_family_can_be_forecast(family: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = make(save_config(tmp_path, family), **GIVEN)
+    assert token_flops(model, 48) >= 6 * 400 * 32
+    assert min(step_memory(model, seq_length=48, precision="bf16", checkpointing=True)) > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
