@@ -287,7 +287,9 @@ def _downloads(
     """The datasets that are named, and the downloads of these, or of the five corpora when none is."""
     from corpus.pipeline.download.stage import DownloadConfig
 
-    added = [_checked(path).name for path in manifests]
+    added = [_checked(path, source).name for path in manifests]
+    if twice := sorted(name for name in set(added) if added.count(name) > 1):
+        raise ValueError(f"two of the manifests describe {twice[0]}")
     names, known = list(dict.fromkeys((*datasets, *added))), (*workspace.datasets(), *added)
     for name in names:
         if name not in known:
@@ -295,12 +297,19 @@ def _downloads(
     return names, [DownloadConfig(dataset=name, source=source) for name in names or CORPORA]
 
 
-def _checked(path: Path) -> Manifest:
-    """A user's manifest, with its rules checked."""
+def _checked(path: Path, source: str | None) -> Manifest:
+    """A user's manifest, with its rules checked; without `source` its files must be where it says."""
     from corpus.pipeline.documents.stage import check_rules
 
     manifest = parse_file(path)
     check_rules(manifest, str(path), path.read_text(encoding="utf-8"))
+    if source is None and manifest.source and "://" not in manifest.source:
+        place = path.parent / Path(manifest.source).expanduser()
+        if not place.exists():
+            raise SourceError(
+                f"{path}: there is no {place}",
+                hint="A relative `source` is relative to the manifest; --source overrides it.",
+            )
     return manifest
 
 

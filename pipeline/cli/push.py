@@ -9,7 +9,6 @@ import click
 
 from corpus.pipeline.cli import options
 from corpus.pipeline.humanize import size_text
-from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _SHOWN = 12
     "--export", "exported", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
     help="With documents: the folder that `corpus export` wrote.",
 )  # fmt: skip
-@click.option("--dataset", type=click.Choice(DATASETS), metavar="NAME", help="With rows: the dataset.")
+@click.option("--dataset", type=options.DatasetName(), metavar="NAME", help="With rows: the dataset.")
 @click.option(
     "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True, help="With rows: their form."
 )

@@ -235,6 +235,10 @@ def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
     stage.begin()
     found = {part_number(path): _metadata(path) for path in parts(stage.folder)}
+    for path in parts(stage.folder / "rejected"):
+        metadata = found.get(part_number(path))
+        if metadata is None or not metadata[1]["dropped"]:
+            path.unlink()
     return {number: (each[0], Counts.from_dict(each[1])) for number, each in found.items() if each is not None}
 
 

@@ -32,7 +32,7 @@ class HttpFile(io.RawIOBase):
             raise SourceError(f"{shown_url(url)}: {found}")
         self._open = client.opener(url)
         self._url = url
-        self._size = found.total
+        self._version, self._size = found, found.total
         self._at = 0
         self._stream = ExitStack()
         self._chunks: Any = None
@@ -81,5 +81,5 @@ class HttpFile(io.RawIOBase):
 
     def _reopen(self) -> None:
         self._stream.close()
-        stream = self._stream.enter_context(self._open(self._at, None))
+        stream = self._stream.enter_context(self._open(self._at, self._version if self._at else None))
         self._chunks, self._held, self._next = stream.chunks, b"", stream.start

@@ -24,10 +24,12 @@ from urllib.parse import unquote, urlsplit
 from corpus.pipeline.download.http_client import HttpClient, hub_url, shown_url
 from corpus.pipeline.download.remote_file import DownloadedFile, FileVersion, RemoteFile, seeking_opener
 from corpus.pipeline.download.transfer import PartialFile, can_link, check_free_space
+from corpus.pipeline.errors import SourceError
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 PACKED_ENDINGS = (".gz", ".xz", ".zst")
@@ -37,6 +39,8 @@ DOCUMENTS_PER_PLAIN_BYTE = 0.5
 """The same for unpacked records: 0.43 to 0.50."""
 OFFICIAL = "official"
 ORIGIN = "origin.json"
+_NAME_BYTES = 200
+_PATH_BYTES = 1000
 _PACKAGE = "the package"
 
 
@@ -174,7 +178,27 @@ def official_sources(manifest: Manifest, client: HttpClient) -> Iterator[Downloa
         yield DownloadSource(name=_PACKAGE, origin=OFFICIAL, files=files, bytes=sum(file.bytes or 0 for file in files))
     for mirror in manifest.mirrors:
         files = tuple(_mirror_file(url.replace("{hub}", hub_url()), manifest, client) for url in mirror.files)
+        if len({file.path for file in files}) < len(files):
+            names = ", ".join(sorted(file.path for file in files))
+            raise SourceError(f"{manifest.name}: two files of mirror {mirror.name} have one name: {names}")
         yield DownloadSource(name=mirror.name, origin=OFFICIAL, files=files, bytes=manifest.archive_bytes or None)
+
+
+def plain_name(name: str) -> str:
+    """A relative path, if it is valid below `raw/<dataset>/`.
+
+    Raises:
+        SourceError: it leads elsewhere, is too long, or is a name that the workspace itself uses there.
+
+    """
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or not name.isprintable() or "\\" in name:
+        raise SourceError(f"{name!r} is not a plain relative file name", hint="Rename the file, or use another source.")
+    if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
+        raise SourceError(f"{name[:60]}...: the name is too long", hint="Rename the file or its folders.")
+    if name in {LEDGER, ORIGIN, "timings.json"}:
+        raise SourceError(f"{name} is a name that the workspace uses itself", hint="Rename the file.")
+    return name
 
 
 def package_files(manifest: Manifest) -> tuple[RemoteFile, ...]:
@@ -201,9 +225,11 @@ def _package_file(resource: Traversable) -> RemoteFile:
 
 def _mirror_file(url: str, manifest: Manifest, client: HttpClient) -> RemoteFile:
     """A file of a mirror, with the manifest's checksum when it is an unpacked member."""
-    name = unquote(PurePosixPath(urlsplit(url).path).name)
-    hit = manifest.member_of(name)
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    packed = next((ending for ending in PACKED_ENDINGS if name.endswith(ending)), "")
+    hit = manifest.member_of(name.removesuffix(packed))
     if hit is None and not name.endswith(ARCHIVE_ENDINGS):
-        name = manifest.archive
+        name = manifest.archive or name
+    name = plain_name(name)
     sha256 = hit[0].sha256 if hit is not None else None
     return RemoteFile(path=name, shown=shown_url(url), origin=shown_url(url), opener=client.opener(url), sha256=sha256)

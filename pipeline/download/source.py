@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
 from corpus.pipeline.download.locations import FsspecPrefix, HttpPrefix, LocalFolder, Location, source_errors
-from corpus.pipeline.download.planning import ARCHIVE_ENDINGS, PACKED_ENDINGS, DownloadSource
+from corpus.pipeline.download.planning import ARCHIVE_ENDINGS, PACKED_ENDINGS, DownloadSource, plain_name
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, RemoteFile, local_file
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.errors import SourceError
@@ -31,8 +31,6 @@ from corpus.pipeline.progress import SILENT, Progress
 
 _UNFINISHED = (PART_SUFFIX, ".crdownload", ".download", ".tmp", ".aria2")
 _HINT = "Name a folder, an archive, or the URL of the archive's folder with --source."
-_NAME_BYTES = 200
-_PATH_BYTES = 1000
 
 
 class DatasetNotFoundError(SourceError):
@@ -192,13 +190,13 @@ def _single_name(path: str, manifest: Manifest) -> str:
         message = f"{name} is neither an archive ({', '.join(ARCHIVE_ENDINGS)}) nor a file of {manifest.name}"
         raise DatasetNotFoundError(message, hint=_HINT)
     if manifest.name not in DATASETS:
-        return _checked(name)  # its folder is no part of the name
-    return _checked(name if tail is None else (PurePosixPath(tail).parent / name).as_posix())
+        return plain_name(name)  # its folder is no part of the name
+    return plain_name(name if tail is None else (PurePosixPath(tail).parent / name).as_posix())
 
 
 def _search(location: Location, manifest: Manifest) -> tuple[list[RemoteFile], Location]:
     """The files of the dataset, and the location that their names are relative to."""
-    inner = location.subfolder(manifest.name)
+    inner = location.subfolder(manifest.name) if manifest.name in DATASETS else None
     places = [location] if inner is None else [location, inner]
     for base in places:
         for name in _archives(manifest):
@@ -225,8 +223,10 @@ def _members(location: Location, manifest: Manifest) -> list[RemoteFile]:
                 hint="Name a folder with --source that contains each file once.",
             )
         chosen[tail] = name if other is None else min(other, name, key=lambda path: (len(path), path))
-    names = [name for name in chosen.values() if not name.endswith(".parquet")] or list(chosen.values())
-    return [file for file in (location.get(_checked(name)) for name in names) if file is not None]
+    names = list(chosen.values())
+    if manifest.name in DATASETS:  # whose Parquet files are the same records in another form
+        names = [name for name in names if not name.endswith(".parquet")] or names
+    return [file for file in (location.get(plain_name(name)) for name in names) if file is not None]
 
 
 def _archives(manifest: Manifest) -> tuple[str, ...]:
@@ -252,16 +252,6 @@ def _parse_sums(text: str) -> dict[str, str]:
 
 def _is_data(name: str) -> bool:
     return re.sub(r"\.(gz|xz|zst)$", "", name).endswith(DATA_SUFFIXES) or name.endswith(ARCHIVE_ENDINGS)
-
-
-def _checked(name: str) -> str:
-    """The name, if it is valid below `raw/<dataset>/`."""
-    parts = name.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or not name.isprintable() or "\\" in name:
-        raise SourceError(f"{name!r} is not a plain relative file name", hint="Rename the file, or use another source.")
-    if len(name.encode()) > _PATH_BYTES or any(len(part.encode()) > _NAME_BYTES for part in parts):
-        raise SourceError(f"{name[:60]}...: the name is too long", hint="Rename the file or its folders.")
-    return name
 
 
 def _not_found(location: Location, manifest: Manifest) -> DatasetNotFoundError:

@@ -146,19 +146,26 @@ class _Job:
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []
             if self.is_own and old == new and not reasons:
-                known = {output.path for output in before.outputs}
-                reasons += [f"{path} is new at the source" for path in self._names_at_source() if path not in known]
+                reasons += self._remote_differences(before)
         elif source is not None and not reasons and (self._is_given or Path(source).exists()):
             digests = {file.path: self._local_digest(file) for file in self.candidates[0].files}
             reasons += _differences(before, digests)
         elif source is not None and not reasons:
             self.progress.say(f"{self.manifest.name}: its source {source} is not there; what was downloaded is used")
 
-    def _names_at_source(self) -> list[str]:
-        """The files of a remote source that can list them; a web server cannot."""
+    def _remote_differences(self, before: Ledger) -> list[str]:
+        """How names and sizes at a remote source differ; a web server cannot list its files."""
         if self.source is None or self.source.lower().startswith(("http://", "https://")):
             return []
-        return [file.path for file in self.candidates[0].files]
+        sizes = {output.path: output.bytes for output in before.outputs}
+        there = {file.path: file.bytes for file in self.candidates[0].files}
+        found = [f"{path} is new at the source" for path in there if path not in sizes]
+        found += [f"{path} is gone from the source" for path in sizes if path not in there]
+        return found + [
+            f"{path} at the source has changed"
+            for path, size in there.items()
+            if path in sizes and size not in {None, sizes[path]}
+        ]
 
     def plan(self, candidate: DownloadSource) -> DownloadPlan:
         return planning.estimate(candidate, self.manifest, self.origin, self.workspace)

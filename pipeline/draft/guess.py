@@ -237,15 +237,19 @@ def _holds_turns(column: Column) -> bool:
     if not lists or (column.last not in _TURNS and not all(type(each) is dict for value in lists for each in value)):
         return False
     turns = [each for value in lists for each in value if type(each) is dict]
-    said = [each for each in turns if str(each.get("role", each.get("from"))).lower() in ROLES]
+    said = [each for each in turns if _speaker(each) in ROLES]
     return len(said) >= _MOST * len(turns) > 0
 
 
 def _ends_with_question(column: Column) -> bool:
     """Whether the last turn is mostly the user's."""
     last = [value[-1] for value in column.values if type(value) is list and value]
-    asked = [each for each in last if ROLES.get(str(each.get("role", each.get("from"))).lower()) == "user"]
+    asked = [each for each in last if type(each) is dict and ROLES.get(_speaker(each)) == "user"]
     return len(asked) > len(last) / 2
+
+
+def _speaker(turn: Mapping[str, Any]) -> str:
+    return str(turn.get("from") if turn.get("role") is None else turn["role"]).strip().lower()
 
 
 def _ids(columns: Sequence[Column], used: set[str], records: int) -> list[Column]:
@@ -266,7 +270,7 @@ def _not_a_split(column: Column) -> str:
 
 
 def _names_splits(column: Column) -> bool:
-    return column.is_text and all(value.strip().lower() in SPLIT_NAMES for value in column.texts)
+    return column.is_text and bool(column.texts) and all(value.strip().lower() in SPLIT_NAMES for value in column.texts)
 
 
 def _han(column: Column) -> float:

@@ -86,9 +86,9 @@ def toml(sample: Sample, kind: Kind, guess: Guess, name: str, source: str) -> st
         lines += ["# The field that says the split: train, validation (dev, valid) or test."]
         lines.append(f"split = {_quoted(guess.split_field)}")
     if guess.not_a_split:
-        lines.append(f"# Not taken as the split, since a value names none: {guess.not_a_split}.")
+        lines.append(f"# Not taken as the split, since a value names none: {_quoted(guess.not_a_split)}.")
     if guess.other_fields:
-        lines.append(f"# Kept as metadata: {', '.join(guess.other_fields)}.")
+        lines.append(f"# Kept as metadata: {', '.join(map(_quoted, guess.other_fields))}.")
     if guess.types:
         lines += [
             "",
@@ -140,4 +140,4 @@ def documents(kind: Kind, manifest: Manifest, count: int = 3) -> Iterator[str]:
 
 def _quoted(text: str) -> str:
     """A TOML string."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -20,9 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import DamageError, PushError, WorkspaceError
-from corpus.pipeline.manifest import DATASETS
+from corpus.pipeline.manifest import Manifest, rights_of
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, output_changes, read_ledger
@@ -73,7 +72,7 @@ class Push:
     """Path in the repository and bytes of each file."""
     card: str | None
     """The card, where the folder has none of its own."""
-    datasets: tuple[str, ...]
+    datasets: tuple[Manifest, ...]
     """The datasets that it was made from."""
 
     @property
@@ -100,7 +99,8 @@ def plan(config: PushConfig, workspace: Workspace) -> Push:
             raise DamageError(f"{folder / LEDGER} names a file outside its folder: {output.path}")
     for name, why in output_changes(ledger, folder, workspace.digest):
         raise DamageError(f"{folder / name} {why}", hint=f"Run `corpus {stage}` again: it makes damaged files anew.")
-    card = _tokenizer_card(ledger) if config.what == "tokenizer" else None
+    datasets = _datasets(workspace, ledger)
+    card = _tokenizer_card(ledger, datasets) if config.what == "tokenizer" else None
     if card is None and not (folder / CARD).is_file():
         raise WorkspaceError(f"{folder} has no {CARD}", hint="Run `corpus card` first.")
     names = sorted({output.path for output in ledger.outputs} | {name for name in _BESIDE if (folder / name).is_file()})
@@ -108,19 +108,20 @@ def plan(config: PushConfig, workspace: Workspace) -> Push:
     files += [(CARD, len(card.encode()))] if card else []
     return Push(
         repo=config.repo, kind="dataset" if config.what in {"documents", "rows"} else "model", public=config.public,
-        folder=folder, what=config.what, files=tuple(files), card=card, datasets=_datasets(ledger),
+        folder=folder, what=config.what, files=tuple(files), card=card, datasets=datasets,
     )  # fmt: skip
 
 
-def _datasets(ledger: Ledger) -> tuple[str, ...]:
-    """The datasets that a stage's outputs were made from."""
+def _datasets(workspace: Workspace, ledger: Ledger) -> tuple[Manifest, ...]:
+    """The datasets that outputs were made from; one without a manifest is an error, since rights are shown."""
     named = {ledger.dataset, *ledger.config.get("datasets", ()), *ledger.counts.get("mixture", ())}
-    return tuple(name for name in DATASETS if name in named)
+    known = workspace.datasets()
+    return tuple(map(workspace.manifest, [*(name for name in known if name in named), *sorted(named - {None, *known})]))
 
 
-def _tokenizer_card(ledger: Ledger) -> str:
+def _tokenizer_card(ledger: Ledger, datasets: Sequence[Manifest]) -> str:
     names = ", ".join(ledger.config["datasets"])
-    rights = "\n\n".join(f"### {name}\n\n{manifests.rights_of(manifests.load(name))}" for name in _datasets(ledger))
+    rights = "\n\n".join(f"### {each.name}\n\n{rights_of(each)}" for each in datasets)
     return (
         "---\nlanguage: zh\nlibrary_name: transformers\ntags:\n- corpus-zh\n- chinese\n- tokenizer\n---\n\n"
         f"# A tokenizer trained on {names}\n\n"
@@ -207,11 +208,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def rights(datasets: Sequence[str]) -> Iterator[tuple[str, str]]:
+def rights(datasets: Sequence[Manifest]) -> Iterator[tuple[str, str]]:
     """Datasets, and their source, licence and what is open about it; those with the same once."""
     found: dict[str, list[str]] = {}
-    for name in datasets:
-        text = manifests.rights_of(manifests.load(name)).replace("**", "").replace("\n\n", " ")
-        found.setdefault(text, []).append(name)
+    for each in datasets:
+        text = rights_of(each).replace("**", "").replace("\n\n", " ")
+        found.setdefault(text, []).append(each.name)
     for text, names in found.items():
         yield ", ".join(names), text

@@ -28,6 +28,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 """Names of datasets."""
 LATIN_SPAN = 20
 """In users' manifests, of which the texts may be English: three to four words."""
+_RESERVED = frozenset({"clusters", "hits", "keys", "evals", "shingles"})
 _FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _DEFAULTS: dict[str, tuple[type, Any]] = {
     # key: (type, default in a manifest of a user's own)
@@ -121,6 +122,8 @@ def _name(table: Table, *, own: bool) -> str:
     name = table.take("name", str)
     if not NAME.fullmatch(name):
         raise table.error("name", f"{name!r} is not a dataset name (lower-case letters, digits, - and _)")
+    if own and name in _RESERVED:
+        raise table.error("name", f"{name!r} is a name that the workspace uses itself; choose another")
     if own and name in DATASETS:
         raise table.error("name", f"{name!r} is a built-in dataset; choose another name")
     return name

@@ -115,8 +115,12 @@ def _skip(text: str, at: int) -> int:
 def _line(value: object) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # a whole number of more than 64 bits, or a lone surrogate
+    except TypeError:  # a whole number of more than 64 bits, or a surrogate
+        pass
+    try:
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # not a byte that is no UTF-8, but an escape: the parser rejects it
+        return json.dumps(value).encode()
 
 
 def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
@@ -125,17 +129,30 @@ def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[byt
         io.BufferedReader(_Readable(stream), sizes.read), encoding="utf-8-sig", errors="surrogateescape", newline=""
     )
     csv.field_size_limit(sizes.record)
-    rows = csv.reader(text, delimiter="\t" if file.layout == "tsv" else ",", strict=True)
-    header = next(rows, None)
+    is_tsv = file.layout == "tsv"  # which knows no quotes
+    rows = csv.reader(
+        text, delimiter="\t" if is_tsv else ",", quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL, strict=True
+    )
+    try:
+        header = next(rows, None)
+    except csv.Error as error:
+        raise SourceError(f"{file.path}: its header cannot be read: {error}", hint=_HINT) from error
     if header and len(header) == 1 and ";" in header[0]:
         raise SourceError(f"{file.path}: its columns are separated by semicolons, not commas", hint=_SEMICOLONS)
     if not header or len(set(header)) < len(header):
         raise SourceError(f"{file.path}: its first line is not a header of different names", hint=_HINT)
     while True:
+        first = rows.line_num + 1
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield _line(f"{error}")
+            lines = f"line {first}" if rows.line_num <= first else f"lines {first} to {rows.line_num}"
+            if "end of data" in str(error) or "field limit" in str(error):
+                raise SourceError(
+                    f"{file.path}, {lines}: a quote is opened and not closed ({error})",
+                    hint="Close it, or double a quote that stands for itself.",
+                ) from error
+            yield _line(f"{lines}: {error}")
             continue
         if row is None:
             return

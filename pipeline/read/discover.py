@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import DATASETS, Manifest
 from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
+from corpus.pipeline.read.nested import SPLIT_NAMES
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.workspace.ledger import read_ledger
 
@@ -109,10 +110,17 @@ def _check_name(path: Path, member: str) -> None:
 def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> list[RecordFile]:
     """Match files with the manifest's members; if no file matches, take all that have a text ending."""
     hits = [(*hit, entry) for entry in found if (hit := manifest.member_of(entry[2]))]
+    packed = [entry for _, _, entry in hits if entry[1] in {"zip", "tar"} and entry[2].endswith(".parquet")]
+    if packed:
+        raise SourceError(
+            f"{packed[0][0]}: {packed[0][2]} is Parquet inside an archive, which cannot be read in parts",
+            hint="Unpack the archive, or give the Parquet file itself.",
+        )
     hits.sort(key=lambda hit: (manifest.members.index(hit[0]), hit[2][2]))
     files = [
         RecordFile(
-            container=container, codec=codec, path=path, tail=tail, shape=member.shape,
+            container=container, codec=codec, path=path, shape=member.shape,
+            tail=f"{container}/{path}" if codec in {"zip", "tar"} and manifest.name not in DATASETS else tail,
             split=_split_by_path(path) if member.split == "name" else member.split,
             layout="rows" if codec == "parquet" else member.format, bytes=size,
             sha256=member.sha256 if official else None,
@@ -139,13 +147,20 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
 
 def _split_by_path(path: str) -> str:
     """The split in a file's name, else in that of the nearest folder."""
-    parts = PurePosixPath(path).parts
-    return next((split for part in reversed(parts) if (split := _split_by_name(part)) != "hash"), "hash")
+    for part in reversed(PurePosixPath(path).parts):
+        for split in ("test", "validation", "train"):
+            if any(SPLIT_NAMES.get(word) == split for word in _words(part)):
+                return split
+    return "hash"
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z\u4e00-\u9fff]+", name.lower()))
 
 
 def _split_by_name(path: str) -> str:
     """The split in a file's name, by whole words: `latest` is not `test`."""
-    words = set(re.split(r"[^a-z]+", PurePosixPath(path).name.lower()))
+    words = _words(PurePosixPath(path).name)
     for split, names in (
         ("test", {"test", "testa"}),
         ("validation", {"valid", "validation", "dev"}),
@@ -160,10 +175,12 @@ def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile
     """Files with their layouts, found in the first bytes of the first file of each kind."""
     layouts: dict[tuple[str, str], str] = {}
     for file in files:
-        kind = (file.container if file.codec in {"zip", "tar"} else file.path, PurePosixPath(file.path).suffix)
-        if kind not in layouts:
-            layouts[kind] = file.layout or _layout(raw, file)
-        yield replace(file, layout=layouts[kind])
+        suffix = PurePosixPath(file.path).suffix
+        is_one_kind = file.codec == "tar" or (file.codec == "zip" and suffix != ".json")  # files of a tar come in order
+        kind = (file.container if is_one_kind else file.path, suffix)
+        if not file.layout and kind not in layouts:
+            layouts[kind] = _layout(raw, file)
+        yield replace(file, layout=file.layout or layouts[kind])
 
 
 def _layout(raw: Path, file: RecordFile) -> str:

@@ -60,8 +60,8 @@ def nested_parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
         for name in parts:
             _delete(record, name)
         try:
-            meta = orjson.dumps(record).decode()
-        except TypeError as error:  # orjson reads deeper nesting than it writes
+            meta = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        except (RecursionError, ValueError) as error:
             raise _ShapeError("malformed_json", str(error)) from error
         parsed.offsets.append(offset)
         parsed.names.append("-".join(map(str, ids)))
@@ -205,8 +205,8 @@ def _turn(each: Any, where: str) -> tuple[str, str]:
     """Who speaks, and the text."""
     if type(each) is not dict:
         raise _ShapeError("wrong_type", f"{where!r} is {type(each).__name__}, not an object")
-    speaker = each.get("role", each.get("from"))
-    text = each.get("content", each.get("value"))
+    speaker = each.get("from") if each.get("role") is None else each["role"]
+    text = each.get("value") if each.get("content") is None else each["content"]
     if type(text) is list:  # OpenAI's content parts
         text = "".join(part["text"] if type(part) is dict and type(part.get("text")) is str else "\0" for part in text)
         text = None if "\0" in text else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -11,6 +12,10 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import ArchiveError
 from corpus.pipeline.read.spans import Block, RecordFile, Reject, Span
+
+_ROWS = 2048
+_BATCH_BYTES = 8 << 20
+"""Rows that are unpacked at once, and about their bytes."""
 
 
 def parquet_spans(path: Path, file: RecordFile, piece_bytes: int) -> Iterator[Span]:
@@ -33,10 +38,15 @@ def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
     row = 0
     try:
         with pq.ParquetFile(path) as parquet:
+            fields = list(parquet.schema_arrow)
+            kept = [field.name for field in fields if not _is_binary(field.type)]
+            columns = kept if len(kept) < len(fields) else None
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if span.start < row + rows and (span.end is None or row < span.end):
-                    for batch in parquet.iter_batches(2048, row_groups=[group]):
+                    size = max(1, parquet.metadata.row_group(group).total_byte_size)
+                    at_once = min(_ROWS, max(1, _BATCH_BYTES * rows // size))
+                    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=columns):
                         yield _parquet_block(batch, row, span)
                         row += batch.num_rows
                 else:
@@ -45,20 +55,32 @@ def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
         raise ArchiveError(f"{path} cannot be read: {error}", hint="Delete it and fetch it again.") from error
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, such as pictures, which are no text."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _plain(value: Any) -> str | None:
+    """A value that JSON has no word for; bytes in a nested column are left out."""
+    return None if isinstance(value, bytes) else str(value)
+
+
 def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:
     """Rows as records; a row with strings that are not UTF-8 is rejected."""
     first = max(span.start - row, 0)
     last = batch.num_rows if span.end is None else min(span.end - row, batch.num_rows)
     batch = batch.slice(first, max(0, last - first))
     try:
-        return [(at, orjson.dumps(record, default=str)) for at, record in enumerate(batch.to_pylist(), row + first)], []
+        return [
+            (at, orjson.dumps(record, default=_plain)) for at, record in enumerate(batch.to_pylist(), row + first)
+        ], []
     except (UnicodeDecodeError, TypeError):
         pass
     records: list[tuple[int, bytes]] = []
     rejects: list[Reject] = []
     for at in range(batch.num_rows):
         try:
-            records.append((row + first + at, orjson.dumps(batch.slice(at, 1).to_pylist()[0], default=str)))
+            records.append((row + first + at, orjson.dumps(batch.slice(at, 1).to_pylist()[0], default=_plain)))
         except (UnicodeDecodeError, TypeError) as error:
             strings = [column.cast(pa.binary())[at].as_py() for column in batch if column.type == pa.string()]
             raw = b"\n".join(string or b"" for string in strings)

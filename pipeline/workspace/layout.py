@@ -19,7 +19,7 @@ from typing import Any
 
 import filelock
 
-from corpus.pipeline.errors import BusyError, DiskError
+from corpus.pipeline.errors import BusyError, DiskError, ManifestError
 from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
 from corpus.pipeline.workspace.files import disk_errors, reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
@@ -94,7 +94,12 @@ class Workspace:
         path = self.manifests / f"{dataset}.toml"
         if dataset in DATASETS or not NAME.fullmatch(dataset) or not path.is_file():
             return load(dataset, self.datasets())
-        return parse_file(path)
+        manifest = parse_file(path)
+        if manifest.name != dataset:
+            raise ManifestError(
+                f"{path} describes {manifest.name}, not {dataset}", hint="Give it the name of its dataset."
+            )
+        return manifest
 
     def add_manifest(self, path: Path) -> tuple[Manifest, str]:
         """Keep a copy of a user's manifest; returns it with what changed: `new`, `changed` or nothing.

@@ -63,9 +63,21 @@ def test_tables_with_quotes_and_line_ends() -> None:
     text = '\ufeff问,答\r\n"一,二","上\r\n下"\r\n\r\n三,"他说""好"""\r\n'
     assert read(text.encode(), "csv", size=3) == [{"问": "一,二", "答": "上\r\n下"}, {"问": "三", "答": '他说"好"'}]
     assert read("问\t答\n一,二\t四\n".encode(), "tsv") == [{"问": "一,二", "答": "四"}]
-    assert read('问,答\n"没有合上,的引号\n一,二\n'.encode(), "csv") == ["unexpected end of data"]
-    assert read('问,答\n"错"位,了\n一,二\n'.encode(), "csv") == ["',' expected after '\"'", {"问": "一", "答": "二"}]
+    assert read('问,答\n"错"位,了\n一,二\n'.encode(), "csv") == [
+        "line 2: ',' expected after '\"'", {"问": "一", "答": "二"},
+    ]  # fmt: skip
+    with pytest.raises(SourceError, match="lines 2 to 3: a quote is opened and not closed"):
+        read('问,答\n"没有合上,的引号\n一,二\n'.encode(), "csv")
+    assert read('问\t答\n"一\t二\n三\t"四"\n'.encode(), "tsv") == [
+        {"问": '"一', "答": "二"},
+        {"问": "三", "答": '"四"'},
+    ]
     assert read("问,答\n只有一栏\n".encode(), "csv") == [["只有一栏"]]  # the parser rejects what is no object
+
+
+def test_an_escaped_surrogate_is_left_to_the_parser() -> None:
+    line = converted(io.BytesIO(b'[{"t": "\\ud800"}]'), file("array"), ReadSizes()).read()
+    assert line == b'{"t": "\\ud800"}\n'
 
 
 @pytest.mark.parametrize(

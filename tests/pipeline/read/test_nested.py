@@ -31,6 +31,7 @@ def test_nested_fields() -> None:
     assert (parsed.texts, parsed.names) == (["问", "", "答"], ["7"])
     assert json.loads(parsed.metas[0]) == {"n": 7, "data": {"answers": ["答", "另答"]}, "kept": [1]}
     assert parse('form = "article"\nbody = "a.b"\n', {"a.b": "名中有点"}).texts == ["名中有点"]
+    assert json.loads(parse('form = "article"\nbody = "a.b"\n', {"a": {"b": "文"}, "n": 2**70}).metas[0])["n"] == 2**70
 
 
 @pytest.mark.parametrize(
@@ -65,10 +66,23 @@ def test_conversations() -> None:
                     names=("from", "value"))  # fmt: skip
     parts = said(("user", "x"), ("assistant", "y"))
     parts["messages"][0]["content"] = [{"type": "text", "text": "上"}, {"type": "text", "text": "下"}]
-    parsed = parse(CHAT, openai, sharegpt, parts)
-    assert parsed.texts == ["要简短。\n问一", "答一", "问二", "答二", "问\n还问", "答", "上下", "y"]
-    assert parsed.sizes == [4, 2, 2]
-    assert parsed.metas == ["{}"] * 3
+    sides = [{"role": None, "from": "human", "content": None, "value": "列里的问"},
+             {"role": None, "from": "gpt", "content": None, "value": "列里的答"}]  # fmt: skip
+    parsed = parse(CHAT, openai, sharegpt, parts, {"messages": sides})
+    assert parsed.texts == [
+        "要简短。\n问一",
+        "答一",
+        "问二",
+        "答二",
+        "问\n还问",
+        "答",
+        "上下",
+        "y",
+        "列里的问",
+        "列里的答",
+    ]
+    assert parsed.sizes == [4, 2, 2, 2]
+    assert parsed.metas == ["{}"] * 4
 
 
 def test_a_system_prompt_and_an_answer_in_fields_of_their_own() -> None:
