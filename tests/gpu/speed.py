@@ -19,7 +19,7 @@ from corpus.generate.config import SampleConfig
 from corpus.generate.engine.model import Model, load
 from corpus.generate.stage import stream
 from corpus.pipeline.progress import Progress
-from corpus.train.run.dry_run import token_flops
+from corpus.train.model.memory import token_flops
 from tests.gpu.checks import batch_of, network
 from tests.gpu.setting import Result, Setting, synchronize
 

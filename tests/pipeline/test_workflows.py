@@ -17,6 +17,7 @@ import pytest
 from corpus.pipeline import workflows
 from corpus.pipeline.errors import BusyError, SourceError, WorkspaceError
 from corpus.pipeline.progress import Progress
+from corpus.pipeline.workflows import sources
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
 from tests.support.records import baike, lines
@@ -154,7 +155,9 @@ def test_no_terminal_and_no_torch_are_loaded() -> None:
         "assert not odd, odd\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert not re.search(r"\b(print\(|import (click|rich)|from (click|rich))", inspect.getsource(workflows))
+    assert not re.search(
+        r"\b(print\(|import (click|rich)|from (click|rich))", inspect.getsource(workflows) + inspect.getsource(sources)
+    )
 
 
 def test_everything_public_is_named() -> None:

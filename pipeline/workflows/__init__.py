@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import pyarrow as pa
 
-from corpus.pipeline.errors import CorpusError, SourceError, WorkspaceError
-from corpus.pipeline.manifest import BUILT_IN, CORPORA, Manifest, parse_file
+from corpus.pipeline.errors import SourceError, WorkspaceError
+from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.pack import dataset_card
 from corpus.pipeline.pack import stage as pack_stage
 from corpus.pipeline.pack.shard import has_questions
@@ -29,6 +29,7 @@ from corpus.pipeline.storage.document_shards import parts
 from corpus.pipeline.tokenizer import stage as tokenizer_stage
 from corpus.pipeline.tokenizer.stage import VOCAB_SIZE, TokenizerConfig
 from corpus.pipeline.workers import kept
+from corpus.pipeline.workflows import sources
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report, read_ledger
 
@@ -120,9 +121,9 @@ def download(
     from corpus.pipeline.download import stage as download_stage
 
     with _checking():
-        names, configs = _downloads(workspace, datasets, manifests, source)
-    with workspace.writing("download"), _manifests(workspace, manifests, names, progress):
-        found = configs if names else _found(workspace, configs, progress)
+        names, configs = sources.named(workspace, datasets, manifests, source)
+    with workspace.writing("download"), sources.keep_manifests(workspace, manifests, names, progress):
+        found = configs if names else sources.found_at_source(workspace, configs, progress)
         return tuple(download_stage.run(config, workspace, progress=progress) for config in found)
 
 
@@ -172,14 +173,14 @@ def ingest(
 
     with _checking():
         config = IngestConfig(dataset=BUILT_IN, **settings)
-        names, downloads = _downloads(workspace, datasets, manifests, source)
+        names, downloads = sources.named(workspace, datasets, manifests, source)
     for path in against:
         try:
             path.open("rb").close()
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-    with workspace.writing("ingest"), kept(), _manifests(workspace, manifests, names, progress):
-        found = downloads if names else _found(workspace, downloads, progress)
+    with workspace.writing("ingest"), kept(), sources.keep_manifests(workspace, manifests, names, progress):
+        found = downloads if names else sources.found_at_source(workspace, downloads, progress)
         return _ingest(workspace, found, config, dedup=dedup, against=against, progress=progress)
 
 
@@ -231,7 +232,7 @@ def demo(
     cleaning, rows = IngestConfig(dataset=BUILT_IN), PackConfig(dataset=BUILT_IN, seq_length=256)
     tokenizer = TokenizerConfig(vocab_size=_DEMO_VOCABULARY)
     with workspace.writing("demo"):
-        _, downloads = _downloads(workspace, (BUILT_IN,), (), None)
+        _, downloads = sources.named(workspace, (BUILT_IN,), (), None)
         ingested = _ingest(workspace, downloads, cleaning, dedup=True, against=(), progress=progress)
         on_result(ingested)
         packed = _pack(workspace, (BUILT_IN,), rows, tokenizer, progress)
@@ -279,79 +280,6 @@ def _checking() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def _downloads(
-    workspace: Workspace, datasets: Sequence[str], manifests: Sequence[Path], source: str | None
-) -> tuple[list[str], list[DownloadConfig]]:
-    """The datasets that are named, and the downloads of these, or of the five corpora when none is."""
-    from corpus.pipeline.download.stage import DownloadConfig
-
-    added = [_checked(path, source).name for path in manifests]
-    if twice := sorted(name for name in set(added) if added.count(name) > 1):
-        raise ValueError(f"two of the manifests describe {twice[0]}")
-    names, known = list(dict.fromkeys((*datasets, *added))), (*workspace.datasets(), *added)
-    for name in names:
-        if name not in known:
-            raise ValueError(f"--dataset must be one of {', '.join(known)}, is {name!r}")
-    return names, [DownloadConfig(dataset=name, source=source) for name in names or CORPORA]
-
-
-def _checked(path: Path, source: str | None) -> Manifest:
-    """A user's manifest, with its rules checked; without `source` its files must be where it says."""
-    from corpus.pipeline.documents.stage import check_rules
-
-    manifest = parse_file(path)
-    check_rules(manifest, str(path), path.read_text(encoding="utf-8"))
-    if source is None and manifest.source and "://" not in manifest.source:
-        place = path.parent / Path(manifest.source).expanduser()
-        if not place.exists():
-            raise SourceError(
-                f"{path}: there is no {place}",
-                hint="A relative `source` is relative to the manifest; --source overrides it.",
-            )
-    return manifest
-
-
-@contextlib.contextmanager
-def _manifests(workspace: Workspace, paths: Iterable[Path], names: Iterable[str], progress: Progress) -> Iterator[None]:
-    """Keep copies of manifests in the workspace; of a new dataset only once its files have come."""
-    new = list[str]()
-    for path in paths:
-        manifest, what = workspace.add_manifest(path)
-        new += [manifest.name] if what == "new" else []
-        if what:
-            progress.say(f"{manifest.name}: its manifest is {what}; a copy is kept in {workspace.manifests}")
-    for name in names:
-        if edited := workspace.edited_manifest(name):
-            progress.say(f"{name}: {edited} has changed since it was given; --manifest {edited} takes the change")
-    try:
-        yield
-    except CorpusError:
-        for name in new:
-            if read_ledger(workspace.raw(name)) is None:
-                workspace.remove_manifest(name)
-        raise
-
-
-def _found(workspace: Workspace, configs: Sequence[DownloadConfig], progress: Progress) -> list[DownloadConfig]:
-    """The downloads whose source holds the dataset. Mirrors are assumed to hold every dataset."""
-    from corpus.pipeline.download import source as sources
-
-    source = configs[0].source
-    if source is None:
-        return list(configs)
-    raw, shown = workspace.root / "raw", sources.shown(source)
-    found = [each for each in configs if sources.has_dataset(source, each.dataset, exclude=raw, progress=progress)]
-    if not found:
-        raise SourceError(
-            f"none of the five corpora is at {shown}",
-            hint="Name one with --dataset to see which files were expected and which are there.",
-        )
-    absent = [each.dataset for each in configs if each not in found]
-    if absent:
-        progress.say(f"not at {shown}: {', '.join(absent)}")
-    return found
 
 
 def _ingest(
