@@ -121,23 +121,28 @@ def run(
     stage.begin()
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     write_atomic(folder / "tokenizer_config.json", hub_config())
-    entries = tokenizer.get_vocab_size()
-    notes = [why] if why else []
-    if entries < config.vocab_size:
-        notes.append(f"the sample gives only {entries:,} of {config.vocab_size:,} entries: it is small")
-    characters = sum(sample.characters.values())
-    if characters < entries * _ENOUGH:
-        notes.append(
-            f"{characters:,} characters are few for {entries:,} entries: bytes/token is measured on the texts that it "
-            "learnt from, and will be lower on others"
-        )
+    entries, characters = tokenizer.get_vocab_size(), sum(sample.characters.values())
     return stage.finish(
         outputs=[folder / name for name in ("tokenizer.json", "tokenizer_config.json")],
         counts={"entries": entries, "characters": characters, "datasets": table},
         check_books=None,  # `measure` has decoded what it encoded
         timings={"trainer": trainer},
-        notes=notes,
+        notes=([why] if why else []) + _notes(entries, characters, config.vocab_size),
     )
+
+
+def _notes(entries: int, characters: int, wanted: int) -> list[str]:
+    """That the sample was small for the vocabulary."""
+    notes = list[str]()
+    if entries < wanted:
+        notes.append(f"the sample gives only {entries:,} of {wanted:,} entries: it is small")
+    if characters < entries * _ENOUGH:
+        fits = max(300, characters // _ENOUGH)
+        notes.append(
+            f"{characters:,} characters are few for {entries:,} entries: bytes/token is measured on the texts that it "
+            f"learnt from, and will be lower on others; `corpus tokenizer --vocab-size {fits}` fits them"
+        )
+    return notes
 
 
 def _train_from_file(sample: Sample, vocab_size: int, folder: Path, progress: Progress) -> tuple[Tokenizer, str, str]:

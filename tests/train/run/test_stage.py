@@ -11,7 +11,6 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import CorpusError, DamageError, DiskError, ModelError, TokenizerError, TrainError
-from corpus.pipeline.progress import Progress
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, read_ledger
@@ -21,35 +20,9 @@ from corpus.train.run.curves import picture
 from corpus.train.run.stage import run
 from tests.support import damage
 from tests.support.packed import lay_all, lay_packed, make_tokenizer, random_segments, separator_id
-from tests.support.runs import SETTINGS, history
+from tests.support.runs import SETTINGS, Recorder, history
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-class Recorder(Progress):
-    """Keeps what a stage says and how far it got."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.notes: list[tuple[int, str]] = []
-        self.total: int | None = None
-        self.done = 0
-        self.ended = 0
-
-    def begin(self, label: str, total: int | None, unit: str) -> None:
-        self.total = total
-
-    def advance(self, amount: int) -> None:
-        self.done += amount
-
-    def note(self, text: str) -> None:
-        self.notes.append((self.done, text))
-
-    def end(self) -> None:
-        self.ended += 1
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,143 @@
+"""A dataset that grows: new files are ingested alone, old shards stay, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corpus.pipeline import workflows
+from corpus.pipeline.documents.transform import make_part
+from corpus.pipeline.pack import PackConfig
+from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.tokenizer import TokenizerConfig
+from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.layout import Workspace
+from tests.support.command import corpus
+from tests.support.own import documents
+from tests.support.records import lines
+
+ROWS = PackConfig(dataset="dumps", seq_length=64, workers=1, unit_characters=1)
+DUMPS = """name = "dumps"
+source = "given"
+[document]
+form = "article"
+body = "text"
+"""
+
+
+def dump(day: int, count: int = 120) -> bytes:
+    return lines(
+        [
+            {"text": f"第{day}天第{n}条，写的是{'一些小事，' * (n % 7)}到此为止，明天{n * day}再说。"}
+            for n in range(count)
+        ]
+    )
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    found = sorted([*folder.rglob("*.parquet"), *folder.rglob("*.arrow")])
+    return {str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Workspace:
+    (tmp_path / "given").mkdir()
+    for day in (2, 4):
+        (tmp_path / "given" / f"day-{day}.jsonl").write_bytes(dump(day))
+    (tmp_path / "dumps.toml").write_text(DUMPS, encoding="utf-8")
+    workspace = Workspace(tmp_path / "workspace")
+    workflows.ingest(workspace, manifests=[tmp_path / "dumps.toml"], workers=1)
+    tokenizer.run(TokenizerConfig(vocab_size=400), workspace)
+    pack.run(ROWS, workspace)
+    return workspace
+
+
+def test_a_dataset_that_grows_keeps_its_shards(dumps: Workspace) -> None:
+    """A new file, first by name, is ingested alone: documents, keys and rows that were there stay as they are."""
+    given = dumps.root.parent / "given"
+    areas = (dumps.documents("dumps"), dumps.dedup / "keys", dumps.packed("dumps"))
+    before = [stamps(area) for area in areas]
+    (given / "day-1.jsonl").write_bytes(dump(1))
+    result = workflows.ingest(dumps, datasets=["dumps"], workers=1)
+    assert "day-1.jsonl is new" in " ".join(result.documents[0].reasons)
+    pack.run(ROWS, dumps)
+    for area, old in zip(areas, before, strict=True):
+        new = stamps(area)
+        kept = {name: stamp for name, stamp in new.items() if old.get(name) == stamp}
+        assert kept.keys() >= {name for name in old if "state" not in name}, area
+        assert len(new) > len(old)
+    received = result.documents[0].ledger.counts["batches"]
+    assert [each["files"] for each in received] == [["day-2.jsonl", "day-4.jsonl"], ["day-1.jsonl"]]
+    assert [each["records"] for each in received] == [240, 120]
+    used = [row["text"] for batch in workflows.used_documents(dumps, "dumps") for row in batch.to_pylist()]
+    assert len(used) == result.documents[0].ledger.counts["documents"] - sum(result.left_out[0].reasons.values())
+    says = corpus("verify", folder=dumps.root.parent, code=1).stderr  # the tokenizer stays, and that is said
+    assert says.startswith("Error: workspace/tokenizer/ledger.json was made from another documents/dumps/ledger.json")
+    again = workflows.ingest(dumps, datasets=["dumps"], workers=1)
+    assert again.documents[0].skipped
+
+
+def test_what_grew_step_by_step_has_the_documents_of_one_step(dumps: Workspace, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    (given / "day-1.jsonl").write_bytes(dump(1))
+    workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    (given / "day-3.jsonl").write_bytes(dump(3))
+    result = workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    whole = Workspace(tmp_path / "whole")
+    at_once = workflows.ingest(whole, manifests=[tmp_path / "dumps.toml"], workers=1, dedup=False)
+    sums = [{**each.documents[0].ledger.counts, "batches": ()} for each in (result, at_once)]
+    assert sums[0] == sums[1]
+    made = [documents(each) for each in (dumps, whole)]
+    assert sorted(row["text"] for row in made[0]) == sorted(row["text"] for row in made[1])
+    assert {row["id"]: row["split"] for row in made[0]} == {row["id"]: row["split"] for row in made[1]}
+
+
+@pytest.mark.parametrize("change", ["edited", "gone"])
+def test_an_old_file_that_changes_is_ingested_again(dumps: Workspace, tmp_path: Path, change: str) -> None:
+    given = tmp_path / "given"
+    (given / "day-5.jsonl").write_bytes(dump(5))
+    workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    if change == "edited":
+        (given / "day-4.jsonl").write_bytes(dump(4, count=50))
+    else:
+        (given / "day-4.jsonl").unlink()
+    counts = workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False).documents[0].ledger.counts
+    assert counts["records"] == (290 if change == "edited" else 240)
+    assert sum("day-4" in row["id"] for row in documents(dumps)) == (50 if change == "edited" else 0)
+    workflows.ingest(dumps, datasets=["dumps"], workers=1)
+    shutil.rmtree(dumps.tokenizer)
+    shutil.rmtree(dumps.packed("dumps"))
+    corpus("verify", folder=tmp_path)
+
+
+def test_growth_that_is_interrupted_loses_nothing(
+    dumps: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of the new file, the next run keeps the old shards and finishes."""
+    before = stamps(dumps.documents("dumps"))
+    (tmp_path / "given" / "day-9.jsonl").write_bytes(dump(9))
+
+    def stopped(piece: Any, **settings: Any) -> Any:
+        if piece.number >= len(before):
+            raise KeyboardInterrupt
+        return make_part(piece, **settings)
+
+    monkeypatch.setattr("corpus.pipeline.documents.stage.make_part", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    monkeypatch.undo()
+    result = workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    assert [each["files"] for each in result.documents[0].ledger.counts["batches"]] == [
+        ["day-2.jsonl", "day-4.jsonl"], ["day-9.jsonl"],
+    ]  # fmt: skip
+    after = stamps(dumps.documents("dumps"))
+    assert {name: after[name] for name in before} == before
+    assert len(after) > len(before)
+
+
+def test_finished_documents_outlive_their_source(dumps: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "given").rename(tmp_path / "elsewhere")
+    assert workflows.ingest(dumps, datasets=["dumps"], workers=1).documents[0].skipped
