@@ -9,12 +9,15 @@ two for each weight of these matrices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+
+from corpus.pipeline.errors import TrainError
 
 SCALING = "match_rms_adamw"
 """An update of Muon has the size of one of AdamW, 0.2 for each weight, so both have the same learning rate and decay
@@ -85,6 +88,17 @@ class MuonAdamW(Optimizer):
                     momentum = self.state[matrix]["momentum_buffer"].chunk(blocks, dim=1)[block]
                     self._muon.state[piece]["momentum_buffer"] = momentum
         self._muon.step()  # type: ignore[no-untyped-call]  # torch leaves it bare
+
+
+def check(name: str) -> None:
+    """Refuse Muon where accelerate's launcher has switched on FSDP.
+
+    Raises:
+        TrainError: FSDP cuts the matrices.
+
+    """
+    if name == "muon" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes", "on"}:
+        raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Leave --optimizer out.")
 
 
 def make(
