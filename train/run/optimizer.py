@@ -9,20 +9,22 @@ two for each weight of these matrices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+from transformers.pytorch_utils import Conv1D
+
+from corpus.pipeline.errors import TrainError
 
 SCALING = "match_rms_adamw"
 """An update of Muon has the size of one of AdamW, 0.2 for each weight, so both have the same learning rate and decay
 (Liu et al., 2025)."""
 MOMENTUM = 0.95
 """Muon's (Jordan et al., 2024)."""
-_FUSED = {"c_attn": 3}
-"""Layers of `transformers`' GPT-2 that hold several matrices side by side, and how many."""
 
 
 class MuonAdamW(Optimizer):
@@ -87,6 +89,17 @@ class MuonAdamW(Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]  # torch leaves it bare
 
 
+def check(name: str) -> None:
+    """Refuse Muon where accelerate's launcher has switched on FSDP.
+
+    Raises:
+        TrainError: FSDP cuts the matrices.
+
+    """
+    if name == "muon" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes", "on"}:
+        raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Leave --optimizer out.")
+
+
 def make(
     model: nn.Module, decayed: set[str], *, rate: float, adam_rate: float, weight_decay: float,
     betas: tuple[float, float], eps: float = 1e-8,
@@ -117,8 +130,14 @@ def hidden_matrices(model: nn.Module) -> dict[str, int]:
     outside = {
         id(weight) for layer in model.modules() if id(layer) in heads for weight in layer.parameters(recurse=False)
     }
+    layers = dict(model.named_modules())
     return {
-        name: _FUSED.get(name.split(".")[-2], 1)
+        name: _blocks(layers[name.rpartition(".")[0]], weight)
         for name, weight in model.named_parameters()
-        if weight.requires_grad and weight.ndim == 2 and id(weight) not in outside and "." in name
+        if weight.requires_grad and weight.ndim == 2 and id(weight) not in outside
     }
+
+
+def _blocks(layer: nn.Module, weight: torch.Tensor) -> int:
+    """3 for GPT-2's layer of queries, keys and values side by side."""
+    return 3 if isinstance(layer, Conv1D) and weight.shape[1] == 3 * weight.shape[0] else 1

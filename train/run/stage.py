@@ -27,7 +27,7 @@ from corpus.train.model import device as devices
 from corpus.train.model import probe
 from corpus.train.model.device import Device
 from corpus.train.model.memory import step_memory
-from corpus.train.run import defaults, networks, trackers
+from corpus.train.run import defaults, networks, optimizer, trackers
 from corpus.train.run import model_card as cards
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
@@ -48,8 +48,8 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     Raises:
         WorkspaceError: no dataset is packed, or there is no tokenizer.
         TokenizerError: rows or model belong to another tokenizer.
-        TrainError: the run's name is taken, there are no training rows, a tracker is not installed, the loss is NaN, or
-            documents of a row would see each other.
+        TrainError: the run's name is taken, there are no training rows, a tracker is not installed, Muon is to
+            run under FSDP, the loss is NaN, or documents of a row would see each other.
         DeviceError: there is no such device, or it is out of memory.
         ModelError: `init` does not hold a whole model, or `architecture` no causal one.
         DamageError, DiskError: as their names say; a rerun resumes.
@@ -57,6 +57,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     """
     watch = Stopwatch()
     trackers.check(config.report_to)
+    optimizer.check(config.optimizer)
     model_files = networks.files(config)
     config, chosen = defaults.resolve(config)
     plan = plans.make(config, workspace, model_files=model_files, progress=progress)

@@ -85,8 +85,6 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         if self.context.config.optimizer == "adamw":
             made: torch.optim.Optimizer = super().create_optimizer(model)
             return made
-        if self.is_fsdp_enabled:
-            raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Leave --optimizer out.")
         model = model or self.model
         both = optimizer.make(
             model, set(self.get_decay_parameter_names(model)), rate=args.learning_rate,

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import AdamW, Muon
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from corpus.pipeline.errors import TrainError, WorkspaceError
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.run import optimizer
@@ -138,3 +139,12 @@ def test_a_resumed_run_has_the_curve_of_an_undisturbed_one(workspace: Workspace,
     assert report.ledger.config.items() >= chosen.items()
     assert json.loads((folder / "run.json").read_bytes())["config"].items() >= chosen.items()
     assert "| optimizer | muon |" in " ".join((folder / "README.md").read_text().split())
+
+
+def test_fsdp_is_refused_at_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `accelerate launch --use_fsdp` says it to the processes that it starts."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainError, match="--optimizer muon needs whole matrices, and FSDP cuts them"):
+        run(TrainConfig(optimizer="muon"), workspace)
+    with pytest.raises(WorkspaceError, match="holds no packed rows"):
+        run(TrainConfig(), workspace)
