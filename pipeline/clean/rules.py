@@ -43,7 +43,7 @@ class Table:
 
     rules: tuple[Rule, ...]
     flags: np.ndarray
-    """[0x110000] uint32: for every character the rules it triggers, as bits by their position, and its `_Kind`."""
+    """[0x110000] uint32: for every character one bit for each rule it triggers, and its `_Kind`."""
     pairs: np.ndarray
     """[64] uint32: the same for two adjacent characters, by their kinds."""
     bits: dict[str, int]

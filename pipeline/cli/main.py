@@ -44,7 +44,7 @@ class Commands(click.Group):
 
 
 def _stray_word(ctx: click.Context, command: click.Command, arguments: Sequence[str]) -> str:
-    """The first word that is no option, no value of one and no argument of the command; empty if there is none."""
+    """The first word that the command does not take: neither an option, nor its value, nor an argument; else empty."""
     try:
         _, stray, _ = command.make_parser(ctx).parse_args(list(arguments))
     except click.UsageError:  # click reports it when it parses them itself

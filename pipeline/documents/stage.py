@@ -171,7 +171,7 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
 
 
 def check_rules(manifest: Manifest, where: str, text: str = "") -> None:
-    """Refuse rules and kinds of personal data that there are none of; `text` is the manifest's TOML.
+    """Refuse unknown filter rules and unknown kinds of personal data; `text` is the manifest's TOML.
 
     Raises:
         ManifestError: it names them, with their lines when `text` is given.
@@ -223,23 +223,25 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
 def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of the finished shards that are current, by number; all other shards are deleted."""
     kept = stage.keep_current(parts(stage.folder), _metadata)
-    counts = {part_number(Path(name)): Counts.from_dict(values) for name, values in kept.items()}
-    for path in parts(stage.folder / "rejected"):
-        number = part_number(path)
-        if number not in counts or not counts[number].dropped:
-            path.unlink()
-    return {number: (stage.fingerprint, each) for number, each in counts.items()}
+    found = {part_number(Path(name)): (stage.fingerprint, Counts.from_dict(values)) for name, values in kept.items()}
+    return _without_rejected(stage.folder, found)
 
 
 def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
     stage.begin()
-    found = {part_number(path): _metadata(path) for path in parts(stage.folder)}
-    for path in parts(stage.folder / "rejected"):
-        metadata = found.get(part_number(path))
-        if metadata is None or not metadata[1]["dropped"]:
+    found = {part_number(path): metadata for path in parts(stage.folder) if (metadata := _metadata(path))}
+    counts = {number: (identity, Counts.from_dict(values)) for number, (identity, values) in found.items()}
+    return _without_rejected(stage.folder, counts)
+
+
+def _without_rejected(folder: Path, shards: dict[int, tuple[str, Counts]]) -> dict[int, tuple[str, Counts]]:
+    """The same shards, after deleting shards of rejected records that belong to none of them."""
+    for path in parts(folder / "rejected"):
+        number = part_number(path)
+        if number not in shards or not shards[number][1].dropped:
             path.unlink()
-    return {number: (each[0], Counts.from_dict(each[1])) for number, each in found.items() if each is not None}
+    return shards
 
 
 def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:

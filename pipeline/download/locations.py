@@ -220,11 +220,11 @@ Location = LocalFolder | HttpPrefix | FsspecPrefix
 
 
 @contextmanager
-def source_errors(shown: str) -> Iterator[None]:
+def source_errors(shown: str, hint: str = "Check the --source.") -> Iterator[None]:
     """Turn what a file system raises during a listing into SourceError."""
     try:
         yield
     except CorpusError:
         raise
     except Exception as error:  # fsspec's back-ends raise what their libraries raise
-        raise SourceError(f"{shown} cannot be read: {error_text(error)}", hint="Check the --source.") from error
+        raise SourceError(f"{shown} cannot be read: {error_text(error)}", hint=hint) from error

@@ -21,17 +21,17 @@ from typing import IO, Any
 
 import fsspec
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from corpus.pipeline.download.http_client import HttpClient, open_client
 from corpus.pipeline.download.http_file import HttpFile
+from corpus.pipeline.download.locations import source_errors
 from corpus.pipeline.download.retry import DEFAULT_RETRY
-from corpus.pipeline.errors import CorpusError, SourceError
+from corpus.pipeline.errors import SourceError
 from corpus.pipeline.manifest import DATA_SUFFIXES
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, decompressor, open_tar_stream
+from corpus.pipeline.read.archives import SUFFIXES, decompressor, open_tar_stream
 from corpus.pipeline.read.convert import converted
 from corpus.pipeline.read.discover import layout_of
 from corpus.pipeline.read.pieces import read_chunks
@@ -96,18 +96,12 @@ def take(source: str, *, progress: Progress = SILENT, limits: Limits = LIMITS) -
     if place.startswith("hf://") and place.count("/") == 3:
         place = place.replace("hf://", "hf://datasets/", 1)
     progress.say(f"looking at {place}")
-    try:
+    with source_errors(place, _HINT):
         if re.match(r"(?i)https?://", place):
             with open_client(DEFAULT_RETRY) as client:
                 return _sample(place, partial(_at_url, client), place, [""], limits)
         files, root = fsspec.core.url_to_fs(place)
         return _sample(place, partial(files.open, mode="rb"), root, _names(files, root, limits), limits)
-    except CorpusError:
-        raise
-    except (*UNREADABLE, pa.ArrowException) as error:
-        raise SourceError(f"{place} cannot be read: {error or 'it ends too early'}", hint=_HINT) from error
-    except Exception as error:  # fsspec's back-ends raise what their libraries raise
-        raise SourceError(f"{place} cannot be read: {type(error).__name__}: {error}", hint=_HINT) from error
 
 
 def _at_url(client: HttpClient, url: str) -> IO[bytes]:
@@ -152,7 +146,7 @@ def _spread(names: Sequence[str], count: int) -> set[str]:
     """Some names of each ending, evenly spaced."""
     by_ending: dict[str, list[str]] = {}
     for name in names:
-        by_ending.setdefault(_ending(name) or "", []).append(name)
+        by_ending.setdefault(_endings(name)[2] or "", []).append(name)
     return {
         each[at * len(each) // count] if len(each) > count else each[at]
         for each in by_ending.values()
@@ -160,10 +154,11 @@ def _spread(names: Sequence[str], count: int) -> set[str]:
     }
 
 
-def _ending(name: str) -> str | None:
-    """Which of DATA_SUFFIXES a name ends in, packed or not."""
+def _endings(name: str) -> tuple[str, str, str | None]:
+    """The name without the ending of its compression, that ending, and which of DATA_SUFFIXES is before it."""
     packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    return next((suffix for suffix in DATA_SUFFIXES if name.removesuffix(packed).endswith(suffix)), None)
+    plain = name.removesuffix(packed)
+    return plain, packed, next((suffix for suffix in DATA_SUFFIXES if plain.endswith(suffix)), None)
 
 
 def _given(stream: IO[bytes] | None) -> IO[bytes] | None:
@@ -194,9 +189,7 @@ def _add(
     kinds: dict[str, Kind], others: list[str], name: str, opener: Callable[[], IO[bytes] | None], limits: Limits
 ) -> None:
     """Count a file, and read records of it while its kind has few."""
-    packed = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-    plain = name.removesuffix(packed)
-    suffix = _ending(name)
+    plain, packed, suffix = _endings(name)
     if suffix is None:
         others.append(name)
         return
@@ -228,7 +221,7 @@ def _read(kind: Kind, name: str, stream: IO[bytes], limits: Limits) -> None:
     )  # fmt: skip
     found: list[bytes] = []
     try:
-        delimiter, chunks = read_chunks(converted(head, file, SIZES), file, 0, SIZES)  # type: ignore[arg-type]
+        delimiter, chunks = read_chunks(converted(head, file, SIZES), file, 0, SIZES)
         for chunk in chunks:
             found += [record for record in chunk.data.split(delimiter) if record.strip()]
             if len(found) > limits.records:

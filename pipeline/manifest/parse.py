@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corpus.pipeline.errors import ManifestError
-from corpus.pipeline.manifest.schema import FORMATS, FORMS, SPLITS, Manifest, Member, Mirror, Quality, Shape
+from corpus.pipeline.manifest.schema import FORMATS, FORMS, MEMBER_SPLITS, Manifest, Member, Mirror, Quality, Shape
 from corpus.pipeline.manifest.table import Table
 
 T = TypeVar("T")
@@ -188,10 +188,9 @@ def _mirror(entry: Table) -> Mirror:
 
 
 def _member(entry: Table, name: str) -> Member:
-    split = entry.attempt(partial(entry.one_of, "split", (*SPLITS, "name", "hash")), "hash")
     return Member(
         pattern=entry.attempt(partial(entry.take, "pattern", str), ""),
-        split=split,  # type: ignore[arg-type]  # checked by one_of
+        split=entry.attempt(partial(entry.one_of, "split", MEMBER_SPLITS), "hash"),
         shape=entry.attempt(partial(entry.take, "shape", str, name), name),
         bytes=entry.attempt(partial(entry.take, "bytes", int), 0) if "bytes" in entry.values else None,
         sha256=entry.attempt(partial(_digest, entry), None) if "sha256" in entry.values else None,

@@ -9,6 +9,8 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+MemberSplit = Literal["train", "validation", "test", "name", "hash"]
+MEMBER_SPLITS: tuple[MemberSplit, ...] = (*SPLITS, "name", "hash")
 FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # form: (roles that must be named, roles that may be named)
     "article": (("body",), ("title",)),
@@ -39,7 +41,7 @@ class Member:
     pattern: str
     """The last parts of its path; `*` and `?` match no slash. After a leading `**/` they may lie in any folder, and the
     tail is the whole path; `**` is any file with one of DATA_SUFFIXES."""
-    split: Split | Literal["hash", "name"]
+    split: MemberSplit
     """The official split; "hash": decided by the document's id; "name": the split that the file's name says, else
     decided by the id."""
     shape: str
@@ -125,7 +127,7 @@ class Manifest:
     archive: str
     """File name of the official archive; empty for the built-in dataset."""
     archive_bytes: int
-    """Size of the official archive, rounded as published; 0 when there is none."""
+    """Published size of the official archive, rounded; 0 without an archive."""
     raw_bytes: int
     """Size of the official records unpacked, rounded as published."""
     records: int

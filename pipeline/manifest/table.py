@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from corpus.pipeline.errors import ManifestError
 
 T = TypeVar("T")
+W = TypeVar("W", bound=str)
 _HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]")
 _KEY = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([\w-]+))\s*=""")
 
@@ -72,12 +73,14 @@ class Table:
             raise self.error(key, f"must not be negative, is {value}")
         return value
 
-    def one_of(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
+    def one_of(self, key: str, choices: Sequence[W], default: W | None = None) -> W:
         """One of some words."""
         value = self.take(key, str, default)
-        if value not in choices and value != default:
-            raise self.error(key, f"{value!r} is not {', '.join(choices[:-1])} or {choices[-1]}")
-        return value
+        allowed: list[W] = [*choices, *([] if default is None else [default])]
+        for choice in allowed:
+            if value == choice:
+                return choice
+        raise self.error(key, f"{value!r} is not {', '.join(choices[:-1])} or {choices[-1]}")
 
     def strings(self, key: str, default: list[str] | None = None) -> tuple[str, ...]:
         """A list of strings."""

@@ -21,7 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import RecordFile
+from corpus.pipeline.read.spans import ByteStream, RecordFile
 
 SUFFIXES = (".gz", ".xz", ".zst")
 """Endings of compressed single files."""
@@ -122,7 +122,7 @@ def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
 class CountingReader:
     """A stream that counts the bytes read, hashes them if `hashed`, and bounds their ratio to a packed `path`."""
 
-    def __init__(self, stream: IO[bytes], *, hashed: bool = False, path: Path | None = None) -> None:
+    def __init__(self, stream: ByteStream, *, hashed: bool = False, path: Path | None = None) -> None:
         self._stream = stream
         self._path = path
         self._packed_bytes = path.stat().st_size if path else 0

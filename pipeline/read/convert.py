@@ -3,7 +3,7 @@
 In: a stream of the file's bytes. Out: a stream of JSON Lines, so that cutting into pieces, records and offsets are as
 in a JSON Lines file: the offset of a record counts the bytes of the lines, not those of the file.
 Invariants: each element, row or file is one line, in order; one that cannot be read is a line that the parser rejects
-with its reason. A converted record is the same for every size of the reads.
+with its reason. Records do not depend on the size of a read.
 Cost: a file is read from its beginning, so a large one is converted by one process, at 50 to 150 MB/s.
 """
 
@@ -15,12 +15,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.read.spans import ReadSizes, RecordFile
+from corpus.pipeline.read.spans import ByteStream, ReadSizes, RecordFile
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _HEADING = re.compile(r"\s*#{1,6}[ \t]+(.+?)[ \t]*#*[ \t]*(?:\n|$)")
@@ -55,7 +55,7 @@ class Converted:
         return data[:end]
 
 
-def converted(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> IO[bytes]:
+def converted(stream: ByteStream, file: RecordFile, sizes: ReadSizes) -> ByteStream:
     """The stream, as JSON Lines where its layout is another.
 
     Raises:
@@ -70,10 +70,10 @@ def converted(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> IO[bytes
         lines = _whole(stream, file, sizes)
     else:
         return stream
-    return Converted(lines)  # type: ignore[return-value]  # only read() is used
+    return Converted(lines)
 
 
-def _array(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
+def _array(stream: ByteStream, file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
     """The elements of a JSON array."""
     text = io.TextIOWrapper(
         io.BufferedReader(_Readable(stream), sizes.read), encoding="utf-8-sig", errors="surrogateescape"
@@ -123,7 +123,7 @@ def _line(value: object) -> bytes:
         return json.dumps(value).encode()
 
 
-def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
+def _rows(stream: ByteStream, file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
     """The rows of a table, as objects with the names of its header."""
     text = io.TextIOWrapper(
         io.BufferedReader(_Readable(stream), sizes.read), encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -160,7 +160,7 @@ def _rows(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[byt
             yield _line(dict(zip(header, row, strict=False)) if len(row) == len(header) else row)
 
 
-def _whole(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
+def _whole(stream: ByteStream, file: RecordFile, sizes: ReadSizes) -> Iterator[bytes]:
     """A file as one record: its text, a heading at its beginning or the `title` of its front matter, and its path."""
     data = stream.read(sizes.record + 1).removeprefix(_BOM)
     try:
@@ -182,7 +182,7 @@ def _whole(stream: IO[bytes], file: RecordFile, sizes: ReadSizes) -> Iterator[by
 class _Readable(io.RawIOBase):
     """A stream with `read` alone, as `io` reads one."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
 
     def readable(self) -> bool:

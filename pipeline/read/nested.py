@@ -115,7 +115,7 @@ def _loaded(raw: bytes) -> dict[str, Any]:
 
 
 def value_at(record: Any, name: str) -> Any:
-    """The value at a dotted name: a key of the record, or a path of keys and positions; None where there is none.
+    """The value at a dotted name: a key of the record, or a path of keys and positions; None without such a field.
 
     >>> value_at({"a": {"b": [{"c": 1}]}}, "a.b.0.c")
     1

@@ -11,14 +11,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import IO
 
 from corpus.pipeline.read.archives import CountingReader, TarReader, archive_errors, open_file
 from corpus.pipeline.read.convert import CONVERTED, converted
 from corpus.pipeline.read.parquet import parquet_spans
-from corpus.pipeline.read.spans import SIZES, Chunk, Piece, ReadSizes, RecordFile, Span
-
-Stream = IO[bytes] | CountingReader
+from corpus.pipeline.read.spans import SIZES, ByteStream, Chunk, Piece, ReadSizes, RecordFile, Span
 
 
 def cut(
@@ -71,7 +68,7 @@ def _spans(
         opened = nullcontext(tar.open(file)) if file.codec == "tar" else open_file(raw, file)
         with archive_errors(raw / file.container, file.path), opened as unpacked:
             stream = CountingReader(unpacked, hashed=file.sha256 is not None)
-            lines = CountingReader(converted(stream, file, sizes)) if file.layout in CONVERTED else stream  # type: ignore[arg-type]  # only read() is used
+            lines = CountingReader(converted(stream, file, sizes)) if file.layout in CONVERTED else stream
             delimiter, chunks = read_chunks(lines, file, 0, sizes)
             held: list[Chunk] = []
             border = piece_bytes
@@ -118,7 +115,7 @@ def record_offsets(offset: int, records: Sequence[bytes], delimiter: bytes) -> l
     return list(accumulate(map(len(delimiter).__add__, map(len, records[:-1])), initial=offset))
 
 
-def read_chunks(stream: Stream, file: RecordFile, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
+def read_chunks(stream: ByteStream, file: RecordFile, at: int, sizes: ReadSizes) -> tuple[bytes, Iterator[Chunk]]:
     """The delimiter of records in a stream at byte `at` of a file, and its chunks from there on."""
     if file.layout != "text":
         return b"\n", _chunks(stream, b"", at, b"\n", sizes)
@@ -127,7 +124,7 @@ def read_chunks(stream: Stream, file: RecordFile, at: int, sizes: ReadSizes) -> 
     return delimiter, _chunks(stream, buffer, at, delimiter, sizes)
 
 
-def _chunks(stream: Stream, buffer: bytes, offset: int, delimiter: bytes, sizes: ReadSizes) -> Iterator[Chunk]:
+def _chunks(stream: ByteStream, buffer: bytes, offset: int, delimiter: bytes, sizes: ReadSizes) -> Iterator[Chunk]:
     """Cut a stream at the last end of a record in each read."""
     step = len(delimiter)
     head, skipped = b"", 0  # of a record that is too long

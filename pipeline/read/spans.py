@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +27,13 @@ class RecordFile:
     """Unpacked size, if the container has it."""
     sha256: str | None = None
     """Digest of the official file in the manifest; None for files from --source."""
+
+
+class ByteStream(Protocol):
+    """What a reader of records needs of a stream."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; fewer than `size` only at the end."""
 
 
 class Chunk(NamedTuple):

@@ -71,7 +71,7 @@ class Workspace:
                 own = {path.stem for path in self.manifests.iterdir() if path.suffix == ".toml"}
             except PermissionError:
                 raise
-            except OSError:  # there is none; what else is wrong with the workspace is for the command to say
+            except OSError:  # no such folder, or a broken workspace, which the command names
                 own = set()
         came = self._order()
         return (*DATASETS, *sorted(own.difference(DATASETS), key=lambda name: (came.get(name, len(came)), name)))
