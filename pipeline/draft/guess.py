@@ -16,7 +16,7 @@ import orjson
 from corpus.pipeline.clean import statistics
 from corpus.pipeline.draft.sample import Kind
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.read.nested import ROLES, SPLIT_NAMES, value_at
+from corpus.pipeline.read.nested import SPLIT_NAMES, role_of, text_of, value_at
 from corpus.pipeline.text.encodings import encoding_of
 
 _MOST = 0.9
@@ -237,19 +237,15 @@ def _holds_turns(column: Column) -> bool:
     if not lists or (column.last not in _TURNS and not all(type(each) is dict for value in lists for each in value)):
         return False
     turns = [each for value in lists for each in value if type(each) is dict]
-    said = [each for each in turns if _speaker(each) in ROLES]
+    said = [each for each in turns if role_of(each)]
     return len(said) >= _MOST * len(turns) > 0
 
 
 def _ends_with_question(column: Column) -> bool:
     """Whether the last turn is mostly the user's."""
     last = [value[-1] for value in column.values if type(value) is list and value]
-    asked = [each for each in last if type(each) is dict and ROLES.get(_speaker(each)) == "user"]
+    asked = [each for each in last if type(each) is dict and role_of(each) == "user"]
     return len(asked) > len(last) / 2
-
-
-def _speaker(turn: Mapping[str, Any]) -> str:
-    return str(turn.get("from") if turn.get("role") is None else turn["role"]).strip().lower()
 
 
 def _ids(columns: Sequence[Column], used: set[str], records: int) -> list[Column]:
@@ -287,7 +283,7 @@ def _text(record: Mapping[str, Any], guessed: Guess) -> str:
     """About the text of a document."""
     if guessed.form == "chat":
         turns = value_at(record, guessed.roles["turns"])
-        said = (each.get("content", each.get("value")) for each in turns or () if type(each) is dict)
+        said = (text_of(each) for each in turns or () if type(each) is dict)
         return "\n".join(text for text in said if type(text) is str)
     values = (value_at(record, name) for name in guessed.roles.values())
     return "\n".join(value for value in values if type(value) is str)

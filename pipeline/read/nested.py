@@ -12,7 +12,7 @@ Cost: each record is parsed twice, once to find keys that stand twice: about 50,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -201,17 +201,28 @@ def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
     return [f"{opening}\n{texts[0]}", *texts[1:]] if opening else texts
 
 
+def role_of(turn: Mapping[str, Any]) -> str | None:
+    """Who says a turn, `user`, `assistant` or `system`; None for another speaker."""
+    speaker = turn.get("from") if turn.get("role") is None else turn["role"]
+    return ROLES.get(speaker.strip().lower()) if type(speaker) is str else None
+
+
+def text_of(turn: Mapping[str, Any]) -> Any:
+    """What is said in a turn, as the record has it."""
+    return turn.get("value") if turn.get("content") is None else turn["content"]
+
+
 def _turn(each: Any, where: str) -> tuple[str, str]:
     """Who speaks, and the text."""
     if type(each) is not dict:
         raise _ShapeError("wrong_type", f"{where!r} is {type(each).__name__}, not an object")
-    speaker = each.get("from") if each.get("role") is None else each["role"]
-    text = each.get("value") if each.get("content") is None else each["content"]
+    text = text_of(each)
     if type(text) is list:  # OpenAI's content parts
         text = "".join(part["text"] if type(part) is dict and type(part.get("text")) is str else "\0" for part in text)
         text = None if "\0" in text else text
-    role = ROLES.get(speaker.strip().lower()) if type(speaker) is str else None
+    role = role_of(each)
     if role is None:
+        speaker = each.get("from") if each.get("role") is None else each["role"]
         raise _ShapeError("wrong_type", f"{where!r} is said by {str(speaker)[:40]!r}, not by user, assistant or system")
     if type(text) is not str:
         raise _ShapeError("wrong_type", f"{where!r} has no text")

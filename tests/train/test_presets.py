@@ -10,6 +10,7 @@ import torch
 
 from corpus.train.model.build import make
 from corpus.train.presets import PRESETS, Preset, block_memory, token_memory
+from tests.support.kept import kept_bytes
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -106,26 +107,7 @@ def test_memory_counts_what_a_layer_keeps(precision: str) -> None:
 def _kept(layers: int, precision: str) -> int:
     preset = dataclasses.replace(PRESETS["tiny"], layers=layers, width=64, heads=2, context=128)
     model = make(preset, vocab_size=300, seq_length=128, separator=0, pad=1, dropout=0.0, seed=1)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-    alive: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    ids = torch.arange(128)[None] % 300
-    positions = (torch.arange(128) % 50)[None]
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-    ):
-        model(input_ids=ids, labels=ids, position_ids=positions, use_cache=False)
-    half_weights = sum(p.numel() * 2 for p in model.parameters() if p.ndim == 2) if precision == "bf16" else 0
-    return sum(sizes.values()) - half_weights
+    return kept_bytes(model, torch.arange(128)[None] % 300, torch.arange(128)[None] % 50, precision)
 
 
 def test_memory_formula() -> None:

@@ -14,6 +14,7 @@ from corpus.pipeline.errors import ModelError
 from corpus.train.model.architecture import make, read
 from corpus.train.model.memory import step_memory, token_flops
 from tests.support.families import LEAKING, save_config
+from tests.support.kept import kept_bytes
 
 GIVEN: dict[str, Any] = {"vocab_size": 400, "seq_length": 48, "separator": 0, "pad": 1, "dropout": None, "seed": 1}
 
@@ -102,29 +103,6 @@ def test_memory_counts_what_a_block_keeps(family: str, precision: str, tmp_path:
             tmp_path, family, num_hidden_layers=layers, hidden_size=64, intermediate_size=160, head_dim=16
         )
         model = make(file, **GIVEN)
-        kept.append(kept_bytes(model, precision))
+        kept.append(kept_bytes(model, torch.arange(48)[None], torch.arange(48)[None] % 20, precision))
         formula.append(step_memory(model, seq_length=48, precision=precision, checkpointing=False)[1])
     assert kept[1] - kept[0] == pytest.approx(formula[1] - formula[0], rel=0.2)
-
-
-def kept_bytes(model: Any, precision: str) -> int:
-    """Bytes that a pass over one packed row keeps for the backward pass, without weights and their half copies."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-    alive: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    ids, positions = torch.arange(48)[None], (torch.arange(48) % 20)[None]
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-    ):
-        model(input_ids=ids, labels=ids, position_ids=positions, use_cache=False)
-    half_weights = sum(p.numel() * 2 for p in model.parameters() if p.ndim == 2) if precision == "bf16" else 0
-    return sum(sizes.values()) - half_weights
