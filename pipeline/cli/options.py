@@ -69,6 +69,8 @@ class DatasetName(TextType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse a name that no dataset has."""
+        if value in DATASETS:
+            return value  # without a look at the workspace
         known = known_datasets(ctx)
         if value not in known:
             self.fail(f"{value!r} is not one of {', '.join(map(repr, known))}.", param, ctx)
@@ -89,7 +91,11 @@ def known_datasets(context: click.Context | None) -> tuple[str, ...]:
     values = context.params if context else {}
     folder = values.get("workspace_dir")
     given = [name for path in values.get("manifests") or () for name in _names_in(path)]
-    return (*(workspace_of(folder).datasets() if folder is not None else DATASETS), *given)
+    if folder is None:
+        return (*DATASETS, *given)
+    from corpus.pipeline.workspace.layout import Workspace
+
+    return (*Workspace(folder.expanduser()).datasets(), *given)
 
 
 def _names_in(path: Path) -> Iterator[str]:

@@ -32,7 +32,7 @@ from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, fingerprint, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, fingerprint, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
@@ -103,7 +103,7 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
     if name not in DATASETS:  # a dataset that may grow
-        units = [replace(unit, identity=_identity(workspace, unit, config, layout, chosen)) for unit in units]
+        units = _identified(workspace, units, _settings(config, layout, selection.Selection()), chosen, inputs[-1])
     kept = _keep_current(stage, units)
     with pool.kept():
         missing = len(units) - len(kept)
@@ -144,12 +144,18 @@ def _settings(config: PackConfig, layout: Layout, chosen: selection.Selection) -
     return settings | {removals.REASON: removed} if removed else settings
 
 
-def _identity(workspace: Workspace, unit: Unit, config: PackConfig, layout: Layout, chosen: selection.Selection) -> str:
-    """The fingerprint of a unit: its documents shards, what is left out of them, the tokenizer and the layout."""
-    settings = _settings(config, layout, selection.Selection()) | {"split": unit.split}
-    settings["left_out"] = chosen.digest_of(part_number(path) for path in unit.parts)
-    digests = [workspace.file_digest(path) for path in unit.parts]
-    return fingerprint(STAGE, VERSION, settings, [*digests, tokenizer_digest(workspace)])
+def _identified(
+    workspace: Workspace, units: Sequence[Unit], settings: Mapping[str, Any], chosen: selection.Selection,
+    tokenizer: FileDigest,
+) -> list[Unit]:  # fmt: skip
+    """The units with fingerprints of their own documents, what is left out of these, the tokenizer and the layout."""
+    left_out = chosen.digests([map(part_number, unit.parts) for unit in units])
+    found = list[Unit]()
+    for unit, digest in zip(units, left_out, strict=True):
+        own = {**settings, "split": unit.split, "left_out": digest}
+        inputs = [*map(workspace.file_digest, unit.parts), tokenizer]
+        found.append(replace(unit, identity=fingerprint(STAGE, VERSION, own, inputs)))
+    return found
 
 
 def _removed(chosen: selection.Selection) -> str | None:

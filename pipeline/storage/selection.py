@@ -9,9 +9,11 @@ Cost: one row of a list for each document left out, in memory.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +59,19 @@ class Selection:
         out = self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)] - first
         return np.delete(np.arange(count), out)
 
-    def digest_of(self, shards: Iterable[int]) -> str:
-        """SHA-256 of what is left out of some shards."""
-        digest = hashlib.sha256()
-        for shard in shards:
-            first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
-            digest.update(self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)].tobytes())
-            cuts = sorted((document, spans) for document, spans in self.cuts.items() if first <= document < last)
-            digest.update(repr((shard, cuts)).encode())
-        return digest.hexdigest()
+    def digests(self, groups: Iterable[Iterable[int]]) -> list[str]:
+        """For each group of shards, the SHA-256 of what is left out of them."""
+        found, cuts = list[str](), sorted(self.cuts.items())
+        for group in groups:
+            digest = hashlib.sha256()
+            for shard in group:
+                first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
+                begin, end = np.searchsorted(self.whole, (first, last))
+                digest.update(self.whole[begin:end].tobytes())
+                begin, end = (bisect_left(cuts, reference, key=itemgetter(0)) for reference in (first, last))
+                digest.update(repr((shard, cuts[begin:end])).encode())
+            found.append(digest.hexdigest())
+        return found
 
     def cut(self, document: int, text: str) -> str:
         """A document's text without the spans left out."""
