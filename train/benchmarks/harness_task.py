@@ -38,7 +38,7 @@ class Probes:
         """Inputs without content after the same examples; the beginning of a document; the context without the item."""
         found = [examples + text for text in question.content_free] if self.calibrate else []
         if self.pmi and question.context:
-            found += ["", *([question.without] if question.without is not None else [])]
+            found += ["", *([question.without] if question.without else [])]
         return found
 
 
