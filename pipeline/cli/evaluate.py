@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpus.pipeline.cli import completion
+from corpus.pipeline.cli import benchmarks, completion
 from corpus.pipeline.cli.options import (
     config_of,
     dataset_option,
@@ -46,10 +46,14 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@benchmarks.benchmark_options
 @json_option
 @workspace_option()
-def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
-    """Measure a model on documents it was not trained on.
+def evaluate(
+    model: str | None, datasets: tuple[str, ...], benchmark_names: tuple[str, ...], as_json: bool, workspace_dir: Path,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Measure a model on documents it was not trained on, or on tasks that it is asked about by prompts.
 
     Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
     AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
@@ -57,16 +61,38 @@ def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, worksp
     A document longer than the model's context is cut into windows, and the first token of each is not predicted:
     give models of different contexts the same --context.
 
+    With --benchmark the model chooses among answers by their likelihood, through lm-evaluation-harness (the extra
+    `eval`): zhoblimp, c3, chid, xcopa_zh, cmmlu, ocnli, chnsenticorp, tnews, gaokao and others that `corpus tasks`
+    lists, each with its data given by --data. Accuracy stands beside that of guessing and of always the most
+    frequent label; --shots puts examples before an item, in several draws; --calibrate and --pmi correct for answers
+    that are likely whatever the item says. `translation` translates documents of a translation dataset, measured by
+    BLEU and chrF. Figures, prompts and log-likelihoods are left in --output.
+
     \b
     Examples:
       corpus evaluate
       corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
       corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
+      corpus evaluate --benchmark zhoblimp --data zhoblimp.jsonl.xz
+      corpus evaluate --benchmark eprstmt --data eprstmt.jsonl --shots 0 --shots 4 --calibrate --pmi
+      corpus evaluate --benchmark translation --shots 0 --shots 4 --limit 200
     """
+    workspace = workspace_of(workspace_dir)
+    context = click.get_current_context()
+    benchmarks.check_flags(context, asked=bool(benchmark_names))
+    if benchmark_names:
+        typed = context.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
+        split = settings.pop("split")
+        with nothing_to_resume():
+            benchmarks.run(
+                workspace, model_folder(workspace, model), benchmark_names, settings, datasets=datasets,
+                split=split if typed else None, as_json=as_json,
+            )  # fmt: skip
+        return
     from corpus.train.evaluation.config import EvaluateConfig
 
-    workspace = workspace_of(workspace_dir)
-    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
+    own = {name: value for name, value in settings.items() if name not in benchmarks.OWN}
+    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **own)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.evaluation import stage

@@ -171,3 +171,13 @@ def interval(share: float, items: int) -> tuple[float, float]:
     middle = (share + square / 2) / (1 + square)
     half = _DEVIATIONS * math.sqrt(share * (1 - share) / items + square / 4 / items) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def folder_of(root: Path, model: Path, output: Path | None) -> Path:
+    """Folder of the results: `--output`, or below `benchmarks/` in the workspace at `root` the model's name.
+
+    A run's best model has `best` behind the run's name.
+    """
+    folder = model.resolve()
+    name = f"{folder.parent.name}-{folder.name}" if folder.name == "best" else folder.name
+    return output or root / "benchmarks" / name

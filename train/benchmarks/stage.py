@@ -19,11 +19,11 @@ from corpus.pipeline import tasks
 from corpus.pipeline.errors import BenchmarkError, DeviceError, ModelError
 from corpus.pipeline.manifest.schema import Split
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks.schema import Item, Task
+from corpus.pipeline.tasks.schema import Task
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.benchmarks import harness, results, scores, shots
-from corpus.train.benchmarks.config import BenchmarkConfig, BenchmarkResult, Run
+from corpus.train.benchmarks.config import HUB, BenchmarkConfig, BenchmarkResult, Run, folder_of
 from corpus.train.benchmarks.prompts import Question, ask
 from corpus.train.evaluation.metrics import spread
 from corpus.train.evaluation.tokens import DocumentTokenizer
@@ -81,7 +81,7 @@ def run(config: BenchmarkConfig, workspace: Workspace, *, progress: Progress = S
     chosen = [_find(config, number) for number in range(len(config.benchmarks))]
     opened = _open(config)
     progress.say(f"{opened.device.describe()}, lm-evaluation-harness {harness.version()}")
-    folder = config.output or workspace.root / "benchmarks" / model_name(config.model)
+    folder = folder_of(workspace.root, config.model, config.output)
     about = {"model": results.model_files(config.model, workspace), "precision": opened.device.precision}
     found = []
     for benchmark in chosen:
@@ -90,12 +90,6 @@ def run(config: BenchmarkConfig, workspace: Workspace, *, progress: Progress = S
         else:
             found.append(_measure_hub_task(config, benchmark, opened, folder, about, progress))
     return found
-
-
-def model_name(folder: Path) -> str:
-    """The run's name, and `best` behind it where it is a run's best model."""
-    resolved = folder.resolve()
-    return f"{resolved.parent.name}-{resolved.name}" if resolved.name == "best" else resolved.name
 
 
 def find(name: str, data: Path | None, *, split: str = "", limit: int = 0, with_pool: bool = False) -> Benchmark:
@@ -108,10 +102,10 @@ def find(name: str, data: Path | None, *, split: str = "", limit: int = 0, with_
     """
     task = tasks.load(name)
     measured = _split_of(task, split)
-    questions = [ask(task, item) for item in _read(task, data, measured)]
+    questions = [ask(task, item) for item in tasks.read(task, data, measured)]
     questions = [questions[number] for number in spread(len(questions), limit)]
     source = _pool_split(task, measured) if with_pool and task.kind != "minimal_pairs" else None
-    pool = [ask(task, item) for item in _read(task, data, source)] if source else []
+    pool = [ask(task, item) for item in tasks.read(task, data, source)] if source else []
     return Benchmark(name=task.name, task=task, split=measured, questions=questions, pool=pool, pool_split=source)
 
 
@@ -137,13 +131,6 @@ def _split_of(task: Task, asked: str) -> Split:
 def _pool_split(task: Task, measured: Split) -> Split | None:
     order: tuple[Split, ...] = ("train", "validation")
     return next((split for split in order if split in task.source.splits and split != measured), None)
-
-
-def _read(task: Task, data: Path | None, split: Split) -> list[Item]:
-    items = tasks.read(task, data, split)
-    if not items:
-        raise BenchmarkError(f"{task.name} has no items in its {split} split", hint="Give another --split or --data.")
-    return items
 
 
 def _open(config: BenchmarkConfig) -> Opened:
@@ -270,7 +257,7 @@ def _measure_hub_task(
                         lm, name, shots=many, seed=config.seed + number, limit=config.limit
                     )
                 runs.append(Run(shots=many, draw=number, figures=figures, groups=groups, counts=asdict(lm.take())))
-    plain = name.removeprefix("hf:")
+    plain = name.removeprefix(HUB)
     result = BenchmarkResult(
         benchmark=plain, items=items, chance=None, majority=None, runs=tuple(runs), seconds=watch.seconds,
         folder=folder / plain, notes=tuple(_notes(runs)),
