@@ -27,7 +27,7 @@ _OTHER = ("documents", "stride")
 """Settings that benchmarks do not have."""
 _COLUMNS = {
     "per_character": "per\nchar", "slln_lp": "SLLN-\nLP", "calibrated": "calib-\nrated", "pmi": "PMI",
-    "pmi_domain": "PMI,\ndomain", "macro_f1": "macro\nF1",
+    "pmi_domain": "PMI,\ndomain",
 }  # fmt: skip
 
 

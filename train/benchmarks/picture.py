@@ -11,7 +11,9 @@ from typing import Any
 
 from corpus.train.benchmarks.config import BenchmarkResult, interval
 
-_WIDTH_IN, _HEIGHT_IN, _DPI = 5.2, 4.0, 110
+_WIDTH_IN, _HEIGHT_IN, _DPI = 6.4, 4.0, 110
+_ASIDE = 0.03
+_MARKERS = "os^Dv"
 _LINES = {
     "accuracy": "log-probability",
     "per_character": "per character",
@@ -38,13 +40,18 @@ def _panel(panel: Any, result: BenchmarkResult) -> None:
     shots = sorted(result.shots)
     places = range(len(shots))
     summaries = [result.summary(each) for each in shots]
-    for name, label in _LINES.items():
-        if all(name in summary for summary in summaries):
-            means = [100 * summary[name][0] for summary in summaries]
-            bars = [100 * summary[name][1] for summary in summaries]
-            panel.errorbar(places, means, yerr=bars, label=label, marker="o", markersize=4, linewidth=1.3, capsize=3)
+    there = [name for name in _LINES if all(name in summary for summary in summaries)]
+    for number, name in enumerate(there):
+        means = [100 * summary[name][0] for summary in summaries]
+        bars = [100 * summary[name][1] for summary in summaries]
+        aside = [place + _ASIDE * (number - len(there) // 2) for place in places]  # equal figures stay visible
+        panel.errorbar(
+            aside, means, yerr=bars, label=_LINES[name], marker=_MARKERS[number], markersize=4, linewidth=1.2, capsize=3
+        )
     ends = [interval(summary["accuracy"][0], result.items) for summary in summaries]
-    panel.fill_between(places, [100 * low for low, _ in ends], [100 * high for _, high in ends], alpha=0.12)
+    panel.fill_between(
+        places, [100 * low for low, _ in ends], [100 * high for _, high in ends], alpha=0.12, label="95 % of items"
+    )
     if result.floor is not None:
         panel.axhline(100 * result.floor, linestyle="--", linewidth=1, color="0.35", label="floor")
     draws = max(sum(run.shots == each for run in result.runs) for each in shots)
@@ -53,4 +60,4 @@ def _panel(panel: Any, result: BenchmarkResult) -> None:
     panel.set_xlabel("examples in the prompt")
     panel.set_ylabel("accuracy (%)")
     panel.grid(alpha=0.25)
-    panel.legend(fontsize=8, frameon=False)
+    panel.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

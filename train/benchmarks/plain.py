@@ -59,6 +59,6 @@ def _sums(model: Any, batch: dict[str, Any], device: torch.device, precision: st
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits_rtv = model(**inputs).logits
     return [
-        -torch.nn.functional.cross_entropy(logits_tv.float(), labels_t, ignore_index=IGNORED, reduction="sum").item()
+        -torch.nn.functional.cross_entropy(logits_tv.double(), labels_t, ignore_index=IGNORED, reduction="sum").item()
         for logits_tv, labels_t in zip(logits_rtv, labels_rt, strict=True)
     ]
