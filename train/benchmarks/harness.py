@@ -8,11 +8,13 @@ bars stay off the terminal; a task of its own needs the hub, and one line says s
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.pipeline import tasks
@@ -65,7 +67,7 @@ def version() -> str:
 
 
 def is_hub_task(name: str) -> bool:
-    """Whether a name is `hf:NAME`, or neither a built-in task nor a file but a task that the harness knows.
+    """Whether a name is `hf:NAME` or `hf:FILE.yaml`, or no task of ours but one that the harness knows.
 
     Raises:
         TaskError: nothing has this name.
@@ -75,10 +77,16 @@ def is_hub_task(name: str) -> bool:
         return True
     if name in tasks.TASKS or "/" in name or name.endswith(".toml"):
         return False
-    with _silent():
-        from lm_eval.tasks import TaskManager  # noqa: PLC0415  # an extra, and 2 s for its index
+    return name in _manager(whole=True).task_index
 
-        return name in TaskManager().task_index
+
+@functools.cache
+def _manager(*, whole: bool) -> Any:
+    """What the harness finds its tasks with; with all that it ships (`whole`) it takes seconds."""
+    with _silent():
+        from lm_eval.tasks import TaskManager  # noqa: PLC0415  # an extra
+
+        return TaskManager(include_defaults=whole)
 
 
 def lm(opened: Opened, progress: Progress) -> CorpusLM:
@@ -142,22 +150,10 @@ def evaluate_hub_task(
 
     """
     plain = name.removeprefix(HUB)
+    loaded = _load(plain)
     with _silent():
         from lm_eval import evaluator  # noqa: PLC0415  # an extra
-        from lm_eval.tasks import TaskManager  # noqa: PLC0415  # as above
 
-        manager = TaskManager()
-        if plain not in manager.task_index:
-            raise BenchmarkError(
-                f"lm-evaluation-harness {version()} has no task {plain}", hint="Type `lm_eval ls tasks` for its tasks."
-            )
-        try:
-            loaded = manager.load([plain])
-        except (OSError, ValueError, RuntimeError) as error:  # offline, gone, moved: datasets raises what it likes
-            raise BenchmarkError(
-                f"the data of {plain} cannot be had from the hub: {first_line(error)}",
-                hint="Connect to the hub, or give a built-in benchmark with --data.",
-            ) from error
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") != 0:  # a task that says 0 has no examples
                 task.set_config(key="num_fewshot", value=shots)
@@ -168,6 +164,24 @@ def evaluate_hub_task(
     whole = parts.pop(plain, None) or _mean([parts[key] for key in loaded["tasks"]])
     groups = {key: {"items": items[key], **parts[key]} for key in loaded["tasks"] if key in parts}
     return _named(whole), {key: _named(values) for key, values in groups.items()}, sum(items.values())
+
+
+def _load(name: str) -> Any:
+    """A task of the harness by its name, or by the path of its YAML file, with its data."""
+    is_file = name.endswith(".yaml")
+    manager = _manager(whole=not is_file)
+    if not (Path(name).is_file() if is_file else name in manager.task_index):
+        raise BenchmarkError(
+            f"lm-evaluation-harness {version()} has no task {name}", hint="Type `lm_eval ls tasks` for its tasks."
+        )
+    try:
+        with _silent():
+            return manager.load([name])
+    except (OSError, ValueError, RuntimeError) as error:  # offline, gone or moved
+        raise BenchmarkError(
+            f"the data of {name} cannot be had from the hub: {first_line(error)}",
+            hint="Connect to the hub, or give a built-in benchmark with --data.",
+        ) from error
 
 
 def _figures(values: Mapping[str, Any]) -> dict[str, float]:

@@ -257,7 +257,7 @@ def _measure_hub_task(
                         lm, name, shots=many, seed=config.seed + number, limit=config.limit
                     )
                 runs.append(Run(shots=many, draw=number, figures=figures, groups=groups, counts=asdict(lm.take())))
-    plain = name.removeprefix(HUB)
+    plain = Path(name.removeprefix(HUB)).stem
     result = BenchmarkResult(
         benchmark=plain, items=items, chance=None, majority=None, runs=tuple(runs), seconds=watch.seconds,
         folder=folder / plain, notes=tuple(_notes(runs)),

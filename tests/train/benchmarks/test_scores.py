@@ -82,7 +82,12 @@ def result(**changes: Any) -> BenchmarkResult:
         for number in range(draws)
     )
     values: dict[str, Any] = {
-        "benchmark": "x", "items": 100, "chance": 0.25, "majority": 0.3, "runs": runs, "seconds": 1.0
+        "benchmark": "x",
+        "items": 100,
+        "chance": 0.25,
+        "majority": 0.3,
+        "runs": runs,
+        "seconds": 1.0,
     }
     return BenchmarkResult(**values | changes)
 
