@@ -206,7 +206,7 @@ def _dataset(workspace: Workspace, wanted: str) -> str:
     there = [
         name
         for name in workspace.datasets()
-        if name in finished and workspace.manifest(name).shape.form == "translation"
+        if name in finished and any(each.form == "translation" for each in workspace.manifest(name).shapes.values())
     ]
     if wanted and wanted not in there:
         raise BenchmarkError(

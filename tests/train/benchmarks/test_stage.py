@@ -25,7 +25,6 @@ from corpus.train.model.load import load_any
 from tests.support.records import lines
 from tests.support.tasks import lay_task
 
-
 GAP = """\
 name = "gap"
 kind = "choice"
@@ -271,7 +270,8 @@ def test_a_task_of_the_harness_needs_the_hub(model: Path, workspace: Workspace, 
 
 def test_a_task_of_the_harness_is_measured_by_its_own_prompt(model: Path, workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_bytes(lines({"q": f"第{number}个，", "right": 0} for number in range(6)))
-    local = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'items.jsonl'}}}, cache_dir: {tmp_path}}}"
+    kwargs = f"{{data_files: {{test: {tmp_path / 'items.jsonl'}}}, cache_dir: {tmp_path}}}"
+    local = f"dataset_path: json\ndataset_kwargs: {kwargs}"
     path = tmp_path / "theirs.yaml"
     path.write_text(THEIRS.format(data=local), "utf-8")
     (result,) = measure(model, workspace, f"hf:{path}", limit=4)
