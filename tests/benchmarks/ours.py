@@ -183,7 +183,7 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
     batches = DataLoader(
         plan.train,
         batch_sampler=order,
-        collate_fn=Collator(seq_length=plan.seq_length, pad_id=plan.pad),
+        collate_fn=Collator(seq_length=plan.seq_length, pad_id=plan.pad, separator=plan.separator),
         generator=torch.Generator(),
     )
     with clock:

@@ -262,7 +262,7 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
         micro_batch_size=plan.steps.batch_size,
         seed=config.seed,
     )
-    collate = Collator(seq_length=plan.seq_length, pad_id=plan.pad)
+    collate = Collator(seq_length=plan.seq_length, pad_id=plan.pad, separator=plan.separator)
     batches = [collate(plan.train.__getitems__(rows)) for rows in order]
     network = build.make(
         config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,

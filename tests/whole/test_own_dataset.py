@@ -64,7 +64,7 @@ def test_conversations_become_rows_in_which_every_answer_is_learnt(talks: Worksp
         model.token_to_id(token) for token in (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.PAD)
     )
     assert pad is not None
-    collator = Collator(seq_length=128, pad_id=pad, answer_after=assistant, question_after=user)
+    collator = Collator(seq_length=128, pad_id=pad, separator=0, answer_after=assistant, question_after=user)
     for split, count in (("train", 60), ("validation", 10)):
         rows = open_rows(talks.packed("talks", "chat"))[split]
         batch = collator(Rows([rows]).__getitems__(range(len(rows))))

@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 
 from corpus.pipeline.errors import DamageError, DiskError, TrainError
 from corpus.pipeline.humanize import size_text
+from corpus.pipeline.tokenizer.files import of_model
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, output_changes, read_ledger
@@ -39,7 +40,6 @@ from corpus.train.run.plan import VERSION, RunPlan
 
 BEST = "best"
 _STARTED = "run.json"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LENGTH = {"max_steps", "epochs", "eval_steps"}
 """Settings that say how long a run is, or follow from it."""
 _SAVING_MODE = 0o700
@@ -201,11 +201,10 @@ class RunFolder:
             shutil.rmtree(aside)
 
     def _finish_saved(self, folder: Path) -> None:
-        """Copy the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
+        """Write the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
         (folder / "training_args.bin").unlink(missing_ok=True)
-        for name in _TOKENIZER_FILES:
-            if (self.tokenizer / name).is_file():
-                shutil.copyfile(self.tokenizer / name, folder / name)
+        for name, content in of_model(self.tokenizer).items():
+            (folder / name).write_bytes(content)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):  # not every file system has modes
                 path.chmod(files.FINISHED_MODE)

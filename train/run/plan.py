@@ -34,7 +34,7 @@ from corpus.train.model import architecture
 from corpus.train.model.memory import FORWARD_SHARE
 
 STAGE = "train"
-VERSION = 2
+VERSION = 3
 _EVALUATIONS = 10
 _EVALUATION_SHARE = 1 / 20
 _SAVE_STEPS = 500

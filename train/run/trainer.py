@@ -55,6 +55,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             data_collator=Collator(
                 seq_length=plan.seq_length,
                 pad_id=plan.pad,
+                separator=plan.separator,
                 document_mask=context.config.document_mask,
                 answer_after=plan.answer_after,
                 question_after=plan.question_after,
