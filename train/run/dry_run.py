@@ -18,8 +18,8 @@ from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.model import device as devices
-from corpus.train.model.memory import checkpoint_bytes, step_memory, token_flops
-from corpus.train.run import defaults, networks, optimizer
+from corpus.train.model.memory import checkpoint_bytes, token_flops
+from corpus.train.run import defaults, networks, objectives, optimizer
 from corpus.train.run import plan as plans
 
 
@@ -82,23 +82,23 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     """
     model_files = networks.files(config)
     config, _ = defaults.resolve(config)
-    plan = plans.make(config, workspace, model_files=model_files)
+    objective = objectives.make(config, workspace)
+    plan = plans.make(config, workspace, objective, model_files=model_files)
     device = devices.choose(config.device, config.precision, threads=config.threads)
     with torch.device("meta"):
-        model = networks.sketch(config, plan)
+        model = objective.sketch()
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
     one_moment = optimizer.one_moment(model, config.optimizer)
-    fixed, row = step_memory(
-        model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing,
-        one_moment=one_moment,
-    )  # fmt: skip
-    flops = token_flops(model, plan.seq_length) * plan.steps.total * plan.seq_length
+    fixed, row = objective.memory(
+        model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
+    )
+    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.seq_length
     return Forecast(
         run=plan.name, parameters=model.num_parameters(),
-        mixture=delivered(order, plan.shares, plan.tokens, plan.steps.count), steps=plan.steps.count,
-        batch_size=plan.steps.batch_size, seq_length=plan.seq_length, warmup_steps=plan.warmup_steps,
+        mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,
+        batch_size=plan.steps.batch_size, seq_length=objective.seq_length, warmup_steps=plan.warmup_steps,
         learning_rate=plan.settings["learning_rate"], precision=device.precision, optimizer=config.optimizer,
         fixed_bytes=fixed, row_bytes=row,
         checkpoint_bytes=checkpoint_bytes(model.num_parameters(), one_moment=one_moment), flops=flops,

@@ -31,7 +31,6 @@ from safetensors import SafetensorError
 
 from corpus.pipeline.errors import DamageError, DiskError, TrainError
 from corpus.pipeline.humanize import size_text
-from corpus.pipeline.tokenizer.files import of_model
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, output_changes, read_ledger
@@ -49,9 +48,8 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: RunPlan, tokenizer: Path, digest: Callable[[Path], str]) -> None:
+    def __init__(self, plan: RunPlan, digest: Callable[[Path], str]) -> None:
         self.plan = plan
-        self.tokenizer = tokenizer
         self.digest = digest
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
@@ -135,7 +133,7 @@ class RunFolder:
         checkpoint, model = checkpoint_bytes(parameters, one_moment=one_moment), weight_bytes(parameters)
         there = len(self.checkpoints())
         due = -(-(self.plan.steps.count - step) // self.plan.save_steps)
-        best = model if self.plan.validation and not (self.path / BEST).is_dir() else 0
+        best = model if self.plan.objective.validation and not (self.path / BEST).is_dir() else 0
         most = (min(limit + 1, there + due) - there) * checkpoint + best  # before the oldest one is deleted
         end = (min(limit, there + due) - there) * checkpoint + best + model
         need, free = max(most, end), shutil.disk_usage(self.path).free
@@ -201,10 +199,9 @@ class RunFolder:
             shutil.rmtree(aside)
 
     def _finish_saved(self, folder: Path) -> None:
-        """Write the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
+        """Add what belongs beside the weights, delete the pickled arguments with this machine's paths, and fsync."""
         (folder / "training_args.bin").unlink(missing_ok=True)
-        for name, content in of_model(self.tokenizer).items():
-            (folder / name).write_bytes(content)
+        self.plan.objective.save(folder)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):  # not every file system has modes
                 path.chmod(files.FINISHED_MODE)
