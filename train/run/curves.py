@@ -1,4 +1,4 @@
-"""The curves of a run as a picture: loss, bits per character of each dataset, learning rate.
+"""The curves of a run as a picture: loss, bits per character of each dataset, a benchmark, learning rate.
 
 In: the lines of `metrics.jsonl`. Out: the bytes of a PNG, the same for the same lines and version of matplotlib.
 """
@@ -10,19 +10,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
+_BENCHMARK_IN = 2.9
 
 
 def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Three panels over the steps; a panel without points says so."""
+    """Three panels over the steps, four where a benchmark was measured; a panel without points says so."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, at the end of a run alone
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    asked = sorted({key for line in history for key in line if key.startswith("benchmark/")})
+    more = {"benchmark (%)": {key.partition("/")[2]: _points(history, key, 100) for key in asked}} if asked else {}
+    height = _HEIGHT_IN + _BENCHMARK_IN * len(more)
+    figure = Figure(figsize=(_WIDTH_IN, height), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(3 + len(more), 1, sharex=True, height_ratios=(3, 3, *(3 for _ in more), 1.4))
     keys = sorted({key for line in history for key in line if key.endswith("/bits_per_character")})
     lines = {
         "training loss (nats a token)": {"training": _points(history, "loss")},
         "validation (bits a character)": {key.partition("/")[0]: _points(history, key) for key in keys},
+        **more,
         "learning rate": {"": _points(history, "learning_rate")},
     }
     for panel, (title, series) in zip(panels, lines.items(), strict=True):
@@ -43,5 +48,5 @@ def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(line["step"], line[key]) for line in history if key in line]
+def _points(history: Sequence[Mapping[str, Any]], key: str, factor: float = 1) -> list[tuple[int, float]]:
+    return [(line["step"], factor * line[key]) for line in history if key in line]
