@@ -101,6 +101,11 @@ class Objective(abc.ABC):
     eval_rows: int
     """Most items of a validation set in an evaluation; 0 for all."""
 
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of an item as a step is described, and its time and FLOPs are estimated."""
+        return self.seq_length
+
     @abc.abstractmethod
     def network(self) -> Any:
         """The network with the weights that the run begins with: a `PreTrainedModel` whose `forward` gives the loss."""

@@ -173,7 +173,12 @@ def context_of(model: Any) -> int | None:
     Of a model with LongRoPE it is the length before which the factors of its positions change: beyond it the longest
     text of a batch would decide the positions of all.
     """
-    config = model.config.get_text_config()
+    return context_in(model.config)
+
+
+def context_in(config: Any) -> int | None:
+    """The same by a model's configuration."""
+    config = config.get_text_config()
     most: int | None = getattr(config, "max_position_embeddings", None)
     rotary = getattr(config, "rope_parameters", None) or {}
     if most and isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":

@@ -89,7 +89,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
     fixed, row = objective.memory(model, precision=device.precision, checkpointing=config.gradient_checkpointing)
-    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.seq_length
+    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.row_tokens
     return Forecast(
         run=plan.name, parameters=model.num_parameters(),
         mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,
