@@ -19,6 +19,10 @@ class ManifestError(CorpusError):
     """A manifest has an unknown key, a missing key or a wrong type."""
 
 
+class TaskError(CorpusError):
+    """A task file is malformed, or the data are not what it says."""
+
+
 class SourceError(CorpusError):
     """`--source` does not hold the files that the manifest names."""
 

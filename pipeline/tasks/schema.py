@@ -13,7 +13,7 @@ from typing import Literal
 from corpus.pipeline.manifest.schema import Split
 
 Kind = Literal["classification", "entailment", "similarity", "choice", "minimal_pairs"]
-KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+KINDS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # kind: (fields that must be named, fields that may be named)
     "classification": (("text", "label"), ("id", "group")),
     "entailment": (("premise", "hypothesis", "label"), ("id", "group")),
@@ -21,8 +21,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "choice": (("context", "options", "label"), ("question", "id", "group")),
     "minimal_pairs": (("good", "bad"), ("id", "group")),
 }
-"""`context` and `question` of a choice, `premise` and `text` may be templates: a value with braces, such as
-`{title}\\n{body}`, is filled from the record."""
+"""Every text may be a template: a value with braces, such as `{title}\\n{body}`, is filled from the record."""
 METRICS = ("accuracy", "macro_f1", "mcc")
 
 
@@ -50,11 +49,12 @@ class SplitRule:
     """Where the items of a split come from."""
 
     values: tuple[str, ...] = ()
-    """Values of `Source.split_field`."""
+    """Values of `Source.split_field`; any when empty."""
     files: tuple[str, ...] = ()
-    """File names below the data's folder; glob patterns."""
+    """File names below the data's folder; glob patterns. Any file when empty."""
     held_out_of: Split | None = None
-    """The split whose items are divided: those with a small hash of their id are taken from it."""
+    """The split whose items are divided: a share of them, chosen by the hash of their id (or `Source.unit_field`), is
+    taken from it. Splits that are held out of the same one share no item."""
     share: float = 0.0
     """Share of those items."""
 
@@ -67,6 +67,8 @@ class Source:
     """File or folder, relative to the task file; empty where `--data` must say it."""
     split_field: str = ""
     """Field that holds a record's split."""
+    unit_field: str = ""
+    """Field whose equal values stay together when items are held out, such as the premise's id; the id when empty."""
     splits: dict[Split, SplitRule]
 
 
@@ -76,12 +78,12 @@ class Prompt:
 
     context: str = ""
     """Template of the text before the answer, filled from the kind's fields: `{text}`, `{premise}`, `{hypothesis}`,
-    `{first}`, `{second}`, `{context}`, `{question}`, `{options}` (one line each, lettered), and of a choice with
-    `gap` the text up to the gap. Empty for minimal pairs: sentences are scored from the beginning of a document."""
+    `{first}`, `{second}`, `{context}`, `{question}`, `{options}` (one line each, lettered).
+    Empty for minimal pairs: sentences are scored from the beginning of a document."""
     answers: tuple[str, ...] = ()
     """What follows for each label; of a choice one template with `{option}` or `{letter}`."""
     gap: str = ""
-    """The characters of the context that an option replaces; the text after them belongs to the answer."""
+    """The characters of the filled context that an option replaces; the text after them belongs to each answer."""
     without: str = ""
     """The context without the item, for PMI (Holtzman et al., 2021)."""
     cases: dict[str, str] = field(default_factory=dict)
@@ -102,10 +104,15 @@ class Task:
     source: Source
     fields: dict[str, str]
     """The field of a record, dotted where nested, or a template with braces, for each name in KINDS."""
+    options: tuple[str, ...] = ()
+    """Fields of a choice that has each option in a field of its own; empty where `fields["options"]` is a list."""
     labels: tuple[str, ...]
-    """Labels in order, as records spell them, numbers as text; empty for choices and minimal pairs."""
+    """Labels in order, as records spell them, numbers as text; empty for minimal pairs, and for choices whose label is
+    the position of the right option from 0, its letter or its text."""
     names: tuple[str, ...]
     """What people call the labels, in the same order."""
+    ignored: tuple[str, ...] = ()
+    """Labels of items that are left out, such as `-`; glob patterns."""
     cut: str
     """The field whose end is cut where an item is longer than the context."""
     metric: str

@@ -19,6 +19,7 @@ import zstandard
 from corpus.pipeline.decontaminate import eval_files
 from corpus.pipeline.decontaminate.ngram_index import Owner
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.read import items
 from tests.support.records import lines
 
 ITEMS = [
@@ -164,16 +165,16 @@ GB = "渡口从前每天要过多少人？".encode("gb18030")
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("set.jsonl", lines(ITEMS) + b'{"question": "\xb6\xc9"}\n', "line 3: expected UTF-8"),
-        ("set.txt", GB, "line 1: expected UTF-8"),
-        ("set.csv", b"question\n" + GB, "line 2: expected UTF-8"),
-        ("set.jsonl", lines(ITEMS) + b'{"question": \n', "line 3: expected a JSON value"),
-        ("set.jsonl", lines(ITEMS) + b'{"question": "\\ud800"}\n', "line 3: expected a JSON value"),
-        ("set.json", b'[{"question": "x"},\n {"question"', "line 2: expected a JSON list"),
+        ("set.jsonl", lines(ITEMS) + b'{"question": "\xb6\xc9"}\n', ":3: expected UTF-8"),
+        ("set.txt", GB, ":1: expected UTF-8"),
+        ("set.csv", b"question\n" + GB, ":2: expected UTF-8"),
+        ("set.jsonl", lines(ITEMS) + b'{"question": \n', ":3: expected a JSON value"),
+        ("set.jsonl", lines(ITEMS) + b'{"question": "\\ud800"}\n', ":3: expected a JSON value"),
+        ("set.json", b'[{"question": "x"},\n {"question"', ":2: expected a JSON list"),
         ("set.json", b"17", "found int"),
-        ("set.csv", 'question,answer\n"渡口从前'.encode(), "line 2: expected a row"),
-        ("set.csv", "question\n渡口,从前\n".encode(), "line 2: expected at most 1 cells"),
-        ("set.tsv", "question\n渡口\t从前\n".encode(), "line 2: expected at most 1 cells"),
+        ("set.csv", 'question,answer\n"渡口从前'.encode(), ":2: expected a row"),
+        ("set.csv", "question\n渡口,从前\n".encode(), ":2: expected at most 1 cells"),
+        ("set.tsv", "question\n渡口\t从前\n".encode(), ":2: expected at most 1 cells"),
         ("set.parquet", b"PAR1 and no more", "expected Parquet"),
         ("set.parquet", _parquet(ITEMS)[:-40], "expected Parquet"),
         ("set.jsonl.gz", lines(ITEMS), "cannot be decompressed"),
@@ -227,7 +228,7 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval_files, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(items, "MAX_BYTES", 1 << 20)
     bomb = "渡口".encode() * 200_000
     for name, data in (
         ("set.txt", bomb),
