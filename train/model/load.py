@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.workspace.files import sha256_file
@@ -102,8 +102,10 @@ def files(folder: Path, flag: str) -> list[Path]:
     return [folder / "config.json", *weights]
 
 
-def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) -> Any:
-    """What `AutoModelForCausalLM` makes of a folder; `changed` replaces values of its configuration.
+def open_model(
+    folder: Path, flag: str, dtype: torch.dtype, *, kind: Any = AutoModelForCausalLM, **changed: float
+) -> Any:
+    """What `AutoModelForCausalLM`, or another class, makes of a folder; `changed` replaces values of its configuration.
 
     Raises:
         ModelError: the model cannot be read, lacks weights, or is larger than the memory.
@@ -113,7 +115,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     hint = f"Give {flag} another folder, or copy this one again: it is damaged or incomplete."
     try:
         with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = kind.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 local_files_only=True,
@@ -133,6 +135,22 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
             f"{folder}: {len(lacking)} weights are missing or have another shape, the first is {lacking[0]}", hint=hint
         )
     return model
+
+
+def configuration(folder: Path, flag: str) -> Any:
+    """The configuration of a folder as `transformers` completes it.
+
+    Raises:
+        ModelError: it cannot be read.
+
+    """
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} cannot be read: {first_line(error)}", hint=f"Give {flag} a model's folder."
+        ) from error
 
 
 def open_tokenizer(folder: Path) -> Any:

@@ -33,7 +33,6 @@ from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
 from corpus.train.run import networks
-from corpus.train.run.curves import picture
 from corpus.train.run.samples import Samples
 
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
@@ -54,6 +53,7 @@ class PackedRows(Objective):
     """
 
     decides = Figure("bits_per_character")
+    curve: Mapping[str, str] = {}
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
@@ -146,9 +146,9 @@ class PackedRows(Objective):
                 shutil.copyfile(self.tokenizer / name, folder / name)
 
     def documents(self, result: Result) -> Mapping[str, bytes]:
-        """The curves and the model card."""
+        """The model card."""
         card = cards.model(result.name, result.settings, result.inputs, result.counts)
-        return {"curves.png": picture(result.history), "README.md": card.encode()}
+        return {"README.md": card.encode()}
 
     def notes(self) -> Sequence[str]:
         """Whether the context is not that of the preset."""

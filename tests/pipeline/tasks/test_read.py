@@ -92,7 +92,10 @@ def test_splits_by_file_in_a_folder(tmp_path: Path, task: Task) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(lines({key: record[key] for key in ("text", "label")} for record in records))
     (tmp_path / "notes.txt").write_text("no data")
-    splits: dict[Split, SplitRule] = {"train": SplitRule(files=("train/*.jsonl",)), "test": SplitRule(files=("dev.jsonl",))}
+    splits: dict[Split, SplitRule] = {
+        "train": SplitRule(files=("train/*.jsonl",)),
+        "test": SplitRule(files=("dev.jsonl",)),
+    }
     fields = {"text": "text", "label": "label"}
     task = replace(task, source=replace(task.source, split_field="", splits=splits), fields=fields)
     assert [item.id for item in read(task, tmp_path, "train")] == ["train/1.jsonl:1", "train/2.jsonl:1"]
