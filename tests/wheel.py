@@ -19,6 +19,7 @@ NEEDED = {
     "corpus/pipeline/cli/main.py", "corpus/train/__init__.py", "corpus/generate/__init__.py",
     "corpus/pipeline/py.typed",
     "corpus/manifests/demo.toml", "corpus/manifests/wiki2019zh.toml", "corpus/manifests/demo/wiki.json",
+    "corpus/manifests/tasks/ocnli.toml", "corpus/manifests/tasks/demo/choice.jsonl",
     "corpus/pipeline/report/page.html", "corpus/pipeline/report/page.css", "corpus/pipeline/report/page.js",
     "corpus/pipeline/report/words.toml",
 }  # fmt: skip

@@ -24,7 +24,7 @@ from corpus.pipeline.manifest.table import Table
 from corpus.pipeline.tasks.schema import KINDS, METRICS, Kind, Prompt, Source, SplitRule, Task
 from corpus.pipeline.tasks.template import names_in
 
-DEMOS: tuple[str, ...] = ()
+DEMOS = ("demo_classification", "demo_entailment", "demo_similarity", "demo_choice", "demo_minimal_pairs")
 """Tasks that bring their items."""
 TASKS = (
     "chnsenticorp", "eprstmt", "tnews", "ocnli", "cluewsc", "afqmc", "lcqmc", "c3", "chid", "cmmlu", "xcopa_zh",

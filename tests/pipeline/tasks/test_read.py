@@ -9,6 +9,7 @@ import json
 import lzma
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import zstandard
 
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.manifest import Split
-from corpus.pipeline.tasks import SplitRule, Task, ask, load, parse, read, read_all
+from corpus.pipeline.tasks import DEMOS, SplitRule, Task, ask, load, parse, read, read_all
 from tests.support.records import lines
 from tests.support.tasks import FILES, ITEMS, SETS, TASK, lay_task
 
@@ -239,6 +240,27 @@ def test_an_item_in_two_splits_is_refused(tmp_path: Path, task: Task) -> None:
     (tmp_path / "set.jsonl").write_bytes(lines(ITEMS))
     with pytest.raises(TaskError, match=r"set\.jsonl:3: the item is in train and in test"):
         read(replace(task, source=replace(task.source, splits=rules)), tmp_path / "set.jsonl", "train")
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_tasks_of_the_package_bring_balanced_items(name: str) -> None:
+    task = load(name)
+    splits = read_all(task, None)
+    assert len({item.id for items in splits.values() for item in items}) == sum(map(len, splits.values()))
+    texts = Counter(text for items in splits.values() for item in items for text in item.options or item.texts[-1:])
+    if task.kind == "minimal_pairs":
+        assert set(texts.values()) == {1}
+        assert {(item.group, item.label) for item in splits["test"]} == {
+            (group, 0) for group in ("量词", "否定", "把字句", "比较", "语序")
+        }
+        return
+    assert [len(items) for items in splits.values()] == [42 if task.kind == "entailment" else 40, 12, 12]
+    contexts = [{item.texts[0] for item in items} for items in splits.values()]
+    assert len(set.union(*contexts)) == sum(map(len, contexts))
+    for items in splits.values():
+        counts = Counter(item.label for item in items)
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert len(counts) == (len(task.labels) or 3)
 
 
 COUNTS = {
