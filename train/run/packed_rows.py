@@ -53,6 +53,9 @@ class PackedRows(Objective):
     """
 
     decides = Figure("bits_per_character")
+    train: Rows
+    validation: Mapping[str, Rows]
+    collator: Collator
     curve: Mapping[str, str] = {}
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:

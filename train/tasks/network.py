@@ -38,6 +38,7 @@ class TaskForward:
     training: bool
     is_choice = False
     aux_lm = 0.0
+    head_dropout = HEAD_DROPOUT
     lm_head: nn.Linear | None = None
 
     def forward(
@@ -63,11 +64,13 @@ class TaskForward:
 
     def _logits(self, read_sd: Tensor, owners: Tensor, places: Tensor, items: int) -> Tensor:
         if self.is_choice:
-            scores_s = self.score(functional.dropout(read_sd, HEAD_DROPOUT, self.training))[:, 0]
+            scores_s = self.score(functional.dropout(read_sd, self.head_dropout, self.training))[:, 0]
             empty_nk = scores_s.new_full((items, int(places.max()) + 1), -torch.inf)
-            return empty_nk.index_put((owners, places), scores_s)
+            filled_nk: Tensor = empty_nk.index_put((owners, places), scores_s)
+            return filled_nk
         sums_nd = read_sd.new_zeros(items, read_sd.shape[1]).index_add(0, owners, read_sd)
-        return self.score(functional.dropout(sums_nd, HEAD_DROPOUT, self.training))
+        scores_nk: Tensor = self.score(functional.dropout(sums_nd, self.head_dropout, self.training))
+        return scores_nk
 
     def _own_tokens(self, states_std: Tensor, ids_st: Tensor, mask_st: Tensor, owners: Tensor, known: Tensor) -> Tensor:
         """Sum over items of the mean negative log-likelihood of their tokens but the first."""
@@ -81,7 +84,10 @@ class TaskForward:
         return (nats_m * weights_s.repeat_interleave(tokens_s)).sum()
 
 
-def make(causal: Any, *, labels: Sequence[str], is_choice: bool, rows: int, pad: int, aux_lm: float, seed: int) -> Any:
+def make(
+    causal: Any, *, labels: Sequence[str], is_choice: bool, rows: int, pad: int, seed: int, aux_lm: float = 0.0,
+    head_dropout: float = HEAD_DROPOUT,
+) -> Any:  # fmt: skip
     """The network of a task on a causal model, which it takes over.
 
     Args:
@@ -90,8 +96,9 @@ def make(causal: Any, *, labels: Sequence[str], is_choice: bool, rows: int, pad:
         is_choice: whether each sequence has one score.
         rows: rows that the tokenizer needs.
         pad: id of the padding.
-        aux_lm: weight of the loss of the item's own tokens.
         seed: of the new rows and of the linear layer.
+        aux_lm: weight of the loss of the item's own tokens.
+        head_dropout: share of the units of the read state that are dropped in training.
 
     Raises:
         ModelError: `transformers` has no class for sequence classification in this family.
@@ -112,7 +119,7 @@ def make(causal: Any, *, labels: Sequence[str], is_choice: bool, rows: int, pad:
     score = nn.Linear(config.hidden_size, len(names), bias=False)
     nn.init.normal_(score.weight, std=getattr(config, "initializer_range", None) or _SPREAD)
     network.score = score
-    network.is_choice, network.aux_lm = is_choice, aux_lm
+    network.is_choice, network.aux_lm, network.head_dropout = is_choice, aux_lm, head_dropout
     if aux_lm and head is not None and head.weight is not table.weight:
         network.lm_head = head
     return network

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from corpus.pipeline import tasks
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks import Item, Task
+from corpus.pipeline.tasks import METRICS, Item, Task, metrics
 from corpus.pipeline.tokenizer import files as tokenizers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest
@@ -34,7 +34,7 @@ from corpus.train.evaluation.metrics import spread
 from corpus.train.model import architecture, build, load
 from corpus.train.model.device import Device
 from corpus.train.objective import Figure, Objective, Passes, Result
-from corpus.train.tasks import card, figures, network, pictures, predict
+from corpus.train.tasks import card, network, pictures, predict
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.saved import describe
@@ -60,6 +60,9 @@ class TaskObjective(Objective):
     """
 
     noun = "items"
+    train: TaskItems
+    validation: Mapping[str, TaskItems]
+    collator: TaskCollator
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
@@ -82,7 +85,7 @@ class TaskObjective(Objective):
         validation = splits.get("validation", [])
         self.validation = {task.name: self._encoded(validation)} if validation else {}
         self.rows, self.tokens = {task.name: len(self.train)}, self.train.tokens
-        measured: list[TaskItems] = [self.train, *self.validation.values()]
+        measured = [self.train, *self.validation.values()]
         self.seq_length = max(items.longest for items in measured)
         self.sequences = max(items.most_sequences for items in measured)
         self.outputs = self.sequences if self.form.is_choice else len(task.labels)
@@ -100,9 +103,14 @@ class TaskObjective(Objective):
         return {
             "task": self.task.name, "kind": self.task.kind, "metric": self.decides.name, "labels": list(self.labels),
             "aux_lm": self.config.aux_lm, "both_orders": self.form.both_orders, "delimiter": self.form.delimiter,
-            "cut": self.form.cut, "head_dropout": network.HEAD_DROPOUT, "context": self.context,
+            "cut": self.form.cut, "head_dropout": self.head_dropout, "context": self.context,
             "seq_length": self.seq_length, "vocab_size": self.tokenizer.size,
         }  # fmt: skip
+
+    @property
+    def head_dropout(self) -> float:
+        """That of GPT, unless a flag gives one for the whole network."""
+        return network.HEAD_DROPOUT if self.config.dropout is None else self.config.dropout
 
     def _encoded(self, items: Sequence[Item]) -> TaskItems:
         return TaskItems(items, self.tokenizer, self.form, self.context)
@@ -147,6 +155,7 @@ class TaskObjective(Objective):
         return network.make(
             causal, labels=self.labels, is_choice=self.form.is_choice, rows=self.tokenizer.size,
             pad=self.tokenizer.pad, aux_lm=self.config.aux_lm, seed=self.config.seed,
+            head_dropout=self.head_dropout,
         )  # fmt: skip
 
     # --- the passes -------------------------------------------------------------------------------------------------
@@ -190,11 +199,12 @@ class TaskObjective(Objective):
                 sums[own, 1] = -predict.log_probabilities(given)[np.arange(len(own)), true[own]]
             sums = passes.add(sums) if passes.world > 1 else sums
             predicted = sums[:, 0].astype(np.int64)
-            scores = figures.of_labels(true, predicted, self.outputs, is_choice=self.form.is_choice)
+            matrix = metrics.confusion(true, predicted, self.outputs)
+            scores = metrics.figures_of(matrix)
             found[f"{name}/loss"] = float(sums[:, 1].mean())
-            found |= {f"{name}/{figure}": value for figure, value in scores.items()}
-            found[f"{name}/confusion"] = figures.confusion(true, predicted, self.outputs).tolist()
-            found[self.decides.name] = scores[self.decides.name]
+            for figure in ("accuracy",) if self.form.is_choice else METRICS:
+                found[f"{name}/{figure}"] = scores.of(figure)
+            found |= {f"{name}/confusion": matrix.tolist(), self.decides.name: scores.of(self.decides.name)}
         return found
 
     # --- what is written --------------------------------------------------------------------------------------------
@@ -215,7 +225,7 @@ class TaskObjective(Objective):
 
     def notes(self) -> Sequence[str]:
         """How many items were cut."""
-        measured: list[TaskItems] = [self.train, *self.validation.values()]
+        measured = [self.train, *self.validation.values()]
         cut, tokens = sum(items.cut for items in measured), sum(items.cut_tokens for items in measured)
         total = sum(map(len, measured))
         if not cut:
@@ -229,10 +239,15 @@ class TaskObjective(Objective):
         best = result.counts["best"]
         if best:
             matrix = np.array(best["validation"][self.task.name]["confusion"])
-            names = [chr(ord("A") + at) for at in range(self.outputs)] if self.form.is_choice else self.labels
             title = f"{self.task.name}, validation, step {best['step']:,}"
-            drawn = {"confusion.png": pictures.confusion(matrix, names, title=title)}
+            drawn = {"confusion.png": pictures.confusion(matrix, self._shown(), title=title)}
         return drawn | {"README.md": card.model(result, self.task, self.form).encode()}
+
+    def _shown(self) -> list[Sequence[str]]:
+        """Names for the picture, the first that a font has: what people call the labels, then as records spell them."""
+        if self.form.is_choice:
+            return [[chr(ord("A") + at) for at in range(self.outputs)]]
+        return [self.labels, self.task.labels]
 
 
 def _task_digest(task: Task) -> FileDigest:

@@ -76,6 +76,8 @@ class TaskTokenizer:
         tokenizer.model_max_length = context
         tokenizer.model_input_names = _INPUTS
         tokenizer.split_special_tokens = True
+        for name in ("local_files_only", "is_local"):
+            tokenizer.init_kwargs.pop(name, None)
         tokenizer.init_kwargs |= {"model_input_names": _INPUTS, "split_special_tokens": True}
         with quiet():
             tokenizer.save_pretrained(str(folder))
