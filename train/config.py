@@ -101,7 +101,8 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     dropout: float | None = None
-    """Share of units dropped; the preset's when None, the model's own with `init`."""
+    """Share of units dropped; the preset's when None, the model's own with `init`. With the objective `task` it is also
+    that of the linear layer's input, 0.1 when None."""
     seed: int = 1
     """Seed of the initial weights, of the order of the rows and of dropout."""
     document_mask: bool = True

@@ -98,8 +98,13 @@ class Objective(abc.ABC):
     """What the run is made from, the model that it starts from left out."""
     collator: Callable[[Any], dict[str, Any]]
     """Makes a batch of what `Items` gives; of nothing a batch without labels."""
-    eval_rows: int
-    """Most items of a validation set in an evaluation; 0 for all."""
+    curve: Mapping[str, str]
+    """What the picture of the curves shows of the evaluations, as `run.curves.picture` takes it."""
+
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of an item as a step is described, and its time and FLOPs are estimated."""
+        return self.seq_length
 
     @abc.abstractmethod
     def network(self) -> Any:

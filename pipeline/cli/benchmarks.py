@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 TRANSLATION = "translation"
-OWN = ("data", "shots", "orders", "limit", "calibrate", "pmi", "seed", "output")
+_OWN = ("shots", "orders", "limit", "calibrate", "pmi", "seed", "output")
 """Settings that only benchmarks have."""
 _OTHER = ("documents", "stride")
 """Settings that benchmarks do not have."""
@@ -45,10 +45,6 @@ _OPTIONS = (
         "of lm-evaluation-harness; may be repeated.",
     ),
     click.option(
-        "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-        help="Items of the benchmark, a file or a folder; once, or once for each --benchmark.",
-    ),
-    click.option(
         "--shots", type=int, multiple=True, metavar="N",
         help="Examples before each item, from the training split; may be repeated.  [default: 0]",
     ),
@@ -64,30 +60,37 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def check_flags(context: click.Context, *, asked: bool) -> None:
-    """Refuse flags that go with documents beside --benchmark, and flags of benchmarks without it."""
-    source = click.core.ParameterSource.DEFAULT
-    wrong = [name for name in (_OTHER if asked else OWN) if context.get_parameter_source(name) is not source]
+def take(settings: dict[str, Any], *, named: bool) -> dict[str, Any]:
+    """Take the settings of benchmarks out of a command's, without those that were not typed.
+
+    Refuses them where no benchmark is named, and what goes with documents where one is.
+    """
+    taken = {name: settings.pop(name) for name in _OWN}
+    own = {name: value for name, value in taken.items() if not (value is None or value is False or value == ())}
+    if named:
+        wrong, said = [name for name in _OTHER if settings[name]], "must not stand with --benchmark"
+    else:
+        wrong, said = list(own), "must stand with --benchmark"
     if wrong:
-        flag = f"--{wrong[0].replace('_', '-')}"
-        raise click.UsageError(f"{flag} does not go with --benchmark" if asked else f"{flag} needs --benchmark")
+        raise click.UsageError(f"--{wrong[0]} {said}")
+    return own
 
 
 def run(
     workspace: Workspace, model: Path, names: Sequence[str], settings: Mapping[str, Any], *,
-    datasets: Sequence[str], split: str | None, as_json: bool,
+    datasets: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure a model on benchmarks and print the table; `split` is None where it was not typed."""
+    """Measure a model on benchmarks and print the table."""
     from corpus.train import benchmarks
 
     given = {name: value for name, value in settings.items() if name not in _OTHER and value not in (None, ())}
     asked = tuple(dict.fromkeys(name for name in names if name != TRANSLATION))
-    config = config_of(benchmarks.BenchmarkConfig, model=model, benchmarks=asked, split=split or "", **given)
+    config = config_of(benchmarks.BenchmarkConfig, model=model, benchmarks=asked, **given)
     if asked and datasets and TRANSLATION not in names:
         raise click.UsageError("--dataset goes with --benchmark translation alone")
     console.Console().say("loading torch, transformers and lm-evaluation-harness ...")
     results = benchmarks.run(config, workspace, progress=console.Console()) if asked else []
-    translated = _translate(workspace, model, given, datasets, split) if TRANSLATION in names else None
+    translated = _translate(workspace, model, given, datasets) if TRANSLATION in names else None
     folders = [result.folder for result in results]
     if translated:
         folders.append(_keep(translated, folder_of(workspace.root, model, config.output) / TRANSLATION))
@@ -105,16 +108,14 @@ def run(
         console.line(f"results: {folder}")
 
 
-def _translate(
-    workspace: Workspace, model: Path, given: Mapping[str, Any], datasets: Sequence[str], split: str | None
-) -> Translation:
+def _translate(workspace: Workspace, model: Path, given: Mapping[str, Any], datasets: Sequence[str]) -> Translation:
     from corpus.generate import translation
 
     if len(datasets) > 1:
         raise click.UsageError("--benchmark translation takes one --dataset")
-    names = {"shots", "orders", "limit", "seed", "batch_size", "device", "precision"}
+    names = {"split", "shots", "orders", "limit", "seed", "batch_size", "device", "precision"}
     config = translation.TranslationConfig(
-        model=model, dataset=datasets[0] if datasets else "", split=split or "validation",
+        model=model, dataset=datasets[0] if datasets else "",
         **{name: value for name, value in given.items() if name in names},
     )  # fmt: skip
     return translation.run(config, workspace, progress=console.Console())

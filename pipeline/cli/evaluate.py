@@ -21,7 +21,9 @@ from corpus.pipeline.humanize import count_text
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.evaluation.config import Evaluation
+    from corpus.train.tasks.config import Measured, TaskEvaluation
 
 
 @click.command()
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @dataset_option("all that have documents of the split")
 @click.option(
-    "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
-    help="Which documents.",
+    "--split", type=click.Choice(["validation", "test", "train"]), default=None,
+    help="Which documents or items.  [default: validation; with --task and --benchmark test]",
 )  # fmt: skip
 @click.option(
     "--documents", type=int, default=0, show_default="all", metavar="N",
@@ -44,16 +46,35 @@ if TYPE_CHECKING:
     help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
 )  # fmt: skip
 @click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
+@click.option(
+    "--task", metavar="NAME|FILE", shell_complete=completion.tasks,
+    help="Measure a model that was fine-tuned on this task, on the task's items.",
+)  # fmt: skip
+@click.option(
+    "--data", multiple=True, type=click.Path(path_type=Path), metavar="PATH",
+    help="File or folder of the task's items; with several benchmarks once for all, or once for each.",
+)  # fmt: skip
+@click.option(
+    "--predictions", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="With --task: write a line of JSON for each item.",
+)  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
 @benchmarks.benchmark_options
 @json_option
 @workspace_option()
 def evaluate(
-    model: str | None, datasets: tuple[str, ...], benchmark_names: tuple[str, ...], as_json: bool, workspace_dir: Path,
+    model: str | None,
+    datasets: tuple[str, ...],
+    task: str | None,
+    data: tuple[Path, ...],
+    predictions: Path | None,
+    benchmark_names: tuple[str, ...],
+    as_json: bool,
+    workspace_dir: Path,
     **settings: Any,
-) -> None:  # fmt: skip
-    """Measure a model on documents it was not trained on, or on tasks that it is asked about by prompts.
+) -> None:
+    """Measure a model on documents it was not trained on, or on tasks.
 
     Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
     AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
@@ -61,16 +82,21 @@ def evaluate(
     A document longer than the model's context is cut into windows, and the first token of each is not predicted:
     give models of different contexts the same --context.
 
-    With --benchmark the model chooses among answers by their likelihood, through lm-evaluation-harness (the extra
-    `eval`): zhoblimp, c3, chid, xcopa_zh, cmmlu, ocnli, chnsenticorp, tnews, gaokao and others that `corpus tasks`
-    lists, each with its data given by --data. Accuracy stands beside that of guessing and of always the most
-    frequent label; --shots puts examples before an item, in several draws; --calibrate and --pmi correct for answers
-    that are likely whatever the item says. `translation` translates documents of a translation dataset, measured by
-    BLEU and chrF. Figures, prompts and log-likelihoods are left in --output.
+    With --task a run of `corpus train --objective task`: accuracy, macro-F1 and MCC on the test items, beside what
+    needs no model (the floors), by group, and with and without the items that stand in the training items or in
+    the documents of the model that it started from.
+
+    With --benchmark any model is asked without training on the task, through lm-evaluation-harness (the extra
+    `eval`): it chooses the answer that it finds likeliest. zhoblimp, c3, chid, xcopa_zh, cmmlu, ocnli, chnsenticorp,
+    tnews, gaokao and the others that `corpus tasks` lists, task files, and hf:NAME for the harness's own. Accuracy
+    stands beside guessing and the most frequent label; --shots puts examples before an item, in several draws;
+    --calibrate and --pmi correct for answers that are likely whatever the item says. `translation` translates
+    documents of a translation dataset, measured by BLEU and chrF. --output has figures, prompts and likelihoods.
 
     \b
     Examples:
       corpus evaluate
+      corpus evaluate --task ocnli --model RUN --data ocnli.jsonl --predictions out.jsonl
       corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
       corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
       corpus evaluate --benchmark zhoblimp --data zhoblimp.jsonl.xz
@@ -78,21 +104,38 @@ def evaluate(
       corpus evaluate --benchmark translation --shots 0 --shots 4 --limit 200
     """
     workspace = workspace_of(workspace_dir)
-    context = click.get_current_context()
-    benchmarks.check_flags(context, asked=bool(benchmark_names))
+    asked = benchmarks.take(settings, named=bool(benchmark_names))
     if benchmark_names:
-        typed = context.get_parameter_source("split") is not click.core.ParameterSource.DEFAULT
-        split = settings.pop("split")
+        if task is not None or predictions is not None:
+            raise click.UsageError("--benchmark must not stand with --task or --predictions")
         with nothing_to_resume():
             benchmarks.run(
-                workspace, model_folder(workspace, model), benchmark_names, settings, datasets=datasets,
-                split=split if typed else None, as_json=as_json,
+                workspace, model_folder(workspace, model), benchmark_names, {**settings, **asked, "data": data},
+                datasets=datasets, as_json=as_json,
             )  # fmt: skip
         return
+    if task is not None:
+        others = {"--dataset": datasets, **{f"--{name}": settings[name] for name in ("documents", "context", "stride")}}
+        for flag in (flag for flag, value in others.items() if value):
+            raise click.UsageError(f"{flag} must not stand with --task")
+        same = {name: settings[name] for name in ("batch_size", "precision", "device")}
+        split = settings["split"] or "test"
+        if len(data) > 1:
+            raise click.UsageError("--data must be given once with --task")
+        path = data[0] if data else None
+        _evaluate_task(workspace, model, as_json, task=task, data=path, predictions=predictions, split=split, **same)
+        return
+    for flag in (flag for flag, value in {"--data": data, "--predictions": predictions}.items() if value):
+        raise click.UsageError(f"{flag} must stand with --task")
+    _evaluate_documents(workspace, model, as_json, datasets=datasets, **settings)
+
+
+def _evaluate_documents(workspace: Workspace, model: str | None, as_json: bool, **settings: Any) -> None:
+    """Measure a model on documents."""
     from corpus.train.evaluation.config import EvaluateConfig
 
-    own = {name: value for name, value in settings.items() if name not in benchmarks.OWN}
-    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **own)
+    settings["split"] = settings["split"] or "validation"
+    config = config_of(EvaluateConfig, model=model_folder(workspace, model), **settings)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.evaluation import stage
@@ -102,6 +145,42 @@ def evaluate(
         console.data(evaluation.to_dict())
     else:
         _evaluated(evaluation)
+
+
+def _evaluate_task(workspace: Workspace, model: str | None, as_json: bool, **settings: Any) -> None:
+    """Measure a task model."""
+    from corpus.train.tasks.config import TaskEvaluateConfig
+
+    config = config_of(TaskEvaluateConfig, model=model_folder(workspace, model), **settings)
+    console.Console().say(f"loading {config.model} ...")
+    with nothing_to_resume():
+        from corpus.train.tasks import evaluation
+
+        found = evaluation.run(config, workspace, progress=console.Console())
+    if as_json:
+        console.data(found.to_dict())
+    else:
+        _task_evaluated(found)
+
+
+def _task_evaluated(found: TaskEvaluation) -> None:
+    """The figures of all items and of groups, beside the floors."""
+    names = list(found.all.figures)
+
+    def row(name: str, each: Measured) -> tuple[object, ...]:
+        return name, each.items or "-", *(f"{each.figures[figure]:.4f}" if each.items else "-" for figure in names)
+
+    rows = [row("model", found.all), *(row(f"floor: {name}", each) for name, each in found.floors.items())]
+    for leak in found.leaks:
+        if leak.items:
+            rows += [row(f"in {leak.where}", leak.inside), row(f"not in {leak.where}", leak.outside)]
+    rows += [row(name, each) for name, each in found.groups.items()]
+    console.table((f"{found.task}, {found.split}", "items", *(name.replace("_", " ") for name in names)), rows)
+    low, high = found.interval
+    console.line(f"{found.metric}: {found.all.figures[found.metric]:.4f}, 95 % interval {low:.4f} to {high:.4f}")
+    console.line(f"model: {found.model} ({found.precision}, loss {found.loss:.4f}, {found.seconds:.1f} s)")
+    for note in found.notes:
+        console.line(f"note: {note}")
 
 
 def _evaluated(evaluation: Evaluation) -> None:

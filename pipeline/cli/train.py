@@ -23,6 +23,7 @@ from corpus.pipeline.cli.options import (
     json_option,
     model_folder,
     tell_behind,
+    typed,
     workspace_of,
     workspace_option,
 )
@@ -48,38 +49,56 @@ _FIRST_ENDS_S = 20
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
 )  # fmt: skip
 @click.option(
-    "--objective", type=click.Choice(["text", "sft"]), default="text", show_default=True,
-    help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
+    "--objective", type=click.Choice(["text", "sft", "task"]), default="text", show_default=True,
+    help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`; task: the "
+    "labels of a task.",
 )  # fmt: skip
+@click.option(
+    "--task", default="", metavar="NAME|FILE", shell_complete=completion.tasks,
+    help="With --objective task: a built-in task, see `corpus tasks`, or a task file.",
+)  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="File or folder of the task's items.")
+@click.option(
+    "--aux-lm",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Weight of the loss of a task item's own tokens; 0: none.",
+)
+@click.option("--one-order", is_flag=True, help="Read a pair of similarity in one order, in place of both.")
+@click.option("--delimiter/--no-delimiter", default=True, show_default=True, help="Between the texts of a task's item.")
 @click.option(
     "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,
     help="Size of the model, see --list-models; or a config.json of transformers, whose shape a new model gets.  "
     "[default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
-    help="Start from this run or model.",
+    "--init", type=click.Path(path_type=Path), metavar="DIR|none", shell_complete=completion.models,
+    help="Start from this run or model; none: from random weights, which --objective task must say.",
 )  # fmt: skip
 @click.option(
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
     help="Folder below models/.  [default: PRESET and a fingerprint]",
 )  # fmt: skip
 @click.option(
-    "--epochs", type=float, metavar="X", help="How often each row is seen.  [default: 1; for sft with --init 3]"
+    "--epochs",
+    type=float,
+    metavar="X",
+    help="How often each row is seen.  [default: 1; for task, and sft with --init, 3]",
 )
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
 @click.option(
     "--batch-size",
     type=int,
     metavar="N",
-    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32]",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task 32]",
 )
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
 @click.option(
     "--learning-rate",
     type=float,
     metavar="X",
-    help="Peak of the schedule.  [default: the preset's; for sft with --init a quarter]",
+    help="Peak of the schedule.  [default: the preset's; for task, and sft with --init, a quarter]",
 )
 @click.option(
     "--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True,
@@ -90,14 +109,17 @@ _FIRST_ENDS_S = 20
     help="AdamW's peak with --optimizer muon.  [default: --learning-rate]",
 )  # fmt: skip
 @click.option(
-    "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]), default="cosine", show_default=True,
-    help="Learning rate after the warm-up; wsd: constant, then a decay.",
+    "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]),
+    help="Learning rate after the warm-up; wsd: constant, then a decay.  [default: cosine; for task linear]",
 )  # fmt: skip
 @click.option(
     "--decay-share", type=float, metavar="X", help="Share of the run that decays with --schedule wsd.  [default: 0.2]"
 )
 @click.option(
-    "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
+    "--warmup",
+    type=float,
+    metavar="X",
+    help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's; for task 0.002]",
 )
 @click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
 @click.option(
@@ -119,7 +141,10 @@ _FIRST_ENDS_S = 20
     "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
 )
 @click.option(
-    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
+    "--eval-rows",
+    type=int,
+    metavar="N",
+    help="Most validation rows of a dataset; 0: all.  [default: 128; for task all]",
 )
 @click.option(
     "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
@@ -167,7 +192,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows, or fine-tune one for chat.
+    """Train a GPT on packed rows, or fine-tune one for chat or on a task.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
@@ -184,6 +209,7 @@ def train(
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN
       corpus train --model tiny --eval-benchmark zhoblimp --eval-benchmark-data zhoblimp.jsonl
+      corpus train --objective task --task ocnli --data ocnli.jsonl --init RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if list_models:
@@ -194,6 +220,10 @@ def train(
 
     workspace = workspace_of(workspace_dir)
     init, path = settings["init"], _architecture(settings["model"])
+    if init is None and settings["objective"] == "task":
+        raise click.UsageError("--objective task needs --init RUN, or --init none for random weights")
+    if init == Path("none"):
+        init = settings["init"] = None
     if path:
         settings |= {"model": "", "architecture": path}
     names = [name.strip() for text in report_to for name in text.split(",")]
@@ -253,10 +283,15 @@ def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json
         summaries.as_json([report])
     elif is_first:
         summaries.train(report)
-        command = (
-            f"corpus sample --model {report.folder.name} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
-        )
-        console.line(f"next: {in_workspace(command, workspace.root)}")
+        console.line(f"next: {in_workspace(_next(config, report.folder.name), workspace.root)}")
+
+
+def _next(config: TrainConfig, run: str) -> str:
+    """The command that shows what was learnt."""
+    if config.objective == "task":
+        data = f" --data {typed(str(config.data))}" if config.data else ""
+        return f"corpus evaluate --task {typed(config.task)} --model {run}{data}"
+    return f"corpus sample --model {run} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
 
 
 @contextlib.contextmanager

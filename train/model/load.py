@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.tokenizer import files as tokenizer_files
@@ -103,8 +103,10 @@ def files(folder: Path, flag: str) -> list[Path]:
     return [folder / "config.json", *weights]
 
 
-def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) -> Any:
-    """What `AutoModelForCausalLM` makes of a folder; `changed` replaces values of its configuration.
+def open_model(
+    folder: Path, flag: str, dtype: torch.dtype, *, kind: Any = AutoModelForCausalLM, **changed: float
+) -> Any:
+    """What `AutoModelForCausalLM`, or another class, makes of a folder; `changed` replaces values of its configuration.
 
     Raises:
         ModelError: the model cannot be read, lacks weights, or is larger than the memory.
@@ -114,7 +116,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     hint = f"Give {flag} another folder, or copy this one again: it is damaged or incomplete."
     try:
         with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = kind.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 local_files_only=True,
@@ -134,6 +136,22 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
             f"{folder}: {len(lacking)} weights are missing or have another shape, the first is {lacking[0]}", hint=hint
         )
     return model
+
+
+def configuration(folder: Path, flag: str) -> Any:
+    """The configuration of a folder as `transformers` completes it.
+
+    Raises:
+        ModelError: it cannot be read.
+
+    """
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} cannot be read: {first_line(error)}", hint=f"Give {flag} a model's folder."
+        ) from error
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -186,7 +204,12 @@ def context_of(model: Any) -> int | None:
     Of a model with LongRoPE it is the length before which the factors of its positions change: beyond it the longest
     text of a batch would decide the positions of all.
     """
-    config = model.config.get_text_config()
+    return context_in(model.config)
+
+
+def context_in(config: Any) -> int | None:
+    """The same by a model's configuration."""
+    config = config.get_text_config()
     most: int | None = getattr(config, "max_position_embeddings", None)
     rotary = getattr(config, "rope_parameters", None) or {}
     if most and isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":

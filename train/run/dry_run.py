@@ -95,7 +95,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     fixed, row = objective.memory(
         model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
     )
-    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.seq_length
+    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.row_tokens
     return Forecast(
         run=plan.name, parameters=model.num_parameters(),
         mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,

@@ -32,7 +32,6 @@ from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
 from corpus.train.run import networks
-from corpus.train.run.curves import picture
 from corpus.train.run.samples import Samples
 
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
@@ -52,6 +51,10 @@ class PackedRows(Objective):
     """
 
     decides = Figure("bits_per_character")
+    train: Rows
+    validation: Mapping[str, Rows]
+    collator: Collator
+    curve: Mapping[str, str] = {}
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
@@ -144,9 +147,9 @@ class PackedRows(Objective):
             (folder / name).write_bytes(content)
 
     def documents(self, result: Result) -> Mapping[str, bytes]:
-        """The curves and the model card."""
+        """The model card."""
         card = cards.model(result.name, result.settings, result.inputs, result.counts)
-        return {"curves.png": picture(result.history), "README.md": card.encode()}
+        return {"README.md": card.encode()}
 
     def notes(self) -> Sequence[str]:
         """Whether the context is not that of the preset."""

@@ -32,6 +32,7 @@ from corpus.train.run import defaults, networks, objectives, optimizer, trackers
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext
+from corpus.train.run.curves import picture
 from corpus.train.run.folder import RunFolder, saving_errors
 from corpus.train.run.plan import RunPlan
 from corpus.train.run.startup_log import log_startup, notes
@@ -173,6 +174,7 @@ def _finish(trainer: CorpusTrainer, context: RunContext, workspace: Workspace, *
             result = Result(
                 name=plan.name, settings=plan.settings, inputs=plan.inputs, counts=counts, history=folder.history()
             )
+            write_atomic(plan.folder / "curves.png", picture(result.history, **plan.objective.curve))
             for name, content in plan.objective.documents(result).items():
                 write_atomic(plan.folder / name, content)
         outputs = [workspace.file_digest(path, plan.folder) for path in folder.finished_files()]

@@ -32,8 +32,9 @@ def log_startup(
     names = ", ".join(share.name for share in plan.shares)
     say(f"{plan.name}: {parameters:,} parameters, {len(objective.train):,} {objective.noun} of {names}")
     say(
-        f"{plan.steps.count:,} steps of {batch_size:,} {objective.noun} ("
-        f"{batch_size * objective.seq_length:,} tokens a step), {plan.steps.total / len(objective.train):.3g} epochs, {tokens:,} training tokens"
+        f"{plan.steps.count:,} steps of {batch_size:,} {objective.noun} "
+        f"({round(batch_size * objective.row_tokens):,} tokens a step), "
+        f"{plan.steps.total / len(objective.train):.3g} epochs, {tokens:,} training tokens"
     )
     if context.config.is_weighted:
         for share in plan.shares:
