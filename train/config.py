@@ -13,7 +13,9 @@ from pathlib import Path
 from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
 
-OBJECTIVES = ("text", "sft")
+OBJECTIVES = ("text", "sft", "task")
+AUX_LM = 0.5
+"""Radford et al., 2018, section 4.1."""
 NEW_MODEL = "gpt2-small"
 """Preset of a new model."""
 OPTIMIZERS = ("adamw", "muon")
@@ -34,7 +36,19 @@ class TrainConfig:
     max_repeats: float | None = None
     """Most epochs of a dataset. When None: 4 with weights (Muennighoff et al., 2023), no limit without."""
     objective: str = "text"
-    """`text` predicts every token of packed documents; `sft` predicts only the answers of chat rows."""
+    """`text` predicts every token of packed documents; `sft` only the answers of chat rows; `task` the labels of a
+    task's items."""
+    task: str = ""
+    """With the objective `task`: name of a built-in task, or path of a task file."""
+    data: Path | None = None
+    """File or folder of the task's items, where the task does not bring them."""
+    aux_lm: float = AUX_LM
+    """Weight of the loss of predicting the item's own tokens beside that of its label (Radford et al., 2018); 0 leaves
+    it out."""
+    one_order: bool = False
+    """Whether a pair of texts is read as it stands alone, in place of both orders; for similarity."""
+    delimiter: bool = True
+    """Whether a delimiter stands between the texts of an item."""
     model: str = ""
     """Preset: the size of a new model, gpt2-small when empty. It also decides the default batch size, learning rate and
     warm-up; with `init` or `architecture` these follow that model when it is empty (`run.defaults`)."""
@@ -45,31 +59,35 @@ class TrainConfig:
     run: str = ""
     """Name of the run's folder under `models/`; preset and six digits of the fingerprint when empty."""
     epochs: float | None = None
-    """How often each row is seen; unused with `max_steps`. When None: 1, with `init` and the objective `sft` 3."""
+    """How often each row is seen; unused with `max_steps`. When None: 1, with `init` and the objective `sft` 3,
+    with the objective `task` 3."""
     max_steps: int | None = None
     """Optimizer steps; from `epochs` when None."""
     batch_size: int | None = None
     """Rows of an optimizer step, over all devices and accumulated passes. When None: the preset's, with `init` and the
-    objective `sft` at most 32."""
+    objective `sft` at most 32, with the objective `task` 32 items."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
     optimizer: str = "adamw"
     """`adamw`, or `muon`: Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases."""
     learning_rate: float | None = None
-    """Peak of the schedule. When None: the preset's, with `init` and the objective `sft` a quarter of it."""
+    """Peak of the schedule. When None: the preset's; a quarter of it with the objective `task`, and with `init` and the
+    objective `sft`."""
     adam_learning_rate: float | None = None
     """AdamW's peak with the optimizer `muon`; `learning_rate` when None."""
-    schedule: str = "cosine"
-    """What follows the warm-up: `cosine`, `linear`, `constant`, or `wsd`: constant until the last `decay_share`."""
+    schedule: str | None = None
+    """What follows the warm-up: `cosine`, `linear`, `constant`, or `wsd`: constant until the last `decay_share`. When
+    None: `cosine`, with the objective `task` `linear`."""
     decay_share: float | None = None
     """Share of the run in which the learning rate decays with the schedule `wsd`; 0.2 when None."""
     warmup: float | None = None
     """Warm-up of the learning rate, before its decay: from 1 on in steps, below 1 as a share of the run. When
-    None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03."""
+    None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03, with
+    the objective `task` 0.002."""
     warmup_tokens: int | None = None
     """Warm-up in tokens, padding included, in place of `warmup`."""
     decay_to: float | None = None
-    """Share of the learning rate at the end of the run; the preset's when None."""
+    """Share of the learning rate at the end of the run. When None: the preset's, with the objective `task` 0."""
     ramp_from: int | None = None
     """Rows of the first step of a batch-size ramp to `batch_size` (Brown et al., 2020)."""
     ramp_tokens: int | None = None
@@ -83,7 +101,8 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     dropout: float | None = None
-    """Share of units dropped; the preset's when None, the model's own with `init`."""
+    """Share of units dropped; the preset's when None, the model's own with `init`. With the objective `task` it is also
+    that of the linear layer's input, 0.1 when None."""
     seed: int = 1
     """Seed of the initial weights, of the order of the rows and of dropout."""
     document_mask: bool = True
@@ -96,12 +115,14 @@ class TrainConfig:
     """Steps between two training losses in `metrics.jsonl`."""
     eval_steps: int | None = None
     """Steps between two evaluations. When None: about ten in a run, and at most a twentieth of its time."""
-    eval_rows: int = 128
-    """Most validation rows of a dataset in an evaluation, spread evenly over the split; 0 for all."""
+    eval_rows: int | None = None
+    """Most validation rows of a dataset in an evaluation, spread evenly over the split; 0 for all. When None: 128, with
+    the objective `task` all."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
     early_stop: int | None = None
-    """Consecutive evaluations without a better mean of bits per character that end the run; off when None."""
+    """Consecutive evaluations without a better one that end the run; off when None. The mean of bits per character
+    decides, of a task its metric."""
     save_steps: int | None = None
     """Steps between two checkpoints. When None: a tenth of the run, at most 500."""
     save_total_limit: int = 2
@@ -140,15 +161,30 @@ class TrainConfig:
             raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, is {self.objective}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, is {self.optimizer}")
-        if self.schedule not in SCHEDULES:
+        if self.schedule is not None and self.schedule not in SCHEDULES:
             raise ValueError(f"--schedule must be one of {', '.join(SCHEDULES)}, is {self.schedule}")
         for tracker in self.report_to:
             if tracker not in TRACKERS:
                 raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
+        self._check_task()
         self._check_mixture()
         self._check_counts()
         self._check_rates()
         self._check_schedule()
+
+    def _check_task(self) -> None:
+        is_task = self.objective == "task"
+        if is_task and not self.task:
+            raise ValueError("--objective task needs --task NAME, or the path of a task file")
+        given = {
+            "--task": bool(self.task), "--data": self.data is not None, "--aux-lm": self.aux_lm != AUX_LM,
+            "--one-order": self.one_order, "--no-delimiter": not self.delimiter,
+        }  # fmt: skip
+        for flag in (flag for flag, is_given in given.items() if is_given and not is_task):
+            raise ValueError(f"{flag} must stand with --objective task")
+        others = {"--dataset": self.datasets, "--sample-prompt": self.sample_prompts, "--max-repeats": self.max_repeats}
+        for flag in (flag for flag, value in others.items() if value and is_task):
+            raise ValueError(f"{flag} must not stand with --objective task")
 
     def _check_mixture(self) -> None:
         weights = list(self.mixture.values())
@@ -161,7 +197,7 @@ class TrainConfig:
         if self.adam_learning_rate is not None and self.optimizer != "muon":
             raise ValueError("--adam-learning-rate must stand with --optimizer muon; --learning-rate is AdamW's alone")
         if self.decay_share is not None and self.schedule != "wsd":
-            raise ValueError(f"--decay-share must stand with --schedule wsd, not with {self.schedule}")
+            raise ValueError(f"--decay-share must stand with --schedule wsd, not with {self.schedule or SCHEDULES[0]}")
         if self.decay_to is not None and self.schedule == "constant":
             raise ValueError("--decay-to must not stand with --schedule constant, which never decays")
         if self.warmup is not None and self.warmup_tokens is not None:
@@ -190,7 +226,7 @@ class TrainConfig:
                 lambda value: 0 < value < math.inf,
                 "be greater than 0",
             ),
-            (("warmup", "weight_decay", "clip"), lambda value: 0 <= value < math.inf, "not be negative"),
+            (("warmup", "weight_decay", "clip", "aux_lm"), lambda value: 0 <= value < math.inf, "not be negative"),
             (("beta1", "beta2", "dropout"), lambda value: 0 <= value < 1, "be at least 0 and less than 1"),
             (("decay_to",), lambda value: 0 <= value <= 1, "be between 0 and 1"),
             (("decay_share",), lambda value: 0 < value <= 1, "be greater than 0 and at most 1"),

@@ -35,6 +35,14 @@ def models(context: click.Context, parameter: click.Parameter, incomplete: str) 
     return found or [CompletionItem(incomplete, type="dir")]
 
 
+def tasks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Built-in tasks, or files where none has this prefix."""
+    from corpus.pipeline.tasks import TASKS
+
+    found = [CompletionItem(name) for name in TASKS if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 def _is_model(folder: Path) -> bool:
     return folder.is_dir() and (folder.name == "best" or folder.name.startswith("checkpoint-"))
 

@@ -18,7 +18,20 @@ from typing import NoReturn
 
 import click
 
-from corpus.pipeline.cli import demo, export, ingest, inspect, manifest, pack, push, report, sample, tasks, train
+from corpus.pipeline.cli import (
+    demo,
+    evaluate,
+    export,
+    ingest,
+    inspect,
+    manifest,
+    pack,
+    push,
+    report,
+    sample,
+    tasks,
+    train,
+)  # fmt: skip
 from corpus.pipeline.cli.options import typed
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.manifest import DATASETS
@@ -85,8 +98,8 @@ def cli() -> None:
 for command in (
     inspect.datasets, manifest.manifest, ingest.download, ingest.clean, ingest.ingest, ingest.dedup,
     ingest.decontaminate, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train, sample.sample,
-    train.evaluate, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify, inspect.inspect,
-    inspect.trace,
+    evaluate.evaluate, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify,
+    inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)
 

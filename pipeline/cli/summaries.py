@@ -176,12 +176,14 @@ def tokenizer(report: Report) -> None:
 
 
 def train(report: Report) -> None:
-    """Loss and bits per character on each dataset's validation split, and what to type next."""
-    keys = ("loss", "perplexity", "bits_per_character", "bits_per_byte")
+    """Loss and bits per character on each dataset's validation split, or the figures of a task."""
+    headings = {"loss": "loss", "perplexity": "perplexity", "bits_per_character": "bits/character",
+                "bits_per_byte": "bits/byte", "accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC"}  # fmt: skip
     scores = report.ledger.counts["validation"]
+    keys = [key for key in headings if any(key in score for score in scores.values())]
     rows = [(name, *(f"{score[key]:.3f}" for key in keys)) for name, score in scores.items()]
     if rows:
-        console.table(("validation", "loss", "perplexity", "bits/character", "bits/byte"), rows)
+        console.table(("validation", *(headings[key] for key in keys)), rows)
     console.line(f"model: {report.folder} ({state(report)})")
     new = tuple(note for note in report.notes if note not in report.details.get("said", ()))
     ledgers([replace(report, notes=new)])

@@ -1,4 +1,4 @@
-"""`corpus train` and `corpus evaluate`: flags in, a run or figures out, and a closing table.
+"""`corpus train`: flags in, a run out, and a closing table.
 
 Heavy modules are imported inside the commands. Under torchrun each process runs `corpus train`: the first one holds the
 workspace, prints and writes; the others are silent.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,24 +19,24 @@ import click
 from corpus.pipeline.cli import completion, summaries
 from corpus.pipeline.cli.options import (
     config_of,
-    dataset_option,
     in_workspace,
     json_option,
     model_folder,
-    nothing_to_resume,
     tell_behind,
+    typed,
     workspace_of,
     workspace_option,
 )
 from corpus.pipeline.errors import CorpusError
-from corpus.pipeline.humanize import count_text
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
-    from corpus.train.evaluation.config import Evaluation
+
+_FIRST_ENDS_S = 20
+"""Seconds after which the first process of torchrun has met the same failure and ended the others, or never will."""
 
 
 @click.command()
@@ -48,38 +49,56 @@ if TYPE_CHECKING:
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
 )  # fmt: skip
 @click.option(
-    "--objective", type=click.Choice(["text", "sft"]), default="text", show_default=True,
-    help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`.",
+    "--objective", type=click.Choice(["text", "sft", "task"]), default="text", show_default=True,
+    help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`; task: the "
+    "labels of a task.",
 )  # fmt: skip
+@click.option(
+    "--task", default="", metavar="NAME|FILE", shell_complete=completion.tasks,
+    help="With --objective task: a built-in task, see `corpus tasks`, or a task file.",
+)  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="File or folder of the task's items.")
+@click.option(
+    "--aux-lm",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="Weight of the loss of a task item's own tokens; 0: none.",
+)
+@click.option("--one-order", is_flag=True, help="Read a pair of similarity in one order, in place of both.")
+@click.option("--delimiter/--no-delimiter", default=True, show_default=True, help="Between the texts of a task's item.")
 @click.option(
     "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,
     help="Size of the model, see --list-models; or a config.json of transformers, whose shape a new model gets.  "
     "[default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR", shell_complete=completion.models,
-    help="Start from this run or model.",
+    "--init", type=click.Path(path_type=Path), metavar="DIR|none", shell_complete=completion.models,
+    help="Start from this run or model; none: from random weights, which --objective task must say.",
 )  # fmt: skip
 @click.option(
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
     help="Folder below models/.  [default: PRESET and a fingerprint]",
 )  # fmt: skip
 @click.option(
-    "--epochs", type=float, metavar="X", help="How often each row is seen.  [default: 1; for sft with --init 3]"
+    "--epochs",
+    type=float,
+    metavar="X",
+    help="How often each row is seen.  [default: 1; for task, and sft with --init, 3]",
 )
 @click.option("--max-steps", type=int, metavar="N", help="Optimizer steps, instead of --epochs.")
 @click.option(
     "--batch-size",
     type=int,
     metavar="N",
-    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32]",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task 32]",
 )
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
 @click.option(
     "--learning-rate",
     type=float,
     metavar="X",
-    help="Peak of the schedule.  [default: the preset's; for sft with --init a quarter]",
+    help="Peak of the schedule.  [default: the preset's; for task, and sft with --init, a quarter]",
 )
 @click.option(
     "--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True,
@@ -90,14 +109,17 @@ if TYPE_CHECKING:
     help="AdamW's peak with --optimizer muon.  [default: --learning-rate]",
 )  # fmt: skip
 @click.option(
-    "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]), default="cosine", show_default=True,
-    help="Learning rate after the warm-up; wsd: constant, then a decay.",
+    "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]),
+    help="Learning rate after the warm-up; wsd: constant, then a decay.  [default: cosine; for task linear]",
 )  # fmt: skip
 @click.option(
     "--decay-share", type=float, metavar="X", help="Share of the run that decays with --schedule wsd.  [default: 0.2]"
 )
 @click.option(
-    "--warmup", type=float, metavar="X", help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's]"
+    "--warmup",
+    type=float,
+    metavar="X",
+    help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's; for task 0.002]",
 )
 @click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
 @click.option(
@@ -119,7 +141,10 @@ if TYPE_CHECKING:
     "--eval-steps", type=int, metavar="N", help="Steps between two evaluations.  [default: about ten in a run]"
 )
 @click.option(
-    "--eval-rows", type=int, default=128, show_default=True, help="Most validation rows of a dataset; 0: all."
+    "--eval-rows",
+    type=int,
+    metavar="N",
+    help="Most validation rows of a dataset; 0: all.  [default: 128; for task all]",
 )
 @click.option(
     "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
@@ -156,7 +181,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows, or fine-tune one for chat.
+    """Train a GPT on packed rows, or fine-tune one for chat or on a task.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
@@ -172,6 +197,7 @@ def train(
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN
+      corpus train --objective task --task ocnli --data ocnli.jsonl --init RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if list_models:
@@ -182,6 +208,10 @@ def train(
 
     workspace = workspace_of(workspace_dir)
     init, path = settings["init"], _architecture(settings["model"])
+    if init is None and settings["objective"] == "task":
+        raise click.UsageError("--objective task needs --init RUN, or --init none for random weights")
+    if init == Path("none"):
+        init = settings["init"] = None
     if path:
         settings |= {"model": "", "architecture": path}
     names = [name.strip() for text in report_to for name in text.split(",")]
@@ -241,84 +271,39 @@ def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json
         summaries.as_json([report])
     elif is_first:
         summaries.train(report)
-        command = (
-            f"corpus sample --model {report.folder.name} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
-        )
-        console.line(f"next: {in_workspace(command, workspace.root)}")
+        console.line(f"next: {in_workspace(_next(config, report.folder.name), workspace.root)}")
+
+
+def _next(config: TrainConfig, run: str) -> str:
+    """The command that shows what was learnt."""
+    if config.objective == "task":
+        data = f" --data {typed(str(config.data))}" if config.data else ""
+        return f"corpus evaluate --task {typed(config.task)} --model {run}{data}"
+    return f"corpus sample --model {run} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
 
 
 @contextlib.contextmanager
 def _silent_unless_first(rank: int) -> Iterator[None]:
     """Leave messages to the first process, which meets the same failures before training.
 
-    A failure during training can be one of this process alone, such as a full device, so it is printed.
+    A failure during training can be one of this process alone, such as a full device, so it is printed; one before
+    it only where the first process does not end by itself soon, for torchrun then ends the others.
     """
     try:
         yield
-    except (click.UsageError, CorpusError, KeyboardInterrupt) as error:
-        if rank == 0 or (_has_process_group() and isinstance(error, CorpusError)):
+    except KeyboardInterrupt as interrupt:
+        if rank == 0:
             raise
-        code = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, click.UsageError) else 1
-        raise click.exceptions.Exit(code) from error
+        raise click.exceptions.Exit(130) from interrupt
+    except (click.UsageError, CorpusError):
+        if rank != 0 and not _has_process_group():
+            time.sleep(_FIRST_ENDS_S)
+        raise
 
 
 def _has_process_group() -> bool:
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
-
-
-@click.command()
-@click.option(
-    "--model", metavar="DIR", shell_complete=completion.models,
-    help="A run's name, or a model's folder.  [default: the newest run]",
-)  # fmt: skip
-@dataset_option("all that have documents of the split")
-@click.option(
-    "--split", type=click.Choice(["validation", "test", "train"]), default="validation", show_default=True,
-    help="Which documents.",
-)  # fmt: skip
-@click.option(
-    "--documents", type=int, default=0, show_default="all", metavar="N",
-    help="Most documents of a dataset, spread evenly.",
-)  # fmt: skip
-@click.option("--context", type=int, metavar="N", help="Tokens of a window.  [default: the model's most]")
-@click.option(
-    "--stride", type=int, metavar="N",
-    help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
-)  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
-@json_option
-@workspace_option()
-def evaluate(model: str | None, datasets: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any) -> None:
-    """Measure a model on documents it was not trained on.
-
-    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
-    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
-    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
-    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
-    give models of different contexts the same --context.
-
-    \b
-    Examples:
-      corpus evaluate
-      corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
-      corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
-    """
-    from corpus.train.evaluation.config import EvaluateConfig
-
-    workspace = workspace_of(workspace_dir)
-    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
-    console.Console().say(f"loading {config.model} ...")
-    with nothing_to_resume():
-        from corpus.train.evaluation import stage
-
-        evaluation = stage.run(config, workspace, progress=console.Console())
-    if as_json:
-        console.data(evaluation.to_dict())
-    else:
-        _evaluated(evaluation)
 
 
 def _rate(text: str | None) -> float | None:
@@ -334,39 +319,3 @@ def _rate(text: str | None) -> float | None:
     if not 0 < rate < float("inf"):
         raise click.UsageError(f"--device-rate must be a number such as 150T or 3.1e14, is {text}")
     return rate
-
-
-def _evaluated(evaluation: Evaluation) -> None:
-    """The figures of each dataset, and of all together when there are several."""
-    results = [*evaluation.results]
-    if len(results) > 1:
-        results.append(evaluation.total())
-    rows = [
-        (
-            result.dataset,
-            result.documents,
-            count_text(result.score.tokens),
-            f"{result.score.loss:.3f}",
-            _perplexity(result.score.perplexity),
-            f"{result.score.bits_per_character:.3f}",
-            f"{result.score.bits_per_byte:.3f}",
-        )
-        for result in results
-    ]
-    console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
-    overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
-    console.line(
-        f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
-        f"{evaluation.seconds:.1f} s)"
-    )
-    for note in evaluation.notes:
-        console.line(f"note: {note}")
-
-
-def _perplexity(value: float) -> str:
-    """A perplexity in at most eight characters: that of an untrained model can be any number.
-
-    >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
-    ('23.46', '31,234', '1.5e+09')
-    """
-    return f"{value:,.2f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"

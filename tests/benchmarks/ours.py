@@ -167,23 +167,23 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
 
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
-    from corpus.train.data.collate import Collator
     from corpus.train.data.sampler import Order, ShuffleGroup
     from corpus.train.data.schedule import Steps
-    from corpus.train.run import plan as plans
+    from corpus.train.run.packed_rows import PackedRows
 
-    plan = plans.make(TrainConfig(model=model), Workspace(Path(workspace)))
-    size = plan.steps.batch_size
+    config = TrainConfig(model=model)
+    packed = PackedRows(config, Workspace(Path(workspace)))
+    size = config.preset.batch_size
     order = Order(
-        parts=[ShuffleGroup(len(plan.train), rows)],
+        parts=[ShuffleGroup(len(packed.train), rows)],
         steps=Steps(batch_size=size, total=rows),
         micro_batch_size=size,
         seed=1,
     )
     batches = DataLoader(
-        plan.train,
+        packed.train,
         batch_sampler=order,
-        collate_fn=Collator(seq_length=plan.seq_length, pad_id=plan.pad),
+        collate_fn=packed.collator,
         generator=torch.Generator(),
     )
     with clock:

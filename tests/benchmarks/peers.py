@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -247,27 +248,24 @@ def bare_training(clock: Clock, *, workspace: str, model: str, steps: int, warmu
 
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
-    from corpus.train.data.collate import Collator
     from corpus.train.data.mixture import parts
     from corpus.train.data.sampler import Order
     from corpus.train.data.schedule import rate
     from corpus.train.model import build
     from corpus.train.run import plan as plans
+    from corpus.train.run.packed_rows import PackedRows
 
     config = TrainConfig(model=model, max_steps=steps)
-    plan = plans.make(config, Workspace(Path(workspace)))
+    packed = PackedRows(config, Workspace(Path(workspace)))
+    plan = plans.make(config, Workspace(Path(workspace)), packed)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted),
         steps=plan.steps,
         micro_batch_size=plan.steps.batch_size,
         seed=config.seed,
     )
-    collate = Collator(seq_length=plan.seq_length, pad_id=plan.pad)
-    batches = [collate(plan.train.__getitems__(rows)) for rows in order]
-    network = build.make(
-        config.preset, vocab_size=plan.vocab_size, seq_length=plan.seq_length, separator=plan.separator, pad=plan.pad,
-        dropout=plan.settings["dropout"], seed=config.seed,
-    )  # fmt: skip
+    batches = [packed.collator(packed.train.__getitems__(rows)) for rows in order]
+    network = build.make(config.preset, **asdict(packed.shape), dropout=plan.settings["dropout"], seed=config.seed)
     network.train()
     weights = list(network.parameters())
     groups = [

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
-from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.tokenizer import files as tokenizer_files
 from corpus.train.model import checks
 from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
@@ -26,6 +26,7 @@ from corpus.train.model.device import is_out_of_memory
 from corpus.train.model.quiet import first_line, quiet
 
 _PROBE_TOKENS = 8
+_PROBE_TEXT = "a"
 _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 """Share of the largest score that may be rounding where nothing should change; on a CPU it is 0."""
 
@@ -102,8 +103,10 @@ def files(folder: Path, flag: str) -> list[Path]:
     return [folder / "config.json", *weights]
 
 
-def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) -> Any:
-    """What `AutoModelForCausalLM` makes of a folder; `changed` replaces values of its configuration.
+def open_model(
+    folder: Path, flag: str, dtype: torch.dtype, *, kind: Any = AutoModelForCausalLM, **changed: float
+) -> Any:
+    """What `AutoModelForCausalLM`, or another class, makes of a folder; `changed` replaces values of its configuration.
 
     Raises:
         ModelError: the model cannot be read, lacks weights, or is larger than the memory.
@@ -113,7 +116,7 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     hint = f"Give {flag} another folder, or copy this one again: it is damaged or incomplete."
     try:
         with quiet():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = kind.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 local_files_only=True,
@@ -135,6 +138,22 @@ def open_model(folder: Path, flag: str, dtype: torch.dtype, **changed: float) ->
     return model
 
 
+def configuration(folder: Path, flag: str) -> Any:
+    """The configuration of a folder as `transformers` completes it.
+
+    Raises:
+        ModelError: it cannot be read.
+
+    """
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} cannot be read: {first_line(error)}", hint=f"Give {flag} a model's folder."
+        ) from error
+
+
 def open_tokenizer(folder: Path) -> Any:
     """What `AutoTokenizer` makes of a folder that `--model` named.
 
@@ -150,6 +169,18 @@ def open_tokenizer(folder: Path) -> Any:
             f"{folder}: the tokenizer is missing or cannot be read: {first_line(error)}",
             hint="Give --model a folder with the tokenizer that the model was trained with, as save_pretrained does.",
         ) from error
+
+
+def beginning(tokenizer: Any) -> list[int]:
+    """The tokens from which a tokenizer has a model read a text; empty where it puts none before it.
+
+    A model of `corpus train` is trained to read a document from the separator on, and its tokenizer puts that there.
+    """
+    bare, whole = (
+        list(tokenizer(_PROBE_TEXT, add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
+    )
+    places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
+    return whole[: places[0]] if places else []
 
 
 def check_vocabulary(folder: Path, ids: Iterable[int], rows: int) -> None:
@@ -173,7 +204,12 @@ def context_of(model: Any) -> int | None:
     Of a model with LongRoPE it is the length before which the factors of its positions change: beyond it the longest
     text of a batch would decide the positions of all.
     """
-    config = model.config.get_text_config()
+    return context_in(model.config)
+
+
+def context_in(config: Any) -> int | None:
+    """The same by a model's configuration."""
+    config = config.get_text_config()
     most: int | None = getattr(config, "max_position_embeddings", None)
     rotary = getattr(config, "rope_parameters", None) or {}
     if most and isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":
@@ -225,5 +261,5 @@ def _check_same_tokenizer(folder: Path, config: dict[str, Any], vocab_size: int,
             hint=hint,
         )
     own = folder / "tokenizer.json"
-    if own.is_file() and sha256_file(own) != sha256_file(tokenizer):
+    if own.is_file() and not tokenizer_files.are_equal(own, tokenizer):
         raise TokenizerError(f"{own} and {tokenizer} are different tokenizers", hint=hint)

@@ -40,7 +40,7 @@ def arguments(
         torch_compile=device.compile,
         logging_strategy="steps",
         logging_steps=config.log_steps,
-        eval_strategy="steps" if plan.validation else "no",
+        eval_strategy="steps" if plan.objective.validation else "no",
         eval_steps=plan.eval_steps,
         save_strategy="steps",
         save_steps=plan.save_steps,

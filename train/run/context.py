@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from transformers import TrainerCallback
 
 from corpus.pipeline.progress import Progress
@@ -14,7 +13,6 @@ from corpus.train.data.sampler import Order
 from corpus.train.model.device import Device
 from corpus.train.run.folder import RunFolder
 from corpus.train.run.plan import RunPlan
-from corpus.train.run.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +24,7 @@ class RunContext:
     device: Device
     folder: RunFolder
     order: Order
-    samples: Samples
-    """Prompts that are continued at each evaluation."""
     progress: Progress
-    sizes: np.ndarray
-    """[vocabulary, 2] what `metrics.token_sizes` gives."""
     rows_per_pass: int
     """Most rows of a forward pass."""
     fixed_bytes: int
@@ -39,8 +33,8 @@ class RunContext:
     """Estimated memory that each row of a pass adds."""
     trackers: Sequence[TrainerCallback] = ()
     """Callbacks of `transformers` that report to experiment trackers."""
-    means: list[float] = field(default_factory=list)
-    """Mean bits per character of each evaluation so far, those before a resumed run's checkpoint included."""
+    decided: list[float] = field(default_factory=list)
+    """The deciding figure of each evaluation so far, those before a resumed run's checkpoint included."""
 
     @property
     def writes(self) -> bool:

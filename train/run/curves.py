@@ -1,4 +1,4 @@
-"""The curves of a run as a picture: loss, bits per character of each dataset, learning rate.
+"""The curves of a run as a picture: loss, a figure of each validation set, learning rate.
 
 In: the lines of `metrics.jsonl`. Out: the bytes of a PNG, the same for the same lines and version of matplotlib.
 """
@@ -12,21 +12,24 @@ from typing import Any
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
 
 
-def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Three panels over the steps; a panel without points says so."""
+def picture(
+    history: Sequence[Mapping[str, Any]], *, figure: str = "bits_per_character", title: str = "bits a character",
+    loss: str = "nats a token",
+) -> bytes:  # fmt: skip
+    """Three panels over the steps; a panel without points says so. `figure` is that of the evaluations."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, at the end of a run alone
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
-    keys = sorted({key for line in history for key in line if key.endswith("/bits_per_character")})
+    drawing = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
+    panels = drawing.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    keys = sorted({key for line in history for key in line if key.endswith(f"/{figure}")})
     lines = {
-        "training loss (nats a token)": {"training": _points(history, "loss")},
-        "validation (bits a character)": {key.partition("/")[0]: _points(history, key) for key in keys},
+        f"training loss ({loss})": {"training": _points(history, "loss")},
+        f"validation ({title})": {key.partition("/")[0]: _points(history, key) for key in keys},
         "learning rate": {"": _points(history, "learning_rate")},
     }
-    for panel, (title, series) in zip(panels, lines.items(), strict=True):
-        panel.set_title(title, loc="left", fontsize=10)
+    for panel, (heading, series) in zip(panels, lines.items(), strict=True):
+        panel.set_title(heading, loc="left", fontsize=10)
         panel.grid(alpha=0.25)
         for name, points in series.items():
             marker = "o" if len(points) < 40 else ""
@@ -39,7 +42,7 @@ def picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     panels[-1].set_xlabel("optimizer step")
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    FigureCanvasAgg(drawing).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 

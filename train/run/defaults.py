@@ -22,11 +22,16 @@ from corpus.train.presets import PRESETS, Preset
 TUNING_EPOCHS = 3.0
 """Radford et al., 2018, section 4.1; Alpaca (Taori et al., 2023) too."""
 TUNING_ROWS = 32
-"""Most rows of a step (Radford et al., 2018, section 4.1)."""
+"""Most rows of a step (Radford et al., 2018, section 4.1); items of a task are short, so there it is the number."""
 TUNING_RATE = 1 / 4
-"""Share of the preset's learning rate: Radford et al., 2018, trained with 2.5e-4 and tuned with 6.25e-5."""
+"""Share of the preset's learning rate: Radford et al., 2018, trained with 2.5e-4 and tuned with 6.25e-5.
+The share, not the rate, is what a smaller model takes over: `tiny` trains with 1e-3 and tunes with 2.5e-4."""
 TUNING_WARMUP = 0.03
 """Share of the run (Taori et al., 2023)."""
+TASK_WARMUP = 0.002
+"""Share of the run (Radford et al., 2018, section 4.1)."""
+EVAL_ROWS = 128
+"""Most validation rows of a dataset in an evaluation of packed rows."""
 _STARTED = "run.json"
 
 
@@ -38,17 +43,20 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
         ModelError: `architecture` is no configuration of a model.
 
     """
-    if config.is_preset:
+    config = _of_objective(config)
+    if config.is_preset and config.objective != "task":
         name = config.model or NEW_MODEL
         return replace(config, model=name, epochs=config.epochs or 1.0), ""
-    preset = PRESETS[config.model] if config.model else _preset(config)
+    preset = PRESETS[config.model] if config.model or config.is_preset else _preset(config)
     batch_size, rate, epochs, warmup = preset.batch_size, preset.learning_rate, 1.0, config.warmup
-    if config.objective == "sft" and config.init:
-        batch_size, rate, epochs = min(batch_size, TUNING_ROWS), rate * TUNING_RATE, TUNING_EPOCHS
+    if tuning_warmup := _tuning_warmup(config):
+        batch_size = TUNING_ROWS if config.objective == "task" else min(batch_size, TUNING_ROWS)
+        rate, epochs = rate * TUNING_RATE, TUNING_EPOCHS
         if warmup is None and config.warmup_tokens is None:
-            warmup = TUNING_WARMUP
+            warmup = tuning_warmup
+    rows = "items" if config.objective == "task" else "rows"
     taken = {
-        "--batch-size": (config.batch_size, f"{batch_size} rows a step"),
+        "--batch-size": (config.batch_size, f"{batch_size} {rows} a step"),
         "--learning-rate": (config.learning_rate, f"a learning rate of {rate:.3g}"),
         "--epochs": (config.epochs or config.max_steps, f"{epochs:g} epochs"),
     }
@@ -65,6 +73,25 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
         epochs=config.epochs or epochs, warmup=warmup,
     )  # fmt: skip
     return resolved, said if chosen else ""
+
+
+def _of_objective(config: TrainConfig) -> TrainConfig:
+    """With what follows from the objective alone: a task has GPT's linear decay to 0, and all its validation items."""
+    is_task = config.objective == "task"
+    rows = config.eval_rows if config.eval_rows is not None else 0 if is_task else EVAL_ROWS
+    decay_to = 0.0 if is_task and config.decay_to is None and config.schedule != "constant" else config.decay_to
+    if config.is_preset:
+        config = replace(config, model=config.model or NEW_MODEL)
+    return replace(
+        config, schedule=config.schedule or ("linear" if is_task else "cosine"), eval_rows=rows, decay_to=decay_to
+    )
+
+
+def _tuning_warmup(config: TrainConfig) -> float:
+    """The warm-up of a run that tunes a model; 0 of one that trains it."""
+    if config.objective == "task":
+        return TASK_WARMUP
+    return TUNING_WARMUP if config.objective == "sft" and config.init else 0.0
 
 
 def preset_of(folder: Path) -> Preset:

@@ -39,7 +39,6 @@ from corpus.train.run.plan import VERSION, RunPlan
 
 BEST = "best"
 _STARTED = "run.json"
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LENGTH = {"max_steps", "epochs", "eval_steps"}
 """Settings that say how long a run is, or follow from it."""
 _SAVING_MODE = 0o700
@@ -49,9 +48,8 @@ _LOW_DISK_BYTES = 64 << 20
 class RunFolder:
     """The folder of one run; only the first process of a run writes in it."""
 
-    def __init__(self, plan: RunPlan, tokenizer: Path, digest: Callable[[Path], str]) -> None:
+    def __init__(self, plan: RunPlan, digest: Callable[[Path], str]) -> None:
         self.plan = plan
-        self.tokenizer = tokenizer
         self.digest = digest
         self.path = plan.folder
         self.metrics = plan.folder / "metrics.jsonl"
@@ -125,17 +123,17 @@ class RunFolder:
                 else:
                     path.unlink(missing_ok=True)
 
-    def check_room(self, step: int, *, parameters: int, limit: int) -> None:
+    def check_room(self, step: int, *, parameters: int, one_moment: int, limit: int) -> None:
         """Refuse a run that resumes from a step and will not fit the disk; `limit` is the number of checkpoints kept.
 
         Raises:
             DiskError: it says what is free and what is needed.
 
         """
-        checkpoint, model = checkpoint_bytes(parameters), weight_bytes(parameters)
+        checkpoint, model = checkpoint_bytes(parameters, one_moment=one_moment), weight_bytes(parameters)
         there = len(self.checkpoints())
         due = -(-(self.plan.steps.count - step) // self.plan.save_steps)
-        best = model if self.plan.validation and not (self.path / BEST).is_dir() else 0
+        best = model if self.plan.objective.validation and not (self.path / BEST).is_dir() else 0
         most = (min(limit + 1, there + due) - there) * checkpoint + best  # before the oldest one is deleted
         end = (min(limit, there + due) - there) * checkpoint + best + model
         need, free = max(most, end), shutil.disk_usage(self.path).free
@@ -201,11 +199,9 @@ class RunFolder:
             shutil.rmtree(aside)
 
     def _finish_saved(self, folder: Path) -> None:
-        """Copy the tokenizer, delete the pickled arguments, which hold this machine's paths, and fsync."""
+        """Add what belongs beside the weights, delete the pickled arguments with this machine's paths, and fsync."""
         (folder / "training_args.bin").unlink(missing_ok=True)
-        for name in _TOKENIZER_FILES:
-            if (self.tokenizer / name).is_file():
-                shutil.copyfile(self.tokenizer / name, folder / name)
+        self.plan.objective.save(folder)
         for path in folder.iterdir():
             with contextlib.suppress(OSError):  # not every file system has modes
                 path.chmod(files.FINISHED_MODE)

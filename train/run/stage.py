@@ -1,6 +1,7 @@
-"""The training stage: packed rows in, a model that `AutoModelForCausalLM` and `AutoTokenizer` open out.
+"""The training stage: what an objective brings in, a model that `transformers` opens out.
 
-In: `packed/*` or `chat/*`, `tokenizer/`, and with `init` the folder of a model. Out: `models/<run>/`, see `run.folder`.
+In: `packed/*`, `chat/*` or the items of a task, `tokenizer/`, and with `init` the folder of a model. Out:
+`models/<run>/`, see `run.folder`.
 Invariants: equal configuration and rows use the same folder; a finished run is skipped; a killed run resumes from its
 last checkpoint and ends, on the same machine, with the weights and the curve of an undisturbed run.
 Cost: the passes of the model; reading and collating rows takes under a hundredth of a step.
@@ -8,6 +9,7 @@ Cost: the passes of the model; reading and collating rows takes under a hundredt
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,16 @@ from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, read_led
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
-from corpus.train.evaluation.metrics import token_sizes
 from corpus.train.model import device as devices
-from corpus.train.model import probe
 from corpus.train.model.device import Device
-from corpus.train.model.memory import step_memory
-from corpus.train.run import defaults, networks, optimizer, trackers
-from corpus.train.run import model_card as cards
+from corpus.train.objective import Result
+from corpus.train.run import defaults, networks, objectives, optimizer, trackers
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext
 from corpus.train.run.curves import picture
 from corpus.train.run.folder import RunFolder, saving_errors
 from corpus.train.run.plan import RunPlan
-from corpus.train.run.samples import Samples
 from corpus.train.run.startup_log import log_startup, notes
 from corpus.train.run.trainer import CorpusTrainer
 
@@ -60,8 +58,9 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     optimizer.check(config.optimizer)
     model_files = networks.files(config)
     config, chosen = defaults.resolve(config)
-    plan = plans.make(config, workspace, model_files=model_files, progress=progress)
-    folder = RunFolder(plan, workspace.tokenizer, workspace.digest)
+    objective = objectives.make(config, workspace, progress)
+    plan = plans.make(config, workspace, objective, model_files=model_files)
+    folder = RunFolder(plan, workspace.digest)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
         return Report(ledger=ledger, folder=plan.folder, skipped=True)
@@ -83,32 +82,31 @@ def _train(
     config: TrainConfig, workspace: Workspace, plan: RunPlan, device: Device, folder: RunFolder, progress: Progress,
     reasons: tuple[str, ...], watch: Stopwatch,
 ) -> Report:  # fmt: skip
-    model = networks.make(config, plan, workspace.tokenizer / "tokenizer.json")
-    probe.check(model, seq_length=plan.seq_length, document_mask=config.document_mask)
-    fixed, row = step_memory(
-        model, seq_length=plan.seq_length, precision=device.precision, checkpointing=config.gradient_checkpointing
+    objective = plan.objective
+    model = objective.network()
+    objective.check(model)
+    one_moment = optimizer.one_moment(model, config.optimizer)
+    fixed, row = objective.memory(
+        model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
     )
     share = -(-plan.steps.batch_size // device.world)
-    fitting = devices.fitting_rows(device, fixed=fixed, per_row=row, rows=share)
+    useful = replace(device, most_rows=objective.most_rows(device))
+    fitting = devices.fitting_rows(useful, fixed=fixed, per_row=row, rows=share)
     rows_per_pass = min(config.micro_batch_size or fitting, share)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=rows_per_pass,
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
-    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters())
+    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters(), one_moment=one_moment)
     before = folder.history()
     context = RunContext(
         config=config, plan=plan, device=device, folder=folder, order=order, progress=progress,
-        sizes=token_sizes(workspace.tokenizer / "tokenizer.json"), rows_per_pass=rows_per_pass,
-        fixed_bytes=fixed, row_bytes=row,
+        rows_per_pass=rows_per_pass, fixed_bytes=fixed, row_bytes=row,
         trackers=trackers.callbacks(config.report_to, plan.folder, first=first) if device.rank == 0 else (),
-        samples=Samples(
-            config.sample_prompts, workspace.tokenizer, chat=config.objective == "sft", context=plan.seq_length
-        ),
-        means=[line["bits_per_character"] for line in before if "bits_per_character" in line],
+        decided=[line[objective.decides.name] for line in before if objective.decides.name in line],
     )  # fmt: skip
-    whole = delivered(order, plan.shares, plan.tokens, plan.steps.count)
+    whole = delivered(order, plan.shares, objective.tokens, plan.steps.count)
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
     trackers.start(context.trackers, trainer)
@@ -136,7 +134,13 @@ def _train(
 
 
 def _begin(
-    config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments, *, parameters: int
+    config: TrainConfig,
+    device: Device,
+    folder: RunFolder,
+    args: TrainingArguments,
+    *,
+    parameters: int,
+    one_moment: int,
 ) -> tuple[int, Path | None]:
     """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
@@ -144,7 +148,7 @@ def _begin(
     args.distributed_state.wait_for_everyone()
     if device.rank == 0:
         folder.begin(first)
-        folder.check_room(first, parameters=parameters, limit=config.save_total_limit)
+        folder.check_room(first, parameters=parameters, one_moment=one_moment, limit=config.save_total_limit)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
 
@@ -165,8 +169,12 @@ def _finish(trainer: CorpusTrainer, context: RunContext, workspace: Workspace, *
         counts = _counts(trainer, context)
         folder.keep_model()
         with disk_errors(plan.folder):
-            write_atomic(plan.folder / "curves.png", picture(folder.history()))
-            write_atomic(plan.folder / "README.md", cards.model(plan.name, plan.settings, plan.inputs, counts).encode())
+            result = Result(
+                name=plan.name, settings=plan.settings, inputs=plan.inputs, counts=counts, history=folder.history()
+            )
+            write_atomic(plan.folder / "curves.png", picture(result.history, **plan.objective.curve))
+            for name, content in plan.objective.documents(result).items():
+                write_atomic(plan.folder / name, content)
         outputs = [workspace.file_digest(path, plan.folder) for path in folder.finished_files()]
         write_ledger(plan.folder, plan.ledger(outputs=outputs, counts=counts), timings)
     trainer.accelerator.wait_for_everyone()
@@ -180,9 +188,10 @@ def _counts(trainer: CorpusTrainer, context: RunContext) -> dict[str, Any]:
     """The counts of the ledger."""
     plan, history, steps = context.plan, context.folder.history(), trainer.state.global_step
     losses = [line["loss"] for line in history if "loss" in line]
-    scores = [line for line in history if "bits_per_character" in line]
-    best = min(scores, key=lambda line: line["bits_per_character"], default=None)
-    given = delivered(context.order, plan.shares, plan.tokens, steps)
+    decides = plan.objective.decides
+    scores = [line for line in history if decides.name in line]
+    best = scores[decides.best([line[decides.name] for line in scores])] if scores else None
+    given = delivered(context.order, plan.shares, plan.objective.tokens, steps)
     return {
         "steps": steps,
         "rows": plan.steps.begin(steps),
@@ -192,12 +201,13 @@ def _counts(trainer: CorpusTrainer, context: RunContext) -> dict[str, Any]:
         "loss": losses[-1] if losses else None,
         "validation": _by_dataset(scores[-1]) if scores else {},
         "best": {"step": best["step"], "validation": _by_dataset(best)} if best else None,
+        **plan.objective.counts(),
     }
 
 
-def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _by_dataset(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures of an evaluation by dataset."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for key, value in line.items():
         dataset, slash, figure = key.rpartition("/")
         if slash:

@@ -26,13 +26,15 @@ def log_startup(
 ) -> None:
     """Describe a run that begins after step `first`; `mixture` is what `delivered` gives for the whole run."""
     plan, order, say = context.plan, context.order, context.progress.say
+    objective = plan.objective
     parameters = trainer.model.num_parameters()
     batch_size, tokens = plan.steps.batch_size, sum(int(each["tokens"]) for each in mixture.values())
     names = ", ".join(share.name for share in plan.shares)
-    say(f"{plan.name}: {parameters:,} parameters, {len(plan.train):,} rows of {names}")
+    say(f"{plan.name}: {parameters:,} parameters, {len(objective.train):,} {objective.noun} of {names}")
     say(
-        f"{plan.steps.count:,} steps of {batch_size:,} rows ({batch_size * plan.seq_length:,} tokens a step), "
-        f"{plan.steps.total / len(plan.train):.3g} epochs, {tokens:,} training tokens"
+        f"{plan.steps.count:,} steps of {batch_size:,} {objective.noun} "
+        f"({round(batch_size * objective.row_tokens):,} tokens a step), "
+        f"{plan.steps.total / len(objective.train):.3g} epochs, {tokens:,} training tokens"
     )
     if context.config.is_weighted:
         for share in plan.shares:
@@ -56,17 +58,18 @@ def log_startup(
 
 def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
     """Remarks on the result; `steps` is how many were done, once that is known."""
-    plan, config = context.plan, context.config
+    plan, config, objective = context.plan, context.config, context.plan.objective
     found = []
-    if not plan.validation:
-        found.append("no dataset has validation rows: only the training loss is measured")
+    if not objective.validation:
+        found.append(f"no dataset has validation {objective.noun}: only the training loss is measured")
     if plan.steps.count < _FEW_STEPS and not config.max_steps:
         found.append(f"only {plan.steps.count} steps: a smaller --batch-size or more --epochs gives more")
-    epochs = plan.steps.total / len(plan.train)
+    epochs = plan.steps.total / len(objective.train)
     if epochs > _MANY_EPOCHS:
         fewer = "--max-steps" if config.max_steps else "--epochs"
-        if plan.steps.batch_size > len(plan.train):
-            fewer = f"--batch-size ({plan.steps.batch_size:,} now, of {len(plan.train):,} rows) or {fewer}"
+        if plan.steps.batch_size > len(objective.train):
+            there = f"{len(objective.train):,} {objective.noun}"
+            fewer = f"--batch-size ({plan.steps.batch_size:,} now, of {there}) or {fewer}"
         found.append(f"each row is seen {epochs:,.0f} times, {_USEFUL_EPOCHS} would be plenty: a smaller {fewer}")
     if plan.warmup_steps > plan.steps.count:
         flag = "--warmup" if config.warmup_tokens is None else "--warmup-tokens"
@@ -82,11 +85,7 @@ def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
     capped = [share.name for share in plan.shares if cap and share.taken >= int(share.rows * cap)]
     if capped:
         found.append(f"{', '.join(capped)}: seen {cap:g} times, as often as --max-repeats allows")
-    if config.is_preset and plan.seq_length != config.preset.context:
-        found.append(
-            f"{config.model} has a context of {config.preset.context:,} in its paper, here it has {plan.seq_length:,}"
-        )
-    return tuple(found)
+    return (*found, *objective.notes())
 
 
 def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
@@ -94,7 +93,7 @@ def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
     if steps == 0:
         return 0.0
     plan, order = context.plan, context.order
-    batch = trainer.data_collator(plan.train.__getitems__(order.step(0)[: context.rows_per_pass]))
+    batch = trainer.data_collator(plan.objective.train.__getitems__(order.step(0)[: context.rows_per_pass]))
     one = pass_seconds(trainer.model, batch, precision=context.device.precision)
     if context.config.gradient_checkpointing:
         one *= 1 + FORWARD_SHARE  # the Trainer switches it on later

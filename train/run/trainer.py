@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,23 +28,21 @@ from transformers.utils.logging import disable_progress_bar
 
 from corpus.pipeline.errors import TrainError
 from corpus.train.config import DECAY_SHARE
-from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import delivered
 from corpus.train.data.schedule import rate
-from corpus.train.evaluation.config import Score
-from corpus.train.evaluation.metrics import evaluate, spread
+from corpus.train.objective import Passes
 from corpus.train.run import optimizer
 from corpus.train.run.context import RunContext
 from corpus.train.run.folder import saving_errors
 
 
 class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped to us
-    """Hugging Face's Trainer over packed rows."""
+    """Hugging Face's Trainer over the items of an objective."""
 
     control: Any
 
     def __init__(self, context: RunContext, model: Any, args: TrainingArguments) -> None:
-        plan = context.plan
+        objective = context.plan.objective
         self.context = context
         context.order.first_step = lambda: self.state.global_step
         disable_progress_bar()
@@ -52,15 +50,9 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(
-                seq_length=plan.seq_length,
-                pad_id=plan.pad,
-                document_mask=context.config.document_mask,
-                answer_after=plan.answer_after,
-                question_after=plan.question_after,
-            ),
-            train_dataset=plan.train,
-            eval_dataset=dict(plan.validation) or None,
+            data_collator=objective.collator,
+            train_dataset=objective.train,
+            eval_dataset=dict(objective.validation) or None,
             callbacks=[_StepCallback(self), *context.trackers],
         )
         self.remove_callback(PrinterCallback)
@@ -99,7 +91,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         plan, config = self.context.plan, self.context.config
         share = partial(
             rate, warmup=plan.warmup_steps, steps=plan.steps, decay_to=plan.settings["decay_to"],
-            schedule=config.schedule, decay_share=config.decay_share or DECAY_SHARE,
+            schedule=config.schedule or "cosine", decay_share=config.decay_share or DECAY_SHARE,
         )  # fmt: skip
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
         self._created_lr_scheduler = True
@@ -110,22 +102,19 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Score the validation rows of each dataset and log the figures as `<dataset>/<figure>`.
-
-        The mean of the datasets' bits per character decides which model is the best, and whether the run stops early.
-        """
+        """Measure the validation sets and log the figures, `<dataset>/<figure>` and the one that decides."""
         self.note("evaluating")
-        figures: dict[str, float] = {}
-        bits: list[float] = []
-        for name, rows in self.context.plan.validation.items():
-            score = self.score(rows)
-            if score.tokens:
-                figures |= {f"{name}/{figure}": value for figure, value in score.figures().items()}
-                bits.append(score.bits_per_character)
-        if bits:
-            mean = statistics.fmean(bits)
-            self._log(figures | {"bits_per_character": mean}, prefix="eval_")
-            self._compare(mean)
+        context = self.context
+        figures = context.plan.objective.evaluate(
+            self.model,
+            Passes(
+                rank=context.device.rank, world=context.device.world, rows=context.rows_per_pass,
+                precision=context.device.precision, add=self._add,
+            ),
+        )  # fmt: skip
+        if figures:
+            self._log(figures, prefix="eval_")
+            self._compare(figures[context.plan.objective.decides.name])
         self._sample()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         self.note()
@@ -136,42 +125,29 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         context = self.context
         if context.config.sample_prompts and context.writes and not self.is_fsdp_enabled:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            for sample in context.samples.write(model, context.config.seed):
+            for sample in context.plan.objective.samples(model):
                 context.folder.add(context.folder.samples, {"step": self.state.global_step, **sample})
 
-    def _compare(self, mean: float) -> None:
+    def _add(self, sums: np.ndarray) -> np.ndarray:
+        """The sum over all processes."""
+        total: torch.Tensor = self.accelerator.reduce(torch.from_numpy(sums).to(self.args.device), reduction="sum")
+        return total.cpu().numpy()
+
+    def _compare(self, figure: float) -> None:
         """Save the model if it is the best so far; end the run after `early_stop` evaluations without a better one."""
         context = self.context
-        context.means.append(mean)
-        best = context.means.index(min(context.means))
-        if best == len(context.means) - 1:
+        context.decided.append(figure)
+        best = context.plan.objective.decides.best(context.decided)
+        if best == len(context.decided) - 1:
             with saving_errors(context.plan.folder):
                 self.save_model(str(context.folder.saving / "best"))
             self.accelerator.wait_for_everyone()
             if context.writes:
                 context.folder.keep_best()
         patience = context.config.early_stop
-        if patience and len(context.means) - 1 - best >= patience:
+        if patience and len(context.decided) - 1 - best >= patience:
             self.control.should_training_stop = True
             self.control.should_save = False  # a run killed here must resume before this evaluation, and stop at it
-
-    def score(self, rows: Rows) -> Score:
-        """Score a dataset's rows, shared among the processes."""
-        context, world = self.context, self.context.device.world
-        score = evaluate(
-            self.model,
-            rows,
-            spread(len(rows), context.config.eval_rows)[context.device.rank :: world],
-            collator=self.data_collator,
-            sizes=context.sizes,
-            rows_per_pass=context.rows_per_pass,
-            precision=context.device.precision,
-        )
-        if world == 1:
-            return score
-        sums = torch.tensor([score.nats, score.tokens, score.characters, score.bytes], dtype=torch.float64)
-        nats, *counts = self.accelerator.reduce(sums.to(self.args.device), reduction="sum").tolist()
-        return Score(nats=nats, tokens=int(counts[0]), characters=int(counts[1]), bytes=int(counts[2]))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002  # as above
         """Log a training loss; the Trainer's summary at the end is left out because it holds clock times.
@@ -194,22 +170,22 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         """Show the last loss and learning rate with the progress, and what is done just now in place of a step."""
         self.context.progress.note(", ".join(part for part in (self._figures, doing) if part))
 
-    def _log(self, figures: Mapping[str, float], *, prefix: str = "") -> None:
-        """Add a line to `metrics.jsonl`; trackers get the figures under a prefix, with the tokens seen so far."""
+    def _log(self, figures: Mapping[str, Any], *, prefix: str = "") -> None:
+        """Add a line to `metrics.jsonl`; trackers get the numbers under a prefix, with the tokens seen so far."""
         context, step = self.context, self.state.global_step
         rows = context.plan.steps.begin(step)
         if context.writes:
-            epoch = round(rows / len(context.plan.train), 6)
+            epoch = round(rows / len(context.plan.objective.train), 6)
             context.folder.add(context.folder.metrics, {"step": step, "rows": rows, "epoch": epoch, **figures})
-        reported = {f"{prefix}{name}": value for name, value in figures.items()}
+        reported = {f"{prefix}{name}": value for name, value in figures.items() if isinstance(value, int | float)}
         if context.trackers:
             reported["num_input_tokens_seen"] = self._count_tokens(step)
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, reported)
 
     def _count_tokens(self, step: int) -> int:
         """Tokens of the rows before a step, padding left out."""
-        plan, order = self.context.plan, self.context.order
-        self._tokens_seen += sum(int(plan.tokens[order.step(each)].sum()) for each in range(self._counted_steps, step))
+        tokens, order = self.context.plan.objective.tokens, self.context.order
+        self._tokens_seen += sum(int(tokens[order.step(each)].sum()) for each in range(self._counted_steps, step))
         self._counted_steps = step
         return self._tokens_seen
 
@@ -242,8 +218,8 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the step, and correct `state.epoch`: the Trainer takes the whole run for one epoch."""
         plan = self.context.plan
-        state.epoch = plan.steps.begin(state.global_step) / len(plan.train)
-        if state.global_step == plan.steps.count and plan.validation:
+        state.epoch = plan.steps.begin(state.global_step) / len(plan.objective.train)
+        if state.global_step == plan.steps.count and plan.objective.validation:
             control.should_evaluate = True
         if control.should_save:
             control.should_log = True
@@ -254,7 +230,8 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]  # as above
         self.trainer.accelerator.wait_for_everyone()
         context = self.context
         if context.writes:
-            given = delivered(context.order, context.plan.shares, context.plan.tokens, state.global_step)
+            tokens = context.plan.objective.tokens
+            given = delivered(context.order, context.plan.shares, tokens, state.global_step)
             asked = {share.name: share.asked for share in context.plan.shares}
             context.folder.keep_checkpoint(
                 state.global_step, mixture={"asked": asked, "delivered": given}, limit=context.config.save_total_limit

@@ -1,0 +1,186 @@
+"""`corpus evaluate`: a model in, figures out. Heavy modules are imported inside the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from corpus.pipeline.cli import completion
+from corpus.pipeline.cli.options import (
+    config_of,
+    dataset_option,
+    json_option,
+    model_folder,
+    nothing_to_resume,
+    workspace_of,
+    workspace_option,
+)
+from corpus.pipeline.humanize import count_text
+from corpus.pipeline.terminal import console
+
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.train.evaluation.config import Evaluation
+    from corpus.train.tasks.config import Measured, TaskEvaluation
+
+
+@click.command()
+@click.option(
+    "--model", metavar="DIR", shell_complete=completion.models,
+    help="A run's name, or a model's folder.  [default: the newest run]",
+)  # fmt: skip
+@dataset_option("all that have documents of the split")
+@click.option(
+    "--split", type=click.Choice(["validation", "test", "train"]), default=None,
+    help="Which documents or items.  [default: validation; with --task test]",
+)  # fmt: skip
+@click.option(
+    "--documents", type=int, default=0, show_default="all", metavar="N",
+    help="Most documents of a dataset, spread evenly.",
+)  # fmt: skip
+@click.option("--context", type=int, metavar="N", help="Tokens of a window.  [default: the model's most]")
+@click.option(
+    "--stride", type=int, metavar="N",
+    help="Tokens from one window to the next; below --context they overlap.  [default: the window]",
+)  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Windows of a pass.  [default: what fits]")
+@click.option(
+    "--task", metavar="NAME|FILE", shell_complete=completion.tasks,
+    help="Measure a model that was fine-tuned on this task, on the task's items.",
+)  # fmt: skip
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="File or folder of the task's items.")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="With --task: write a line of JSON for each item.",
+)  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@json_option
+@workspace_option()
+def evaluate(
+    model: str | None,
+    datasets: tuple[str, ...],
+    task: str | None,
+    data: Path | None,
+    predictions: Path | None,
+    as_json: bool,
+    workspace_dir: Path,
+    **settings: Any,
+) -> None:
+    """Measure a model on documents it was not trained on, or on the items of a task.
+
+    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
+    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
+    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
+    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
+    give models of different contexts the same --context.
+
+    With --task a run of `corpus train --objective task`: accuracy, macro-F1 and MCC on the test items, beside what
+    needs no model (the floors), by group, and with and without the items that stand in the training items or in
+    the documents of the model that it started from.
+
+    \b
+    Examples:
+      corpus evaluate
+      corpus evaluate --task ocnli --model RUN --data ocnli.jsonl --predictions out.jsonl
+      corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
+      corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
+    """
+    from corpus.train.evaluation.config import EvaluateConfig
+
+    workspace = workspace_of(workspace_dir)
+    if task is not None:
+        others = {"--dataset": datasets, **{f"--{name}": settings[name] for name in ("documents", "context", "stride")}}
+        for flag in (flag for flag, value in others.items() if value):
+            raise click.UsageError(f"{flag} must not stand with --task")
+        same = {name: settings[name] for name in ("batch_size", "precision", "device")}
+        split = settings["split"] or "test"
+        _evaluate_task(workspace, model, as_json, task=task, data=data, predictions=predictions, split=split, **same)
+        return
+    for flag in (flag for flag, value in {"--data": data, "--predictions": predictions}.items() if value is not None):
+        raise click.UsageError(f"{flag} must stand with --task")
+    settings["split"] = settings["split"] or "validation"
+    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
+    console.Console().say(f"loading {config.model} ...")
+    with nothing_to_resume():
+        from corpus.train.evaluation import stage
+
+        evaluation = stage.run(config, workspace, progress=console.Console())
+    if as_json:
+        console.data(evaluation.to_dict())
+    else:
+        _evaluated(evaluation)
+
+
+def _evaluate_task(workspace: Workspace, model: str | None, as_json: bool, **settings: Any) -> None:
+    """Measure a task model."""
+    from corpus.train.tasks.config import TaskEvaluateConfig
+
+    config = config_of(TaskEvaluateConfig, model=model_folder(workspace, model), **settings)
+    console.Console().say(f"loading {config.model} ...")
+    with nothing_to_resume():
+        from corpus.train.tasks import evaluation
+
+        found = evaluation.run(config, workspace, progress=console.Console())
+    if as_json:
+        console.data(found.to_dict())
+    else:
+        _task_evaluated(found)
+
+
+def _task_evaluated(found: TaskEvaluation) -> None:
+    """The figures of all items and of groups, beside the floors."""
+    names = list(found.all.figures)
+
+    def row(name: str, each: Measured) -> tuple[object, ...]:
+        return name, each.items or "-", *(f"{each.figures[figure]:.4f}" if each.items else "-" for figure in names)
+
+    rows = [row("model", found.all), *(row(f"floor: {name}", each) for name, each in found.floors.items())]
+    for leak in found.leaks:
+        if leak.items:
+            rows += [row(f"in {leak.where}", leak.inside), row(f"not in {leak.where}", leak.outside)]
+    rows += [row(name, each) for name, each in found.groups.items()]
+    console.table((f"{found.task}, {found.split}", "items", *(name.replace("_", " ") for name in names)), rows)
+    low, high = found.interval
+    console.line(f"{found.metric}: {found.all.figures[found.metric]:.4f}, 95 % interval {low:.4f} to {high:.4f}")
+    console.line(f"model: {found.model} ({found.precision}, loss {found.loss:.4f}, {found.seconds:.1f} s)")
+    for note in found.notes:
+        console.line(f"note: {note}")
+
+
+def _evaluated(evaluation: Evaluation) -> None:
+    """The figures of each dataset, and of all together when there are several."""
+    results = [*evaluation.results]
+    if len(results) > 1:
+        results.append(evaluation.total())
+    rows = [
+        (
+            result.dataset,
+            result.documents,
+            count_text(result.score.tokens),
+            f"{result.score.loss:.3f}",
+            _perplexity(result.score.perplexity),
+            f"{result.score.bits_per_character:.3f}",
+            f"{result.score.bits_per_byte:.3f}",
+        )
+        for result in results
+    ]
+    console.table((evaluation.split, "documents", "tokens", "loss", "perplexity", "bits/\nchar", "bits/\nbyte"), rows)
+    overlap = f", {evaluation.stride:,} apart" if evaluation.stride < evaluation.context else ""
+    console.line(
+        f"model: {evaluation.model} (windows of {evaluation.context:,} tokens{overlap}, {evaluation.precision}, "
+        f"{evaluation.seconds:.1f} s)"
+    )
+    for note in evaluation.notes:
+        console.line(f"note: {note}")
+
+
+def _perplexity(value: float) -> str:
+    """A perplexity in at most eight characters: that of an untrained model can be any number.
+
+    >>> _perplexity(23.456), _perplexity(31234.5), _perplexity(1.5e9)
+    ('23.46', '31,234', '1.5e+09')
+    """
+    return f"{value:,.2f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"

@@ -1,0 +1,164 @@
+"""What a run is for: the wall between the stage of training and the ways to train.
+
+The stage (`train.run`) knows order, steps, checkpoints, metrics, folder and ledger. An objective brings the rest: the
+items to train on and their validation sets, the batch, the network with its loss, the evaluation, and the documents
+that a finished run shows. `train.run.packed_rows` has the objectives `text` and `sft`, `train.tasks.objective` has
+`task`; `train.run.objectives` chooses.
+
+Invariants: an objective is made before anything is written, and is the same in every process of a run; its loss is the
+one that its network's `forward` returns, summed over the labels of a pass and divided by `num_items_in_batch`, the
+labels of the whole step.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from corpus.pipeline.workspace.ledger import FileDigest
+from corpus.train.model.device import Device
+from corpus.train.model.memory import step_memory
+
+
+class Items(Protocol):
+    """Things to train or measure on, by number."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Any:
+        """Those with these numbers, in this order, as the objective's collator takes them; none for no numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """The figure of an evaluation that decides which model is the best, and whether the run stops early."""
+
+    name: str
+    """Its key in `metrics.jsonl`."""
+    larger_is_better: bool = False
+
+    def best(self, values: Sequence[float]) -> int:
+        """Place of the first best value."""
+        return values.index(max(values) if self.larger_is_better else min(values))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passes:
+    """How an evaluation is carried out: the share of this process, and the passes."""
+
+    rank: int
+    world: int
+    rows: int
+    """Most items of a pass."""
+    precision: str
+    """`fp32` or `bf16`."""
+    add: Callable[[np.ndarray], np.ndarray]
+    """Sums an array of float64 over all processes; every process must call it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A run that has ended, for the documents that show it."""
+
+    name: str
+    """The run's name."""
+    settings: Mapping[str, Any]
+    inputs: Sequence[FileDigest]
+    counts: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    """The lines of `metrics.jsonl`."""
+
+
+class Objective(abc.ABC):
+    """One way to train. The attributes are set when it is made."""
+
+    decides: Figure
+    name: str
+    """What a run's name begins with where none is given."""
+    noun: str = "rows"
+    """What a step is made of."""
+    train: Items
+    rows: Mapping[str, int]
+    """Training items of each dataset, in their order in `train`."""
+    tokens: np.ndarray
+    """[items] tokens of each training item, padding left out."""
+    validation: Mapping[str, Items]
+    """Validation items by dataset; a dataset without any is left out."""
+    seq_length: int
+    """Tokens of the longest item."""
+    settings: Mapping[str, Any]
+    """What it adds to the ledger's `config`."""
+    inputs: Sequence[FileDigest]
+    """What the run is made from, the model that it starts from left out."""
+    collator: Callable[[Any], dict[str, Any]]
+    """Makes a batch of what `Items` gives; of nothing a batch without labels."""
+    curve: Mapping[str, str]
+    """What the picture of the curves shows of the evaluations, as `run.curves.picture` takes it."""
+
+    @property
+    def row_tokens(self) -> float:
+        """Tokens of an item as a step is described, and its time and FLOPs are estimated."""
+        return self.seq_length
+
+    @abc.abstractmethod
+    def network(self) -> Any:
+        """The network with the weights that the run begins with: a `PreTrainedModel` whose `forward` gives the loss."""
+
+    @abc.abstractmethod
+    def sketch(self) -> Any:
+        """The network without weights, to count by; called under `torch.device("meta")`."""
+
+    def check(self, model: Any) -> None:
+        """Refuse a network that would learn wrongly, before anything is written."""
+        del model
+
+    def eval_steps(self, steps: int, batch_size: int) -> int | None:
+        """Steps between two evaluations where no flag says it; None for the stage's own choice."""
+        del steps, batch_size
+        return None
+
+    def most_rows(self, device: Device) -> int:
+        """Largest useful number of items in a pass."""
+        return device.most_rows
+
+    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
+        """Estimated bytes of a training step: the fixed part, and what each item of a pass adds.
+
+        `one_moment` weights have one moment in the optimizer, the others two.
+        """
+        return step_memory(
+            model, seq_length=self.seq_length, precision=precision, checkpointing=checkpointing, one_moment=one_moment
+        )
+
+    @abc.abstractmethod
+    def evaluate(self, model: Any, passes: Passes) -> dict[str, Any]:
+        """Figures of the validation sets, `<dataset>/<figure>`, and the one that decides; empty where nothing counts.
+
+        Training or evaluation mode of the model is restored, and so is the random state.
+        """
+
+    def samples(self, model: Any) -> Iterator[Mapping[str, str]]:  # noqa: ARG002  # for those that write some
+        """Lines of `samples.jsonl` for an evaluation."""
+        return iter(())
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what belongs beside the weights: the tokenizer, and what the network is read with."""
+
+    def counts(self) -> Mapping[str, Any]:
+        """What it adds to the ledger's `counts`."""
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """Remarks for the user, before and after the run."""
+        return ()
+
+    @abc.abstractmethod
+    def documents(self, result: Result) -> Mapping[str, bytes]:
+        """Files of a finished run by name: pictures and the model card."""

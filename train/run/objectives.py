@@ -1,0 +1,21 @@
+"""The objective that a configuration names."""
+
+from __future__ import annotations
+
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.config import TrainConfig
+from corpus.train.objective import Objective
+from corpus.train.run.packed_rows import PackedRows
+from corpus.train.tasks.objective import TaskObjective
+
+
+def make(config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> Objective:
+    """What a run trains on and for; `config` has every default resolved.
+
+    Raises:
+        WorkspaceError, TokenizerError, DamageError, TrainError, TaskError, ModelError: as the objectives say.
+
+    """
+    kind = TaskObjective if config.objective == "task" else PackedRows
+    return kind(config, workspace, progress)

@@ -1,0 +1,222 @@
+"""The objectives `text` and `sft`: packed rows in, a causal model out.
+
+In: `packed/*` or `chat/*`, the workspace's tokenizer, and the configuration. Out: an `Objective` that predicts every
+token of the rows, or their answers alone.
+Invariant: rows belong to the workspace's tokenizer and have one length.
+Cost: reads ledgers, and the segments of all rows, about a second per million rows; hashes packed rows that are new.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from corpus.pipeline.errors import TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.tokenizer import files, special_tokens
+from corpus.pipeline.workspace.checked import check_all, checked
+from corpus.pipeline.workspace.layout import ROWS, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
+from corpus.train.config import TrainConfig
+from corpus.train.data.collate import Collator, Rows
+from corpus.train.data.mixture import sizes
+from corpus.train.evaluation.config import Score
+from corpus.train.evaluation.metrics import evaluate, spread, token_sizes
+from corpus.train.model import probe
+from corpus.train.objective import Figure, Objective, Passes, Result
+from corpus.train.run import model_card as cards
+from corpus.train.run import networks
+from corpus.train.run.samples import Samples
+
+AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
+"""Folder of the rows of each objective."""
+_PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
+
+
+class PackedRows(Objective):
+    """Rows of documents, or of questions and answers.
+
+    Raises:
+        WorkspaceError: no dataset is packed, or not the one asked for.
+        TokenizerError: rows were packed with another tokenizer than the workspace's.
+        DamageError: a file of packed rows is not what its ledger says.
+        TrainError: the datasets' rows differ in length, or there are no training rows.
+
+    """
+
+    decides = Figure("bits_per_character")
+    train: Rows
+    validation: Mapping[str, Rows]
+    collator: Collator
+    curve: Mapping[str, str] = {}
+
+    def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
+        self.config = config
+        area = AREAS[config.objective]
+        ledgers = _ledgers(config, workspace, area, progress)
+        vocabulary = _vocabulary(workspace)
+        _check_tokenizers(ledgers, workspace, area)
+        self.seq_length, names = _seq_length(ledgers), list(ledgers)
+        splits = {name: open_rows(workspace.root / area / name) for name in names}
+        self.train = _training_rows(splits)
+        self.validation = {
+            name: Rows([rows["validation"]]) for name, rows in splits.items() if len(rows.get("validation", ()))
+        }
+        self.rows = {name: len(parts["train"]) for name, parts in splits.items() if len(parts.get("train", ()))}
+        self.tokens = sizes(self.train)
+        self.inputs = [workspace.file_digest(workspace.root / area / name / LEDGER) for name in names]
+        self.inputs += [workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
+        self.settings = {
+            "datasets": sorted(config.datasets) or names, "document_mask": config.document_mask,
+            "seq_length": self.seq_length, "vocab_size": vocabulary.get_vocab_size(),
+        }  # fmt: skip
+        self.is_chat = config.objective == "sft"
+        self.tokenizer = workspace.tokenizer
+        self.shape = networks.Shape(
+            vocab_size=vocabulary.get_vocab_size(),
+            seq_length=self.seq_length,
+            separator=_special(vocabulary, special_tokens.SEPARATOR),
+            pad=_special(vocabulary, special_tokens.PAD),
+        )
+        self.collator = Collator(
+            seq_length=self.seq_length,
+            pad_id=self.shape.pad,
+            separator=self.shape.separator,
+            document_mask=config.document_mask,
+            answer_after=_special(vocabulary, special_tokens.ASSISTANT) if self.is_chat else None,
+            question_after=_special(vocabulary, special_tokens.USER) if self.is_chat else None,
+        )
+        self.name = str(networks.described(config)["model"])
+        self._sizes = np.zeros((0, 2), np.int64)
+
+    def network(self) -> Any:
+        """A causal model."""
+        return networks.make(self.config, self.shape, self.tokenizer / "tokenizer.json")
+
+    def sketch(self) -> Any:
+        """The same without weights."""
+        return networks.sketch(self.config, self.shape)
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that would see other documents of its row, and a tokenizer that is not byte-level."""
+        self._sizes = token_sizes(self.tokenizer / "tokenizer.json")
+        probe.check(model, seq_length=self.seq_length, document_mask=self.config.document_mask)
+
+    def evaluate(self, model: Any, passes: Passes) -> dict[str, Any]:
+        """Loss, perplexity, bits per character and per byte; the mean of the bits per character decides."""
+        figures: dict[str, float] = {}
+        bits: list[float] = []
+        for name, rows in self.validation.items():
+            score = self._score(model, rows, passes)
+            if score.tokens:
+                figures |= {f"{name}/{figure}": value for figure, value in score.figures().items()}
+                bits.append(score.bits_per_character)
+        return figures | {self.decides.name: statistics.fmean(bits)} if bits else {}
+
+    def _score(self, model: Any, rows: Any, passes: Passes) -> Score:
+        score = evaluate(
+            model,
+            rows,
+            spread(len(rows), self.config.eval_rows or 0)[passes.rank :: passes.world],
+            collator=self.collator,
+            sizes=self._sizes,
+            rows_per_pass=passes.rows,
+            precision=passes.precision,
+        )
+        if passes.world == 1:
+            return score
+        sums = np.array([score.nats, score.tokens, score.characters, score.bytes], dtype=np.float64)
+        nats, *counts = passes.add(sums).tolist()
+        return Score(nats=nats, tokens=int(counts[0]), characters=int(counts[1]), bytes=int(counts[2]))
+
+    def samples(self, model: Any) -> Iterator[Mapping[str, str]]:
+        """Continuations of the prompts."""
+        prompts = self.config.sample_prompts
+        samples = Samples(prompts, self.tokenizer, chat=self.is_chat, context=self.seq_length)
+        return samples.write(model, self.config.seed)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer, which puts the separator before a text."""
+        for name, content in files.of_model(self.tokenizer).items():
+            (folder / name).write_bytes(content)
+
+    def documents(self, result: Result) -> Mapping[str, bytes]:
+        """The model card."""
+        card = cards.model(result.name, result.settings, result.inputs, result.counts)
+        return {"README.md": card.encode()}
+
+    def notes(self) -> Sequence[str]:
+        """Whether the context is not that of the preset."""
+        preset = self.config.preset
+        if self.config.is_preset and self.seq_length != preset.context:
+            name, paper = self.config.model, preset.context
+            return [f"{name} has a context of {paper:,} in its paper, here it has {self.seq_length:,}"]
+        return []
+
+
+def _vocabulary(workspace: Workspace) -> Tokenizer:
+    """The workspace's tokenizer, once it was compared with its ledger."""
+    path = workspace.tokenizer / "tokenizer.json"
+    return files.load(checked(workspace, path).parent if path.exists() else workspace.tokenizer)
+
+
+def _special(vocabulary: Tokenizer, token: str) -> int:
+    number = vocabulary.token_to_id(token)
+    if number is None:
+        raise TokenizerError(f"the tokenizer has no {token}", hint="Run `corpus tokenizer` again.")
+    return number
+
+
+def _ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Progress) -> dict[str, Ledger]:
+    pack = _PACK[area]
+    names = sorted(config.mixture) or workspace.finished(area)
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no {area} rows", hint=f"Run `{pack}` first.")
+    ledgers = {}
+    for name in names:
+        folder = workspace.root / area / name
+        ledger = read_ledger(folder)
+        if ledger is None:
+            raise WorkspaceError(f"{name} is not packed", hint=f"Run `{pack} --dataset {name}` first.")
+        check_all(workspace, folder, ledger.outputs, progress)
+        ledgers[name] = ledger
+    return ledgers
+
+
+def _check_tokenizers(ledgers: Mapping[str, Ledger], workspace: Workspace, area: str) -> None:
+    path = workspace.tokenizer / "tokenizer.json"
+    ours = workspace.digest(path)
+    for name, ledger in ledgers.items():
+        theirs = {entry.path: entry.sha256 for entry in ledger.inputs}.get(workspace.relative(path), "none")
+        if theirs != ours:
+            raise TokenizerError(
+                f"{name} was packed with the tokenizer {theirs[:12]}, the workspace holds {ours[:12]}",
+                hint=f"Run `{_PACK[area]} --dataset {name}` again.",
+            )
+
+
+def _seq_length(ledgers: Mapping[str, Ledger]) -> int:
+    lengths = {name: int(ledger.config["seq_length"]) for name, ledger in ledgers.items()}
+    if len(set(lengths.values())) > 1:
+        raise TrainError(
+            "the datasets were packed to rows of different length: "
+            + ", ".join(f"{name} to {length:,}" for name, length in lengths.items()),
+            hint="Run `corpus pack` with one --seq-length for all, or name with --dataset those that agree.",
+        )
+    return next(iter(lengths.values()))
+
+
+def _training_rows(splits: Mapping[str, Any]) -> Rows:
+    parts = [rows["train"] for rows in splits.values() if len(rows.get("train", ()))]
+    if not parts:
+        raise TrainError(
+            f"{', '.join(splits)}: there is no row to train on",
+            hint="`corpus trace --rejected too_short` shows what was dropped.",
+        )
+    return Rows(parts)
