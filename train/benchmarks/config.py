@@ -95,7 +95,7 @@ class Run:
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """The same figures of each group, with its `items`."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What `lm.Counts` counted."""
+    """What `pairs.Counts` counted."""
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Ids of the examples in their order, by group; "" for all groups."""
 

@@ -28,7 +28,7 @@ from corpus.train.model.quiet import first_line, quiet
 if TYPE_CHECKING:
     from corpus.train.benchmarks.harness_task import Probes
     from corpus.train.benchmarks.lm import CorpusLM
-    from corpus.train.benchmarks.stage import Opened
+    from corpus.train.benchmarks.opened import Opened
 
 _PACKAGE = "lm_eval"
 

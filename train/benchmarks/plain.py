@@ -51,14 +51,12 @@ def _window(read: Sequence[int], scored: Sequence[int], context: int) -> TextWin
 
 
 def _sums(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> list[float]:
-    """Log-likelihood of the labelled tokens of each row; the last token of a row is predicted, not read."""
-    labels_rt = batch.pop("labels")[:, 1:].to(device)
-    inputs = {
-        name: value[:, :-1].to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
-    }
+    """Log-likelihood of the targets of each row."""
+    targets_rt = batch["shift_labels"].to(device)
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits_rtv = model(**inputs).logits
+        logits_rtv = model(**inputs, use_cache=False).logits
     return [
-        -torch.nn.functional.cross_entropy(logits_tv.double(), labels_t, ignore_index=IGNORED, reduction="sum").item()
-        for logits_tv, labels_t in zip(logits_rtv, labels_rt, strict=True)
+        -torch.nn.functional.cross_entropy(logits_tv.double(), targets_t, ignore_index=IGNORED, reduction="sum").item()
+        for logits_tv, targets_t in zip(logits_rtv, targets_rt, strict=True)
     ]

@@ -22,8 +22,8 @@ from corpus.train.benchmarks.picture import picture
 from corpus.train.benchmarks.prompts import Question
 
 if TYPE_CHECKING:
+    from corpus.train.benchmarks.chosen import Benchmark
     from corpus.train.benchmarks.harness import Answers
-    from corpus.train.benchmarks.stage import Benchmark
 
 SCHEMA = 1
 _PACKAGES = ("lm_eval", "torch", "transformers")

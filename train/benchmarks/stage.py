@@ -11,59 +11,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from corpus.pipeline import tasks
-from corpus.pipeline.errors import BenchmarkError, DeviceError, ModelError
-from corpus.pipeline.manifest.schema import Split
+from corpus.pipeline.errors import BenchmarkError, ModelError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks.schema import Task
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.benchmarks import harness, results, scores, shots
+from corpus.train.benchmarks.chosen import Benchmark, find
 from corpus.train.benchmarks.config import HUB, BenchmarkConfig, BenchmarkResult, Run, folder_of
-from corpus.train.benchmarks.prompts import Question, ask
-from corpus.train.evaluation.metrics import spread
-from corpus.train.evaluation.tokens import DocumentTokenizer
+from corpus.train.benchmarks.opened import Opened, open_model, out_of_memory
+from corpus.train.benchmarks.prompts import Question
 from corpus.train.model import device as devices
 from corpus.train.model import load
-from corpus.train.model.device import Device
 
-_LOGIT_BYTES = 12
-"""Of a token's scores: three copies in single precision."""
-_CPU_ROWS, _GPU_ROWS = 16, 64
 _REMARKS = {
     "cut_contexts": "were longer than the context and lost their beginning",
     "cut_answers": "had an answer longer than the context, cut at its end",
     "seams": "were encoded apart, because a token would span prompt and answer",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Benchmark:
-    """A task with its questions."""
-
-    name: str
-    task: Task
-    split: Split
-    questions: Sequence[Question]
-    """Those that are measured."""
-    pool: Sequence[Question]
-    """Those that examples are drawn from."""
-    pool_split: Split | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
-    """A model on its device with its tokenizer."""
-
-    model: Any
-    tokenizer: DocumentTokenizer
-    device: Device
-    context: int
-    batch_size: int
 
 
 def run(config: BenchmarkConfig, workspace: Workspace, *, progress: Progress = SILENT) -> list[BenchmarkResult]:
@@ -79,7 +47,7 @@ def run(config: BenchmarkConfig, workspace: Workspace, *, progress: Progress = S
     harness.check()
     load.files(config.model, "--model")  # refused before items are read
     chosen = [_find(config, number) for number in range(len(config.benchmarks))]
-    opened = _open(config)
+    opened = open_model(config)
     progress.say(f"{opened.device.describe()}, lm-evaluation-harness {harness.version()}")
     folder = folder_of(workspace.root, config.model, config.output)
     about = {"model": results.model_files(config.model, workspace), "precision": opened.device.precision}
@@ -92,77 +60,12 @@ def run(config: BenchmarkConfig, workspace: Workspace, *, progress: Progress = S
     return found
 
 
-def find(name: str, data: Path | None, *, split: str = "", limit: int = 0, with_pool: bool = False) -> Benchmark:
-    """The questions of a built-in task or a task file.
-
-    Raises:
-        TaskError: there is no such task, or its items cannot be read.
-        BenchmarkError: it has no prompt, or no items of the split.
-
-    """
-    task = tasks.load(name)
-    measured = _split_of(task, split)
-    questions = [ask(task, item) for item in tasks.read(task, data, measured)]
-    questions = [questions[number] for number in spread(len(questions), limit)]
-    source = _pool_split(task, measured) if with_pool and task.kind != "minimal_pairs" else None
-    pool = [ask(task, item) for item in tasks.read(task, data, source)] if source else []
-    return Benchmark(name=task.name, task=task, split=measured, questions=questions, pool=pool, pool_split=source)
-
-
 def _find(config: BenchmarkConfig, number: int) -> Benchmark | str:
     """A task with its questions, or the name of a task of the harness's own."""
     name = config.benchmarks[number]
     if harness.is_hub_task(name):
         return name
     return find(name, config.data_of(number), split=config.split, limit=config.limit, with_pool=any(config.shots))
-
-
-def _split_of(task: Task, asked: str) -> Split:
-    there = task.source.splits
-    wanted: tuple[Split, ...] = tuple(each for each in there if each == asked) if asked else ("test", "validation")
-    for split in wanted:
-        if split in there:
-            return split
-    raise BenchmarkError(
-        f"the task {task.name} has no {asked or 'test'} split", hint=f"Give --split {' or '.join(there)}."
-    )
-
-
-def _pool_split(task: Task, measured: Split) -> Split | None:
-    order: tuple[Split, ...] = ("train", "validation")
-    return next((split for split in order if split in task.source.splits and split != measured), None)
-
-
-def _open(config: BenchmarkConfig) -> Opened:
-    device = devices.choose(config.device, config.precision)
-    with devices.memory_errors(_out_of_memory()):
-        model = load.load_any(config.model, precision=device.precision)
-        tokenizer = DocumentTokenizer(config.model, rows=model.get_input_embeddings().num_embeddings)
-        most = load.context_of(model)
-        context = min(config.context or most or 0, most or config.context or 0)
-        if context < 2:
-            raise ModelError(
-                f"{config.model} does not say how many tokens it takes at once", hint="Say it with --context."
-            )
-        model.config.use_cache = False  # each text is read once
-        model = model.to(device.kind)
-    return Opened(
-        model=model, tokenizer=tokenizer, device=device, context=context,
-        batch_size=config.batch_size or _rows(model, device, context),
-    )  # fmt: skip
-
-
-def _rows(model: Any, device: Device, context: int) -> int:
-    """Texts of a pass whose scores fit the memory."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    fitting = (device.memory - weights) // (context * model.config.get_text_config().vocab_size * _LOGIT_BYTES)
-    return int(max(1, min(fitting, _CPU_ROWS if device.kind == "cpu" else _GPU_ROWS)))
-
-
-def _out_of_memory() -> DeviceError:
-    return DeviceError(
-        "the device has not enough memory for this model and its texts", hint="Give --batch-size 1, or --device cpu."
-    )
 
 
 def _measure(
@@ -174,7 +77,7 @@ def _measure(
     runs, samples, notes = [], [], list[str]()
     labels = 0 if benchmark.task.kind in {"choice", "minimal_pairs"} else len(benchmark.task.labels)
     plans = list(_plans(config, benchmark, notes))
-    with devices.memory_errors(_out_of_memory()):
+    with devices.memory_errors(out_of_memory()):
         lm = harness.lm(opened, progress)
         for many, number, examples in plans:
             with progress.bar(f"{benchmark.name}, {many} shots", None, "texts"):
@@ -186,7 +89,7 @@ def _measure(
             runs.append(
                 Run(
                     shots=many, draw=number, figures=scores.figures(answers.scored, labels=labels),
-                    groups=scores.by_group(answers.scored, labels=labels), counts=asdict(lm.take()),
+                    groups=scores.by_group(answers.scored, labels=labels), counts=asdict(lm.pairs.take()),
                     examples={group: [each.id for each in own] for group, own in examples.items()} if many else {},
                 )
             )  # fmt: skip
@@ -248,7 +151,7 @@ def _measure_hub_task(
     """A task of the harness's own, by its own prompts and figures."""
     watch = Stopwatch()
     runs, items = [], 0
-    with devices.memory_errors(_out_of_memory()):
+    with devices.memory_errors(out_of_memory()):
         lm = harness.lm(opened, progress)
         for many in dict.fromkeys(config.shots):
             for number in range(config.orders if many else 1):
@@ -256,7 +159,9 @@ def _measure_hub_task(
                     figures, groups, items = harness.evaluate_hub_task(
                         lm, name, shots=many, seed=config.seed + number, limit=config.limit
                     )
-                runs.append(Run(shots=many, draw=number, figures=figures, groups=groups, counts=asdict(lm.take())))
+                runs.append(
+                    Run(shots=many, draw=number, figures=figures, groups=groups, counts=asdict(lm.pairs.take()))
+                )
     plain = Path(name.removeprefix(HUB)).stem
     result = BenchmarkResult(
         benchmark=plain, items=items, chance=None, majority=None, runs=tuple(runs), seconds=watch.seconds,

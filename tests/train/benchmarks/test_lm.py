@@ -63,7 +63,7 @@ def spanning(lm: CorpusLM) -> tuple[str, str]:
 
 def test_log_likelihoods_are_those_of_plain_passes(model: Path) -> None:
     lm = opened(model)
-    encoded = [lm.encode_pair(*pair) for pair in PAIRS]
+    encoded = [lm.pairs.pair(*pair) for pair in PAIRS]
     expected = [by_hand(lm, *pair) for pair in encoded]
     assert scored(lm, PAIRS) == pytest.approx(expected, **CLOSE)
     assert log_likelihoods(lm.model, encoded, context=128, rows=3).tolist() == pytest.approx(expected, **CLOSE)
@@ -78,11 +78,11 @@ def test_no_token_spans_context_and_answer(model: Path) -> None:
     lm = opened(model)
     context, answer = spanning(lm)
     assert len(lm.tok_encode(context + answer)) == 1
-    read, scored_ids = lm.encode_pair(context, answer)
+    read, scored_ids = lm.pairs.pair(context, answer)
     assert (read, scored_ids) == (lm.tok_encode(context), lm.tok_encode(answer))
-    assert lm.counts.seams == 1
-    lm.encode_pair("河边，", "的柳树")
-    assert lm.counts.seams == 1
+    assert lm.pairs.counts.seams == 1
+    lm.pairs.pair("河边，", "的柳树")
+    assert lm.pairs.counts.seams == 1
 
 
 def test_the_harness_alone_dies_where_a_token_swallows_the_answer(model: Path) -> None:
@@ -97,15 +97,15 @@ def test_the_harness_alone_dies_where_a_token_swallows_the_answer(model: Path) -
 @pytest.mark.parametrize(("context", "answer"), PAIRS[1:])
 def test_context_and_answer_are_encoded_as_one_text_where_that_splits(model: Path, context: str, answer: str) -> None:
     lm = opened(model)
-    read, scored_ids = lm.encode_pair(context, answer)
+    read, scored_ids = lm.pairs.pair(context, answer)
     assert lm.tokenizer.decode([*read, *scored_ids]) == context + answer
-    if not lm.counts.seams:
+    if not lm.pairs.counts.seams:
         assert [*read, *scored_ids] == lm.tok_encode(context + answer)
 
 
 def test_blank_before_an_english_answer_belongs_to_its_first_token(model: Path) -> None:
     lm = opened(model)
-    read, scored_ids = lm.encode_pair("What time ", "does the library open?")
+    read, scored_ids = lm.pairs.pair("What time ", "does the library open?")
     assert lm.tokenizer.decode(read) == "What time"
     assert lm.tokenizer.decode(scored_ids) == " does the library open?"
 
@@ -113,33 +113,33 @@ def test_blank_before_an_english_answer_belongs_to_its_first_token(model: Path) 
 def test_an_empty_context_is_the_separator(model: Path) -> None:
     lm = opened(model)
     separator = lm.tokenizer.get_vocab()[SEPARATOR]
-    assert lm.encode_pair("", "河边")[0] == [separator]
-    assert lm.encode_pair("河边，", "的")[0] == lm.tok_encode("河边，")
+    assert lm.pairs.pair("", "河边")[0] == [separator]
+    assert lm.pairs.pair("河边，", "的")[0] == lm.tok_encode("河边，")
 
 
 def test_a_document_begins_with_what_the_tokenizer_puts_before_it(tmp_path: Path) -> None:
     fast = byte_level(["河边的柳树长出了嫩芽。"] * 3)
     save_llama(tmp_path, fast)
     lm = opened(tmp_path, context=64)
-    assert lm.encode_pair("", "河")[0] == [fast.bos_token_id]
-    assert lm.encode_pair("河，", "边")[0] == [fast.bos_token_id, *lm.tok_encode("河，")]
+    assert lm.pairs.pair("", "河")[0] == [fast.bos_token_id]
+    assert lm.pairs.pair("河，", "边")[0] == [fast.bos_token_id, *lm.tok_encode("河，")]
 
 
 def test_special_strings_in_a_text_are_text(model: Path) -> None:
     lm = opened(model)
     special = set(lm.tokenizer.all_special_ids)
-    read, scored_ids = lm.encode_pair("写着<|endoftext|>，", "是<|pad|>字")
+    read, scored_ids = lm.pairs.pair("写着<|endoftext|>，", "是<|pad|>字")
     assert special.isdisjoint([*read, *scored_ids])
 
 
 def test_long_contexts_lose_their_beginning_and_are_counted(model: Path) -> None:
     lm = opened(model, context=24)
     long, answer = "孩子们在草地上放风筝，" * 6, "很清新。"
-    read, scored_ids = lm.encode_pair(long, answer)
+    read, scored_ids = lm.pairs.pair(long, answer)
     kept = [*read, *scored_ids][-25:]
     expected = by_hand(lm, kept[: -len(scored_ids)], scored_ids)
     assert scored(lm, [(long, answer), ("短，", "好")])[0] == pytest.approx(expected, **CLOSE)
-    counts = lm.take()
+    counts = lm.pairs.take()
     assert (counts.cut_contexts, counts.cut_answers, counts.scored) == (2, 0, 2)  # the first was encoded above, too
     plain = log_likelihoods(lm.model, [(read, scored_ids)], context=24, rows=1)
     assert plain[0] == pytest.approx(expected, **CLOSE)
@@ -152,7 +152,7 @@ def test_an_answer_longer_than_the_context_loses_its_end(model: Path) -> None:
     read = lm.tok_encode("好，")
     whole = [*read, *lm.tok_encode(answer)]
     assert likelihood == pytest.approx(by_hand(lm, read[-1:], whole[len(read) : len(read) + 24]), **CLOSE)
-    assert lm.take().cut_answers == 1
+    assert lm.pairs.take().cut_answers == 1
 
 
 def test_equal_requests_are_scored_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,15 +168,15 @@ def test_equal_requests_are_scored_once(model: Path, monkeypatch: pytest.MonkeyP
     first, second, third = scored(lm, [PAIRS[1], PAIRS[2], PAIRS[1]])
     assert first == third != second
     assert sum(rows) == 2
-    counts = lm.take()
+    counts = lm.pairs.take()
     assert (counts.requests, counts.scored) == (3, 2)
-    assert lm.take().requests == 0
+    assert lm.pairs.take().requests == 0
 
 
 def test_plain_scoring_restores_the_mode_and_draws_nothing(model: Path) -> None:
     lm = opened(model)
     lm.model.train()
     before = torch.random.get_rng_state()
-    log_likelihoods(lm.model, [lm.encode_pair(*PAIRS[1])], context=128, rows=1)
+    log_likelihoods(lm.model, [lm.pairs.pair(*PAIRS[1])], context=128, rows=1)
     assert lm.model.training
     assert torch.equal(before, torch.random.get_rng_state())
