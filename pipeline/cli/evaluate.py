@@ -66,13 +66,13 @@ def evaluate(
     model: str | None, datasets: tuple[str, ...], task: str | None, benchmark_names: tuple[str, ...], as_json: bool,
     workspace_dir: Path, **settings: Any,
 ) -> None:  # fmt: skip
-    """Measure a model on documents it was not trained on, on the items of a task, or by prompts.
+    """Measure a model on documents, on a task, or by prompts.
 
-    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
-    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
-    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
-    A document longer than the model's context is cut into windows, and the first token of each later one is not
-    predicted: give models of different contexts the same --context.
+    On documents that it was not trained on: loss, perplexity, bits per character and per byte on each dataset's
+    validation split, for any folder that AutoModelForCausalLM and AutoTokenizer open. Models with different
+    tokenizers are compared by bits per character or byte; loss and perplexity are a token's, so they compare only
+    models that share a tokenizer. A document longer than the model's context is cut into windows, and the first
+    token of each later one is not predicted: give models of different contexts the same --context.
 
     With --task a run of `corpus train --objective task`: accuracy, macro-F1 and MCC on the test items, beside what
     needs no model (the floors), by group, and with and without the items that stand in the training items or in

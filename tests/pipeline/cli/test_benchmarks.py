@@ -60,9 +60,9 @@ def test_json_has_the_figures_of_each_number_of_examples(model: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--shots", 1), "--shots needs --benchmark"),
-        (("--calibrate",), "--calibrate needs --benchmark"),
-        (("--benchmark", "demo_choice", "--stride", 8), "--stride does not go with --benchmark"),
+        (("--shots", 1), "--shots must stand with --benchmark"),
+        (("--calibrate",), "--calibrate must stand with --benchmark"),
+        (("--benchmark", "demo_choice", "--stride", 8), "--stride must not stand with --benchmark"),
         (("--benchmark", "demo_choice", "--shots", -1), "--shots must be from 0 to 64, is -1"),
         (("--benchmark", "demo_choice", "--dataset", "demo"), "--dataset goes with --benchmark translation alone"),
     ],
