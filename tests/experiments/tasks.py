@@ -90,12 +90,8 @@ class Experiment:
 
     def asked(self, benchmark: str, file: str, model: str, *more: object) -> dict[str, Any]:
         """What `corpus evaluate --benchmark` gives."""
-        found = json.loads(
-            self.corpus(
-                "evaluate", "--benchmark", benchmark, "--data", self.file(file), "--model", model, "--limit", self.limit,
-                "--json", *more,
-            )
-        )  # fmt: skip
+        words = ("--data", self.file(file), "--model", model, "--limit", self.limit, "--json", *more)
+        found = json.loads(self.corpus("evaluate", "--benchmark", benchmark, *words))
         (result,) = found["benchmarks"]
         print(f"{benchmark}, {model}: {result['shots']}", flush=True)
         return dict(result)
