@@ -41,7 +41,7 @@ class Chat:
         self._model = model
         self._config = config
         self._progress = progress
-        self._room = model.context - min(config.max_new_tokens, model.context // 2)
+        self._room = model.context - min(config.max_new_tokens, model.context // 2) - len(model.beginning)
         self._turns: list[list[int]] = []
         self._asked = 0
         self._has_warned = False
@@ -56,7 +56,7 @@ class Chat:
         """
         opening = self._opening(question)
         self._drop_turns(len(opening))
-        prompt = [token for turn in (*self._turns, opening) for token in turn]
+        prompt = [token for turn in (self._model.beginning, *self._turns, opening) for token in turn]
         key = (self._asked, 0)
         self._asked += 1
         written: list[str] = []

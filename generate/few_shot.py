@@ -32,7 +32,8 @@ class Form:
             ModelError: the examples alone fill the context.
 
         """
-        before = [token for shot in self.shots for token in (*model.encode(shot), model.separator)]
+        shots = [token for shot in self.shots for token in (*model.encode(shot), model.separator)]
+        before = [*model.beginning, *shots]
         if len(before) >= model.context:
             raise ModelError(
                 f"the {len(self.shots)} examples have {len(before):,} tokens, the model's context has "

@@ -1,7 +1,8 @@
 """`corpus sample`: prompts in, text out, streamed.
 
-In: a model folder and a `SampleConfig`. Out: `Piece`s as they are written, or complete `Sample`s. A prompt is read from
-position 0 without a token before it, as documents are in training; an empty one starts from the separator.
+In: a model folder and a `SampleConfig`. Out: `Piece`s as they are written, or complete `Sample`s. A prompt is read as
+the beginning of a document, after the tokens that the model's tokenizer puts before a text; where it puts none, an
+empty prompt starts from the separator.
 Invariants: a sample depends on seed, prompt, its own number and the settings, not on the other samples of its batch (up
 to the rounding of the device); no piece ends inside a character or shows part of a stop string; no separator is
 printed.

@@ -48,7 +48,7 @@ class WorkspaceError(CorpusError):
 
 
 class BusyError(WorkspaceError):
-    """Another command is writing in this workspace."""
+    """Another command is writing in this workspace, or in the folder of an export."""
 
 
 class DiskError(CorpusError):

@@ -127,9 +127,14 @@ class Objective(abc.ABC):
         """Largest useful number of items in a pass."""
         return device.most_rows
 
-    def memory(self, model: Any, *, precision: str, checkpointing: bool) -> tuple[int, int]:
-        """Estimated bytes of a training step: the fixed part, and what each item of a pass adds."""
-        return step_memory(model, seq_length=self.seq_length, precision=precision, checkpointing=checkpointing)
+    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
+        """Estimated bytes of a training step: the fixed part, and what each item of a pass adds.
+
+        `one_moment` weights have one moment in the optimizer, the others two.
+        """
+        return step_memory(
+            model, seq_length=self.seq_length, precision=precision, checkpointing=checkpointing, one_moment=one_moment
+        )
 
     @abc.abstractmethod
     def evaluate(self, model: Any, passes: Passes) -> dict[str, Any]:

@@ -12,6 +12,8 @@ VOCAB_SIZE = 32_000
 """Vocabulary of listings: the default of `corpus tokenizer`."""
 WEIGHT_BYTES = 16
 """Per parameter in single precision: weight 4, gradient 4, Adam's two moments 8."""
+MOMENT_BYTES = 4
+"""Of these, one moment: Muon keeps one instead of two for each weight that it trains."""
 HALF_COPY_BYTES = 2
 """Added per parameter under bf16: autocast keeps a half-precision copy during a pass."""
 WIDTH_BYTES = {"fp32": (32, 40), "bf16": (20, 34)}
@@ -105,9 +107,13 @@ class Preset:
         return fixed_memory(self.parameters(vocab_size=vocab_size, context=context), precision) + rows * length * token
 
 
-def fixed_memory(parameters: int, precision: str) -> int:
-    """Bytes of a training step that do not depend on its rows: parameters x 16, under bf16 x 18."""
-    return parameters * (WEIGHT_BYTES + (HALF_COPY_BYTES if precision == "bf16" else 0))
+def fixed_memory(parameters: int, precision: str, *, one_moment: int = 0) -> int:
+    """Bytes of a training step that do not depend on its rows: parameters x 16, under bf16 x 18.
+
+    Of the parameters, `one_moment` have one moment: 4 bytes less for each.
+    """
+    each = WEIGHT_BYTES + (HALF_COPY_BYTES if precision == "bf16" else 0)
+    return parameters * each - one_moment * MOMENT_BYTES
 
 
 def token_memory(

@@ -42,6 +42,8 @@ class Model:
     """The bytes of every token."""
     separator: int
     """The token that ends a document."""
+    beginning: tuple[int, ...]
+    """The tokens from which the model reads a document: those that its tokenizer puts before a text."""
     banned: Tensor
     """Ids that are never sampled: special tokens other than the separator, and ids without a token."""
     context: int
@@ -129,6 +131,7 @@ def _assemble(folder: Path, network: Any, tokenizer: Any) -> Model:
         tokenizer=tokenizer,
         vocabulary=Vocabulary(tokenizer, special | {separator}),
         separator=separator,
+        beginning=tuple(folders.beginning(tokenizer)),
         banned=torch.tensor(banned, dtype=torch.long, device=network.device),
         context=int(folders.context_of(network) or 0),
         folder=folder,

@@ -59,23 +59,33 @@ def status(as_json: bool, workspace_dir: Path) -> None:
 
 
 @click.command()
+@click.option(
+    "--export", "exported", metavar="FOLDER", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Compare what `corpus export` wrote there, not the workspace.",
+)  # fmt: skip
 @json_option
 @workspace_option()
-def verify(as_json: bool, workspace_dir: Path) -> None:
+def verify(as_json: bool, exported: Path | None, workspace_dir: Path) -> None:
     """Compare every finished file with its ledger, byte by byte.
 
     Checks that the counts of the ledgers agree, too. Ends with exit code 1 at the first file that is damaged, and
-    says how to rebuild it.
+    says how to rebuild it. Exports lie outside the workspace; name one with --export.
 
     \b
-    Example:
+    Examples:
       corpus verify
+      corpus verify --export ../nanoGPT/data/corpus_zh
     """
     from corpus.pipeline.inspect import verify as checks
 
-    found = checks.run(workspace_of(workspace_dir), progress=console.Console())
+    if exported is not None:
+        found = checks.run_export(exported.expanduser(), progress=console.Console())
+    else:
+        found = checks.run(workspace_of(workspace_dir), progress=console.Console())
     if as_json:
         console.data(asdict(found))
+    elif exported is not None:
+        console.line(f"{found.files:,} files of {exported}, {size_text(found.bytes)}: all as its ledger says")
     else:
         console.line(
             f"{found.files:,} files of {found.stages} stages, {size_text(found.bytes)}: all as their ledgers say"

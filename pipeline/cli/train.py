@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,9 @@ from corpus.pipeline.terminal import console
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
+
+_FIRST_ENDS_S = 20
+"""Seconds after which the first process of torchrun has met the same failure and ended the others, or never will."""
 
 
 @click.command()
@@ -282,15 +286,19 @@ def _next(config: TrainConfig, run: str) -> str:
 def _silent_unless_first(rank: int) -> Iterator[None]:
     """Leave messages to the first process, which meets the same failures before training.
 
-    A failure during training can be one of this process alone, such as a full device, so it is printed.
+    A failure during training can be one of this process alone, such as a full device, so it is printed; one before
+    it only where the first process does not end by itself soon, for torchrun then ends the others.
     """
     try:
         yield
-    except (click.UsageError, CorpusError, KeyboardInterrupt) as error:
-        if rank == 0 or (_has_process_group() and isinstance(error, CorpusError)):
+    except KeyboardInterrupt as interrupt:
+        if rank == 0:
             raise
-        code = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, click.UsageError) else 1
-        raise click.exceptions.Exit(code) from error
+        raise click.exceptions.Exit(130) from interrupt
+    except (click.UsageError, CorpusError):
+        if rank != 0 and not _has_process_group():
+            time.sleep(_FIRST_ENDS_S)
+        raise
 
 
 def _has_process_group() -> bool:

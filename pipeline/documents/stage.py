@@ -3,12 +3,14 @@
 In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and
 `rejected/part-NNNNN.parquet`, one pair for each piece.
 Invariants: records = documents + dropped, by reason, in every piece and in the sum; a shard depends on its piece alone,
-so workers, interruption and order change nothing; a shard carries a fingerprint, so a rerun keeps current shards.
+so workers, interruption and order change nothing; a shard carries a fingerprint, so a rerun keeps current shards. A
+file that a growing dataset cannot take leaves the earlier documents finished.
 Cost: a worker holds one mebibyte of records and one row group of documents.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import unicodedata
 from collections import deque
@@ -25,7 +27,7 @@ from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.documents.transform import make_part
-from corpus.pipeline.errors import DamageError, ManifestError, WorkspaceError
+from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.manifest.table import line_of
 from corpus.pipeline.progress import SILENT, Progress
@@ -91,14 +93,20 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
     """
     watch = Stopwatch()
     manifest = _switched(workspace.manifest(config.dataset), config)
-    raw, folder = workspace.raw(config.dataset), workspace.documents(config.dataset)
-    settings = _settings(config, manifest)
     stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, dataset=config.dataset, config=settings,
-        inputs=_inputs(workspace, raw), watch=watch, progress=progress,
+        workspace, workspace.documents(config.dataset), stage=STAGE, version=VERSION, dataset=config.dataset,
+        config=_settings(config, manifest), inputs=_inputs(workspace, workspace.raw(config.dataset)), watch=watch,
+        progress=progress,
     )  # fmt: skip
     if report := stage.skipped():
         return replace(report, notes=tuple(_notes(config.dataset, report.ledger.counts)))
+    with _earlier_kept(stage):
+        return _make(config, manifest, stage)
+
+
+def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
+    """Make what is missing of a dataset's documents."""
+    raw, folder, settings, progress = stage.workspace.raw(config.dataset), stage.folder, stage.config, stage.progress
     files = list_files(raw, manifest)
     _say_layout(files, progress)
     came = batches.batches(read_ledger(raw), files, stage.inputs)
@@ -133,6 +141,26 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
         notes=(*notes, *_notes(config.dataset, counts.to_dict()), *kernels.notes()),
     )
+
+
+@contextlib.contextmanager
+def _earlier_kept(stage: StageRun) -> Iterator[None]:
+    """Put a growing dataset's documents back as they were when files that came later cannot be read."""
+    try:
+        yield
+    except (ArchiveError, ShapeError, SourceError) as error:
+        before = stage.before
+        if before is None or not before.counts.get("batches"):
+            raise
+        numbers = [part_number(Path(output.path)) for output in before.outputs]
+        _delete_from(stage.folder, max(numbers, default=-1) + 1)
+        if stage.restore():
+            again = f"`corpus ingest --dataset {stage.dataset}` again"
+            error.hint = (
+                f"{error.hint} The documents of the files that came before are as they were: dedup and pack take them. "
+                f"Take that file out of the source, or mend it, and run {again}."
+            ).lstrip()
+        raise
 
 
 def _delete_from(folder: Path, number: int) -> None:

@@ -16,7 +16,8 @@ import orjson
 from corpus.pipeline.clean import statistics
 from corpus.pipeline.draft.sample import Kind
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.read.nested import SPLIT_NAMES, role_of, text_of, value_at
+from corpus.pipeline.read.nested import role_of, text_of, value_at
+from corpus.pipeline.read.splits import SPLIT_NAMES
 from corpus.pipeline.text.encodings import encoding_of
 
 _MOST = 0.9

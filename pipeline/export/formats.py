@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -192,13 +192,23 @@ def llama_factory(pieces: Iterable[Piece], *, chat: bool) -> bytes:
     if chat:
         tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
         columns = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+    folders = {(piece.dataset, piece.split) for piece in pieces}
+    names = {dataset for dataset, _ in folders}
     found = {
-        piece.dataset if piece.split == "train" else f"{piece.dataset}_{piece.split}": {
-            "file_name": f"{piece.dataset}/{piece.split}", **columns
-        }
-        for piece in pieces
+        _llama_factory_name(*each, names): {"file_name": "/".join(each), **columns} for each in folders
     }  # fmt: skip
     return (json.dumps(found, ensure_ascii=False, sort_keys=True, indent=2) + "\n").encode()
+
+
+def _llama_factory_name(dataset: str, split: str, datasets: Collection[str]) -> str:
+    """The name of a folder for --dataset: `q`, `q_test`; `q.test` where a dataset is called `q_test`.
+
+    A dataset's name has no dot, so no two folders have one name.
+    """
+    if split == "train":
+        return dataset
+    name = f"{dataset}_{split}"
+    return f"{dataset}.{split}" if name in datasets else name
 
 
 def owned(place: Path, form: Format, datasets: Iterable[str]) -> set[Path]:

@@ -41,12 +41,15 @@ from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.lock import HOLDER, LOCK, locked
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "export"
 VERSION = 1
 MARK = "export.json"
 """Written first: the folder is an export, in this format."""
+_UNFINISHED = (LOCK, HOLDER, f".{HOLDER}.*.tmp", f".{MARK}.*.tmp")
+"""What an export leaves that was killed before it wrote the mark."""
 _HINTS = {
     "text": "`corpus status` shows what there is; dedup, decontaminate and exclude.txt may leave out everything.",
     "chat": "baike2018qa, webtext2019zh and translation2019zh have questions; --form text takes any document.",
@@ -93,6 +96,7 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
 
     Raises:
         WorkspaceError: there are no documents, or no tokenizer, or no question for the chat form.
+        BusyError: another export writes in the folder.
         ExportError: the folder holds something else, or the format cannot hold the tokenizer's ids.
         DamageError: a documents shard, a list or the tokenizer is not what its ledger says.
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
@@ -100,7 +104,9 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
     """
     place = _place_of(config, workspace)
     try:
-        return _export(config, workspace, place, progress)
+        with locked(place, STAGE, hint="Wait until it is done, or name another FOLDER."):
+            _place_of(config, workspace)  # which another export may have taken meanwhile
+            return _export(config, workspace, place, progress)
     except DiskError as error:
         if str(place) not in error.message:
             raise
@@ -175,7 +181,8 @@ def _place_of(config: ExportConfig, workspace: Workspace) -> Path:
         if not there.is_dir():
             raise ExportError(f"{there} is a file", hint="Name a new folder.")
         mark = place / MARK
-        others = [path for path in place.glob("*") if not path.match(f".{MARK}.*.tmp")]  # a killed export leaves one
+        ours = {path for pattern in _UNFINISHED for path in place.glob(pattern)}
+        others = [path for path in place.glob("*") if path not in ours]
         if not mark.is_file() and others:
             raise ExportError(f"{place} holds other files", hint="Name a new or empty folder.")
         if mark.is_file() and mark.read_bytes() != _mark(config):

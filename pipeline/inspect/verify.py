@@ -1,6 +1,6 @@
 """Checks every output against its ledger, and the ledgers against each other.
 
-In: a workspace.
+In: a workspace; or the folder of an export, which lies outside.
 Out: what was checked, or DamageError for the first damaged file, with the command that rebuilds it.
 Invariant: only ledgers are trusted, and each is checked: its form, its fingerprint, its digest in `timings.json`, the
 counts in its shards, and the digests that later stages took of it.
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect.status import AREAS
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
-from corpus.pipeline.workspace.checked import check_bytes, check_size, damage
+from corpus.pipeline.workspace.checked import EXPORT, check_bytes, check_size, damage
 from corpus.pipeline.workspace.files import reading, sha256_file
 from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
@@ -61,6 +62,30 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
     return Verified(len(found), files, size)
 
 
+def run_export(folder: Path, *, progress: Progress = SILENT) -> Verified:
+    """Read every file that the ledger of an export names; the workspace that it came from is not asked.
+
+    Raises:
+        WorkspaceError: the folder holds no finished export.
+        DamageError: a file is missing or altered.
+        DiskError: a file or folder may not be read.
+
+    """
+    with reading(folder):
+        ledger = read_ledger(folder)
+        if ledger is None or ledger.stage != EXPORT:
+            made = "no finished export" if ledger is None else f"what `{ledger.stage}` made, not an export"
+            hint = "Run `corpus export` first; an interrupted one goes on with the same command."
+            raise WorkspaceError(f"{folder} holds {made}", hint=hint)
+        with progress.bar("verify", ledger.output_bytes, "B"):
+            _check_ledger(EXPORT, folder, ledger)
+            for output in ledger.outputs:
+                check_size(EXPORT, folder, output)
+                check_bytes(EXPORT, folder, output)
+                progress.advance(output.bytes)
+    return Verified(1, len(ledger.outputs), ledger.output_bytes)
+
+
 def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
     for area in AREAS:
         root = workspace.root / area
@@ -71,14 +96,15 @@ def _finished(workspace: Workspace) -> Iterator[tuple[str, Path, Ledger]]:
 
 
 def _check_ledger(area: str, folder: Path, ledger: Ledger) -> None:
-    """A ledger is canonical JSON, and its digest is the one in `timings.json`."""
-    path = folder / LEDGER
-    identity = fingerprint(ledger.stage, ledger.version, ledger.config, ledger.inputs)
+    """A ledger is canonical JSON, and its digest is the one in `timings.json`, which an export from the hub lacks."""
+    path, timings = folder / LEDGER, folder / "timings.json"
+    identity, found = fingerprint(ledger.stage, ledger.version, ledger.config, ledger.inputs), sha256_file(path)
     try:
-        noted = json.loads((folder / "timings.json").read_bytes()).get("ledger_sha256")
+        is_without = area == EXPORT and not timings.exists()
+        noted = found if is_without else json.loads(timings.read_bytes()).get("ledger_sha256")
     except (OSError, ValueError, AttributeError) as error:
-        raise damage(area, folder, folder / "timings.json", f"cannot be read ({error})") from error
-    if path.read_bytes() != ledger.to_json() or identity != ledger.fingerprint or noted != sha256_file(path):
+        raise damage(area, folder, timings, f"cannot be read ({error})") from error
+    if path.read_bytes() != ledger.to_json() or identity != ledger.fingerprint or noted != found:
         raise damage(area, folder, path, "is not as it was written")
 
 

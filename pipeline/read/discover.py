@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import DATASETS, Manifest
 from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
-from corpus.pipeline.read.nested import SPLIT_NAMES
 from corpus.pipeline.read.spans import SIZES, RecordFile
+from corpus.pipeline.read.splits import split_by_name, split_by_path
 from corpus.pipeline.workspace.ledger import read_ledger
 
 _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".md": "file", ".markdown": "file"}
@@ -121,14 +121,14 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
         RecordFile(
             container=container, codec=codec, path=path, shape=member.shape,
             tail=f"{container}/{path}" if codec in {"zip", "tar"} and manifest.name not in DATASETS else tail,
-            split=_split_by_path(path) if member.split == "name" else member.split,
+            split=split_by_path(path) if member.split == "name" else member.split,
             layout="rows" if codec == "parquet" else member.format, bytes=size,
             sha256=member.sha256 if official else None,
         )
         for member, tail, (container, codec, path, size) in hits
     ] or [
         RecordFile(
-            container=container, codec=codec, path=path, tail=path, split=_split_by_name(path),
+            container=container, codec=codec, path=path, tail=path, split=split_by_name(path),
             shape=manifest.members[0].shape, layout="", bytes=size,
         )
         for container, codec, path, size in sorted(found, key=itemgetter(2))
@@ -143,32 +143,6 @@ def _match(found: Sequence[_Entry], manifest: Manifest, *, official: bool) -> li
             )
         seen[file.tail] = file
     return files
-
-
-def _split_by_path(path: str) -> str:
-    """The split in a file's name, else in that of the nearest folder."""
-    for part in reversed(PurePosixPath(path).parts):
-        for split in ("test", "validation", "train"):
-            if any(SPLIT_NAMES.get(word) == split for word in _words(part)):
-                return split
-    return "hash"
-
-
-def _words(name: str) -> set[str]:
-    return set(re.split(r"[^a-z\u4e00-\u9fff]+", name.lower()))
-
-
-def _split_by_name(path: str) -> str:
-    """The split in a file's name, by whole words: `latest` is not `test`."""
-    words = _words(PurePosixPath(path).name)
-    for split, names in (
-        ("test", {"test", "testa"}),
-        ("validation", {"valid", "validation", "dev"}),
-        ("train", {"train"}),
-    ):
-        if words & names:
-            return split
-    return "hash"
 
 
 def _with_layouts(raw: Path, files: Sequence[RecordFile]) -> Iterator[RecordFile]:

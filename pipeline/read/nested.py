@@ -19,6 +19,7 @@ import orjson
 
 from corpus.pipeline.manifest import Shape
 from corpus.pipeline.read.spans import Parsed, Reject
+from corpus.pipeline.read.splits import SPLIT_NAMES
 from corpus.pipeline.templates import parts_of
 
 ROLES = {
@@ -28,12 +29,6 @@ ROLES = {
     "system": "system", "developer": "system",
 }  # fmt: skip
 """Who speaks, by the names in use: OpenAI's `role`, ShareGPT's `from`."""
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "eval": "validation", "test": "test", "testing": "test", "训练": "train", "训练集": "train",
-    "验证": "validation", "验证集": "validation", "开发集": "validation", "测试": "test", "测试集": "test",
-}  # fmt: skip
-"""Splits, by the names in use."""
 _MISSING = object()
 
 

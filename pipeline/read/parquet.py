@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import ArchiveError
-from corpus.pipeline.read.spans import Block, RecordFile, Reject, Span
+from corpus.pipeline.read.spans import Block, ReadSizes, RecordFile, Reject, Span
 
 _ROWS = 2048
 _BATCH_BYTES = 8 << 20
@@ -33,7 +33,7 @@ def parquet_spans(path: Path, file: RecordFile, piece_bytes: int) -> Iterator[Sp
             start, size = row, 0
 
 
-def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
+def parquet_blocks(path: Path, span: Span, sizes: ReadSizes) -> Iterator[Block]:
     """The rows of a span as JSON records, block by block."""
     row = 0
     try:
@@ -47,7 +47,7 @@ def parquet_blocks(path: Path, span: Span) -> Iterator[Block]:
                     size = max(1, parquet.metadata.row_group(group).total_byte_size)
                     at_once = min(_ROWS, max(1, _BATCH_BYTES * rows // size))
                     for batch in parquet.iter_batches(at_once, row_groups=[group], columns=columns):
-                        yield _parquet_block(batch, row, span)
+                        yield _without_too_large(*_parquet_block(batch, row, span), sizes)
                         row += batch.num_rows
                 else:
                     row += rows
@@ -63,6 +63,18 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _plain(value: Any) -> str | None:
     """A value that JSON has no word for; bytes in a nested column are left out."""
     return None if isinstance(value, bytes) else str(value)
+
+
+def _without_too_large(records: list[tuple[int, bytes]], rejects: list[Reject], sizes: ReadSizes) -> Block:
+    """The block without the records that are too long, as JSON; these are rejected."""
+    if max((len(record) for _, record in records), default=0) <= sizes.record:
+        return records, rejects
+    large = [
+        Reject.too_large(at, record[: sizes.rejected], len(record), sizes)
+        for at, record in records
+        if len(record) > sizes.record
+    ]
+    return [each for each in records if len(each[1]) <= sizes.record], [*rejects, *large]
 
 
 def _parquet_block(batch: pa.RecordBatch, row: int, span: Span) -> Block:

@@ -30,7 +30,7 @@ def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
     if span.chunks is not None:
         yield from _blocks(_records(span.chunks, span.delimiter, 0, None, sizes), sizes)
     elif span.file.codec == "parquet":
-        yield from parquet_blocks(raw / span.file.container, span)
+        yield from parquet_blocks(raw / span.file.container, span, sizes)
     else:
         with open_file(raw, span.file) as stream:
             at = 0
@@ -77,8 +77,7 @@ def _blocks(runs: Iterable[_Run], sizes: ReadSizes) -> Iterator[Block]:
             window = offsets[first] // sizes.block
             beyond = bisect_left(offsets, (window + 1) * sizes.block, first)
             if size:
-                detail = f"{size:,} bytes, more than {sizes.record:,}; the first {len(records[0]):,} are kept here"
-                rejects.append(Reject(offsets[0], "too_large", detail, records[0]))
+                rejects.append(Reject.too_large(offsets[0], records[0], size, sizes))
             else:
                 held += zip(offsets[first:beyond], records[first:beyond], strict=True)
             first = beyond

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +93,12 @@ class Reject:
     detail: str
     raw: bytes
     id: str | None = None
+
+    @classmethod
+    def too_large(cls, offset: int, head: bytes, size: int, sizes: ReadSizes) -> Self:
+        """A record of `size` bytes, of which the head is kept."""
+        detail = f"{size:,} bytes, more than {sizes.record:,}; the first {len(head):,} are kept here"
+        return cls(offset, "too_large", detail, head)
 
 
 Block = tuple[list[tuple[int, bytes]], list[Reject]]

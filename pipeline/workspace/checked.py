@@ -9,6 +9,7 @@ Cost: a stat for each file that is unchanged since it was hashed, else SHA-256 o
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,8 @@ from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, FileDigest, read_
 
 _IN_SHARDS = {"raw", "documents", "packed", "chat"}
 """Areas whose commands keep the files that are whole."""
+EXPORT = "export"
+"""An export, which lies outside the workspace: its folder is no area."""
 NOTICEABLE_BYTES = 1 << 30
 """From here on a bar shows what is hashed."""
 _READERS = 4
@@ -29,7 +32,7 @@ _SHOWN_DIGITS = 12
 
 def damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
     """The error for a file of a stage in `folder`; `delete` says whether the file itself is at fault."""
-    command = COMMANDS[area].format(name=folder.name)
+    command = export_command(folder) if area == EXPORT else COMMANDS[area].format(name=folder.name)
     if area in ROWS.values() and (ledger := read_ledger(folder)) and "seq_length" in ledger.config:
         command += f" --seq-length {ledger.config['seq_length']}"  # another length would make all rows anew
     if area == "models":
@@ -39,6 +42,17 @@ def damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = Tru
         return DamageError(f"{path} {what}", hint=f"Run `{command}` to rebuild it.")
     kept = ": only missing files are rebuilt" if area in _IN_SHARDS else ""
     return DamageError(f"{path} {what}", hint=f"Delete it and run `{command}`{kept}.")
+
+
+def export_command(folder: Path) -> str:
+    """The command that made an export, by its ledger; the workspace is that of the command."""
+    ledger = read_ledger(folder)
+    config = ledger.config if ledger else {}
+    words = ["--format", config.get("format", "FORMAT")]
+    words += ["--form", "chat"] if config.get("form") == "chat" else []
+    for flag, key in (("--dataset", "datasets"), ("--split", "splits")):
+        words += [word for value in config.get(key, ()) for word in (flag, value)]
+    return f"corpus export {shlex.join(map(str, [*words, folder]))}"
 
 
 def check_size(area: str, folder: Path, output: FileDigest) -> None:

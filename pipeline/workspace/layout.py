@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from corpus.pipeline.errors import BusyError, DiskError, ManifestError
+from corpus.pipeline.errors import DiskError, ManifestError
 from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
-from corpus.pipeline.workspace.files import disk_errors, reading, sha256_file, write_atomic
+from corpus.pipeline.workspace.files import reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
+from corpus.pipeline.workspace.lock import locked
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
@@ -31,7 +29,6 @@ SINGLE = {"dedup", "decontaminate", "tokenizer"}
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
 _DIGESTS = ".digests.json"
-_LOCK_WAIT_S = 2.0
 _READERS = 4
 
 
@@ -177,25 +174,12 @@ class Workspace:
             DiskError: the workspace cannot be created or written.
 
         """
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.root / ".lock")
-        holder = self.root / ".lock.holder"
-        try:
-            with disk_errors(self.root):
-                lock.acquire(timeout=_LOCK_WAIT_S)
-        except filelock.Timeout as error:
-            raise BusyError(
-                f"{self.root} is being written by {_read_holder(holder)}",
-                hint="Wait until it is done, or give this command another --workspace.",
-            ) from error
-        try:
-            write_atomic(holder, f"`corpus {command}`, process {os.getpid()} on {socket.gethostname()}".encode())
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            self.save_digests()
-            lock.release()
+        hint = "Wait until it is done, or give this command another --workspace."
+        with locked(self.root, command, hint=hint):
+            try:
+                yield
+            finally:
+                self.save_digests()
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache while its size, times and inode stay."""
@@ -266,10 +250,3 @@ class Workspace:
 def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
-def _read_holder(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return "another command"

@@ -22,7 +22,7 @@ from typing import Any
 
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace import ledger as ledgers
-from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
+from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 
@@ -99,6 +99,17 @@ class StageRun:
                 if path.is_relative_to(self.folder) and ".." not in PurePosixPath(name).parts:
                     path.unlink(missing_ok=True)
             (self.folder / ledgers.LEDGER).unlink(missing_ok=True)
+
+    def restore(self) -> bool:
+        """Put the ledger back that `begin` deleted, if every output is still as it says; returns whether it is there.
+
+        For a stage that can do no more and has changed nothing that was there.
+        """
+        if self.before is None or any(ledgers.output_changes(self.before, self.folder, self._digest)):
+            return False
+        if self._has_begun:
+            write_atomic(self.folder / ledgers.LEDGER, self.before.to_json())
+        return True
 
     def keep_current(
         self, shards: Iterable[Path], metadata: Callable[[Path], tuple[str, Mapping[str, Any]] | None]

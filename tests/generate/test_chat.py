@@ -18,10 +18,11 @@ from corpus.generate.chat import Chat
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model, load
+from corpus.generate.few_shot import PLAIN, answered
 from corpus.pipeline import templates
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.pack import chat_turns as rows
-from corpus.pipeline.tokenizer.files import hub_config
+from corpus.pipeline.tokenizer.files import hub_config, of_model
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR, USER
 from tests.support.sampling import in_numbers, random_model, save_model, script_model
 from tests.support.sampling_notes import Notes
@@ -61,6 +62,28 @@ def test_the_tokens_are_those_of_the_chat_template(read: list[list[int]]) -> Non
         assert read[-1] == ids
         messages.append({"role": "assistant", "content": answer.rstrip()})
     assert len({message["content"] for message in messages}) == 6
+
+
+def test_a_conversation_is_read_from_where_the_tokenizer_begins(read: list[list[int]], tmp_path: Path) -> None:
+    """The files that training puts into a model's folder; the chat template there has the separator, too."""
+    save_model(tmp_path, context=512)
+    for name, content in of_model(tmp_path).items():
+        (tmp_path / name).write_bytes(content)
+    model = load(tmp_path, device="cpu")
+    chat = Chat(model, CONFIG)
+    answer = say(chat, "雨停了吗？").rstrip()
+    say(chat, "风呢？")
+    assert model.beginning == (model.separator,)
+    assert [ids[0] for ids in read] == [model.separator] * 2
+    messages = [
+        {"role": "user", "content": "雨停了吗？"}, {"role": "assistant", "content": answer},
+        {"role": "user", "content": "风呢？"},
+    ]  # fmt: skip
+    assert read[-1] == model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    prompts = list(map(answered([("问", "答")], str).encoder(model), ("", "雨")))
+    shot = [model.separator, *model.encode("问答"), model.separator]
+    assert prompts == [shot, [*shot, *model.encode("雨")]]
+    assert [PLAIN.encoder(model)(text) for text in ("", "雨")] == [[0], [0, *model.encode("雨")]]
 
 
 def test_a_turn_is_what_rows_of_training_hold(read: list[list[int]]) -> None:

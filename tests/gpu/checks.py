@@ -46,7 +46,8 @@ def batch_of(workspace: Workspace, rows: int) -> tuple[dict[str, Any], int]:
     packed = Rows([open_rows(workspace.packed(name))["train"]])
     table = packed.__getitems__([row % len(packed) for row in range(rows)])
     seq_length = table.schema.field("input_ids").type.list_size
-    collator = Collator(seq_length=seq_length, pad_id=vocabulary.token_to_id(special_tokens.PAD) or 0)
+    pad, separator = (vocabulary.token_to_id(name) or 0 for name in (special_tokens.PAD, special_tokens.SEPARATOR))
+    collator = Collator(seq_length=seq_length, pad_id=pad, separator=separator)
     return collator(table), vocabulary.get_vocab_size()
 
 
@@ -66,7 +67,7 @@ def packed_equals_separate(setting: Setting) -> Iterator[Result]:
     batch, vocab_size = batch_of(setting.workspace, _ROWS)
     inputs = {
         key: value.to(setting.device) if torch.is_tensor(value) else value
-        for key, value in batch.items() if key != "labels"
+        for key, value in batch.items() if "labels" not in key
     }  # fmt: skip
     model = network(setting, vocab_size, inputs["input_ids"].shape[1]).to(setting.device)
     documents = [(row, place) for row in range(_ROWS) for place in _places(inputs["position_ids"][row])]

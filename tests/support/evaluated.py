@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,8 @@ def save_ours(workspace: Workspace, folder: Path) -> None:
         for parameter in network.parameters():
             parameter.mul_(4)  # opinions
     network.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(workspace.tokenizer / name, folder / name)
+    for name, content in files.of_model(workspace.tokenizer).items():
+        (folder / name).write_bytes(content)
 
 
 def measure(workspace: Workspace, folder: Path | str = "ours", **settings: Any) -> Evaluation:

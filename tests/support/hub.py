@@ -1,16 +1,19 @@
-"""A server on 127.0.0.1 that speaks as much of the Hugging Face hub's API as its client asks for in a push."""
+"""A server on 127.0.0.1 that speaks as much of the Hugging Face hub's API as its client asks for in a push, and where a
+dataset is read from `hf://`."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "hf_of_the_tests"
 LFS_BYTES = 1000
@@ -21,10 +24,10 @@ _HEAD = "a" * 40
 class Hub:
     """One repository: what was committed, and how often each file was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self.created: list[tuple[str, str, str]] = []
         """Name, kind and visibility of each repository asked for."""
-        self.files: dict[str, bytes] = {}
+        self.files = dict(files or {})
         """Path to content, after the last commit."""
         self.messages: list[str] = []
         """Of the commits."""
@@ -61,11 +64,17 @@ class Hub:
             "/preupload/main": self._preupload,
             "/info/lfs/objects/batch": self._batch,
             "/commit/main": self._commit,
-            "/tree/main": lambda _: (200, [self._entry(*each) for each in self.files.items()]),
         }
         for end, act in ends.items():
             if path.endswith(end):
                 return act(body)
+        if listed := re.search(rf"/tree/(?:main|{_HEAD})/?(.*)", path):
+            return 200, list(self._below(listed[1]))
+        if re.search(rf"/paths-info/(?:main|{_HEAD})$", path):
+            asked = parse_qs(body.decode()).get("paths", [])
+            return 200, [self._entry(name, self.files[name]) for name in asked if name in self.files]
+        if method == "GET" and path.startswith("/api/datasets/"):
+            return 200, {"id": "/".join(path.split("/")[3:5]), "sha": _HEAD, "siblings": []}
         if method == "PUT":
             self._large[path.rpartition("/")[2]] = body
             self.sent.append(hashlib.sha256(body).hexdigest())
@@ -113,6 +122,15 @@ class Hub:
                 del self.files[value["path"]]
         return 200, {"commitUrl": f"{self.url}/datasets/me/data/commit/{_HEAD}", "commitOid": _HEAD, "success": True}
 
+    def _below(self, folder: str) -> Iterator[dict[str, Any]]:
+        """The folders and files in a folder, and in those."""
+        start = f"{folder}/" if folder else ""
+        below = {path: data for path, data in self.files.items() if path.startswith(start)}
+        folders = {str(parent) for path in below for parent in PurePosixPath(path).parents}
+        for inner in sorted(each for each in folders if each.startswith(start) and each != "."):
+            yield {"type": "directory", "path": inner, "oid": _HEAD, "size": 0}
+        yield from (self._entry(path, data) for path, data in below.items())
+
     def _entry(self, path: str, data: bytes) -> dict[str, Any]:
         return {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}  # noqa: S324  # as git names its blobs
 
@@ -129,13 +147,22 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {TOKEN}" and not large:
             self._send(401, b'{"error": "Invalid username or password."}')
             return
-        _, found, name = path.partition("/resolve/main/")
+        _, found, name = path.replace(f"/resolve/{_HEAD}/", "/resolve/main/").partition("/resolve/main/")
         if found and name in self.owner.files:
-            data = self.owner.files[name]
-            self._send(200, data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": _HEAD})
+            self._send_file(self.owner.files[name])
             return
         status, value = self.owner.answer(self.command, path, body)
         self._send(status, json.dumps(value).encode())
+
+    def _send_file(self, data: bytes) -> None:
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": _HEAD}
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if part is None:
+            self._send(200, data, headers)
+            return
+        first, last = int(part[1]), min(int(part[2] or len(data)), len(data) - 1)
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+        self._send(206, data[first : last + 1], headers)
 
     def _send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

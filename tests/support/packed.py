@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -86,8 +86,9 @@ def lay_packed(
     *,
     seq_length: int = SEQ_LENGTH,
     vocab_size: int = VOCAB_SIZE,
+    later: Collection[int] = (),
 ) -> None:
-    """Write `packed/DATASET` as the packing stage leaves it."""
+    """Write `packed/DATASET` as the packing stage leaves it; segments with a number in `later` are later pieces."""
     folder = workspace.packed(dataset)
     for split, rows in splits.items():
         ids = np.full((len(rows), seq_length), pad_id())
@@ -99,7 +100,7 @@ def lay_packed(
             ids,
             np.concatenate(([0], np.cumsum([len(row) for row in rows]))),
             np.arange(len(lengths)),
-            np.zeros(len(lengths)),
+            np.isin(np.arange(len(lengths)), list(later)) * seq_length,
             lengths,
             vocab_size=vocab_size,
         )

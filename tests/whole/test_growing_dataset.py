@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from corpus.pipeline import workflows
+from corpus.pipeline import download, workflows
+from corpus.pipeline.documents import stage as ingest
+from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.documents.transform import make_part
+from corpus.pipeline.errors import ShapeError, SourceError
+from corpus.pipeline.inspect import verify
+from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import PackConfig
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import TokenizerConfig
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.command import corpus
+from tests.support.documents import tree
 from tests.support.own import documents
 from tests.support.records import lines
 
@@ -111,6 +118,69 @@ def test_an_old_file_that_changes_is_ingested_again(dumps: Workspace, tmp_path: 
     shutil.rmtree(dumps.tokenizer)
     shutil.rmtree(dumps.packed("dumps"))
     corpus("verify", folder=tmp_path)
+
+
+OTHERS = {
+    "day-0.jsonl": (lines([{"question": "问", "answer": "答"}] * 30), ShapeError, "not records of dumps"),
+    "day-8.json": (b'[{"text": "' + "写到一半".encode() * 9, SourceError, "JSON array cannot be read"),
+    "day-9.jsonl": (b"<!DOCTYPE html><html><title>no</title></html>", SourceError, "is an HTML page"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_form_leaves_the_earlier_documents_as_they_were(
+    dumps: Workspace, tmp_path: Path, name: str
+) -> None:
+    data, kind, says = OTHERS[name]
+    workflows.ingest(dumps, datasets=["dumps"], workers=1)
+    pack.run(ROWS, dumps)
+    before = tree(dumps.documents("dumps")), stamps(dumps.documents("dumps"))
+    (tmp_path / "given" / name).write_bytes(data)
+    (tmp_path / "given" / "day-1.jsonl").write_bytes(dump(1))
+    with pytest.raises(kind, match=says) as failure:
+        workflows.ingest(dumps, datasets=["dumps"], workers=1)
+    assert name in failure.value.message
+    assert "came before are as they were" in failure.value.hint
+    assert "run `corpus ingest --dataset dumps` again" in failure.value.hint
+    assert (tree(dumps.documents("dumps")), stamps(dumps.documents("dumps"))) == before
+    states = {row.area: row.state for row in survey(dumps) if row.area in {"documents", "dedup", "packed"}}
+    assert set(states.values()) == {"finished"}
+    assert pack.run(ROWS, dumps).skipped
+    verify.run(dumps)
+    (tmp_path / "given" / name).unlink()
+    result = workflows.ingest(dumps, datasets=["dumps"], workers=1, dedup=False)
+    assert [each["records"] for each in result.documents[0].ledger.counts["batches"]] == [240, 120]
+
+
+def test_what_was_made_of_good_files_beside_it_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "day-2.jsonl").write_bytes(dump(2))
+    (tmp_path / "dumps.toml").write_text(DUMPS, encoding="utf-8")
+    workspace, config = Workspace(tmp_path / "workspace"), IngestConfig(dataset="dumps", workers=1, piece_bytes=4000)
+    workspace.add_manifest(tmp_path / "dumps.toml")
+
+    def grow() -> dict[str, bytes]:
+        download.run(download.DownloadConfig(dataset="dumps"), workspace)
+        ingest.run(config, workspace)
+        return tree(workspace.documents("dumps"))
+
+    before = grow()
+    (tmp_path / "given" / "day-3.jsonl").write_bytes(dump(3))
+    (tmp_path / "given" / "day-9.jsonl").write_bytes(OTHERS["day-0.jsonl"][0])
+    made: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("corpus.pipeline.documents.stage.make_part", partial(_noted, made))
+        with pytest.raises(ShapeError, match=r"day-9\.jsonl"):
+            grow()
+    assert made  # shards of day-3
+    assert tree(workspace.documents("dumps")) == before
+
+
+def _noted(made: list[int], piece: Any, **settings: Any) -> Any:
+    """Make a part, and note its number."""
+    done = make_part(piece, **settings)
+    made.append(done[0])
+    return done
 
 
 def test_growth_that_is_interrupted_loses_nothing(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from tests.support.command import corpus
+from tests.support.hub import TOKEN, Hub
 from tests.support.records import lines
 from tests.support.server import Server
 
@@ -64,7 +62,7 @@ def test_conversations_become_rows_in_which_every_answer_is_learnt(talks: Worksp
         model.token_to_id(token) for token in (special_tokens.USER, special_tokens.ASSISTANT, special_tokens.PAD)
     )
     assert pad is not None
-    collator = Collator(seq_length=128, pad_id=pad, answer_after=assistant, question_after=user)
+    collator = Collator(seq_length=128, pad_id=pad, separator=0, answer_after=assistant, question_after=user)
     for split, count in (("train", 60), ("validation", 10)):
         rows = open_rows(talks.packed("talks", "chat"))[split]
         batch = collator(Rows([rows]).__getitems__(range(len(rows))))
@@ -158,74 +156,20 @@ def test_datasets_come_in_the_order_in_which_they_were_added(talks: Workspace, t
     assert used == {"talks": 70, "zebra": 0, "ant": 0}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as `hf://datasets/one/talks` asks for."""
-
-    data = lines([talk(n) for n in range(30)])
-    entry: ClassVar[dict[str, Any]] = {"type": "file", "path": "data/train.jsonl", "size": len(data), "oid": "b" * 40}
-
-    def do_GET(self) -> None:
-        """Answer."""
-        self._answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answer without the body."""
-        self._answer(with_body=False)
-
-    def do_POST(self) -> None:
-        """What is known of some paths."""
-        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self._send(json.dumps([self.entry] if "train.jsonl" in asked else []).encode(), with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
-        if "/tree/" in self.path:
-            folder = {"type": "directory", "path": "data", "oid": "c" * 40, "size": 0}
-            if "recursive=true" in self.path.lower():
-                found = [folder, self.entry]
-            else:
-                found = [folder] if self.path.partition("?")[0].endswith(("/tree/main", "a" * 40)) else [self.entry]
-            self._send(json.dumps(found).encode(), with_body=with_body)
-        elif self.path.startswith("/api/"):
-            self._send(json.dumps({"id": "one/talks", "sha": "a" * 40, "siblings": []}).encode(), with_body=with_body)
-        else:
-            self._send(self.data, with_body=with_body)
-
-    def _send(self, data: bytes, *, with_body: bool) -> None:
-        first, last = 0, len(data) - 1
-        if asked := self.headers.get("Range"):
-            begin, _, end = asked.removeprefix("bytes=").partition("-")
-            first, last = int(begin), min(int(end or last), last)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        else:
-            self.send_response(200)
-        for name, value in (("ETag", '"b"'), ("X-Repo-Commit", "a" * 40), ("Content-Length", str(last - first + 1))):
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(data[first : last + 1])
-
-    def log_message(self, *_: Any) -> None:
-        """Stay silent."""
-
-
 def test_a_dataset_of_the_hub(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "*",
-        "PATH": str(Path(sys.executable).parent),
-    }  # fmt: skip
-    for command in (
-        ["manifest", "init", "hf://datasets/one/talks"], ["ingest", "--manifest", "talks.toml", "--workers", "1"],
-    ):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "corpus.pipeline.cli", *command], cwd=tmp_path, env=environment, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    server.shutdown()
-    server.server_close()
+    with Hub({"data/train.jsonl": lines([talk(n) for n in range(30)])}) as hub:
+        environment = {
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "no_proxy": "*",
+            "PATH": str(Path(sys.executable).parent),
+        }  # fmt: skip
+        for command in (
+            ["manifest", "init", "hf://datasets/one/talks"], ["ingest", "--manifest", "talks.toml", "--workers", "1"],
+        ):  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "corpus.pipeline.cli", *command], cwd=tmp_path, env=environment, text=True,
+                capture_output=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
     assert 'source = "hf://datasets/one/talks"' in (tmp_path / "talks.toml").read_text(encoding="utf-8")
     made = workflows.used_documents(Workspace(tmp_path / "workspace"), "talks")
     assert sum(batch.num_rows for batch in made) == 30

@@ -143,11 +143,14 @@ class Evaluation:
     results: Sequence[DatasetScore]
     """One for each dataset, in the order of all datasets."""
     seconds: float
+    predicts_first: bool = True
+    """Whether the first token of a document is predicted: where the tokenizer puts a token before it."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the figures for the user."""
-        return tuple(
+        first = "the tokenizer puts nothing before a document, so its first token is not predicted"
+        return (() if self.predicts_first else (first,)) + tuple(
             f"{result.dataset}: the tokenizer does not keep the whole text: {result.unknown:,} unknown tokens, "
             f"{result.unseen:,} characters in no token"
             for result in self.results

@@ -42,7 +42,7 @@ def evaluate(
     try:
         for first in range(0, len(numbers), rows_per_pass):
             batch = collator(rows.__getitems__(numbers[first : first + rows_per_pass]))
-            targets = batch["labels"][:, 1:].numpy()
+            targets = batch["shift_labels"].numpy()
             predicted = targets[targets != IGNORED]
             totals += (len(predicted), *sizes[predicted].sum(axis=0))
             nats += batch_nats(model, batch, device, precision)
@@ -53,16 +53,15 @@ def evaluate(
 
 @torch.no_grad()
 def batch_nats(model: Any, batch: dict[str, Any], device: torch.device, precision: str) -> float:
-    """Negative log-likelihood of all labelled tokens of a batch."""
-    labels_rt = batch.pop("labels").to(device)
+    """Negative log-likelihood of all targets of a batch."""
+    batch = {name: value for name, value in batch.items() if name != "labels"}
+    targets_rt = batch.pop("shift_labels").to(device)
     inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits_rtv = model(**inputs).logits
     return sum(
-        torch.nn.functional.cross_entropy(
-            logits_tv[:-1].float(), labels_t[1:], ignore_index=IGNORED, reduction="sum"
-        ).item()
-        for logits_tv, labels_t in zip(logits_rtv, labels_rt, strict=True)
+        torch.nn.functional.cross_entropy(logits_tv.float(), targets_t, ignore_index=IGNORED, reduction="sum").item()
+        for logits_tv, targets_t in zip(logits_rtv, targets_rt, strict=True)
     )
 
 

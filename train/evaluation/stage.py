@@ -74,7 +74,7 @@ def run(
         results = [scorer.measure(texts, progress) for texts in chosen]
     return Evaluation(
         model=config.model, split=config.split, context=context, stride=stride, precision=device.precision,
-        device=device.describe(), results=results, seconds=watch.seconds,
+        device=device.describe(), results=results, seconds=watch.seconds, predicts_first=bool(tokenizer.before),
     )  # fmt: skip
 
 
@@ -111,7 +111,9 @@ class _Scorer:
         windows: list[TextWindow] = []
         held = empty = 0
         for document in self._tokenized(texts):
-            cut = windows_of(document.ids_t, document.sizes, self.context, self.stride)
+            cut = windows_of(
+                document.ids_t, document.sizes, self.context, self.stride, prefixed=bool(self.tokenizer.before)
+            )
             windows += cut
             held += sum(len(window.ids_t) for window in cut)
             empty += not cut

@@ -23,7 +23,7 @@ from tokenizers import decoders
 from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
 from corpus.train.evaluation.metrics import vocabulary_sizes
-from corpus.train.model.load import check_vocabulary, open_tokenizer
+from corpus.train.model.load import beginning, check_vocabulary, open_tokenizer
 
 _HINT = "Give --model a folder with the tokenizer that the model was trained with, as `save_pretrained` writes it."
 _PROBE = "a"
@@ -67,7 +67,8 @@ class DocumentTokenizer:
         if not ordinary:  # AutoTokenizer opens a folder without a tokenizer as an empty one
             raise TokenizerError(f"{folder} holds no tokenizer", hint=_HINT)
         check_vocabulary(folder, ordinary, rows)
-        self.before, self.after = self._prefix_and_end()
+        self.before = beginning(self.tokenizer)
+        self.after = self._end()
         self.mark = self.tokenizer.get_vocab().get(_MARK, -1)
         self.sizes_v = self._byte_sizes()
 
@@ -128,20 +129,19 @@ class DocumentTokenizer:
                 return vocabulary_sizes(backend, str(self.folder))
         return None
 
-    def _prefix_and_end(self) -> tuple[list[int], list[int]]:
-        """The tokens that the tokenizer puts before a text, and the end of a document."""
-        bare, whole = (self._ids([_PROBE], special=special)["input_ids"][0] for special in (False, True))
-        places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
-        at = places[0] if places else 0
-        before, after = whole[:at], whole[at + len(bare) :]
+    def _end(self) -> list[int]:
+        """The end of a document."""
         end = self.tokenizer.get_added_vocab().get(SEPARATOR, self.tokenizer.eos_token_id)
-        after = after if end is None else [end]
+        if end is not None:
+            return [end]
+        bare, whole = (self._ids([_PROBE], special=special)["input_ids"][0] for special in (False, True))
+        after: list[int] = whole[len(self.before) + len(bare) :]
         if not after:
             raise TokenizerError(
                 f"{self.folder}: the tokenizer has no {SEPARATOR} and no other end of a document",
                 hint="Set its eos_token to the token that stood between documents in training.",
             )
-        return before, after
+        return after
 
 
 def offset_sizes(text: str, offsets: np.ndarray) -> np.ndarray:

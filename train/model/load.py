@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
-from corpus.pipeline.workspace.files import sha256_file
+from corpus.pipeline.tokenizer import files as tokenizer_files
 from corpus.train.model import checks
 from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
@@ -26,6 +26,7 @@ from corpus.train.model.device import is_out_of_memory
 from corpus.train.model.quiet import first_line, quiet
 
 _PROBE_TOKENS = 8
+_PROBE_TEXT = "a"
 _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 """Share of the largest score that may be rounding where nothing should change; on a CPU it is 0."""
 
@@ -170,6 +171,18 @@ def open_tokenizer(folder: Path) -> Any:
         ) from error
 
 
+def beginning(tokenizer: Any) -> list[int]:
+    """The tokens from which a tokenizer has a model read a text; empty where it puts none before it.
+
+    A model of `corpus train` is trained to read a document from the separator on, and its tokenizer puts that there.
+    """
+    bare, whole = (
+        list(tokenizer(_PROBE_TEXT, add_special_tokens=added, verbose=False)["input_ids"]) for added in (False, True)
+    )
+    places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
+    return whole[: places[0]] if places else []
+
+
 def check_vocabulary(folder: Path, ids: Iterable[int], rows: int) -> None:
     """Refuse a tokenizer with ids beyond the rows of the model's embedding.
 
@@ -248,5 +261,5 @@ def _check_same_tokenizer(folder: Path, config: dict[str, Any], vocab_size: int,
             hint=hint,
         )
     own = folder / "tokenizer.json"
-    if own.is_file() and sha256_file(own) != sha256_file(tokenizer):
+    if own.is_file() and not tokenizer_files.are_equal(own, tokenizer):
         raise TokenizerError(f"{own} and {tokenizer} are different tokenizers", hint=hint)

@@ -19,8 +19,13 @@ FORWARD_SHARE = 1 / 3
 _SLOW_S = 5.0
 
 
-def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: bool) -> tuple[int, int]:
-    """Estimated bytes of a training step: the fixed part, and what each row of a pass adds."""
+def step_memory(
+    model: Any, *, seq_length: int, precision: str, checkpointing: bool, one_moment: int = 0
+) -> tuple[int, int]:
+    """Estimated bytes of a training step: the fixed part, and what each row of a pass adds.
+
+    `one_moment` is the number of weights for which the optimizer keeps one moment, not Adam's two.
+    """
     config = model.config
     names = [name for name, _ in model.named_parameters()]
     token = token_memory(
@@ -38,7 +43,7 @@ def step_memory(model: Any, *, seq_length: int, precision: str, checkpointing: b
             has_qk_norm=any("q_norm" in name for name in names),
         ),
     )
-    return fixed_memory(model.num_parameters(), precision), seq_length * token
+    return fixed_memory(model.num_parameters(), precision, one_moment=one_moment), seq_length * token
 
 
 def token_flops(model: Any, seq_length: int) -> float:
@@ -74,9 +79,9 @@ def _experts(config: Any) -> int:
     return next((int(number) for name in names if (number := getattr(config, name, None))), 0)
 
 
-def checkpoint_bytes(parameters: int) -> int:
-    """Bytes of a checkpoint on disk: weights and Adam's two moments in single precision."""
-    return 3 * weight_bytes(parameters)
+def checkpoint_bytes(parameters: int, *, one_moment: int = 0) -> int:
+    """Bytes of a checkpoint on disk: weights and Adam's two moments in single precision; Muon's weights have one."""
+    return 3 * weight_bytes(parameters) - weight_bytes(one_moment)
 
 
 def weight_bytes(parameters: int) -> int:

@@ -2,10 +2,11 @@
 
 In: a model with the weights that a run begins with. Out: nothing, or an error that names the model and the reason.
 Method: one row of two short documents as a batch of packed rows has it (positions restart, no attention mask, no
-cache), against each document alone; scores must agree. No list of families: `transformers` keeps documents apart where
-a family's code passes the positions on to its mask, and one that does not would train on without a warning.
+cache), against each document alone; scores must agree. The loss that the model computes of given targets must be that
+of its scores: a family could shift the targets once more. No list of families: `transformers` keeps documents apart
+where a family's code passes the positions on to its mask, and one that does not would train on without a warning.
 Invariant: weights, mode and random state stay as they are.
-Cost: three passes of at most 16 tokens.
+Cost: four passes of at most 16 tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def check(model: Any, *, seq_length: int, document_mask: bool) -> None:
 
     Raises:
         ModelError: it is no causal model of plain text, or its context is shorter than the rows.
-        TrainError: documents of a row would see each other, and `document_mask` says that they must not.
+        TrainError: documents of a row would see each other, and `document_mask` says that they must not; or its loss
+            is not that of the targets that it is given.
 
     """
     kind, hint = type(model).__name__, "Give --model or --init a causal language model."
@@ -56,12 +58,18 @@ def check(model: Any, *, seq_length: int, document_mask: bool) -> None:
             row_tv = _scores(model, ids_t, positions_t if document_mask else torch.arange(count))
             first_tv = _scores(model, ids_t[:cut], torch.arange(cut))
             second_tv = _scores(model, ids_t[cut:], torch.arange(count - cut))
+            takes_targets = _takes_targets(model, ids_t)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(f"{kind} cannot be run on packed rows: {first_line(error)}", hint=hint) from error
     if not _agree(row_tv[:cut], first_tv):
         raise ModelError(f"a token of {kind} sees those after it, so it predicts nothing", hint=hint)
+    if not takes_targets:
+        raise TrainError(
+            f"{kind} of transformers {transformers.__version__} computes its loss of other targets than it is given",
+            hint="Choose another architecture.",
+        )
     if document_mask and not _agree(row_tv[cut:], second_tv):
         takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         reason = "makes no mask from the positions" if takes_positions else "takes no position_ids"
@@ -77,6 +85,15 @@ def _scores(model: Any, ids_t: Tensor, positions_t: Tensor) -> Tensor:
         input_ids=ids_t[None].to(device), position_ids=positions_t[None].to(device), use_cache=False
     ).logits[0]
     return scores_tv.float()
+
+
+def _takes_targets(model: Any, ids_t: Tensor) -> bool:
+    """Whether the model's loss is the mean over the targets at their own places."""
+    ids_rt = ids_t[None].to(next(model.parameters()).device)
+    targets_rt = ids_rt.flip(1)
+    given = model(input_ids=ids_rt, labels=targets_rt, shift_labels=targets_rt, use_cache=False)
+    own = torch.nn.functional.cross_entropy(given.logits[0].float(), targets_rt[0]).item()
+    return bool(abs(given.loss.item() - own) <= _ROUNDING * max(1.0, abs(own)))
 
 
 def _agree(one_tv: Tensor, other_tv: Tensor) -> bool:

@@ -19,7 +19,7 @@ from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.model import device as devices
 from corpus.train.model.memory import checkpoint_bytes, token_flops
-from corpus.train.run import defaults, networks, objectives
+from corpus.train.run import defaults, networks, objectives, optimizer
 from corpus.train.run import plan as plans
 
 
@@ -37,6 +37,7 @@ class Forecast:
     warmup_steps: int
     learning_rate: float
     precision: str
+    optimizer: str
     fixed_bytes: int
     """Memory of a step whatever its rows: weights, gradients and the optimizer."""
     row_bytes: int
@@ -53,6 +54,7 @@ class Forecast:
 
     def lines(self) -> list[tuple[str, str]]:
         """The figures as lines of (what, how much)."""
+        held = "gradients, Muon and AdamW" if self.optimizer == "muon" else "gradients and AdamW"
         lines = [
             ("run", self.run),
             ("parameters", f"{self.parameters:,}"),
@@ -61,7 +63,7 @@ class Forecast:
             ("tokens a parameter", f"{self.tokens / self.parameters:.3g}"),
             ("steps", f"{self.steps:,} of {self.batch_size:,} rows of {self.seq_length:,} tokens"),
             ("warm-up", f"{self.warmup_steps:,} steps, to a learning rate of {self.learning_rate:.3g}"),
-            ("memory, whatever the rows", f"{size_text(self.fixed_bytes)} ({self.precision}, gradients and AdamW)"),
+            ("memory, whatever the rows", f"{size_text(self.fixed_bytes)} ({self.precision}, {held})"),
             ("memory, each row of a pass", size_text(self.row_bytes)),
             ("checkpoint on disk", size_text(self.checkpoint_bytes)),
             ("FLOPs", f"{self.flops:.3g}"),
@@ -88,12 +90,17 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
-    fixed, row = objective.memory(model, precision=device.precision, checkpointing=config.gradient_checkpointing)
+    one_moment = optimizer.one_moment(model, config.optimizer)
+    fixed, row = objective.memory(
+        model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
+    )
     flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.row_tokens
     return Forecast(
         run=plan.name, parameters=model.num_parameters(),
         mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,
         batch_size=plan.steps.batch_size, seq_length=objective.seq_length, warmup_steps=plan.warmup_steps,
-        learning_rate=plan.settings["learning_rate"], precision=device.precision, fixed_bytes=fixed, row_bytes=row,
-        checkpoint_bytes=checkpoint_bytes(model.num_parameters()), flops=flops, seconds=flops / rate if rate else None,
+        learning_rate=plan.settings["learning_rate"], precision=device.precision, optimizer=config.optimizer,
+        fixed_bytes=fixed, row_bytes=row,
+        checkpoint_bytes=checkpoint_bytes(model.num_parameters(), one_moment=one_moment), flops=flops,
+        seconds=flops / rate if rate else None,
     )  # fmt: skip

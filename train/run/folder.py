@@ -123,14 +123,14 @@ class RunFolder:
                 else:
                     path.unlink(missing_ok=True)
 
-    def check_room(self, step: int, *, parameters: int, limit: int) -> None:
+    def check_room(self, step: int, *, parameters: int, one_moment: int, limit: int) -> None:
         """Refuse a run that resumes from a step and will not fit the disk; `limit` is the number of checkpoints kept.
 
         Raises:
             DiskError: it says what is free and what is needed.
 
         """
-        checkpoint, model = checkpoint_bytes(parameters), weight_bytes(parameters)
+        checkpoint, model = checkpoint_bytes(parameters, one_moment=one_moment), weight_bytes(parameters)
         there = len(self.checkpoints())
         due = -(-(self.plan.steps.count - step) // self.plan.save_steps)
         best = model if self.plan.objective.validation and not (self.path / BEST).is_dir() else 0

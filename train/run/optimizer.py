@@ -119,6 +119,12 @@ def make(
     )  # fmt: skip
 
 
+def one_moment(model: nn.Module, name: str) -> int:
+    """The number of weights for which the optimizer keeps one moment: those that Muon trains."""
+    weights = dict(model.named_parameters())
+    return sum(weights[each].numel() for each in hidden_matrices(model)) if name == "muon" else 0
+
+
 def hidden_matrices(model: nn.Module) -> dict[str, int]:
     """Names of the matrices that Muon trains, with the blocks of each.
 

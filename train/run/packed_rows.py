@@ -8,7 +8,6 @@ Cost: reads ledgers, and the segments of all rows, about a second per million ro
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +37,6 @@ from corpus.train.run.samples import Samples
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
 """Folder of the rows of each objective."""
 _PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class PackedRows(Objective):
@@ -89,6 +87,7 @@ class PackedRows(Objective):
         self.collator = Collator(
             seq_length=self.seq_length,
             pad_id=self.shape.pad,
+            separator=self.shape.separator,
             document_mask=config.document_mask,
             answer_after=_special(vocabulary, special_tokens.ASSISTANT) if self.is_chat else None,
             question_after=_special(vocabulary, special_tokens.USER) if self.is_chat else None,
@@ -143,10 +142,9 @@ class PackedRows(Objective):
         return samples.write(model, self.config.seed)
 
     def save(self, folder: Path) -> None:
-        """Copy the workspace's tokenizer."""
-        for name in _TOKENIZER_FILES:
-            if (self.tokenizer / name).is_file():
-                shutil.copyfile(self.tokenizer / name, folder / name)
+        """Write the tokenizer, which puts the separator before a text."""
+        for name, content in files.of_model(self.tokenizer).items():
+            (folder / name).write_bytes(content)
 
     def documents(self, result: Result) -> Mapping[str, bytes]:
         """The model card."""

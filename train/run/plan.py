@@ -29,7 +29,7 @@ from corpus.train.objective import Objective
 from corpus.train.run import networks
 
 STAGE = "train"
-VERSION = 2
+VERSION = 3
 _EVALUATIONS = 10
 _EVALUATION_SHARE = 1 / 20
 _SAVE_STEPS = 500

@@ -31,13 +31,14 @@ class Samples:
         ids = self._model.get_vocab()
         self._separator, user, assistant = (ids.get(name, -1) for name in (SEPARATOR, USER, ASSISTANT))
         encoded = [self._model.encode(prompt, add_special_tokens=False).ids for prompt in prompts]
-        self._ids = [[user, *ids, assistant] if chat else ids or [self._separator] for ids in encoded]
+        self._ids = [[self._separator, *([user, *ids, assistant] if chat else ids)] for ids in encoded]
         self._context, self._chat = context, chat
 
     def write(self, model: Any, seed: int) -> Iterator[Mapping[str, str]]:
         """One continuation of each prompt: temperature 0.8, top-k 30, at most `TOKENS` tokens or half the context.
 
-        A prompt that does not fit beside them loses its beginning; a question keeps its first token, `<|user|>`.
+        A prompt is read from the separator on. One that does not fit beside them loses its beginning; a question keeps
+        its first tokens, the separator and `<|user|>`.
         Training or evaluation mode of the model is restored.
         """
         trains, device = model.training, next(model.parameters()).device
@@ -54,7 +55,7 @@ class Samples:
     def _one(self, model: Any, ids: list[int], device: torch.device) -> str:
         room = min(TOKENS, self._context // 2)
         kept = ids[max(len(ids) - (self._context - room), 0) :]
-        kept = [ids[0], *kept[1:]] if self._chat else kept
+        kept = [*ids[:2], *kept[2:]] if self._chat else kept
         given = torch.tensor([kept], device=device)
         written = model.generate(
             given, attention_mask=torch.ones_like(given), max_new_tokens=room, do_sample=True, top_k=_TOP_K,

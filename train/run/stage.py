@@ -85,7 +85,10 @@ def _train(
     objective = plan.objective
     model = objective.network()
     objective.check(model)
-    fixed, row = objective.memory(model, precision=device.precision, checkpointing=config.gradient_checkpointing)
+    one_moment = optimizer.one_moment(model, config.optimizer)
+    fixed, row = objective.memory(
+        model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
+    )
     share = -(-plan.steps.batch_size // device.world)
     useful = replace(device, most_rows=objective.most_rows(device))
     fitting = devices.fitting_rows(useful, fixed=fixed, per_row=row, rows=share)
@@ -95,7 +98,7 @@ def _train(
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
-    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters())
+    first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters(), one_moment=one_moment)
     before = folder.history()
     context = RunContext(
         config=config, plan=plan, device=device, folder=folder, order=order, progress=progress,
@@ -131,7 +134,13 @@ def _train(
 
 
 def _begin(
-    config: TrainConfig, device: Device, folder: RunFolder, args: TrainingArguments, *, parameters: int
+    config: TrainConfig,
+    device: Device,
+    folder: RunFolder,
+    args: TrainingArguments,
+    *,
+    parameters: int,
+    one_moment: int,
 ) -> tuple[int, Path | None]:
     """Step and checkpoint to resume from. The folder is prepared after every process has listed its checkpoints."""
     checkpoints = folder.checkpoints() if config.resume else []
@@ -139,7 +148,7 @@ def _begin(
     args.distributed_state.wait_for_everyone()
     if device.rank == 0:
         folder.begin(first)
-        folder.check_room(first, parameters=parameters, limit=config.save_total_limit)
+        folder.check_room(first, parameters=parameters, one_moment=one_moment, limit=config.save_total_limit)
     args.distributed_state.wait_for_everyone()
     return first, checkpoint
 

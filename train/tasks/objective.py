@@ -171,9 +171,9 @@ class TaskObjective(Objective):
         usual = float(np.percentile(self.tokens, 90))
         return max(1, int(device.most_rows * PASS_TOKENS / usual))
 
-    def memory(self, model: Any, *, precision: str, checkpointing: bool) -> tuple[int, int]:
+    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
         """Those of the longest item."""
-        fixed, sequence = super().memory(model, precision=precision, checkpointing=checkpointing)
+        fixed, sequence = super().memory(model, precision=precision, checkpointing=checkpointing, one_moment=one_moment)
         return fixed, sequence * self.sequences
 
     def eval_steps(self, steps: int, batch_size: int) -> int | None:

@@ -92,3 +92,13 @@ def test_shards_of_llmc_have_about_one_size(sizes: tuple[int, ...]) -> None:
     assert list(shards) == [f"train_{number:06d}.bin" for number in range(len(shards))]
     assert min(shards.values()) >= sum(sizes) / len(shards) / 2
     assert max(shards.values()) <= formats.SHARD_PIECES * max(sizes) + max(sizes)
+
+
+def test_no_two_folders_have_one_name_for_llama_factory() -> None:
+    folders = [("q", "train"), ("q", "test"), ("q", "validation"), ("q_test", "train"), ("q_test", "test")]
+    pieces = [Piece(name, split, number, (), 1, "") for name, split in folders for number in range(2)]
+    found = json.loads(formats.llama_factory(pieces, chat=False))
+    assert {name: each["file_name"] for name, each in found.items()} == {
+        "q": "q/train", "q.test": "q/test", "q_validation": "q/validation",
+        "q_test": "q_test/train", "q_test_test": "q_test/test",
+    }  # fmt: skip

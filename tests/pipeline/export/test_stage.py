@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from corpus.pipeline import export, templates, workflows
-from corpus.pipeline.errors import BooksError, DamageError, DiskError, ExportError, WorkspaceError
+from corpus.pipeline.errors import BooksError, BusyError, DamageError, DiskError, ExportError, WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import selection
 from corpus.pipeline.workspace.layout import Workspace
@@ -239,6 +239,35 @@ def test_folders_that_are_refused(laid: Workspace, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="blocked/lineage") as failure:
         make(laid, "parquet", tmp_path / "blocked")
     assert "another FOLDER" in failure.value.hint
+
+
+class Second(Listener):
+    """Another export into the same folder, from another workspace, when the first has written a piece."""
+
+    def __init__(self, workspace: Workspace, place: Path) -> None:
+        super().__init__()
+        self.workspace, self.place = workspace, place
+        self.failures: list[BusyError] = []
+
+    def advance(self, amount: int) -> None:
+        if amount and not self.failures:
+            with pytest.raises(BusyError) as failure:
+                make(self.workspace, "jsonl", self.place)
+            self.failures.append(failure.value)
+
+
+def test_a_second_export_into_the_same_folder_is_refused(laid: Workspace, own: Workspace, tmp_path: Path) -> None:
+    second = Second(own, tmp_path / "out")
+    make(laid, "jsonl", tmp_path / "out", second, splits=("validation",))
+    (failure,) = second.failures
+    assert failure.message.startswith(f"{tmp_path / 'out'} is being written by `corpus export`, process ")
+    assert "\n" not in failure.message
+    assert "another FOLDER" in failure.hint
+    assert make(own, "jsonl", tmp_path / "out", splits=("validation",)).skipped  # the lock is released
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".lock").touch()
+    (tmp_path / "killed" / ".lock.holder").touch()
+    make(laid, "jsonl", tmp_path / "killed", splits=("validation",))
 
 
 def test_documents_that_are_refused(own: Workspace, tmp_path: Path) -> None:

@@ -176,10 +176,9 @@ def test_the_answer_tokens_are_those_that_get_a_label(ready: Workspace, strategy
     ledger = make(ready, strategy=strategy, seq_length=64, unit_characters=5000).ledger
     assert ledger.counts["splits"]["train"]["cut_documents"] > 2
     after = files.load(ready.tokenizer).token_to_id(special_tokens.ASSISTANT)
+    collator = Collator(seq_length=64, pad_id=1, separator=0, answer_after=after)
     for split, rows in open_rows(ready.packed(NAME, "chat")).items():
-        labels = Collator(seq_length=64, pad_id=1, answer_after=after)(Rows([rows]).__getitems__(range(len(rows))))[
-            "labels"
-        ]
+        labels = collator(Rows([rows]).__getitems__(range(len(rows))))["labels"]
         assert int((labels != -100).sum()) == ledger.counts["splits"][split]["answer_tokens"] > 0
 
 
@@ -326,7 +325,7 @@ def test_a_model_is_tuned_on_answers_alone(ready: Workspace, monkeypatch: pytest
     for row in rows:
         position = 0
         for segment in row["segments"]:
-            ids = torch.tensor(row["input_ids"][position : position + segment["length"]])
+            ids = torch.tensor([0, *row["input_ids"][position : position + segment["length"]]])
             position += segment["length"]
             begin = ids.tolist().index(after) + 1
             logits = model(ids[None]).logits[0]

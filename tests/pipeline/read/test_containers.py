@@ -9,7 +9,10 @@ import lzma
 import stat
 import tarfile
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +23,8 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import ArchiveError, CorpusError, SourceError
 from corpus.pipeline.read.discover import list_files
-from corpus.pipeline.read.records import record_at
+from corpus.pipeline.read.records import read, record_at
+from corpus.pipeline.read.spans import ReadSizes, RecordFile, Span
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN
 from tests.support.ingested import FORMS, PLAIN, documents, make, rejected, tar_of, zip_of
@@ -68,6 +72,22 @@ def test_a_parquet_row_that_is_not_utf8_is_rejected_alone(workspace: Workspace, 
     lay_raw("baike2018qa", {"train-baikeqa_zh.parquet": out.getvalue()})
     assert make(workspace).ledger.counts["dropped"] == {"not_utf8": 1}
     assert b"\xff\xfe" in rejected(workspace)[0]["raw"]
+
+
+def test_a_parquet_row_that_is_too_large_is_rejected_as_a_line_is(tmp_path: Path) -> None:
+    rows, sizes = [baike(1), baike(2, answer="长" * 200), baike(3)], ReadSizes(record=500, rejected=90)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows")
+    (tmp_path / "lines").write_bytes(lines(rows))
+    file = RecordFile(
+        container="rows", codec="parquet", path="rows", tail="", split="train", shape="x", layout="rows", bytes=None
+    )
+    ((by_row, large),) = read(tmp_path, Span(file, 0, None), sizes=sizes)
+    beside = replace(file, container="lines", codec="plain", layout="lines")
+    ((by_line, too_long),) = read(tmp_path, Span(beside, 0, None), sizes=sizes)
+    assert [json.loads(record) for _, record in by_row] == [json.loads(record) for _, record in by_line] == rows[::2]
+    (first,), (second,) = large, too_long
+    assert (first.offset, first.reason, first.raw) == (1, "too_large", orjson.dumps(rows[1])[:90])
+    assert (first.reason, len(first.raw), "more than 500" in first.detail) == (second.reason, len(second.raw), True)
 
 
 def test_many_small_members_of_a_tape_are_taken_together(workspace: Workspace, lay_raw: LayRaw) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.manifest import Shape
 from corpus.pipeline.read.convert import converted
+from corpus.pipeline.read.parse import parser
 from corpus.pipeline.read.spans import ReadSizes, RecordFile
 from tests.support.records import examples
 
@@ -78,6 +80,24 @@ def test_tables_with_quotes_and_line_ends() -> None:
 def test_an_escaped_surrogate_is_left_to_the_parser() -> None:
     line = converted(io.BytesIO(b'[{"t": "\\ud800"}]'), file("array"), ReadSizes()).read()
     assert line == b'{"t": "\\ud800"}\n'
+
+
+ODD = ['{"t": "雨",\n "t": "晴"}', '{"t": "雨", "n": {"x": NaN}}', '{"t": "雨", "n": -Infinity}']
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+@pytest.mark.parametrize("form", ["article", "chat"])
+def test_an_element_is_rejected_as_it_is_on_a_line(form: str, size: int) -> None:
+    """A repeated key and NaN, which a decoded value no longer shows."""
+    roles = {"body": "t"} if form == "article" else {"turns": "t"}
+    fields: dict[str, type] = {"t": str if form == "article" else list}
+    parse = parser(Shape(fields=fields, form=form, roles=roles, id_fields=()))
+    whole = '{"t": "雾", "n": {"x": 1}}'
+    data = f"[{whole},{','.join(ODD)}, {whole}]".encode()
+    made = converted(io.BytesIO(data), file("array"), ReadSizes(read=size)).read().splitlines()
+    told = [[reject.reason for reject in parse([(0, line)]).rejects] for line in made]
+    assert told == [[each.reason for each in parse([(0, line.encode())]).rejects] for line in (whole, *ODD, whole)]
+    assert [reasons[:1] for reasons in told[1:4]] == [["duplicate_key"], ["malformed_json"], ["malformed_json"]]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,51 +21,53 @@ PAD = pad_id()
 NO = -100
 
 
-def lay(workspace: Workspace, rows: list[list[list[int]]], seq_length: int) -> Rows:
+SEP = 0
+
+
+def lay(workspace: Workspace, rows: list[list[list[int]]], seq_length: int, later: Collection[int] = ()) -> Rows:
     """Write rows and open them as training does."""
     lay_tokenizer(workspace)
-    lay_packed(workspace, "demo", {"train": rows}, seq_length=seq_length)
+    lay_packed(workspace, "demo", {"train": rows}, seq_length=seq_length, later=later)
     return Rows([open_rows(workspace.packed("demo"))["train"]])
 
 
 def test_literal_batch(workspace: Workspace) -> None:
-    rows = lay(workspace, TABLE, 8)
-    batch = Collator(seq_length=8, pad_id=PAD)(rows.__getitems__([2, 0, 1]))
+    """A document is read from the separator on, a later piece (the 8 and the row of 10) from its own first token."""
+    rows = lay(workspace, TABLE, 8, later=(1, 2))
+    batch = Collator(seq_length=8, pad_id=PAD, separator=SEP)(rows.__getitems__([2, 0, 1]))
     assert batch["input_ids"].tolist() == [
-        [3, 4, 5, 6, 7, 8, PAD, PAD],
-        [5, 6, 7, 8, 9, PAD, PAD, PAD],
+        [SEP, SEP, SEP, 5, 6, 7, PAD, PAD],
+        [SEP, 5, 6, 8, 9, PAD, PAD, PAD],
         [10, 11, 12, 13, 14, 15, 16, 17],
     ]
-    assert batch["labels"].tolist() == [
-        [NO, NO, NO, 6, 7, 8, NO, NO],
-        [NO, 6, 7, NO, 9, NO, NO, NO],
-        [NO, 11, 12, 13, 14, 15, 16, 17],
+    assert batch["shift_labels"].tolist() == [
+        [3, 4, 5, 6, 7, 8, NO, NO],
+        [5, 6, 7, 9, NO, NO, NO, NO],
+        [11, 12, 13, 14, 15, 16, 17, NO],
     ]
+    assert batch["labels"] is batch["shift_labels"]
     assert batch["position_ids"].tolist() == [
         [0, 0, 0, 1, 2, 3, 0, 1],
         [0, 1, 2, 0, 1, 0, 1, 2],
         [0, 1, 2, 3, 4, 5, 6, 7],
     ]
     assert batch["use_cache"] is False
-    assert set(batch) == {
-        "input_ids",
-        "labels",
-        "position_ids",
-        "use_cache",
-    }  # an attention mask would undo the isolation
+    names = {"input_ids", "labels", "shift_labels", "position_ids", "use_cache"}
+    assert set(batch) == names  # an attention mask would undo the isolation
     assert all(value.dtype == torch.int64 for value in batch.values() if isinstance(value, torch.Tensor))
 
 
 def test_without_the_document_mask(workspace: Workspace) -> None:
     rows = lay(workspace, TABLE, 8)
-    batch = Collator(seq_length=8, pad_id=PAD, document_mask=False)(rows.__getitems__([2, 0]))
-    assert batch["labels"].tolist() == [[NO, 4, 5, 6, 7, 8, NO, NO], [NO, 6, 7, 8, 9, NO, NO, NO]]
+    batch = Collator(seq_length=8, pad_id=PAD, separator=SEP, document_mask=False)(rows.__getitems__([2, 0]))
+    assert batch["input_ids"].tolist() == [[3, 4, 5, 6, 7, 8, PAD, PAD], [5, 6, 7, 8, 9, PAD, PAD, PAD]]
+    assert batch["shift_labels"].tolist() == [[4, 5, 6, 7, 8, NO, NO, NO], [6, 7, 8, 9, NO, NO, NO, NO]]
     assert batch["position_ids"].tolist() == [list(range(8))] * 2
 
 
 def test_no_row_becomes_a_row_of_padding(workspace: Workspace) -> None:
     rows = lay(workspace, TABLE, 8)
-    batch = Collator(seq_length=8, pad_id=PAD)(rows.__getitems__([]))
+    batch = Collator(seq_length=8, pad_id=PAD, separator=SEP)(rows.__getitems__([]))
     assert batch["input_ids"].tolist() == [[PAD] * 8]
     assert batch["labels"].tolist() == [[NO] * 8]
 
@@ -71,26 +75,28 @@ def test_no_row_becomes_a_row_of_padding(workspace: Workspace) -> None:
 @pytest.mark.parametrize("document_mask", [True, False])
 def test_against_the_rule_token_by_token(workspace: Workspace, document_mask: bool) -> None:
     made = random_segments(40, seed=3)
-    rows = lay(workspace, made, 48)
+    later = set(range(0, sum(map(len, made)), 3))
+    rows = lay(workspace, made, 48, later)
+    first_of = np.cumsum([0, *map(len, made)])
     order = np.random.default_rng(0).permutation(40)
-    batch = Collator(seq_length=48, pad_id=PAD, document_mask=document_mask)(rows.__getitems__(order))
+    batch = Collator(seq_length=48, pad_id=PAD, separator=SEP, document_mask=document_mask)(rows.__getitems__(order))
     for index, number in enumerate(order):
         ids: list[int] = []
-        labels: list[int] = []
+        targets: list[int] = []
         positions: list[int] = []
-        for segment in made[number]:
-            for place, token in enumerate(segment):
-                first = place == 0 if document_mask else not ids
-                positions.append(place if document_mask else len(ids))
-                ids.append(token)
-                labels.append(NO if first else token)
+        for at, segment in enumerate(made[number]):
+            whole = document_mask and first_of[number] + at not in later
+            positions += range(len(segment)) if document_mask else range(len(ids), len(ids) + len(segment))
+            targets += segment if whole else [*segment[1:], NO]
+            ids += [SEP, *segment[:-1]] if whole else segment
+        if not document_mask:
+            targets = [*ids[1:], NO]
         used = len(ids)
-        for place in range(used, 48):
-            ids.append(PAD)
-            labels.append(NO)
-            positions.append(place - used if document_mask else place)
+        ids += [PAD] * (48 - used)
+        targets += [NO] * (48 - used)
+        positions += range(48 - used) if document_mask else range(used, 48)
         assert batch["input_ids"][index].tolist() == ids
-        assert batch["labels"][index].tolist() == labels
+        assert batch["shift_labels"][index].tolist() == targets
         assert batch["position_ids"][index].tolist() == positions
 
 
@@ -123,18 +129,23 @@ CHAT = [
 
 @pytest.mark.parametrize("document_mask", [True, False])
 def test_only_answers_are_learnt(workspace: Workspace, document_mask: bool) -> None:
-    rows = lay(workspace, CHAT, 14)
-    collator = Collator(seq_length=14, pad_id=PAD, document_mask=document_mask, answer_after=ASSISTANT)
+    rows = lay(workspace, CHAT, 14, later=(2, 5))
+    collator = Collator(
+        seq_length=14, pad_id=PAD, separator=SEP, document_mask=document_mask, answer_after=ASSISTANT
+    )  # fmt: skip
     batch = collator(rows.__getitems__([0, 1, 2, 3]))
-    assert batch["labels"].tolist() == [
+    learnt = [
         [NO, NO, NO, NO, 20, 0, NO, NO, NO, 21, 22, 0, NO, NO],
         [NO, NO, NO, NO, NO, NO, NO, 27, 0, NO, NO, NO, NO, NO],
         [NO, NO, NO, NO, NO, NO, NO, NO, 29, 0, NO, NO, NO, NO],
         [NO, NO, NO, 30, ASSISTANT, 31, 0, NO, NO, NO, 0, NO, NO, NO],
     ]
-    plain = Collator(seq_length=14, pad_id=PAD, document_mask=document_mask)(rows.__getitems__([0, 1, 2, 3]))
-    assert torch.equal(batch["position_ids"], plain["position_ids"])
-    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    expected = learnt if document_mask else [[*row[1:], NO] for row in learnt]
+    assert batch["shift_labels"].tolist() == expected
+    plain = Collator(seq_length=14, pad_id=PAD, separator=SEP, document_mask=document_mask)
+    every = plain(rows.__getitems__([0, 1, 2, 3]))
+    assert torch.equal(batch["position_ids"], every["position_ids"])
+    assert torch.equal(batch["input_ids"], every["input_ids"])
     assert collator(rows.__getitems__([]))["labels"].tolist() == [[NO] * PADDING_TOKENS]
 
 
@@ -146,7 +157,7 @@ def turns(rows: int, *, seed: int) -> list[list[list[int]]]:
         row: list[list[int]] = []
         while sum(map(len, row)) < 30:
             question, answer = (random.integers(10, 300, random.integers(1, 7)).tolist() for _ in range(2))
-            row.append([*answer, 0] if random.random() < 0.2 else [USER, *question, ASSISTANT, *answer, 0])
+            row.append([*answer, SEP] if random.random() < 0.2 else [USER, *question, ASSISTANT, *answer, SEP])
         made.append(row)
     return made
 
@@ -154,7 +165,7 @@ def turns(rows: int, *, seed: int) -> list[list[list[int]]]:
 def test_answers_against_the_rule_token_by_token(workspace: Workspace) -> None:
     made = turns(60, seed=4)
     rows = lay(workspace, made, 48)
-    batch = Collator(seq_length=48, pad_id=PAD, answer_after=ASSISTANT)(rows.__getitems__(range(60)))
+    batch = Collator(seq_length=48, pad_id=PAD, separator=SEP, answer_after=ASSISTANT)(rows.__getitems__(range(60)))
     for index, row in enumerate(made):
         labels: list[int] = []
         for segment in row:
@@ -169,7 +180,7 @@ def test_prompt_tokens_carry_no_loss(workspace: Workspace) -> None:
     """The loss and the gradient of a real model are those of the answers, each document alone, summed by hand."""
     made = turns(6, seed=5)
     rows = lay(workspace, made, 48)
-    batch = Collator(seq_length=48, pad_id=PAD, answer_after=ASSISTANT)(rows.__getitems__(range(6)))
+    batch = Collator(seq_length=48, pad_id=PAD, separator=SEP, answer_after=ASSISTANT)(rows.__getitems__(range(6)))
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=300 + 100, n_positions=48, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
@@ -180,9 +191,9 @@ def test_prompt_tokens_carry_no_loss(workspace: Workspace) -> None:
     gradients = torch.autograd.grad(loss, weights)
     nats, tokens = torch.zeros(()), 0
     for segment in (segment for row in made for segment in row if segment[0] == USER):
-        logits = model(torch.tensor([segment])).logits[0].log_softmax(-1)
+        logits = model(torch.tensor([[SEP, *segment]])).logits[0].log_softmax(-1)
         for place in range(segment.index(ASSISTANT) + 1, len(segment)):
-            nats = nats - logits[place - 1, segment[place]]
+            nats = nats - logits[place, segment[place]]
             tokens += 1
     assert tokens == int((batch["labels"] != NO).sum())
     assert loss.item() == pytest.approx(nats.item() / tokens, rel=1e-5)

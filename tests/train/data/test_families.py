@@ -34,7 +34,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     lay_tokenizer(workspace)
     lay_packed(workspace, "demo", {"train": ROWS})
     rows = Rows([open_rows(workspace.packed("demo"))["train"]])
-    return Collator(seq_length=SEQ_LENGTH, pad_id=pad_id())(rows.__getitems__(range(len(ROWS))))
+    return Collator(seq_length=SEQ_LENGTH, pad_id=pad_id(), separator=separator_id())(
+        rows.__getitems__(range(len(ROWS)))
+    )
 
 
 def model_of(folder: Path, family: str, **more: Any) -> Any:
@@ -63,15 +65,15 @@ def test_packed_equals_separate(family: str, tmp_path: Path, batch: dict[str, An
     packed = model(**batch)
     packed.loss.backward()
     expected = gradients(model)
-    tokens = sum(len(segment) - 1 for row in ROWS for segment in row)
+    tokens = sum(len(segment) for row in ROWS for segment in row)
     for number, row in enumerate(ROWS):
         start = 0
         for segment in row:
-            ids = torch.tensor([segment])
+            ids = torch.tensor([[separator_id(), *segment]])
             alone = model(input_ids=ids, labels=ids, use_cache=False)
-            (alone.loss * (len(segment) - 1) / tokens).backward()
-            place = packed.logits[number, start : start + len(segment)]
-            torch.testing.assert_close(place, alone.logits[0], rtol=0, atol=1e-5 * packed.logits.abs().max().item())
+            (alone.loss * len(segment) / tokens).backward()
+            place, largest = packed.logits[number, start : start + len(segment)], packed.logits.abs().max().item()
+            torch.testing.assert_close(place, alone.logits[0, :-1], rtol=0, atol=1e-5 * largest)
             start += len(segment)
     torch.testing.assert_close(gradients(model), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 

@@ -15,7 +15,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.sampler import Order, ShuffleGroup
 from corpus.train.data.schedule import Steps
-from tests.support.packed import SEQ_LENGTH, lay_all, pad_id
+from tests.support.packed import SEQ_LENGTH, lay_all, pad_id, separator_id
 
 
 def make(**changes: Any) -> Order:
@@ -83,7 +83,7 @@ def test_fewer_rows_than_a_step() -> None:
 def test_worker_processes_change_nothing(workspace: Workspace) -> None:
     lay_all(workspace)
     rows = Rows([open_rows(workspace.packed("demo"))["train"]])
-    collator = Collator(seq_length=SEQ_LENGTH, pad_id=pad_id())
+    collator = Collator(seq_length=SEQ_LENGTH, pad_id=pad_id(), separator=separator_id())
     batches = [
         list(
             DataLoader(

@@ -59,7 +59,7 @@ def rows(workspace: Workspace) -> Rows:
     return Rows([open_rows(workspace.packed("demo"))["validation"]])
 
 
-COLLATOR = Collator(seq_length=SEQ_LENGTH, pad_id=pad_id())
+COLLATOR = Collator(seq_length=SEQ_LENGTH, pad_id=pad_id(), separator=separator_id())
 
 
 def test_sizes_of_tokens_give_the_text_back(workspace: Workspace) -> None:
@@ -106,11 +106,11 @@ def test_against_documents_one_by_one(workspace: Workspace, rows: Rows, model: G
     for row in random_segments(9, seed=5):
         for segment in row:
             with torch.no_grad():
-                logits = model(torch.tensor([segment])).logits[0].double().log_softmax(-1)
-            for place in range(1, len(segment)):
-                nats -= logits[place - 1, segment[place]].item()
-            tokens += len(segment) - 1
-            text = segment[1:-1]  # what is predicted; the separator has no text
+                logits = model(torch.tensor([[separator_id(), *segment]])).logits[0].double().log_softmax(-1)
+            for place, token in enumerate(segment):
+                nats -= logits[place, token].item()
+            tokens += len(segment)
+            text = segment[:-1]  # the separator has no text
             characters += int(sizes[text, 0].sum())
             size += int(sizes[text, 1].sum())
     score = evaluate(model, rows, range(9), collator=COLLATOR, sizes=sizes, rows_per_pass=4)

@@ -36,13 +36,15 @@ def test_documents_give_what_packed_rows_give(ready: Workspace) -> None:
     """Training's own evaluation over all rows of validation: equal counts, equal nats to rounding."""
     rows = Rows([open_rows(ready.packed(NAME))["validation"]])
     ids = files.load(ready.tokenizer)
+    pad, separator = (ids.token_to_id(token) or 0 for token in (PAD, SEPARATOR))
     on_rows = evaluate(
         AutoModelForCausalLM.from_pretrained(ready.models / "ours"), rows, range(len(rows)),
-        collator=Collator(seq_length=CONTEXT, pad_id=ids.token_to_id(PAD) or 0),
+        collator=Collator(seq_length=CONTEXT, pad_id=pad, separator=separator),
         sizes=token_sizes(ready.tokenizer / "tokenizer.json"), rows_per_pass=4,
     )  # fmt: skip
     found = measure(ready)
     (result,) = found.results
+    assert not found.notes
     assert (result.dataset, result.documents, found.context, found.stride) == (NAME, 30, CONTEXT, CONTEXT)
     assert (result.score.tokens, result.score.characters, result.score.bytes) == (
         on_rows.tokens, on_rows.characters, on_rows.bytes,
@@ -63,12 +65,14 @@ def test_against_a_loop_over_tokens(ready: Workspace, stride: int | None) -> Non
     sizes = token_sizes(ready.tokenizer / "tokenizer.json")
     nats, sums = 0.0, np.zeros(3, np.int64)
     for text in spread_over(validation(ready), 7):
-        document = [*ids.encode(text, add_special_tokens=False).ids, ids.token_to_id(SEPARATOR)]
+        separator = ids.token_to_id(SEPARATOR)
+        document = [separator, *ids.encode(text, add_special_tokens=False).ids, separator]
         predicted = 0
-        for begin in range(0, len(document), stride or CONTEXT):
-            window = document[begin : begin + CONTEXT]
+        for start in range(0, len(document), stride or CONTEXT):
+            begin = start + (start > 0)
+            window = document[begin : start + CONTEXT + 1]
             with torch.no_grad():
-                logits = model(torch.tensor([window])).logits[0].log_softmax(-1)
+                logits = model(torch.tensor([window[:CONTEXT]])).logits[0].log_softmax(-1)
             for place in range(max(begin + 1, predicted), begin + len(window)):
                 nats -= logits[place - begin - 1, document[place]].item()
                 sums += (1, *sizes[document[place]])
@@ -94,12 +98,12 @@ def test_batches_and_the_buffer_change_nothing(ready: Workspace) -> None:
     assert tight.total().score.nats == pytest.approx(alone.total().score.nats, rel=1e-6)
 
 
-def test_overlap_predicts_all_but_the_first_token(ready: Workspace) -> None:
+def test_overlap_predicts_every_token(ready: Workspace) -> None:
     apart, overlapped = measure(ready), measure(ready, stride=CONTEXT // 2)
     ids = files.load(ready.tokenizer)
     lengths = [len(ids.encode(text, add_special_tokens=False).ids) + 1 for text in validation(ready)]
-    assert counts(overlapped)[0] == sum(length - 1 for length in lengths)
-    assert counts(apart)[0] == sum(length - -(-length // CONTEXT) for length in lengths)
+    assert counts(overlapped)[0] == sum(lengths)
+    assert counts(apart)[0] == sum(length + 1 - -(-length // CONTEXT) for length in lengths)
     assert counts(apart)[0] < counts(overlapped)[0]
 
 
@@ -113,6 +117,14 @@ def test_windows_predict_each_token_once(context: int) -> None:
             assert all(begin < first < end <= begin + context for begin, end, first in windows)
             unseen = set(range(length)) - set(predicted)
             assert unseen == ({0} if stride < context else set(range(0, length, context)))
+            read = [
+                place
+                for begin, end, first in cut(length, context, stride, prefixed=True)
+                for place in range(first, end)
+            ]
+            assert read == sorted(set(read))
+            missed = set(range(1, length)) - set(read)
+            assert missed == (set() if stride < context else set(range(context + 1, length, context)))
 
 
 def test_documents_are_an_even_spread_and_progress_counts_them(ready: Workspace) -> None:

@@ -60,10 +60,12 @@ def naive(folder: Path, texts: list[str], before: list[int], end: int, context: 
     for text in texts:
         encoding = fast._tokenizer.encode(text, add_special_tokens=False)
         ids, spans = [*before, *encoding.ids, end], [*[(0, 0)] * len(before), *encoding.offsets, (0, 0)]
-        for begin in range(0, len(ids), context):
-            window = ids[begin : begin + context]
+        longer = len(before)  # after a prefix, the first window predicts a whole context
+        for start in range(0, len(ids), context):
+            begin = start + longer * (start > 0)
+            window = ids[begin : start + context + longer]
             with torch.no_grad():
-                logits = network(torch.tensor([window])).logits[0].log_softmax(-1)
+                logits = network(torch.tensor([window[:-1] or window])).logits[0].log_softmax(-1)
             for place in range(1, len(window)):
                 nats -= logits[place - 1, window[place]].item()
                 predicted.append(text[slice(*spans[begin + place])])
@@ -89,7 +91,8 @@ def test_a_tokenizer_that_is_not_byte_level(ready: Workspace) -> None:
     fast = _unigram([text.replace("😀", "") for text in texts])
     save_llama(ready.models / "unigram", fast)
     found = measure(ready, "unigram")
-    assert len(found.notes) == 1
+    assert "nothing before a document" in found.notes[0]
+    assert len(found.notes) == 2
     assert found.total().unknown == 1  # the emoji
     assert found.total().unseen == 0
     nats, tokens, predicted = naive(ready.models / "unigram", texts, [], fast.eos_token_id, 64)

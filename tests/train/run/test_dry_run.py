@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from corpus.pipeline.humanize import duration
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
@@ -24,3 +26,8 @@ def test_a_dry_run_builds_nothing(workspace: Workspace) -> None:
     assert lines["time"].startswith(f"{duration(flops / 1e15)} at 1e+15")
     assert lines["tokens of demo"].endswith("epochs)")
     assert not workspace.models.exists()
+    assert lines["memory, whatever the rows"].endswith("(fp32, gradients and AdamW)")
+    muon = dry_run.run(replace(config, optimizer="muon"), workspace)
+    blocks = 12 * preset.layers * preset.width**2  # the matrices that Muon trains, with one moment
+    assert forecast.fixed_bytes - muon.fixed_bytes == forecast.checkpoint_bytes - muon.checkpoint_bytes == 4 * blocks
+    assert dict(muon.lines())["memory, whatever the rows"].endswith("(fp32, gradients, Muon and AdamW)")

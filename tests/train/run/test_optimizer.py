@@ -17,6 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from corpus.pipeline.errors import TrainError, WorkspaceError
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
+from corpus.train.model.memory import checkpoint_bytes, weight_bytes
+from corpus.train.presets import fixed_memory
 from corpus.train.run import optimizer
 from corpus.train.run.stage import run
 from tests.support.packed import lay_all
@@ -90,6 +92,19 @@ def test_steps_are_those_of_torch_with_queries_keys_and_values_apart() -> None:
     for name, weight in model.named_parameters():
         theirs = torch.cat([*pieces[name]], dim=1) if name in pieces else parameters[name]
         torch.testing.assert_close(weight, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_formula_counts_the_moments_that_are_kept() -> None:
+    model = gpt2()
+    both = make(model)
+    set_gradients(model, 1)
+    both.step()
+    kept = sum(each.nbytes for state in both.state.values() for each in state.values() if each.ndim)
+    weights, one = model.num_parameters(), optimizer.one_moment(model, "muon")
+    assert 0 < one < weights
+    assert fixed_memory(weights, "fp32", one_moment=one) == 2 * weight_bytes(weights) + kept  # weights, gradients
+    assert checkpoint_bytes(weights, one_moment=one) == weight_bytes(weights) + kept
+    assert optimizer.one_moment(model, "adamw") == 0
 
 
 def test_a_saved_state_goes_on_as_if_nothing_had_been() -> None:
