@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 TRANSLATION = "translation"
-_OWN = ("shots", "orders", "limit", "calibrate", "pmi", "seed", "output")
+OWN = ("shots", "orders", "limit", "calibrate", "pmi", "seed", "output")
 """Settings that only benchmarks have."""
-_OTHER = ("documents", "stride")
-"""Settings that benchmarks do not have."""
+_TAKEN = (*OWN, "data", "batch_size", "context", "precision", "device")
+"""Settings that benchmarks have."""
 _COLUMNS = {
     "per_character": "per\nchar", "slln_lp": "SLLN-\nLP", "calibrated": "calib-\nrated", "pmi": "PMI",
     "pmi_domain": "PMI,\ndomain",
@@ -45,6 +45,10 @@ _OPTIONS = (
         "of lm-evaluation-harness; may be repeated.",
     ),
     click.option(
+        "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+        help="Items of the task or benchmark, a file or a folder; once, or once for each --benchmark.",
+    ),
+    click.option(
         "--shots", type=int, multiple=True, metavar="N",
         help="Examples before each item, from the training split; may be repeated.  [default: 0]",
     ),
@@ -60,22 +64,6 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def take(settings: dict[str, Any], *, named: bool) -> dict[str, Any]:
-    """Take the settings of benchmarks out of a command's, without those that were not typed.
-
-    Refuses them where no benchmark is named, and what goes with documents where one is.
-    """
-    taken = {name: settings.pop(name) for name in _OWN}
-    own = {name: value for name, value in taken.items() if not (value is None or value is False or value == ())}
-    if named:
-        wrong, said = [name for name in _OTHER if settings[name]], "must not stand with --benchmark"
-    else:
-        wrong, said = list(own), "must stand with --benchmark"
-    if wrong:
-        raise click.UsageError(f"--{wrong[0]} {said}")
-    return own
-
-
 def run(
     workspace: Workspace, model: Path, names: Sequence[str], settings: Mapping[str, Any], *,
     datasets: Sequence[str], as_json: bool,
@@ -83,14 +71,15 @@ def run(
     """Measure a model on benchmarks and print the table."""
     from corpus.train import benchmarks
 
-    given = {name: value for name, value in settings.items() if name not in _OTHER and value not in (None, ())}
+    split = settings["split"]
+    given = {name: settings[name] for name in _TAKEN if settings[name] not in (None, ())}
     asked = tuple(dict.fromkeys(name for name in names if name != TRANSLATION))
-    config = config_of(benchmarks.BenchmarkConfig, model=model, benchmarks=asked, **given)
+    config = config_of(benchmarks.BenchmarkConfig, model=model, benchmarks=asked, split=split or "", **given)
     if asked and datasets and TRANSLATION not in names:
         raise click.UsageError("--dataset goes with --benchmark translation alone")
     console.Console().say("loading torch, transformers and lm-evaluation-harness ...")
     results = benchmarks.run(config, workspace, progress=console.Console()) if asked else []
-    translated = _translate(workspace, model, given, datasets) if TRANSLATION in names else None
+    translated = _translate(workspace, model, given, datasets, split) if TRANSLATION in names else None
     folders = [result.folder for result in results]
     if translated:
         folders.append(_keep(translated, folder_of(workspace.root, model, config.output) / TRANSLATION))
@@ -108,14 +97,16 @@ def run(
         console.line(f"results: {folder}")
 
 
-def _translate(workspace: Workspace, model: Path, given: Mapping[str, Any], datasets: Sequence[str]) -> Translation:
+def _translate(
+    workspace: Workspace, model: Path, given: Mapping[str, Any], datasets: Sequence[str], split: str | None
+) -> Translation:
     from corpus.generate import translation
 
     if len(datasets) > 1:
         raise click.UsageError("--benchmark translation takes one --dataset")
-    names = {"split", "shots", "orders", "limit", "seed", "batch_size", "device", "precision"}
+    names = {"shots", "orders", "limit", "seed", "batch_size", "device", "precision"}
     config = translation.TranslationConfig(
-        model=model, dataset=datasets[0] if datasets else "",
+        model=model, dataset=datasets[0] if datasets else "", split=split or "validation",
         **{name: value for name, value in given.items() if name in names},
     )  # fmt: skip
     return translation.run(config, workspace, progress=console.Console())
