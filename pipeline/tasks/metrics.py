@@ -103,4 +103,4 @@ def _measure(matrices: np.ndarray, metric: str) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0)
+    return np.asarray(np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below > 0))

@@ -55,9 +55,7 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
     logs_nk = predict.log_probabilities(logits_nk)
     true, predicted = np.array([item.label for item in items]), logits_nk.argmax(axis=1)
     train = tasks.read(task, config.data, "train") if "train" in task.source.splits else []
-    found, unchecked = leaks.find(
-        task, items, [] if config.split == "train" else train, config.model, workspace, progress
-    )
+    found, unchecked = leaks.find(items, [] if config.split == "train" else train, config.model, workspace, progress)
     measure = _Figures(task, true, predicted, outputs=logits_nk.shape[1])
     if config.predictions:
         write_atomic(config.predictions, b"".join(_lines(task, items, predicted, logs_nk, found)))
