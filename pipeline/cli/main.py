@@ -31,7 +31,7 @@ from corpus.pipeline.cli import (
     sample,
     tasks,
     train,
-)
+)  # fmt: skip
 from corpus.pipeline.cli.options import typed
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.manifest import DATASETS
