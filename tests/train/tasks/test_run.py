@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from corpus.pipeline.cli.main import main
 from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TrainError, WorkspaceError
 from corpus.pipeline.tasks import load, read
 from corpus.pipeline.workspace.layout import Workspace
@@ -249,3 +250,20 @@ def test_wrong_flags_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             TrainConfig(**settings)
+
+
+def test_the_command_asks_what_to_start_from(
+    trained: tuple[Workspace, Path, Report, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace(shutil.copytree(trained[0].root, tmp_path / "w", ignore=shutil.ignore_patterns("models")))
+    flags = ["train", "--workspace", str(workspace.root), "--objective", "task", "--task", str(trained[1])]
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    assert ended.value.code == 2
+    assert "--objective task needs --init RUN, or --init none for random weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*flags, "--init", "none", "--model", "tiny", "--max-steps", "1", "--run", "toy", "--threads", "1"])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert "macro F1" in said.out
+    assert f"next: corpus evaluate --task {trained[1]} --model toy" in said.out
