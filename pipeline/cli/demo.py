@@ -64,11 +64,14 @@ def _tasks(workspace: Workspace, model: Path, progress: console.Console) -> None
 
     console.write("\n5. The GPT is fine-tuned on four tasks")
     found = demo_tasks(workspace, model, progress=progress)
+    floors = list(dict.fromkeys(name for each in found.tuned for name in each.floors))
     tuned = [
-        (each.task, each.all.items, *(_percent(part.figures["accuracy"]) for part in (each.all, *each.floors.values())))
+        (
+            each.task, each.all.items, _percent(each.all.figures["accuracy"]),
+            *(_percent(each.floors[name].figures["accuracy"] if name in each.floors else None) for name in floors),
+        )
         for each in found.tuned
-    ]
-    floors = next(iter(found.tuned)).floors
+    ]  # fmt: skip
     console.table(("test items of", "items", "accuracy", *(f"floor:\n{name}" for name in floors)), tuned)
     console.write("\n6. The GPT as it was is asked by prompts")
     asked = [

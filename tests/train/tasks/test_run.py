@@ -152,6 +152,8 @@ def test_tuning_goes_on_from_a_model(trained: tuple[Workspace, Path, Report, Rec
     assert torch.allclose(after.transformer.wte.weight[:-3], before.transformer.wte.weight, atol=1e-6)
     assert torch.allclose(after.transformer.h[1].mlp.c_fc.weight, before.transformer.h[1].mlp.c_fc.weight, atol=1e-6)
     assert (after.config.n_positions, report.ledger.config["context"]) == (48, 48)
+    again = run(config_of(trained[1], **settings | {"init": report.folder, "run": "again"}), workspace)
+    assert again.ledger.config["vocab_size"] == len(after.transformer.wte.weight)  # its tokens are there already
 
 
 def test_each_kind_runs_and_says_how_it_is_opened(
