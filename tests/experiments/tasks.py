@@ -58,6 +58,8 @@ class Experiment:
     limit: int
     """Most items of a benchmark."""
     threads: int
+    tasks: Sequence[str]
+    """Tasks of the first table."""
 
     def corpus(self, *words: object) -> str:
         """Run a command in the workspace and give its output."""
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {name: int(tokens) for name, _, tokens in (text.partition("=") for text in given.model)}
     experiment = Experiment(
         data=given.data, workspace=given.workspace, models=models, preset=given.preset, seeds=given.seeds,
-        steps=given.steps, limit=given.limit, threads=given.threads,
+        steps=given.steps, limit=given.limit, threads=given.threads, tasks=given.task or tuple(TUNED),
     )  # fmt: skip
     parts = {"tuned": tuned, "forms": forms, "asked": asked, "shots": shots}
     text = "\n\n".join(line for name in given.only or parts for line in parts[name](experiment))
@@ -118,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tuned(experiment: Experiment) -> Iterator[str]:
     """Fine-tuned from random weights and from each model: the curve over pre-training tokens."""
     rows = []
-    for task in TUNED:
+    for task in experiment.tasks:
         scratch, floors = experiment.tuned(task, "none")
         cells = [_mean(experiment.tuned(task, model)[0]) for model in experiment.models]
         rows.append((task, *_floors(floors), _mean(scratch), *cells, PEERS.get(task, "")))
@@ -197,6 +199,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=150, help="of 32 items, in each fine-tuning run")
     parser.add_argument("--limit", type=int, default=1000, help="most items of a benchmark")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--task", action="append", choices=tuple(TUNED), help="of the first table; all when left out")
     parser.add_argument("--only", action="append", choices=("tuned", "forms", "asked", "shots"))
     parser.add_argument("--page", action="store_true", help="write the tables into docs/tasks.md")
     return parser.parse_args(arguments)
