@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.run.stage import run
 from corpus.train.tasks import evaluation
-from corpus.train.tasks.config import TaskEvaluateConfig, TaskEvaluation
+from corpus.train.tasks.config import Measured, TaskEvaluateConfig, TaskEvaluation
 from tests.support.packed import lay_all
 from tests.support.task_items import KINDS, toy_records, write_task
 from tests.train.run.conftest import narrow  # noqa: F401  # a fixture
@@ -65,6 +66,14 @@ def test_figures_floors_groups_and_leaks(measured: tuple[Workspace, Path], tmp_p
     assert sum(lines[0]["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert any("items stand in train" in note for note in found.notes)
     json.dumps(found.to_dict())
+
+
+def test_items_that_all_stand_elsewhere_have_no_figure_without_them(measured: tuple[Workspace, Path]) -> None:
+    found = measure(measured)
+    none = Measured(items=0, figures=dict.fromkeys(found.all.figures, 0.0))
+    (leak,) = found.leaks
+    said = replace(found, leaks=[replace(leak, inside=found.all, outside=none)]).notes
+    assert said[0] == f"{len(leak.items)} of 30 items stand in train: nothing is left to measure without them"
 
 
 def test_a_pass_changes_no_prediction(measured: tuple[Workspace, Path]) -> None:
