@@ -18,13 +18,13 @@ import torch
 
 from corpus.pipeline.errors import ModelError, TaskError
 from corpus.pipeline.tasks import Item, Task
+from corpus.pipeline.workspace.layout import TASK_MODEL
 from corpus.train.model import load
 from corpus.train.tasks import network, predict
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.tokens import TaskTokenizer
 
-DESCRIPTION = "task.json"
 _SCHEMA = 1
 _PASS_TOKENS = 4096
 
@@ -36,7 +36,7 @@ def describe(folder: Path, task: Task, form: Form, *, context: int, outputs: int
         "metric": task.metric, "context": context, "outputs": outputs, **form.to_dict(),
     }  # fmt: skip
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    (folder / TASK_MODEL).write_text(text, encoding="utf-8")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,12 +117,12 @@ def description(folder: Path) -> dict[str, Any]:
         ModelError: there is none, or it cannot be read.
 
     """
-    path = folder / DESCRIPTION
+    path = folder / TASK_MODEL
     hint = "Give --model a run that `corpus train --objective task` wrote."
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} is no task model: {DESCRIPTION} is missing", hint=hint) from error
+        raise ModelError(f"{folder} is no task model: {TASK_MODEL} is missing", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=hint) from error
     needed = {"schema", "task", "labels", "names", "context", "kind", "cut", "both_orders", "delimiter"}
