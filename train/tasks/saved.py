@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from corpus.pipeline.errors import ModelError, TaskError
+from corpus.pipeline.errors import ModelError, TaskError, TokenizerError
 from corpus.pipeline.tasks import Item, Task
 from corpus.pipeline.workspace.layout import TASK_MODEL
 from corpus.train.model import load
@@ -61,7 +61,7 @@ class TaskModel:
 
         Raises:
             ModelError: it is no task model, or not a whole one.
-            TokenizerError: its tokenizer cannot be read.
+            TokenizerError: its tokenizer cannot be read, or is another model's.
 
         """
         values = description(folder)
@@ -70,9 +70,14 @@ class TaskModel:
             folder, "--model", torch.float32, kind=network.task_class(load.configuration(folder, "--model"))
         )
         opened.is_choice = values["kind"] == "choice"
+        tokenizer = TaskTokenizer(folder, rows=opened.config.vocab_size)
+        if tokenizer.added:
+            raise TokenizerError(
+                f"{folder}: the tokenizer has no {tokenizer.added[0]}, so it is another model's",
+                hint="Copy the tokenizer that the model was trained with into the folder.",
+            )
         return cls(
-            folder=folder, network=opened.eval().to(device),
-            tokenizer=TaskTokenizer(folder, rows=opened.config.vocab_size), form=Form.from_dict(values),
+            folder=folder, network=opened.eval().to(device), tokenizer=tokenizer, form=Form.from_dict(values),
             task=values["task"], labels=values["labels"], names=values["names"], context=values["context"],
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from corpus.pipeline.cli.main import main
-from corpus.pipeline.errors import CorpusError, ModelError, TaskError
+from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TokenizerError
 from corpus.pipeline.storage.document_shards import parts, read_part
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
@@ -107,6 +107,16 @@ def test_refused(
         measure(measured, **changes)
     assert caught.value.hint
     assert set(KINDS) >= {"similarity"}
+
+
+def test_a_tokenizer_without_the_tokens_of_the_form_is_refused(
+    measured: tuple[Workspace, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(measured[0].models / "toy" / "best", tmp_path / "toy")
+    shutil.copy(measured[0].tokenizer / "tokenizer.json", folder)
+    with pytest.raises(TokenizerError, match=r"the tokenizer has no <\|start\|>, so it is another model's") as caught:
+        measure(measured, model=folder)
+    assert caught.value.hint
 
 
 def test_items_in_pre_training_documents_are_found(demo: Workspace, tmp_path: Path) -> None:
