@@ -295,7 +295,7 @@ def test_a_file_that_is_no_use_is_not_taken(ready: Workspace, tmp_path: Path) ->
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b"{")
     for path, says in (
-        (bad, "jsonl:1: "),
+        (bad, r"bad\.jsonl:1: expected"),
         (tmp_path / "gone.jsonl", "No such file"),
         (tmp_path, "directory"),
     ):
