@@ -3,9 +3,9 @@
 In: a model, and the documents of a translation dataset in the workspace. Out: both figures by number of examples, and
 each translation.
 Method: a document is `translate english to chinese, ENGLISH, CHINESE`, as it was packed; the model reads it up to the
-Chinese and writes the rest, the likeliest token each time, until the separator or the end
-of the line. Examples are documents of the training
-split before it, each with its separator. BLEU is sacrebleu's with its tokenizer `zh`, chrF its default.
+Chinese and writes the rest, the likeliest token each time, until the separator or the end of the line. Examples are
+documents of the training split before it, each with its separator. BLEU is sacrebleu's with its tokenizer `zh`, chrF
+its default.
 Invariants: documents are those that no list leaves out, spread evenly over the split; examples depend on the seed and
 the draw alone, and those of fewer are the first of those of more.
 Cost: one step of the model for each token written.
@@ -148,12 +148,17 @@ def run(config: TranslationConfig, workspace: Workspace, *, progress: Progress =
     """Translate the documents of a split.
 
     Raises:
-        BenchmarkError: sacrebleu is not installed, there is no translation dataset, or it has too few documents.
+        BenchmarkError: sacrebleu is not installed, there is no translation dataset, it has too few documents, or
+            examples would come from the documents that are translated.
         WorkspaceError, DamageError: the documents cannot be read.
         ModelError, TokenizerError, DeviceError: as `corpus.generate.engine.model.load`.
 
     """
     started = time.perf_counter()
+    if config.split == "train" and any(config.shots):
+        raise BenchmarkError(
+            "examples come from the training documents, and --split train translates these", hint="Give --shots 0."
+        )
     if find_spec(_PACKAGE) is None:
         raise BenchmarkError(
             "--benchmark translation needs sacrebleu, which is not installed",

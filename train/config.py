@@ -122,7 +122,7 @@ class TrainConfig:
     the objective `task` all."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
-    eval_benchmark: str = ""
+    eval_benchmark: str | None = None
     """Built-in task or task file that the model is asked about while it trains; it does not affect the run."""
     eval_benchmark_data: Path | None = None
     """File or folder of its items, where the task does not bring them."""
@@ -198,6 +198,8 @@ class TrainConfig:
             raise ValueError(f"{flag} must not stand with --objective task")
 
     def _check_benchmark(self) -> None:
+        if self.eval_benchmark == "":
+            raise ValueError("--eval-benchmark must be the name of a task, or the path of a task file")
         for name in ("eval_benchmark_data", "eval_benchmark_every", "eval_benchmark_limit"):
             if getattr(self, name) is not None and not self.eval_benchmark:
                 raise ValueError(f"{_flag(name)} must stand with --eval-benchmark")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from corpus.pipeline.cli import completion
-from corpus.pipeline.cli.options import config_of
+from corpus.pipeline.cli.options import NamedPath, config_of
 from corpus.pipeline.terminal import console
 from corpus.train.benchmarks.config import folder_of, interval
 
@@ -45,7 +45,7 @@ _OPTIONS = (
         "of lm-evaluation-harness; may be repeated.",
     ),
     click.option(
-        "--data", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+        "--data", multiple=True, type=NamedPath(), metavar="FILE",
         help="Items of the task or benchmark, a file or a folder; once, or once for each --benchmark.",
     ),
     click.option(
@@ -58,7 +58,7 @@ _OPTIONS = (
     click.option("--pmi", is_flag=True, help="Also divide by the answers' chances without the item."),
     click.option("--seed", type=int, metavar="N", help="Of the draws.  [default: 1]"),
     click.option(
-        "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+        "--output", type=NamedPath(file_okay=False), metavar="DIR",
         help="Folder of the results.  [default: benchmarks/MODEL in the workspace]",
     ),
 )  # fmt: skip

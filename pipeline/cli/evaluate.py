@@ -10,6 +10,7 @@ import click
 
 from corpus.pipeline.cli import benchmarks, completion
 from corpus.pipeline.cli.options import (
+    NamedPath,
     config_of,
     dataset_option,
     json_option,
@@ -32,7 +33,7 @@ _DEFAULT = click.core.ParameterSource.DEFAULT
 @click.command()
 @click.option(
     "--model", metavar="DIR", shell_complete=completion.models,
-    help="A run's name, or a model's folder.  [default: the newest run]",
+    help="A run's name, or a model's folder.  [default: the newest run; with --task the newest of a task]",
 )  # fmt: skip
 @dataset_option("all that have documents of the split")
 @click.option(
@@ -54,7 +55,7 @@ _DEFAULT = click.core.ParameterSource.DEFAULT
     help="Measure a model that was fine-tuned on this task, on the task's items.",
 )  # fmt: skip
 @click.option(
-    "--predictions", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--predictions", type=NamedPath(dir_okay=False), metavar="FILE",
     help="With --task: write a line of JSON for each item.",
 )  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
@@ -99,9 +100,8 @@ def evaluate(
     _check_flags(click.get_current_context(), task=task is not None, benchmark=bool(benchmark_names))
     if benchmark_names:
         with nothing_to_resume():
-            benchmarks.run(
-                workspace, model_folder(workspace, model), benchmark_names, settings, datasets=datasets, as_json=as_json
-            )
+            folder = model_folder(workspace, model, of_task=False)
+            benchmarks.run(workspace, folder, benchmark_names, settings, datasets=datasets, as_json=as_json)
         return
     from corpus.train.evaluation.config import EvaluateConfig
 
@@ -110,7 +110,8 @@ def evaluate(
         return
     names = ("split", "documents", "context", "stride", "batch_size", "precision", "device")
     own = {name: settings[name] for name in names} | {"split": settings["split"] or "validation"}
-    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **own)
+    folder = model_folder(workspace, model, of_task=False)
+    config = config_of(EvaluateConfig, model=folder, datasets=datasets, **own)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.evaluation import stage
@@ -147,7 +148,7 @@ def _evaluate_task(
         raise click.UsageError("--data must be given once with --task")
     own = {name: settings[name] for name in ("predictions", "batch_size", "precision", "device")}
     own |= {"data": next(iter(settings["data"]), None), "split": settings["split"] or "test"}
-    config = config_of(TaskEvaluateConfig, task=task, model=model_folder(workspace, model), **own)
+    config = config_of(TaskEvaluateConfig, task=task, model=model_folder(workspace, model, of_task=True), **own)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.tasks import evaluation

@@ -29,16 +29,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class _WorkspaceFolder(click.Path):
-    """A folder that is there or can be made; an empty name is refused, as a shell gives it for an unset variable."""
+class NamedPath(click.Path):
+    """A path; an empty name is refused, as a shell gives it for an unset variable."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; fails on an empty name."""
+        if not str(value):
+            flag = f" {param.opts[0]}" if param else ""
+            self.fail(f"the name is empty; for the current folder type{flag} .", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _WorkspaceFolder(NamedPath):
+    """A folder that is there or can be made."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False)
+        super().__init__(file_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; fails on an empty name, on a file and on a link to nothing."""
-        if not str(value):
-            self.fail("the name is empty; for the current folder type --workspace .", param, ctx)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         link = path.expanduser()
         with contextlib.suppress(OSError):  # a path that cannot be looked at is named when it is used
@@ -228,11 +240,19 @@ def nothing_to_resume() -> Iterator[None]:
         raise click.exceptions.Exit(130) from error
 
 
-def model_folder(workspace: Workspace, model: str | None, flag: str = "--model") -> Path:
-    """The folder that a flag names: a run of the workspace, any folder, or the newest finished run."""
+def model_folder(
+    workspace: Workspace, model: str | None, flag: str = "--model", *, of_task: bool | None = None
+) -> Path:  # fmt: skip
+    """The folder that a flag names: a run of the workspace, any folder, or the newest finished run.
+
+    The newest run is one that was fine-tuned on a task where `of_task`, one that was not where it is False.
+    """
     from corpus.pipeline.errors import ModelError
+    from corpus.pipeline.workspace.layout import TASK_MODEL
     from corpus.pipeline.workspace.ledger import LEDGER
 
+    if model == "":
+        raise click.UsageError(f"{flag} must not be empty")
     if model is not None:
         named = workspace.models / model
         folder = named if named.is_dir() else Path(model).expanduser()
@@ -245,9 +265,12 @@ def model_folder(workspace: Workspace, model: str | None, flag: str = "--model")
             hint=known if runs else "There is no run yet.",
         )
     finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
+    if of_task is not None:
+        finished = [path for path in finished if path.with_name(TASK_MODEL).exists() == of_task]
     if not finished:
+        kind, needed = (" of a task", " --objective task") if of_task else ("", "")
         raise ModelError(
-            f"{workspace.models} holds no finished model",
-            hint="Run `corpus train` first, or name one with --model DIR.",
+            f"{workspace.models} holds no finished model{kind}",
+            hint=f"Run `corpus train{needed}` first, or name one with --model DIR.",
         )
     return finished[-1].parent

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--model", metavar="DIR", shell_complete=completion.models,
-    help="A run's name, or a model's folder.  [default: the newest run]",
+    help="A run's name, or a model's folder.  [default: the newest run, those of tasks left out]",
 )  # fmt: skip
 @click.option(
     "--prompt",
@@ -100,7 +100,7 @@ def sample(
     timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
-    folder = model_folder(workspace_of(workspace_dir), model)
+    folder = model_folder(workspace_of(workspace_dir), model, of_task=False)
     pairs = read_shots(shots) if shots else []
     file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
     console.Console().say(f"loading {folder} ...")

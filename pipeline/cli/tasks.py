@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from corpus.pipeline.cli.options import NamedPath
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _ITEMS = 3
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 data_option = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     metavar="FILE",
     help="The task's data: a file, a folder or a zip. Tasks that bring their own need none.",
 )

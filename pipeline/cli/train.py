@@ -18,6 +18,7 @@ import click
 
 from corpus.pipeline.cli import completion, summaries
 from corpus.pipeline.cli.options import (
+    NamedPath,
     config_of,
     in_workspace,
     json_option,
@@ -57,7 +58,7 @@ _FIRST_ENDS_S = 20
     "--task", default="", metavar="NAME|FILE", shell_complete=completion.tasks,
     help="With --objective task: a built-in task, see `corpus tasks`, or a task file.",
 )  # fmt: skip
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="File or folder of the task's items.")
+@click.option("--data", type=NamedPath(), metavar="PATH", help="File or folder of the task's items.")
 @click.option(
     "--aux-lm",
     type=float,
@@ -73,7 +74,7 @@ _FIRST_ENDS_S = 20
     "[default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
-    "--init", type=click.Path(path_type=Path), metavar="DIR|none", shell_complete=completion.models,
+    "--init", type=NamedPath(), metavar="DIR|none", shell_complete=completion.models,
     help="Start from this run or model; none: from random weights, which --objective task must say.",
 )  # fmt: skip
 @click.option(
@@ -155,12 +156,10 @@ _FIRST_ENDS_S = 20
     help="Continue this at each evaluation, into samples.jsonl; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--eval-benchmark", default="", metavar="NAME", shell_complete=completion.benchmarks,
+    "--eval-benchmark", default=None, metavar="NAME", shell_complete=completion.benchmarks,
     help="Ask the model about this task while it trains, such as zhoblimp; into metrics.jsonl.",
 )  # fmt: skip
-@click.option(
-    "--eval-benchmark-data", type=click.Path(path_type=Path), metavar="FILE", help="Items of --eval-benchmark."
-)
+@click.option("--eval-benchmark-data", type=NamedPath(), metavar="FILE", help="Items of --eval-benchmark.")
 @click.option(
     "--eval-benchmark-every", type=int, metavar="N", help="Steps between two measurements.  [default: --eval-steps]"
 )

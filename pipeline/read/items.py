@@ -143,8 +143,8 @@ def _lines(where: str, data: bytes) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _json(where: str, data: bytes) -> Items:
-    """A list, an object with one list of objects, or one value a line."""
+def _json(where: str, data: bytes, *, lines: bool = False) -> Items:
+    """A list, or one value a line; without `lines` also an object with one list of objects."""
     text = _text(where, data)
     try:
         value = orjson.loads(text)
@@ -159,14 +159,14 @@ def _json(where: str, data: bytes) -> Items:
         return
     if isinstance(value, dict):
         lists = [inner for inner in value.values() if isinstance(inner, list) and inner and isinstance(inner[0], dict)]
-        value = lists[0] if len(lists) == 1 else [value]
+        value = lists[0] if len(lists) == 1 and not lines else [value]
     if not isinstance(value, list):
         raise SourceError(f"{where}: expected a list of items or an object, found {type(value).__name__}")
     yield from enumerate(value, 1)
 
 
 def _table(where: str, data: bytes, **dialect: Any) -> Items:
-    """Rows below a header."""
+    """Rows below a header; blank lines count, but are none."""
     rows = csv.reader(io.StringIO(_text(where, data), newline=""), strict=True, **dialect)
     before = csv.field_size_limit(MAX_BYTES)
     try:
@@ -175,7 +175,8 @@ def _table(where: str, data: bytes, **dialect: Any) -> Items:
             if len(row) > len(header):
                 expected = f"expected at most {len(header)} cells as in the header, found {len(row)}"
                 raise SourceError(f"{where}:{rows.line_num}: {expected}")
-            yield number, dict(zip(header, row, strict=False))
+            if row:  # a blank line has no cells
+                yield number, dict(zip(header, row, strict=False))
     except csv.Error as error:
         raise SourceError(f"{where}:{rows.line_num}: expected a row of cells, but {error}") from error
     finally:
@@ -193,8 +194,8 @@ def _parquet(where: str, data: bytes) -> Items:
 
 
 _READERS: dict[str, Callable[[str, bytes], Items]] = {
-    ".jsonl": _json,
-    ".ndjson": _json,
+    ".jsonl": partial(_json, lines=True),
+    ".ndjson": partial(_json, lines=True),
     ".json": _json,
     ".csv": _table,
     ".tsv": partial(_table, delimiter="\t", quoting=csv.QUOTE_NONE),

@@ -71,9 +71,17 @@ def floors(task: Task, train: Sequence[Item], test: Sequence[Item]) -> list[Floo
     return found
 
 
+def available(task: Task, train: Sequence[Item], test: Sequence[Item]) -> tuple[list[Floor], str]:
+    """The floors that can be computed here, and why the linear one is not among them; empty where it is."""
+    try:
+        return floors(task, train, test), ""
+    except TaskError as error:  # scikit-learn is an extra
+        return plain(task, train, test), error.message
+
+
 def plain(task: Task, train: Sequence[Item], test: Sequence[Item]) -> list[Floor]:
     """The floors that need no scikit-learn."""
-    found = [chance(test)]
+    found = [chance(test, labels=len(task.labels))]
     if task.kind in {"choice", "minimal_pairs"}:
         found.append(longest(test))
     if task.kind == "choice":
@@ -83,9 +91,12 @@ def plain(task: Task, train: Sequence[Item], test: Sequence[Item]) -> list[Floor
     return found
 
 
-def chance(test: Sequence[Item]) -> Floor:
-    """Guesses at random, with equal chances: expected figures."""
-    classes = _classes(test)
+def chance(test: Sequence[Item], *, labels: int = 0) -> Floor:
+    """Guesses at random, with equal chances: expected figures.
+
+    Where items have no options, a guess is one of `labels`, or of those up to the last one of `test` when 0.
+    """
+    classes = max(_classes(test), labels)
     matrix = np.zeros((classes, classes))
     for item in test:
         count = len(item.options) or classes
@@ -169,6 +180,9 @@ def learn(rows: Sequence[Mapping[str, float]], labels: Sequence[int]) -> Callabl
     hasher = FeatureHasher(n_features=BUCKETS, alternate_sign=False)
     matrix = hasher.transform(rows)
     used = np.unique(matrix.indices)
+    if not used.size:  # each text is empty
+        shares = np.bincount(np.unique(labels, return_inverse=True)[1]) / len(labels)
+        return lambda asked: np.tile(shares, (len(asked), 1))
     model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS, tol=_TOLERANCE).fit(matrix[:, used], labels)
     return lambda asked: model.predict_proba(hasher.transform(asked)[:, used])
 

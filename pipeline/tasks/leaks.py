@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.decontaminate.matching import MIN_SHARE, Hit, PhraseFilter, find_hits
 from corpus.pipeline.decontaminate.ngram_index import Index, Owner, build_index, can_be_found
-from corpus.pipeline.errors import TaskError
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import parts
 from corpus.pipeline.tasks.schema import Item
 from corpus.pipeline.text.normalize import fold
-from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
 
 _AREAS = ("packed", "chat")
 
@@ -78,26 +78,60 @@ def in_documents(
     return {items[number].id: where[number] for number in sorted(where)}
 
 
-def datasets_of(run: Path) -> tuple[str, ...]:
-    """The datasets whose rows a run was trained on, by its ledger.
+def find(
+    items: Sequence[Item], train: Sequence[Item], model: Path, workspace: Workspace, progress: Progress = SILENT
+) -> tuple[dict[str, Sequence[str]], str]:
+    """Ids of items by where they stand too, and why documents were not searched; empty where they were, or are none."""
+    found: dict[str, Sequence[str]] = {}
+    if train:
+        found["train"] = list(within(train, items))
+    names, unknown = datasets_of(model, workspace)
+    if names:
+        try:
+            hits = in_documents(workspace, names, items, progress)
+        except WorkspaceError as error:
+            return found, error.message
+        found[f"documents of {', '.join(names)}"] = list(hits)
+    return found, unknown
 
-    Raises:
-        TaskError: the folder has no ledger, as models of others have none.
 
+def datasets_of(model: Path, workspace: Workspace) -> tuple[list[str], str]:
+    """Datasets whose documents a model was trained on, and why they are not all known; empty where they are.
+
+    They are those that the ledger of the run names, and the ledgers of the runs that it started from. A run is found by
+    the digest of its weights, not by its name.
     """
-    ledger = read_ledger(run)
+    folder = model.resolve()
+    folder = folder.parent if folder.name == "best" or folder.name.startswith("checkpoint-") else folder
+    ledgers = {path.parent: read_ledger(path.parent) for path in sorted(workspace.models.glob(f"*/{LEDGER}"))}
+    names: set[str] = set()
+    ledger = read_ledger(folder)
     if ledger is None:
-        raise TaskError(
-            f"{run} has no ledger, so it is not known what it was trained on",
-            hint="Only for runs of `corpus train` can documents be searched for test items.",
-        )
-    paths = [PurePosixPath(entry.path).parts for entry in ledger.inputs]
-    return tuple(dict.fromkeys(path[1] for path in paths if len(path) > 2 and path[0] in _AREAS))
+        return [], f"{folder} has no ledger, so it is not known what it was trained on"
+    while ledger is not None:
+        paths = [PurePosixPath(entry.path).parts for entry in ledger.inputs]
+        names.update(path[1] for path in paths if len(path) > 2 and path[0] in _AREAS)
+        begun = {entry.sha256 for entry in ledger.inputs if _is_weights(entry.path)}
+        if not begun:
+            return sorted(names), ""
+        before = next((run for run, its in ledgers.items() if _holds(its, begun)), None)
+        ledger = (
+            ledgers.pop(before) if before else None
+        )  # each run once: one that changed no weight begins with its own
+    return sorted(names), "the run that it started from is not in this workspace"
 
 
 def texts_of(item: Item) -> tuple[str, ...]:
     """The texts of an item that are searched for: all but options; of a minimal pair the good sentence."""
     return tuple(text for text in item.texts if text) or item.options[:1]
+
+
+def _is_weights(path: str) -> bool:
+    return path.startswith(OUTSIDE) and path.endswith(".safetensors")
+
+
+def _holds(ledger: Ledger | None, digests: set[str]) -> bool:
+    return ledger is not None and digests <= {entry.sha256 for entry in ledger.outputs}
 
 
 def _index(items: Sequence[Item]) -> Index:

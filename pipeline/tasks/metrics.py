@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpus.pipeline.tasks.schema import METRICS
+from corpus.pipeline.tasks.schema import METRICS, Kind
 
 ROUNDS = 2000
 """Samples of a bootstrap interval."""
 LEVEL = 0.95
 """Share of the samples inside the interval."""
+_ROUNDING = 1e-12
+"""Share of a covariance's largest value that is rounding: expected counts are no whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Figures:
     def of(self, metric: str) -> float:
         """The figure of one of METRICS."""
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "mcc": self.mcc}[metric]
+
+
+def names_of(kind: Kind) -> tuple[str, ...]:
+    """The figures that tasks of a kind have: a choice has the accuracy alone, for its labels are places of options."""
+    return ("accuracy",) if kind == "choice" else METRICS
 
 
 def confusion(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
@@ -98,6 +105,7 @@ def _measure(matrices: np.ndarray, metric: str) -> np.ndarray:
         f1 = _ratio(2 * np.einsum("kii->ki", m), right + said)
         return _ratio(f1.sum(axis=1), ((right + said) > 0).sum(axis=1))
     covariance = hits * total - (right * said).sum(axis=1)
+    covariance[np.abs(covariance) < _ROUNDING * total**2] = 0.0
     spread = (total**2 - (said**2).sum(axis=1)) * (total**2 - (right**2).sum(axis=1))
     return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
 

@@ -59,7 +59,10 @@ def load(name_or_path: str) -> Task:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise TaskError(f"{path} cannot be read: {error.strerror}") from error
+        raise TaskError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="Give the path of a task file, or the name of a built-in task: `corpus tasks` lists them.",
+        ) from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 (byte {error.start}), so it is no task file", hint=_HINT) from error
     return parse(text, where=str(path), file=path)

@@ -28,6 +28,8 @@ SINGLE = {"dedup", "decontaminate", "tokenizer"}
 """Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
+TASK_MODEL = "task.json"
+"""File in the folder of a model that was fine-tuned on a task: how it reads items."""
 _DIGESTS = ".digests.json"
 _READERS = 4
 

@@ -111,6 +111,12 @@ def test_more_examples_than_documents(folder: Path, ready: Workspace) -> None:
         translate(folder, ready, shots=(33,))
 
 
+def test_no_document_is_its_own_example(folder: Path, ready: Workspace) -> None:
+    with pytest.raises(BenchmarkError, match="examples come from the training documents") as caught:
+        translate(folder, ready, split="train", shots=(0, 1))
+    assert caught.value.hint == "Give --shots 0."
+
+
 def test_without_sacrebleu(folder: Path, ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corpus.generate.translation.find_spec", lambda _: None)
     with pytest.raises(BenchmarkError, match="needs sacrebleu, which is not installed"):

@@ -58,6 +58,8 @@ class BenchmarkConfig:
         """Raise a ValueError that names the flag."""
         if self.split and self.split not in SPLITS:
             raise ValueError(f"--split must be one of {', '.join(SPLITS)}, is {self.split}")
+        if not all(self.benchmarks):
+            raise ValueError("--benchmark must be the name of a task, or the path of a task file")
         choices.check(device=self.device, precision=self.precision)
         for name, least in (("orders", 1), ("limit", 0), ("batch_size", 1), ("context", 2)):
             value = getattr(self, name)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from corpus.pipeline.tasks import metrics
+
 Array = NDArray[np.float64]
 
 SLLN_EXPONENT = 0.5
@@ -72,7 +74,7 @@ def figures(questions: Sequence[Scored], *, labels: int = 0) -> dict[str, float]
         name: float(np.mean([each[name] == label for each, label in zip(chosen, right, strict=True)])) for name in names
     }
     if labels:
-        found["macro_f1"] = macro_f1([each["accuracy"] for each in chosen], right, labels)
+        found["macro_f1"] = metrics.figures(right, [each["accuracy"] for each in chosen], labels).macro_f1
     return found
 
 
@@ -95,15 +97,3 @@ def chance(questions: Sequence[Scored]) -> float:
 def majority(questions: Sequence[Scored]) -> float:
     """Share of the most frequent label."""
     return float(np.bincount([question.label for question in questions]).max() / len(questions))
-
-
-def macro_f1(predicted: Sequence[int], right: Sequence[int], labels: int) -> float:
-    """Mean over the labels of the harmonic mean of precision and recall; 0 of a label that never occurs.
-
-    >>> round(macro_f1([0, 0, 1], [0, 1, 1], 2), 4)
-    0.6667
-    """
-    pairs = np.zeros((labels, labels))
-    np.add.at(pairs, (np.asarray(right), np.asarray(predicted)), 1)
-    found, amounts = 2 * np.diag(pairs), pairs.sum(axis=0) + pairs.sum(axis=1)
-    return float(np.mean(np.divide(found, amounts, out=np.zeros(labels), where=amounts > 0)))

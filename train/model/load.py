@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.tokenizer import files as tokenizer_files
+from corpus.pipeline.workspace.layout import TASK_MODEL
 from corpus.train.model import checks
 from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
@@ -254,6 +255,11 @@ def _read_config(folder: Path, flag: str) -> dict[str, Any]:
 
 
 def _check_same_tokenizer(folder: Path, config: dict[str, Any], vocab_size: int, tokenizer: Path) -> None:
+    if (folder / TASK_MODEL).is_file():
+        raise TokenizerError(
+            f"{folder} was fine-tuned on a task, and its tokenizer has tokens that the rows do not have",
+            hint="Give --init the run that it started from, or --objective task.",
+        )
     hint = "A model goes with the tokenizer that it was trained with: pack with that one, or train from random weights."
     if config.get("vocab_size") != vocab_size:
         raise TokenizerError(

@@ -99,12 +99,7 @@ class TaskEvaluation:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the figures for the user."""
-        found = [
-            f"{len(leak.items):,} of {self.all.items:,} items stand in {leak.where}: without them {self.metric} is "
-            f"{leak.outside.figures.get(self.metric, 0.0):.4f} ({leak.outside.items:,} items)"
-            for leak in self.leaks
-            if leak.items
-        ]
+        found = [self._leaked(leak) for leak in self.leaks if leak.items]
         if self.unchecked:
             found.append(f"items were not searched in pre-training documents: {self.unchecked}")
         if self.lacking:
@@ -112,6 +107,13 @@ class TaskEvaluation:
         if self.cut:
             found.append(f"{self.cut:,} of {self.all.items:,} items are longer than the context and were cut")
         return tuple(found)
+
+    def _leaked(self, leak: Leak) -> str:
+        said = f"{len(leak.items):,} of {self.all.items:,} items stand in {leak.where}: "
+        if not leak.outside.items:
+            return f"{said}nothing is left to measure without them"
+        figure = leak.outside.figures[self.metric]
+        return f"{said}without them {self.metric} is {figure:.4f} ({leak.outside.items:,} items)"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -16,12 +16,12 @@ import numpy as np
 from corpus.pipeline import tasks
 from corpus.pipeline.errors import DeviceError, ModelError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks import Item, Task, metrics
+from corpus.pipeline.tasks import Item, Task, floors, leaks, metrics
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.model import device as devices
-from corpus.train.tasks import floor, leaks, predict
+from corpus.train.tasks import predict
 from corpus.train.tasks.config import Leak, Measured, TaskEvaluateConfig, TaskEvaluation
 from corpus.train.tasks.saved import TaskModel
 
@@ -60,13 +60,12 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
     if config.predictions:
         write_atomic(config.predictions, b"".join(_lines(task, items, predicted, logs_nk, found)))
     progress.say("floors ...")
-    floors, lacking = floor.of(task, train, items)
-    measured = {name: Measured(items=len(items), figures=each) for name, each in floors.items()}
+    answers, lacking = floors.available(task, train, items)
     return TaskEvaluation(
         model=config.model, task=task.name, split=config.split, metric=measure.metric,
         loss=float(-logs_nk[np.arange(len(items)), true].mean()), all=measure(np.arange(len(items))),
         interval=metrics.interval(true, predicted, measure.outputs, measure.metric), groups=measure.groups(items),
-        floors=measured, lacking=lacking,
+        floors={each.name: measure.taken(each.figures) for each in answers}, lacking=lacking,
         leaks=[measure.leak(where, ids, items) for where, ids in found.items()], unchecked=unchecked, cut=encoded.cut,
         confusion=metrics.confusion(true, predicted, measure.outputs).tolist(),
         labels=model.names or [chr(ord("A") + at) for at in range(measure.outputs)], precision=device.precision,
@@ -78,13 +77,15 @@ class _Figures:
     """Figures of some of the items."""
 
     def __init__(self, task: Task, true: np.ndarray, predicted: np.ndarray, *, outputs: int) -> None:
-        self.names = floor.names_of(task)
+        self.names = metrics.names_of(task.kind)
         self.metric = task.metric if task.metric in self.names else self.names[0]
         self.true, self.predicted, self.outputs = true, predicted, outputs
 
     def __call__(self, places: np.ndarray) -> Measured:
-        figures = metrics.figures(self.true[places], self.predicted[places], self.outputs)
-        return Measured(items=len(places), figures={name: figures.of(name) for name in self.names})
+        return self.taken(metrics.figures(self.true[places], self.predicted[places], self.outputs))
+
+    def taken(self, figures: metrics.Figures) -> Measured:
+        return Measured(items=figures.items, figures={name: figures.of(name) for name in self.names})
 
     def groups(self, items: Sequence[Item]) -> dict[str, Measured]:
         names = np.array([item.group for item in items])

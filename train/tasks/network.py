@@ -39,7 +39,6 @@ class TaskForward:
     is_choice = False
     aux_lm = 0.0
     head_dropout = HEAD_DROPOUT
-    lm_head: nn.Linear | None = None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, owners: Tensor, places: Tensor, labels: Tensor,
@@ -75,8 +74,8 @@ class TaskForward:
     def _own_tokens(self, states_std: Tensor, ids_st: Tensor, mask_st: Tensor, owners: Tensor, known: Tensor) -> Tensor:
         """Sum over items of the mean negative log-likelihood of their tokens but the first."""
         predicted_st = mask_st[:, 1:].bool()
-        head = self.lm_head.weight if self.lm_head is not None else self.base_model.get_input_embeddings().weight
-        logits_mv = functional.linear(states_std[:, :-1][predicted_st], head).float()
+        head = getattr(self, "lm_head", None) or self.base_model.get_input_embeddings()
+        logits_mv = functional.linear(states_std[:, :-1][predicted_st], head.weight).float()
         nats_m = functional.cross_entropy(logits_mv, ids_st[:, 1:][predicted_st], reduction="none")
         tokens_s = predicted_st.sum(1)
         sequences_n = torch.bincount(owners, minlength=len(known))
@@ -120,8 +119,8 @@ def make(
     nn.init.normal_(score.weight, std=getattr(config, "initializer_range", None) or _SPREAD)
     network.score = score
     network.is_choice, network.aux_lm, network.head_dropout = is_choice, aux_lm, head_dropout
-    if aux_lm and head is not None and head.weight is not table.weight:
-        network.lm_head = head
+    if head is not None and head.weight is not table.weight:
+        network.lm_head = head.requires_grad_(aux_lm > 0)  # saved without training too: another run may start from it
     return network
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from corpus.pipeline.errors import ModelError, TaskError
+from corpus.pipeline.errors import ModelError, TaskError, TokenizerError
 from corpus.pipeline.tasks import Item, Task
+from corpus.pipeline.workspace.layout import TASK_MODEL
 from corpus.train.model import load
 from corpus.train.tasks import network, predict
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.tokens import TaskTokenizer
 
-DESCRIPTION = "task.json"
 _SCHEMA = 1
 _PASS_TOKENS = 4096
 
@@ -36,7 +36,7 @@ def describe(folder: Path, task: Task, form: Form, *, context: int, outputs: int
         "metric": task.metric, "context": context, "outputs": outputs, **form.to_dict(),
     }  # fmt: skip
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    (folder / TASK_MODEL).write_text(text, encoding="utf-8")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class TaskModel:
 
         Raises:
             ModelError: it is no task model, or not a whole one.
-            TokenizerError: its tokenizer cannot be read.
+            TokenizerError: its tokenizer cannot be read, or is another model's.
 
         """
         values = description(folder)
@@ -70,9 +70,14 @@ class TaskModel:
             folder, "--model", torch.float32, kind=network.task_class(load.configuration(folder, "--model"))
         )
         opened.is_choice = values["kind"] == "choice"
+        tokenizer = TaskTokenizer(folder, rows=opened.config.vocab_size)
+        if tokenizer.added:
+            raise TokenizerError(
+                f"{folder}: the tokenizer has no {tokenizer.added[0]}, so it is another model's",
+                hint="Copy the tokenizer that the model was trained with into the folder.",
+            )
         return cls(
-            folder=folder, network=opened.eval().to(device),
-            tokenizer=TaskTokenizer(folder, rows=opened.config.vocab_size), form=Form.from_dict(values),
+            folder=folder, network=opened.eval().to(device), tokenizer=tokenizer, form=Form.from_dict(values),
             task=values["task"], labels=values["labels"], names=values["names"], context=values["context"],
         )  # fmt: skip
 
@@ -117,12 +122,12 @@ def description(folder: Path) -> dict[str, Any]:
         ModelError: there is none, or it cannot be read.
 
     """
-    path = folder / DESCRIPTION
+    path = folder / TASK_MODEL
     hint = "Give --model a run that `corpus train --objective task` wrote."
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} is no task model: {DESCRIPTION} is missing", hint=hint) from error
+        raise ModelError(f"{folder} is no task model: {TASK_MODEL} is missing", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=hint) from error
     needed = {"schema", "task", "labels", "names", "context", "kind", "cut", "both_orders", "delimiter"}

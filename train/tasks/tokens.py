@@ -51,6 +51,9 @@ class TaskTokenizer:
         pad = self.tokenizer.pad_token_id
         if pad is None or pad == self.tokenizer.eos_token_id:
             names.append(PAD)
+        known = self.tokenizer.get_vocab()
+        self.added = tuple(name for name in names if name not in known)
+        """The special tokens that the folder's tokenizer lacks."""
         self.tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
         if PAD in names:
             self.tokenizer.pad_token = PAD

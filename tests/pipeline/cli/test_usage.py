@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.cli.main import main
+from corpus.pipeline.cli.options import model_folder
+from corpus.pipeline.errors import ModelError
+from corpus.pipeline.workspace.layout import TASK_MODEL, Workspace
+from corpus.pipeline.workspace.ledger import LEDGER
 from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN
 from tests.support.records import baike, lines
@@ -45,6 +50,42 @@ def test_places_that_are_no_workspace(tmp_path: Path) -> None:
     for place, says in (("", "the name is empty"), ("link", "is a link to nowhere"), ("file", "is a file")):
         assert says in corpus("status", "--workspace", place, folder=tmp_path, code=2).stderr
     assert "empty" in corpus("status", folder=tmp_path, CORPUS_WORKSPACE="").stdout  # as without the variable
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["train", "--data", ""],
+            "'--data': the name is empty; for the current folder type --data .",
+        ),
+        (["train", "--init", ""], "Invalid value for '--init': the name is empty"),
+        (["train", "--eval-benchmark", ""], "--eval-benchmark must be the name of a task"),
+        (["evaluate", "--task", "demo_choice", "--data", ""], "Invalid value for '--data': the name is empty"),
+        (["evaluate", "--model", ""], "--model must not be empty"),
+        (["evaluate", "--model", ".", "--benchmark", ""], "--benchmark must be the name of a task"),
+        (["tasks", "show", "demo_choice", "--data", ""], "Invalid value for '--data': the name is empty"),
+    ],
+)
+def test_empty_values_are_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_newest_run_is_of_a_task_only_where_a_task_is_measured(workspace: Workspace) -> None:
+    for age, name in enumerate(("text", "tuned")):
+        (workspace.models / name).mkdir(parents=True)
+        (workspace.models / name / LEDGER).touch()
+        os.utime(workspace.models / name / LEDGER, (age, age))
+    (workspace.models / "tuned" / TASK_MODEL).touch()
+    found = [model_folder(workspace, None, of_task=of_task).name for of_task in (False, True, None)]
+    assert found == ["text", "tuned", "tuned"]
+    (workspace.models / "tuned" / TASK_MODEL).unlink()
+    with pytest.raises(ModelError, match="holds no finished model of a task") as caught:
+        model_folder(workspace, None, of_task=True)
+    assert "--objective task" in caught.value.hint
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

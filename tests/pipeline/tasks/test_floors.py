@@ -9,7 +9,17 @@ import pytest
 
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.tasks import DEMOS, Item, load, read_all
-from corpus.pipeline.tasks.floors import chance, floors, linear, longest, majority, plain, second_only, shared
+from corpus.pipeline.tasks.floors import (
+    available,
+    chance,
+    floors,
+    linear,
+    longest,
+    majority,
+    plain,
+    second_only,
+    shared,
+)
 from tests.support.tasks import FILES, SETS
 
 
@@ -38,6 +48,14 @@ def test_chance_counts_options() -> None:
     assert chance(test).figures.accuracy == pytest.approx((1 / 2 + 1 / 4) / 2)
     assert chance([item("a", 0, "x"), item("b", 2, "y")]).figures.accuracy == pytest.approx(1 / 3)
     assert chance(test).predictions == ()
+
+
+def test_chance_counts_labels_that_no_test_item_has() -> None:
+    one = [item("a", 0, "x"), item("b", 0, "y")]
+    assert chance(one, labels=3).figures.accuracy == pytest.approx(1 / 3)
+    task = load("demo_entailment")
+    assert plain(task, one, one)[0].figures.accuracy == pytest.approx(1 / len(task.labels))
+    assert chance([*one, item("c", 1, "z")], labels=2).figures.mcc == 0.0
 
 
 def test_options_are_chosen_by_length_and_by_shared_characters() -> None:
@@ -71,13 +89,22 @@ def test_one_label_in_train_is_what_is_said() -> None:
     assert linear([item("a", 1, "x"), item("b", 1, "y")], [item("c", 0, "z")]).predictions == (1,)
 
 
+def test_empty_texts_teach_only_how_frequent_labels_are() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is an extra")
+    train = [item("a", 0, ""), item("b", 2, ""), item("c", 2, "")]
+    assert linear(train, [item("d", 0, ""), item("e", 1, "x")]).predictions == (2, 2)
+
+
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.feature_extraction", None)
     with pytest.raises(TaskError) as caught:
         linear(LESSONS, LESSONS)
     assert "pip install 'corpus-zh[tasks]'" in caught.value.hint
-    assert [floor.name for floor in plain(load("demo_choice"), [], CHOICE)] == ["chance", "longest", "shared"]
-    assert [floor.name for floor in plain(load("demo_similarity"), LESSONS, LESSONS)] == ["chance", "majority"]
+    choice, why = available(load("demo_choice"), CHOICE, CHOICE)
+    assert [floor.name for floor in choice] == ["chance", "longest", "shared"]
+    assert "scikit-learn" in why
+    pairs, why = available(load("demo_similarity"), LESSONS, LESSONS)
+    assert [floor.name for floor in pairs] == ["chance", "majority"]
 
 
 @pytest.mark.parametrize("name", DEMOS)

@@ -8,12 +8,13 @@ import pytest
 
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
-from corpus.pipeline.errors import TaskError, WorkspaceError
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import removals
 from corpus.pipeline.tasks import Item
 from corpus.pipeline.tasks.leaks import datasets_of, in_documents, within
-from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.ledger import FileDigest, Ledger, write_ledger
 from tests.support.documents import TRAIN, VALID
 from tests.support.items import SOME, prose
 from tests.support.records import LayRaw, baike, lines
@@ -88,6 +89,28 @@ def test_items_are_found_in_the_documents_of_training(workspace: Workspace, lay_
 
 def test_a_run_names_the_datasets_it_read(demo: Workspace, tmp_path: Path) -> None:
     (run,) = [path.parent for path in demo.models.glob("*/ledger.json")]
-    assert datasets_of(run) == ("demo",)
-    with pytest.raises(TaskError, match="has no ledger"):
-        datasets_of(tmp_path)
+    assert datasets_of(run, demo) == datasets_of(run / "best", demo) == (["demo"], "")
+    names, unknown = datasets_of(tmp_path, demo)
+    assert (names, unknown) == ([], f"{tmp_path} has no ledger, so it is not known what it was trained on")
+
+
+def test_a_run_that_changed_no_weight_is_followed_once(workspace: Workspace) -> None:
+    def entry(path: str, content: str) -> FileDigest:
+        return FileDigest(path, 1, content * 64)
+
+    weights = entry(f"{OUTSIDE}model.safetensors", "a")
+    for name, inputs in {"same": [weights], "start": [entry("packed/demo/train-00000.arrow", "b")]}.items():
+        outputs = [entry("model.safetensors", "a")]
+        ledger = Ledger(
+            stage="train",
+            dataset=None,
+            version=1,
+            config={},
+            inputs=inputs,
+            outputs=outputs,
+            counts={},
+            fingerprint=name,
+        )
+        (workspace.models / name).mkdir(parents=True)
+        write_ledger(workspace.models / name, ledger, {})
+    assert datasets_of(workspace.models / "same", workspace) == (["demo"], "")

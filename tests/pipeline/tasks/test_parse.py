@@ -142,8 +142,9 @@ def test_what_is_no_task_is_told(
     monkeypatch.chdir(tmp_path)
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(TaskError, match=says):
+    with pytest.raises(TaskError, match=says) as caught:
         load(name)
+    assert caught.value.hint
 
 
 def test_tasks_are_values() -> None:

@@ -84,6 +84,13 @@ def test_every_form_gives_the_same_items(tmp_path: Path, task: Task, name: str) 
     assert re.sub(r"\d$", "", test.place) == f"{inside if name.endswith('.zip') else name}:"
 
 
+def test_blank_rows_are_no_items_and_one_line_is_one_item(tmp_path: Path, task: Task) -> None:
+    (tmp_path / "set.csv").write_bytes(_csv(ITEMS).replace(b"\r\n", b"\r\n\r\n"))
+    assert [item.id for item in read(task, tmp_path / "set.csv", "train")] == ["a", "b"]
+    (tmp_path / "set.jsonl").write_bytes(lines([ITEMS[2] | {"spans": [{"begin": 1}]}]))
+    assert [item.id for item in read(task, tmp_path / "set.jsonl", "test")] == [ITEMS[2]["id"]]
+
+
 def test_a_task_finds_the_data_beside_it(tmp_path: Path) -> None:
     assert [item.id for item in read(load(str(lay_task(tmp_path))), None, "train")] == ["a", "b"]
 

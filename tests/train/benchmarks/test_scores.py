@@ -11,7 +11,7 @@ import pytest
 
 from corpus.train.benchmarks.config import BenchmarkConfig, BenchmarkResult, Run
 from corpus.train.benchmarks.picture import picture
-from corpus.train.benchmarks.scores import Scored, by_group, chance, figures, macro_f1, majority
+from corpus.train.benchmarks.scores import Scored, by_group, chance, figures, majority
 
 
 def scored(logs: Any, label: int = 0, *, characters: Sequence[float] = (), group: str = "", **more: Any) -> Scored:
@@ -67,11 +67,10 @@ def test_groups_within_groups() -> None:
     assert by_group([scored([-1.0, -2.0])]) == {}
 
 
-def test_macro_f1_is_sklearns() -> None:
-    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is an extra")
-    rng = np.random.default_rng(3)
-    right, predicted = rng.integers(0, 3, 50).tolist(), rng.integers(0, 3, 50).tolist()
-    assert macro_f1(predicted, right, 3) == pytest.approx(metrics.f1_score(right, predicted, average="macro"))
+def test_a_label_that_no_item_has_and_no_answer_is_leaves_macro_f1_as_it_is() -> None:
+    """As in `evaluate --task`: groups of a set often lack a label."""
+    questions = [scored([-1.0, -2.0, -9.0], label=0), scored([-1.0, -2.0, -9.0], label=1)]
+    assert figures(questions, labels=3)["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 def result(**changes: Any) -> BenchmarkResult:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from corpus.pipeline.cli.main import main
-from corpus.pipeline.errors import CorpusError, ModelError, TaskError
+from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TokenizerError
 from corpus.pipeline.storage.document_shards import parts, read_part
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.run.stage import run
 from corpus.train.tasks import evaluation
-from corpus.train.tasks.config import TaskEvaluateConfig, TaskEvaluation
+from corpus.train.tasks.config import Measured, TaskEvaluateConfig, TaskEvaluation
 from tests.support.packed import lay_all
 from tests.support.task_items import KINDS, toy_records, write_task
 from tests.train.run.conftest import narrow  # noqa: F401  # a fixture
@@ -67,6 +68,14 @@ def test_figures_floors_groups_and_leaks(measured: tuple[Workspace, Path], tmp_p
     json.dumps(found.to_dict())
 
 
+def test_items_that_all_stand_elsewhere_have_no_figure_without_them(measured: tuple[Workspace, Path]) -> None:
+    found = measure(measured)
+    none = Measured(items=0, figures=dict.fromkeys(found.all.figures, 0.0))
+    (leak,) = found.leaks
+    said = replace(found, leaks=[replace(leak, inside=found.all, outside=none)]).notes
+    assert said[0] == f"{len(leak.items)} of 30 items stand in train: nothing is left to measure without them"
+
+
 def test_a_pass_changes_no_prediction(measured: tuple[Workspace, Path]) -> None:
     one, other = (measure(measured, batch_size=size, split="validation") for size in (1, 7))
     assert one.confusion == other.confusion
@@ -98,6 +107,16 @@ def test_refused(
         measure(measured, **changes)
     assert caught.value.hint
     assert set(KINDS) >= {"similarity"}
+
+
+def test_a_tokenizer_without_the_tokens_of_the_form_is_refused(
+    measured: tuple[Workspace, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(measured[0].models / "toy" / "best", tmp_path / "toy")
+    shutil.copy(measured[0].tokenizer / "tokenizer.json", folder)
+    with pytest.raises(TokenizerError, match=r"the tokenizer has no <\|start\|>, so it is another model's") as caught:
+        measure(measured, model=folder)
+    assert caught.value.hint
 
 
 def test_items_in_pre_training_documents_are_found(demo: Workspace, tmp_path: Path) -> None:

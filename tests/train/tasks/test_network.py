@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForCausalLM, pipeline
 
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.tasks import Item
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.model import load
 from corpus.train.tasks import network
-from corpus.train.tasks.batches import TaskCollator, TaskItems
+from corpus.train.tasks.batches import EncodedItem, TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.predict import logits
 from corpus.train.tasks.tokens import TaskTokenizer
@@ -138,9 +139,36 @@ def test_new_tokens_have_rows_and_the_output_layer_stays_tied(tokenized: Workspa
     table = made.get_input_embeddings().weight
     assert len(table) == tokenizer.size == made.config.vocab_size == 403
     assert max(tokenizer.marks.start, tokenizer.marks.delimiter, tokenizer.marks.extract) < len(table)
-    assert made.lm_head is None  # the embedding is the output layer
+    assert not hasattr(made, "lm_head")  # the embedding is the output layer
     assert not torch.equal(table[tokenizer.marks.start], table[tokenizer.marks.extract])
     assert made.config.pad_token_id == tokenizer.pad
+
+
+@pytest.mark.parametrize("aux_lm", [0.0, 0.5])
+def test_an_output_layer_of_its_own_has_the_loss_and_is_kept(tmp_path: Path, aux_lm: float) -> None:
+    """Without a loss it is kept as it was, so that another run may start from the folder, a causal model still."""
+    torch.manual_seed(1)
+    causal = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+            tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    before = causal.lm_head.weight.detach().clone()
+    made = network.make(
+        causal, labels=["a", "b"], is_choice=False, rows=18, pad=17, seed=1, aux_lm=aux_lm, head_dropout=0.0
+    )
+    batch = TaskCollator(17)([EncodedItem([np.array([3, 5, 2, 7], dtype=np.int32)], 1)])
+    made.train()
+    label = torch.nn.functional.cross_entropy(made(**batch).logits, batch["labels"])
+    own = causal(input_ids=batch["input_ids"], labels=batch["input_ids"]).loss
+    loss = made(**batch).loss
+    assert loss.item() == pytest.approx((label + aux_lm * own).item(), rel=1e-5)
+    loss.backward()
+    assert (made.lm_head.weight.grad is not None) == made.lm_head.weight.requires_grad == (aux_lm > 0)
+    made.save_pretrained(tmp_path)
+    again = load.open_model(tmp_path, "--init", torch.float32)
+    assert torch.equal(again.lm_head.weight[:16], before)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from corpus.pipeline.cli.main import main
-from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TrainError, WorkspaceError
+from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TokenizerError, TrainError, WorkspaceError
 from corpus.pipeline.tasks import load, read
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report, read_ledger
@@ -154,6 +154,10 @@ def test_tuning_goes_on_from_a_model(trained: tuple[Workspace, Path, Report, Rec
     assert (after.config.n_positions, report.ledger.config["context"]) == (48, 48)
     again = run(config_of(trained[1], **settings | {"init": report.folder, "run": "again"}), workspace)
     assert again.ledger.config["vocab_size"] == len(after.transformer.wte.weight)  # its tokens are there already
+    lay_all(workspace)
+    with pytest.raises(TokenizerError, match="tuned was fine-tuned on a task") as caught:
+        run(TrainConfig(init=report.folder, max_steps=1, batch_size=8, run="text"), workspace)
+    assert "Give --init the run that it started from" in caught.value.hint
 
 
 def test_each_kind_runs_and_says_how_it_is_opened(
