@@ -205,7 +205,7 @@ def presets(*, as_json: bool) -> None:
         return
     rows = [
         (each.name, each.layers, each.width, each.heads, each.context, each.batch_size,
-         f"{each.muon_rate or each.learning_rate:.2g}", f"{each.parameters() / 1e6:,.1f} M", size_text(each.memory()))
+         f"{each.muon_rate or each.learning_rate:.3g}", f"{each.parameters() / 1e6:,.1f} M", size_text(each.memory()))
         for each in PRESETS.values()
     ]  # fmt: skip
     headings = ("preset", "layers", "width", "heads", "context", "batch", "learning\nrate", "parameters", "memory")

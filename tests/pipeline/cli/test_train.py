@@ -21,7 +21,7 @@ def test_presets_with_batch_rate_and_memory(tmp_path: Path) -> None:
     text = corpus("train", "--list-models", folder=tmp_path).stdout
     for name, preset in PRESETS.items():
         cells = re.split(r" {2,}", next(line for line in text.splitlines() if line.split()[:1] == [name]).strip())
-        assert cells[5:7] == [f"{preset.batch_size:,}", f"{preset.learning_rate:g}"]
+        assert cells[5:7] == [f"{preset.batch_size:,}", f"{preset.muon_rate or preset.learning_rate:.3g}"]
         assert cells[7:] == [f"{preset.parameters() / 1e6:,.1f} M", size_text(preset.memory())]
     assert "memory: of a step with one row in a pass" in text
     listed = json.loads(corpus("train", "--list-models", "--json", folder=tmp_path).stdout)
