@@ -70,6 +70,11 @@ class Preset:
         """Units of the feed-forward layer."""
         return self.width * (3 if self.family == "llama" else 4)
 
+    @property
+    def one_moment(self) -> int:
+        """Parameters that the default optimizer keeps one moment of: Muon's, the matrices of the blocks."""
+        return 0 if self.muon_rate is None else self.layers * 12 * self.width**2
+
     def parameters(self, *, vocab_size: int = VOCAB_SIZE, context: int | None = None) -> int:
         """Exact number of parameters; the head shares its weights with the token embedding.
 
@@ -107,7 +112,10 @@ class Preset:
                 has_gate=self.family == "llama",
             ),
         )
-        return fixed_memory(self.parameters(vocab_size=vocab_size, context=context), precision) + rows * length * token
+        fixed = fixed_memory(
+            self.parameters(vocab_size=vocab_size, context=context), precision, one_moment=self.one_moment
+        )
+        return fixed + rows * length * token
 
 
 def fixed_memory(parameters: int, precision: str, *, one_moment: int = 0) -> int:

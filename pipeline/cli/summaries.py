@@ -194,7 +194,10 @@ def presets(*, as_json: bool) -> None:
     from corpus.train.presets import PRESETS, VOCAB_SIZE, fixed_memory
 
     if as_json:
-        memory = {each.name: (each.parameters(), fixed_memory(each.parameters(), "fp32")) for each in PRESETS.values()}
+        memory = {
+            each.name: (each.parameters(), fixed_memory(each.parameters(), "fp32", one_moment=each.one_moment))
+            for each in PRESETS.values()
+        }
         console.data(
             [
                 asdict(each) | {"vocab_size": VOCAB_SIZE, "parameters": memory[each.name][0],
