@@ -7,13 +7,14 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak bench gpu experiment clean
+.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make check   lint, layers, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
+	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
 	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
@@ -76,6 +77,9 @@ bench: $(BENCH_READY)
 
 gpu: $(READY)
 	$(BIN)/python -m tests.gpu --page $(GPU)
+
+tasks: $(READY)
+	$(BIN)/python -m tests.experiments.tasks --page $(TASKS)
 
 # What it takes is said in the script; its settings are variables: make experiment SOURCE=~/Downloads MODEL=mini ...
 export SOURCE MODEL VOCAB LENGTH TRAIN TUNE TUNE_RATE

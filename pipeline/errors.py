@@ -93,3 +93,7 @@ class ModelError(CorpusError):
 
 class PromptError(CorpusError):
     """A file of prompts or examples is empty or has an invalid line."""
+
+
+class BenchmarkError(CorpusError):
+    """A benchmark cannot be measured: its prompt, its items or its harness is missing or does not fit."""

@@ -58,3 +58,11 @@ def presets(_context: click.Context, _parameter: click.Parameter, incomplete: st
 
     found = [CompletionItem(name) for name in PRESETS if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type="file")]
+
+
+def benchmarks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Built-in tasks and `translation`, or task files where none has this prefix."""
+    from corpus.pipeline.tasks import TASKS
+
+    found = [CompletionItem(name) for name in (*TASKS, "translation") if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]

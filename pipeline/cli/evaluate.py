@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpus.pipeline.cli import completion
+from corpus.pipeline.cli import benchmarks, completion
 from corpus.pipeline.cli.options import (
     config_of,
     dataset_option,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.evaluation.config import Evaluation
     from corpus.train.tasks.config import Measured, TaskEvaluation
+
+_DEFAULT = click.core.ParameterSource.DEFAULT
 
 
 @click.command()
@@ -50,36 +53,37 @@ if TYPE_CHECKING:
     "--task", metavar="NAME|FILE", shell_complete=completion.tasks,
     help="Measure a model that was fine-tuned on this task, on the task's items.",
 )  # fmt: skip
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="File or folder of the task's items.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="With --task: write a line of JSON for each item.",
 )  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps", "xpu"]), default="auto", show_default=True)
+@benchmarks.benchmark_options
 @json_option
 @workspace_option()
 def evaluate(
-    model: str | None,
-    datasets: tuple[str, ...],
-    task: str | None,
-    data: Path | None,
-    predictions: Path | None,
-    as_json: bool,
-    workspace_dir: Path,
-    **settings: Any,
-) -> None:
-    """Measure a model on documents it was not trained on, or on the items of a task.
+    model: str | None, datasets: tuple[str, ...], task: str | None, benchmark_names: tuple[str, ...], as_json: bool,
+    workspace_dir: Path, **settings: Any,
+) -> None:  # fmt: skip
+    """Measure a model on documents, on a task, or by prompts.
 
-    Loss, perplexity, bits per character and per byte on each dataset's validation split, for any folder that
-    AutoModelForCausalLM and AutoTokenizer open. Models with different tokenizers are compared by bits per
-    character or byte; loss and perplexity are a token's, so they compare only models that share a tokenizer.
-    A document longer than the model's context is cut into windows, and the first token of each is not predicted:
-    give models of different contexts the same --context.
+    On documents that it was not trained on: loss, perplexity, bits per character and per byte on each dataset's
+    validation split, for any folder that AutoModelForCausalLM and AutoTokenizer open. Models with different
+    tokenizers are compared by bits per character or byte; loss and perplexity are a token's, so they compare only
+    models that share a tokenizer. A document longer than the model's context is cut into windows, and the first
+    token of each later one is not predicted: give models of different contexts the same --context.
 
     With --task a run of `corpus train --objective task`: accuracy, macro-F1 and MCC on the test items, beside what
     needs no model (the floors), by group, and with and without the items that stand in the training items or in
     the documents of the model that it started from.
+
+    With --benchmark the model chooses among answers by their likelihood, through lm-evaluation-harness (the extra
+    `eval`): zhoblimp, c3, chid, xcopa_zh, cmmlu, ocnli, chnsenticorp, tnews, gaokao and others that `corpus tasks`
+    lists, each with its data given by --data. Accuracy stands beside that of guessing and of always the most
+    frequent label; --shots puts examples before an item, in several draws; --calibrate and --pmi correct for answers
+    that are likely whatever the item says. `translation` translates documents of a translation dataset, measured by
+    BLEU and chrF. Figures, prompts and log-likelihoods are left in --output.
 
     \b
     Examples:
@@ -87,22 +91,26 @@ def evaluate(
       corpus evaluate --task ocnli --model RUN --data ocnli.jsonl --predictions out.jsonl
       corpus evaluate --model ~/models/qwen --dataset baike2018qa --documents 500
       corpus evaluate --model gpt2-small-3f9a1c --split test --stride 512 --json
+      corpus evaluate --benchmark zhoblimp --data zhoblimp.jsonl.xz
+      corpus evaluate --benchmark eprstmt --data eprstmt.jsonl --shots 0 --shots 4 --calibrate --pmi
+      corpus evaluate --benchmark translation --shots 0 --shots 4 --limit 200
     """
+    workspace = workspace_of(workspace_dir)
+    _check_flags(click.get_current_context(), task=task is not None, benchmark=bool(benchmark_names))
+    if benchmark_names:
+        with nothing_to_resume():
+            benchmarks.run(
+                workspace, model_folder(workspace, model), benchmark_names, settings, datasets=datasets, as_json=as_json
+            )
+        return
     from corpus.train.evaluation.config import EvaluateConfig
 
-    workspace = workspace_of(workspace_dir)
     if task is not None:
-        others = {"--dataset": datasets, **{f"--{name}": settings[name] for name in ("documents", "context", "stride")}}
-        for flag in (flag for flag, value in others.items() if value):
-            raise click.UsageError(f"{flag} must not stand with --task")
-        same = {name: settings[name] for name in ("batch_size", "precision", "device")}
-        split = settings["split"] or "test"
-        _evaluate_task(workspace, model, as_json, task=task, data=data, predictions=predictions, split=split, **same)
+        _evaluate_task(workspace, model, as_json, task=task, settings=settings)
         return
-    for flag in (flag for flag, value in {"--data": data, "--predictions": predictions}.items() if value is not None):
-        raise click.UsageError(f"{flag} must stand with --task")
-    settings["split"] = settings["split"] or "validation"
-    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **settings)
+    names = ("split", "documents", "context", "stride", "batch_size", "precision", "device")
+    own = {name: settings[name] for name in names} | {"split": settings["split"] or "validation"}
+    config = config_of(EvaluateConfig, model=model_folder(workspace, model), datasets=datasets, **own)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.evaluation import stage
@@ -114,11 +122,32 @@ def evaluate(
         _evaluated(evaluation)
 
 
-def _evaluate_task(workspace: Workspace, model: str | None, as_json: bool, **settings: Any) -> None:
+def _check_flags(context: click.Context, *, task: bool, benchmark: bool) -> None:
+    """Refuse flags that do not go with the way in which the model is measured."""
+    if task and benchmark:
+        raise click.UsageError("--task and --benchmark must not both be given")
+    way = "--task" if task else "--benchmark" if benchmark else ""
+    ways: dict[str, tuple[str, ...]] = dict.fromkeys(benchmarks.OWN, ("--benchmark",))
+    ways |= {"documents": ("",), "stride": ("",), "datasets": ("", "--benchmark"), "context": ("", "--benchmark")}
+    ways |= {"predictions": ("--task",), "data": ("--task", "--benchmark")}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ways and way not in ways[name] and context.get_parameter_source(name) is not _DEFAULT:
+            flag, needed = parameter.opts[0], " or ".join(filter(None, ways[name]))
+            raise click.UsageError(f"{flag} must not stand with {way}" if way else f"{flag} must stand with {needed}")
+
+
+def _evaluate_task(
+    workspace: Workspace, model: str | None, as_json: bool, *, task: str, settings: Mapping[str, Any]
+) -> None:
     """Measure a task model."""
     from corpus.train.tasks.config import TaskEvaluateConfig
 
-    config = config_of(TaskEvaluateConfig, model=model_folder(workspace, model), **settings)
+    if len(settings["data"]) > 1:
+        raise click.UsageError("--data must be given once with --task")
+    own = {name: settings[name] for name in ("predictions", "batch_size", "precision", "device")}
+    own |= {"data": next(iter(settings["data"]), None), "split": settings["split"] or "test"}
+    config = config_of(TaskEvaluateConfig, task=task, model=model_folder(workspace, model), **own)
     console.Console().say(f"loading {config.model} ...")
     with nothing_to_resume():
         from corpus.train.tasks import evaluation

@@ -18,7 +18,20 @@ from typing import NoReturn
 
 import click
 
-from corpus.pipeline.cli import demo, evaluate, export, ingest, inspect, manifest, pack, push, report, sample, train
+from corpus.pipeline.cli import (
+    demo,
+    evaluate,
+    export,
+    ingest,
+    inspect,
+    manifest,
+    pack,
+    push,
+    report,
+    sample,
+    tasks,
+    train,
+)  # fmt: skip
 from corpus.pipeline.cli.options import typed
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.manifest import DATASETS
@@ -84,8 +97,9 @@ def cli() -> None:
 
 for command in (
     inspect.datasets, manifest.manifest, ingest.download, ingest.clean, ingest.ingest, ingest.dedup,
-    ingest.decontaminate, pack.tokenizer, pack.pack, export.export, train.train, sample.sample, evaluate.evaluate,
-    report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify, inspect.inspect, inspect.trace,
+    ingest.decontaminate, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train, sample.sample,
+    evaluate.evaluate, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify,
+    inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -46,13 +46,12 @@ ITEMS: list[dict[str, Any]] = [
 
 
 def lay_task(
-    folder: Path, items: Iterable[Mapping[str, Any]] = ITEMS, *, name: str = "weather.jsonl", **changes: str
+    folder: Path, items: Iterable[Mapping[str, Any]] = ITEMS, changes: Mapping[str, str] | None = None
 ) -> Path:
-    """A task file with its data beside it; `changes` replace parts of TASK, the data's `name` among them."""
-    (folder / name).write_bytes(lines(items))
-    path = folder / "weather.toml"
-    text = TASK.replace("weather.jsonl", name)
-    for old, new in changes.items():
+    """A task file with its data beside it; `changes` replace parts of TASK."""
+    (folder / "weather.jsonl").write_bytes(lines(items))
+    path, text = folder / "weather.toml", TASK
+    for old, new in (changes or {}).items():
         text = text.replace(old, new)
     path.write_text(text, encoding="utf-8")
     return path

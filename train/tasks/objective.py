@@ -74,10 +74,11 @@ class TaskObjective(Objective):
         self.form = Form.of(task, one_order=config.one_order, delimiter=config.delimiter)
         if config.one_order and task.kind != "similarity":
             raise TaskError(f"--one-order is for pairs without order, and {task.name} is of kind {task.kind}")
-        folder = config.init or workspace.tokenizer
         if config.init is None:
             tokenizers.load(workspace.tokenizer)  # named where it is missing
-        self.tokenizer = TaskTokenizer(folder)
+            self.tokenizer = TaskTokenizer(workspace.tokenizer)
+        else:
+            self.tokenizer = TaskTokenizer(config.init, rows=architecture.read(config.init).vocab_size)
         self.context = self._context()
         progress.say(f"reading {task.name} ...")
         splits = tasks.read_all(task, config.data)

@@ -71,9 +71,9 @@ class TaskModel:
         )
         opened.is_choice = values["kind"] == "choice"
         return cls(
-            folder=folder, network=opened.eval().to(device), tokenizer=TaskTokenizer(folder),
-            form=Form.from_dict(values), task=values["task"], labels=values["labels"], names=values["names"],
-            context=values["context"],
+            folder=folder, network=opened.eval().to(device),
+            tokenizer=TaskTokenizer(folder, rows=opened.config.vocab_size), form=Form.from_dict(values),
+            task=values["task"], labels=values["labels"], names=values["names"], context=values["context"],
         )  # fmt: skip
 
     def check(self, task: Task) -> None:

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, processors
 
 from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import PAD
-from corpus.train.model.load import open_tokenizer
+from corpus.train.model.load import check_vocabulary, open_tokenizer
 from corpus.train.model.quiet import quiet
 from corpus.train.tasks.forms import Form, Marks
 
@@ -27,20 +27,26 @@ _INPUTS = ["input_ids", "attention_mask"]
 
 
 class TaskTokenizer:
-    """Encodes texts, and knows the special tokens. `folder` is that of a model, or of a workspace's tokenizer.
+    """Encodes texts, and knows the special tokens.
+
+    `folder` is that of a model whose embedding has `rows` rows, or of a workspace's tokenizer.
 
     Raises:
-        TokenizerError: there is none, or none with a tokenizer.json.
+        TokenizerError: there is none, none with a tokenizer.json, or another model's.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rows: int | None = None) -> None:
         self.tokenizer = open_tokenizer(folder)
-        if not self.tokenizer.is_fast or not set(self.tokenizer.get_vocab()):
+        special = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        ordinary = set(self.tokenizer.get_vocab().values()) - special
+        if not self.tokenizer.is_fast or not ordinary:  # AutoTokenizer opens a folder without one as an empty one
             raise TokenizerError(
                 f"{folder} holds no fast tokenizer: none with a tokenizer.json",
                 hint="Copy the tokenizer that the model was trained with into the folder.",
             )
+        if rows is not None:
+            check_vocabulary(folder, ordinary, rows)
         names = [START, DELIMITER, EXTRACT]
         pad = self.tokenizer.pad_token_id
         if pad is None or pad == self.tokenizer.eos_token_id:

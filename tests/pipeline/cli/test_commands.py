@@ -36,10 +36,10 @@ def test_every_command_teaches(tmp_path: Path) -> None:
     for name in names:
         text = corpus(name, "-h", folder=tmp_path).stdout
         assert re.search(rf"Examples?:\n +corpus {name}", text), name
-        assert ("--workspace" in text) == (name != "manifest")
-    for name in ("init", "check"):
-        text = corpus("manifest", name, "-h", folder=tmp_path).stdout
-        assert re.search(rf"Examples?:\n +corpus manifest {name}", text), name
+        assert ("--workspace" in text) == (name not in {"manifest", "tasks"})
+    for group, name in (("manifest", "init"), ("manifest", "check"), ("tasks", "show"), ("tasks", "check")):
+        text = corpus(group, name, "-h", folder=tmp_path).stdout
+        assert re.search(rf"Examples?:\n +corpus {group} {name}", text), name
 
 
 def test_no_description_is_cut_at_80_columns(tmp_path: Path) -> None:

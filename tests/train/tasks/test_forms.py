@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from corpus.pipeline.errors import TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.tasks.batches import TaskItems
@@ -97,3 +98,11 @@ def test_pad_is_no_other_token(tokenized: Workspace, tmp_path: Path) -> None:
     assert tokenizer.pad != tokenizer.separator
     again = TaskTokenizer(tokenized.tokenizer)
     assert again.tokenizer.convert_ids_to_tokens(again.pad) == "<|pad|>"
+
+
+def test_no_tokenizer_and_another_models(tokenized: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 300}')
+    with pytest.raises(TokenizerError, match="holds no fast tokenizer"):
+        TaskTokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match="the tokenizer has 400 tokens, the model 300: it is another model's"):
+        TaskTokenizer(tokenized.tokenizer, rows=300)
