@@ -110,6 +110,7 @@ def _train(
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
     trackers.start(context.trackers, trainer)
+    objective.begin(plan.folder, trainer.accelerator.unwrap_model(trainer.model), trainer.passes())
     said = notes(context)
     log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()
