@@ -25,7 +25,7 @@ from corpus.train.preferences.batches import RankingItem
 from corpus.train.run import networks
 from corpus.train.run.preferences import Preferences, margins, rounded
 
-DEMONSTRATIONS = 512
+DEMONSTRATIONS = 256
 """Best answers of training questions by which scores are shifted, spread evenly over them."""
 _ROWS = 8
 
