@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
+from corpus.pipeline.cli.main import main
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.export import stage as export
 from corpus.pipeline.pack import ranking_partitions
 from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
@@ -207,6 +209,14 @@ def test_rankings_are_not_packed_as_text(workspace: Workspace, lay_raw: LayRaw) 
     made(workspace, lay_raw, GIVEN + 'ranking = "r"\n', [{"r": ["好", "坏"]}])
     with pytest.raises(WorkspaceError, match="worse answers are not to be learnt"):
         pack.run(pack.PackConfig(dataset="mine", workers=1), workspace)
+    with pytest.raises(WorkspaceError, match="mine holds rankings, which no export has"):
+        export.run(export.ExportConfig(format="jsonl", place=workspace.root.parent / "out"), workspace)
+    with pytest.raises(SystemExit) as ended:
+        main(["pack", "--min-ratio", "2", "--workspace", str(workspace.root)])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["pack", "--form", "ranking", "--seq-length", "64", "--workspace", str(workspace.root)])
+    assert ended.value.code == 0
 
 
 @pytest.mark.parametrize(
