@@ -127,6 +127,14 @@ class TrainConfig:
     the objectives `task`, `reward` and `dpo` all."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
+    eval_benchmark: str = ""
+    """Built-in task or task file that the model is asked about while it trains; it does not affect the run."""
+    eval_benchmark_data: Path | None = None
+    """File or folder of its items, where the task does not bring them."""
+    eval_benchmark_every: int | None = None
+    """Steps between two measurements; those between two evaluations when None."""
+    eval_benchmark_limit: int | None = None
+    """Most items, spread evenly; all when None."""
     early_stop: int | None = None
     """Consecutive evaluations without a better one that end the run; off when None. The mean of bits per character
     decides, of a task its metric."""
@@ -175,6 +183,7 @@ class TrainConfig:
                 raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
         self._check_task()
         self._check_preferences()
+        self._check_benchmark()
         self._check_mixture()
         self._check_counts()
         self._check_rates()
@@ -202,6 +211,13 @@ class TrainConfig:
         if self.sample_prompts and self.objective == "reward":
             raise ValueError("--sample-prompt must not stand with --objective reward, whose model writes nothing")
 
+    def _check_benchmark(self) -> None:
+        for name in ("eval_benchmark_data", "eval_benchmark_every", "eval_benchmark_limit"):
+            if getattr(self, name) is not None and not self.eval_benchmark:
+                raise ValueError(f"{_flag(name)} must stand with --eval-benchmark")
+        if self.eval_benchmark and self.objective in {"task", "reward"}:
+            raise ValueError(f"--eval-benchmark must not stand with --objective {self.objective}")
+
     def _check_mixture(self) -> None:
         weights = list(self.mixture.values())
         if len(weights) < len(self.datasets):
@@ -227,7 +243,8 @@ class TrainConfig:
     def _check_counts(self) -> None:
         least = {
             "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "ramp_from": 1, "ramp_tokens": 1,
-            "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1, "save_steps": 1,
+            "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1,
+            "eval_benchmark_every": 1, "eval_benchmark_limit": 1, "save_steps": 1,
             "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1,
         }  # fmt: skip
         for name, smallest in least.items():

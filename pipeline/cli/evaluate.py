@@ -37,7 +37,7 @@ _DEFAULT = click.core.ParameterSource.DEFAULT
 @dataset_option("all that have documents of the split")
 @click.option(
     "--split", type=click.Choice(["validation", "test", "train"]), default=None,
-    help="Which documents or items.  [default: validation; with --task test]",
+    help="Which documents or items.  [default: validation; with --task and --benchmark test]",
 )  # fmt: skip
 @click.option(
     "--documents", type=int, default=0, show_default="all", metavar="N",

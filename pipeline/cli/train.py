@@ -156,6 +156,17 @@ _FIRST_ENDS_S = 20
     "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
     help="Continue this at each evaluation, into samples.jsonl; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--eval-benchmark", default="", metavar="NAME", shell_complete=completion.benchmarks,
+    help="Ask the model about this task while it trains, such as zhoblimp; into metrics.jsonl.",
+)  # fmt: skip
+@click.option(
+    "--eval-benchmark-data", type=click.Path(path_type=Path), metavar="FILE", help="Items of --eval-benchmark."
+)
+@click.option(
+    "--eval-benchmark-every", type=int, metavar="N", help="Steps between two measurements.  [default: --eval-steps]"
+)
+@click.option("--eval-benchmark-limit", type=int, metavar="N", help="Most items, spread evenly.  [default: all]")
 @click.option("--early-stop", type=int, metavar="N", help="End after N evaluations without a better one.")
 @click.option(
     "--save-steps", type=int, metavar="N", help="Steps between two checkpoints.  [default: a tenth of the run]"
@@ -187,7 +198,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows, or fine-tune one for chat, on a task or on rankings.
+    """Train a GPT on packed rows, or tune one for chat, tasks or preferences.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
@@ -203,6 +214,7 @@ def train(
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN
+      corpus train --model tiny --eval-benchmark zhoblimp --eval-benchmark-data zhoblimp.jsonl
       corpus train --objective task --task ocnli --data ocnli.jsonl --init RUN
       corpus train --objective reward --dataset webtext2019zh --init TUNED_RUN
       corpus train --objective dpo --dataset webtext2019zh --init TUNED_RUN

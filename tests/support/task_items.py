@@ -18,7 +18,7 @@ from corpus.train.tasks import network
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.tokens import TaskTokenizer
 
-NARROW = {"layers": 2, "width": 32, "heads": 2}
+NARROW: dict[str, Any] = {"layers": 2, "width": 32, "heads": 2}
 KINDS: dict[str, Mapping[str, Any]] = {
     "classification": {"fields": ("text",), "labels": ("neg", "pos")},
     "entailment": {"fields": ("premise", "hypothesis"), "labels": ("yes", "no", "open")},

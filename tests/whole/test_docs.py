@@ -145,7 +145,7 @@ def test_the_readmes_commands_run_as_written(tmp_path: Path, hub: str) -> None:
             "M.from_pretrained({0}); T.from_pretrained({0})"
         )
         models = [opens.format(repr(str(model))) for model in (tmp_path / "workspace" / "models").iterdir()]
-        assert len(models) == 4
+        assert len(models) == 5
         script = tmp_path / "script.py"
         for code in (*blocks(ENGLISH, "python"), "\n".join(models)):
             script.write_text(code, encoding="utf-8")  # a file, as users have one: worker processes import it

@@ -89,7 +89,7 @@ class QuestionTask(ConfigurableTask):  # type: ignore[misc]  # lm_eval is untype
 
     def _context(self, doc: Mapping[str, Any]) -> str:
         """The examples of a question's group, and its own context."""
-        self.sampler = of_group(self.samplers, doc["group"])  # type: ignore[arg-type]  # samplers in place of examples
+        self.sampler = of_group(self.samplers, doc["group"])
         return str(self.fewshot_context(doc, self.config.num_fewshot))
 
     def construct_requests(self, doc: Mapping[str, Any], ctx: str, **values: Any) -> list[Instance]:

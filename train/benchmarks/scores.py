@@ -59,7 +59,8 @@ class Scored:
 
 def _log_shares(logs_k: Array) -> Array:
     """Log-probabilities of the answers among themselves."""
-    return logs_k - np.logaddexp.reduce(logs_k)
+    shares_k: Array = logs_k - np.logaddexp.reduce(logs_k)
+    return shares_k
 
 
 def figures(questions: Sequence[Scored], *, labels: int = 0) -> dict[str, float]:

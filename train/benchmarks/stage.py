@@ -74,7 +74,7 @@ def _measure(
 ) -> BenchmarkResult:  # fmt: skip
     watch = Stopwatch()
     probes = harness.probes(config)
-    runs, samples, notes = [], [], list[str]()
+    runs, samples, notes = list[Run](), list[dict[str, Any]](), list[str]()
     labels = 0 if benchmark.task.kind in {"choice", "minimal_pairs"} else len(benchmark.task.labels)
     plans = list(_plans(config, benchmark, notes))
     with devices.memory_errors(out_of_memory()):

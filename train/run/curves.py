@@ -1,4 +1,4 @@
-"""The curves of a run as a picture: loss, a figure of each validation set, learning rate.
+"""The curves of a run as a picture: loss, a figure of each validation set, a benchmark, learning rate.
 
 In: the lines of `metrics.jsonl`. Out: the bytes of a PNG, the same for the same lines and version of matplotlib.
 """
@@ -10,22 +10,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
+_BENCHMARK_IN = 2.9
 
 
 def picture(
     history: Sequence[Mapping[str, Any]], *, figure: str = "bits_per_character", title: str = "bits a character",
     loss: str = "nats a token",
 ) -> bytes:  # fmt: skip
-    """Three panels over the steps; a panel without points says so. `figure` is that of the evaluations."""
+    """Three panels over the steps, four with a benchmark; a panel without points says so.
+
+    `figure` is that of the evaluations.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # 0.3 s, at the end of a run alone
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 
-    drawing = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), dpi=_DPI, layout="constrained")
-    panels = drawing.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
+    asked = sorted({key for line in history for key in line if key.startswith("benchmark/")})
+    more = {"benchmark (%)": {key.partition("/")[2]: _points(history, key, 100) for key in asked}} if asked else {}
+    height = _HEIGHT_IN + _BENCHMARK_IN * len(more)
+    drawing = Figure(figsize=(_WIDTH_IN, height), dpi=_DPI, layout="constrained")
+    panels = drawing.subplots(3 + len(more), 1, sharex=True, height_ratios=(3, 3, *(3 for _ in more), 1.4))
     keys = sorted({key for line in history for key in line if key.endswith(f"/{figure}")})
     lines = {
         f"training loss ({loss})": {"training": _points(history, "loss")},
         f"validation ({title})": {key.partition("/")[0]: _points(history, key) for key in keys},
+        **more,
         "learning rate": {"": _points(history, "learning_rate")},
     }
     for panel, (heading, series) in zip(panels, lines.items(), strict=True):
@@ -46,5 +54,5 @@ def picture(
     return buffer.getvalue()
 
 
-def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(line["step"], line[key]) for line in history if key in line]
+def _points(history: Sequence[Mapping[str, Any]], key: str, factor: float = 1) -> list[tuple[int, float]]:
+    return [(line["step"], factor * line[key]) for line in history if key in line]

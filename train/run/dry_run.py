@@ -14,6 +14,7 @@ import torch
 
 from corpus.pipeline.humanize import duration, size_text
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
@@ -83,7 +84,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     model_files = networks.files(config)
     config, _ = defaults.resolve(config)
     objective = objectives.make(config, workspace)
-    plan = plans.make(config, workspace, objective, model_files=model_files)
+    plan = plans.make(config, workspace, objective, model_files=model_files, benchmark=during.of(config))
     device = devices.choose(config.device, config.precision, threads=config.threads)
     with torch.device("meta"):
         model = objective.sketch()

@@ -132,7 +132,7 @@ def hidden_matrices(model: nn.Module) -> dict[str, int]:
     """
     heads = {id(layer) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     output = getattr(model, "get_output_embeddings", lambda: None)()
-    heads.add(id(output))
+    heads |= {id(output), *(id(getattr(model, name, None)) for name in ("score", "lm_head"))}
     outside = {
         id(weight) for layer in model.modules() if id(layer) in heads for weight in layer.parameters(recurse=False)
     }

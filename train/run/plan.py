@@ -21,6 +21,8 @@ import numpy as np
 from corpus.pipeline.errors import TrainError
 from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, fingerprint
+from corpus.train.benchmarks import during
+from corpus.train.benchmarks.chosen import Benchmark
 from corpus.train.config import DECAY_SHARE, TrainConfig
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares
 from corpus.train.data.schedule import Steps, warmup_steps
@@ -60,6 +62,8 @@ class RunPlan:
     """Items of one evaluation over all datasets."""
     eval_steps: int
     save_steps: int
+    benchmark: Benchmark | None = None
+    """What the model is asked while it trains."""
 
     @property
     def name(self) -> str:
@@ -75,9 +79,12 @@ class RunPlan:
 
 
 def make(
-    config: TrainConfig, workspace: Workspace, objective: Objective, *, model_files: Sequence[Path] = ()
-) -> RunPlan:
-    """Plan a run; `model_files` are the configuration and weights of `init`, or the configuration of `architecture`.
+    config: TrainConfig, workspace: Workspace, objective: Objective, *, model_files: Sequence[Path] = (),
+    benchmark: Benchmark | None = None,
+) -> RunPlan:  # fmt: skip
+    """Plan a run, which measures `benchmark` while it trains.
+
+    `model_files` are the configuration and weights of `init`, or the configuration of `architecture`.
 
     Raises:
         TrainError: a dataset with a weight has no training items, or there are no validation items to stop by.
@@ -93,6 +100,7 @@ def make(
     eval_steps = config.eval_steps or own or _eval_steps(steps, evaluated_rows)
     inputs = [*objective.inputs, *_outside(workspace, model_files)]
     settings = _settings(config) | dict(objective.settings) | {"eval_steps": eval_steps}
+    settings |= during.settings(config, benchmark)
     identity = fingerprint(STAGE, VERSION, settings, inputs)
     return RunPlan(
         folder=workspace.models / (config.run or f"{objective.name}-{identity[:6]}"),
@@ -106,6 +114,7 @@ def make(
         evaluated_rows=evaluated_rows,
         eval_steps=eval_steps,
         save_steps=config.save_steps or min(_SAVE_STEPS, math.ceil(steps.count / 10)),
+        benchmark=benchmark,
     )
 
 

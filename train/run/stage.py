@@ -21,6 +21,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, read_ledger, write_ledger
+from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
@@ -59,7 +60,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     model_files = networks.files(config)
     config, chosen = defaults.resolve(config)
     objective = objectives.make(config, workspace, progress)
-    plan = plans.make(config, workspace, objective, model_files=model_files)
+    plan = plans.make(config, workspace, objective, model_files=model_files, benchmark=during.of(config))
     folder = RunFolder(plan, workspace.digest)
     ledger, reasons = folder.finished()
     if ledger is not None and not reasons and config.resume:
@@ -109,6 +110,7 @@ def _train(
     whole = delivered(order, plan.shares, objective.tokens, plan.steps.count)
     tokens = sum(int(given["tokens"]) for given in whole.values())
     trainer = CorpusTrainer(context, model, args)
+    trainer.measure_during()
     trackers.start(context.trackers, trainer)
     objective.begin(plan.folder, trainer.accelerator.unwrap_model(trainer.model), trainer.passes())
     said = notes(context)

@@ -27,6 +27,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.utils.logging import disable_progress_bar
 
 from corpus.pipeline.errors import TrainError
+from corpus.train.benchmarks.during import BenchmarkCallback, Curve
 from corpus.train.config import DECAY_SHARE
 from corpus.train.data.mixture import delivered
 from corpus.train.data.schedule import rate
@@ -129,6 +130,28 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
             for sample in context.plan.objective.samples(model):
                 context.folder.add(context.folder.samples, {"step": self.state.global_step, **sample})
+
+    def measure_during(self) -> None:
+        """Have the first process measure the plan's benchmark while the run trains, except under FSDP, as samples."""
+        context, plan, benchmark = self.context, self.context.plan, self.context.plan.benchmark
+        if benchmark is None or not context.writes or self.is_fsdp_enabled:
+            return
+        curve = Curve(
+            benchmark, plan.objective.save, rows=self.model.get_input_embeddings().num_embeddings,
+            context=plan.objective.seq_length, texts_per_pass=context.device.most_rows,
+            precision=context.device.precision,
+        )  # fmt: skip
+
+        def measure() -> None:
+            self.note(f"measuring {benchmark.name}")
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            due = self.control.should_log
+            self._log(curve.figures(model), prefix="eval_")
+            self.control.should_log = due  # reporting figures counts as logging the loss
+            self.note()
+
+        every = context.config.eval_benchmark_every or plan.eval_steps
+        self.add_callback(BenchmarkCallback(measure, every=every, steps=plan.steps.count))
 
     def _add(self, sums: np.ndarray) -> np.ndarray:
         """The sum over all processes."""

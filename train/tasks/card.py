@@ -123,8 +123,8 @@ def _results(settings: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     rows: list[Sequence[str]] = [
         (label, *(f"{found[name][figure]:.4f}" for figure in names)) for label, found in evaluations
     ]
-    for floor, found in counts.get("floors", {}).items():
-        rows.append((f"floor: {floor}", *(f"{found[figure]:.4f}" if figure in found else "" for figure in names)))
+    for floor, found in counts["floors"].items():
+        rows.append((f"floor: {floor}", *(f"{found[figure]:.4f}" if figure in found else "-" for figure in names)))
     return (
         f"{counts['items']['validation']:,} validation items, or a sample of `eval_rows` of them. The best evaluation "
         f"by {settings['metric']} is in `best/`.\n\n"

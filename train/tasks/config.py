@@ -82,6 +82,8 @@ class TaskEvaluation:
     """By group of the items, where they have one."""
     floors: Mapping[str, Measured]
     """Answers without a model, by what they do."""
+    lacking: str
+    """Why the linear floor is not there; empty where it is."""
     leaks: Sequence[Leak]
     unchecked: str
     """Why the pre-training documents were not searched; empty where they were."""
@@ -105,6 +107,8 @@ class TaskEvaluation:
         ]
         if self.unchecked:
             found.append(f"items were not searched in pre-training documents: {self.unchecked}")
+        if self.lacking:
+            found.append(self.lacking)
         if self.cut:
             found.append(f"{self.cut:,} of {self.all.items:,} items are longer than the context and were cut")
         return tuple(found)

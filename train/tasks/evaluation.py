@@ -16,13 +16,12 @@ import numpy as np
 from corpus.pipeline import tasks
 from corpus.pipeline.errors import DeviceError, ModelError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks import METRICS, Item, Task, metrics
-from corpus.pipeline.tasks import floors as floor
+from corpus.pipeline.tasks import Item, Task, metrics
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.model import device as devices
-from corpus.train.tasks import leaks, predict
+from corpus.train.tasks import floor, leaks, predict
 from corpus.train.tasks.config import Leak, Measured, TaskEvaluateConfig, TaskEvaluation
 from corpus.train.tasks.saved import TaskModel
 
@@ -56,19 +55,19 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
     logs_nk = predict.log_probabilities(logits_nk)
     true, predicted = np.array([item.label for item in items]), logits_nk.argmax(axis=1)
     train = tasks.read(task, config.data, "train") if "train" in task.source.splits else []
-    found, unchecked = leaks.find(
-        task, items, [] if config.split == "train" else train, config.model, workspace, progress
-    )
+    found, unchecked = leaks.find(items, [] if config.split == "train" else train, config.model, workspace, progress)
     measure = _Figures(task, true, predicted, outputs=logits_nk.shape[1])
     if config.predictions:
         write_atomic(config.predictions, b"".join(_lines(task, items, predicted, logs_nk, found)))
     progress.say("floors ...")
+    floors, lacking = floor.of(task, train, items)
+    measured = {name: Measured(items=len(items), figures=each) for name, each in floors.items()}
     return TaskEvaluation(
         model=config.model, task=task.name, split=config.split, metric=measure.metric,
         loss=float(-logs_nk[np.arange(len(items)), true].mean()), all=measure(np.arange(len(items))),
         interval=metrics.interval(true, predicted, measure.outputs, measure.metric), groups=measure.groups(items),
-        floors=_floors(task, train, items), leaks=[measure.leak(where, ids, items) for where, ids in found.items()],
-        unchecked=unchecked, cut=encoded.cut,
+        floors=measured, lacking=lacking,
+        leaks=[measure.leak(where, ids, items) for where, ids in found.items()], unchecked=unchecked, cut=encoded.cut,
         confusion=metrics.confusion(true, predicted, measure.outputs).tolist(),
         labels=model.names or [chr(ord("A") + at) for at in range(measure.outputs)], precision=device.precision,
         device=device.describe(), seconds=watch.seconds,
@@ -79,7 +78,7 @@ class _Figures:
     """Figures of some of the items."""
 
     def __init__(self, task: Task, true: np.ndarray, predicted: np.ndarray, *, outputs: int) -> None:
-        self.names = ("accuracy",) if task.kind == "choice" else METRICS
+        self.names = floor.names_of(task)
         self.metric = task.metric if task.metric in self.names else self.names[0]
         self.true, self.predicted, self.outputs = true, predicted, outputs
 
@@ -95,15 +94,6 @@ class _Figures:
         known = set(ids)
         inside = np.array([item.id in known for item in items])
         return Leak(where=where, items=ids, inside=self(np.flatnonzero(inside)), outside=self(np.flatnonzero(~inside)))
-
-
-def _floors(task: Task, train: Sequence[Item], items: Sequence[Item]) -> dict[str, Measured]:
-    """What needs no model, with the figures of the task; the linear one where scikit-learn is there."""
-    names = ("accuracy",) if task.kind == "choice" else METRICS
-    return {
-        each.name: Measured(items=len(items), figures={name: each.figures.of(name) for name in names})
-        for each in floor.floors(task, train, items)
-    }
 
 
 def _lines(

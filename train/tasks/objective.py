@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from corpus.pipeline import tasks
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.tasks import METRICS, Item, Task, metrics
+from corpus.pipeline.tasks import Item, Task, metrics
 from corpus.pipeline.tokenizer import files as tokenizers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest
@@ -34,7 +34,7 @@ from corpus.train.evaluation.metrics import spread
 from corpus.train.model import architecture, build, load
 from corpus.train.model.device import Device
 from corpus.train.objective import Figure, Objective, Passes, Result
-from corpus.train.tasks import card, network, pictures, predict
+from corpus.train.tasks import card, floor, network, pictures, predict
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.saved import describe
@@ -203,7 +203,7 @@ class TaskObjective(Objective):
             matrix = metrics.confusion(true, predicted, self.outputs)
             scores = metrics.figures_of(matrix)
             found[f"{name}/loss"] = float(sums[:, 1].mean())
-            for figure in ("accuracy",) if self.form.is_choice else METRICS:
+            for figure in floor.names_of(self.task):
                 found[f"{name}/{figure}"] = scores.of(figure)
             found |= {f"{name}/confusion": matrix.tolist(), self.decides.name: scores.of(self.decides.name)}
         return found
@@ -216,9 +216,11 @@ class TaskObjective(Objective):
         describe(folder, self.task, self.form, context=self.context, outputs=self.outputs)
 
     def counts(self) -> Mapping[str, Any]:
-        """Items by split, and those that were cut."""
+        """Items by split, those that were cut, and what needs no model on the validation items."""
         there = dict(zip(("train", "validation"), (self.train, *self.validation.values()), strict=False))
+        measured = there["validation"].items if self.validation else []
         return {
+            "floors": floor.of(self.task, self.train.items, measured)[0] if measured else {},
             "items": {split: len(items) for split, items in there.items()},
             "cut_items": {split: items.cut for split, items in there.items()},
             "cut_tokens": {split: items.cut_tokens for split, items in there.items()},

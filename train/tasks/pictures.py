@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_CELL_IN, _MARGIN_IN, _DPI = 0.62, 2.6, 120
+_CELL_IN, _MARGIN_IN, _LETTER_IN, _DPI = 0.62, 2.0, 0.08, 120
 _MOST_WRITTEN = 20
 """Labels up to which each cell has its count."""
 _FONT = "DejaVu Sans"
@@ -30,7 +30,8 @@ def confusion(matrix: np.ndarray, names: Sequence[Sequence[str]], *, title: str)
     count = len(matrix)
     side = max(3.4, min(12.0, _MARGIN_IN + _CELL_IN * count))
     shown, family = _readable(names, count)
-    figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
+    room = _LETTER_IN * max(map(len, shown))  # of the labels beside the axis, and below it where they are turned
+    figure = Figure(figsize=(side + 0.8 + room, side + room), dpi=_DPI, layout="compressed")
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -61,6 +61,8 @@ def test_json_has_the_figures_of_each_number_of_examples(model: Path, tmp_path: 
     ("flags", "said"),
     [
         (("--shots", 1), "--shots must stand with --benchmark"),
+        (("--seed", 0), "--seed must stand with --benchmark"),
+        (("--benchmark", "demo_choice", "--task", "demo_choice"), "--task and --benchmark must not both be given"),
         (("--calibrate",), "--calibrate must stand with --benchmark"),
         (("--benchmark", "demo_choice", "--stride", 8), "--stride must not stand with --benchmark"),
         (("--benchmark", "demo_choice", "--shots", -1), "--shots must be from 0 to 64, is -1"),

@@ -9,7 +9,7 @@ import pytest
 
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.tasks import DEMOS, Item, load, read_all
-from corpus.pipeline.tasks.floors import chance, floors, linear, longest, majority, second_only, shared
+from corpus.pipeline.tasks.floors import chance, floors, linear, longest, majority, plain, second_only, shared
 from tests.support.tasks import FILES, SETS
 
 
@@ -19,6 +19,12 @@ def item(identity: str, label: int, *texts: str, options: tuple[str, ...] = ()) 
 
 LESSONS = [item(f"{n}", n % 2, f"第{n}天{'下雨' if n % 2 else '晴朗'}，我们{'留在家里' if n % 2 else '出去走走'}。")
            for n in range(20)]  # fmt: skip
+
+
+CHOICE = [
+    item("a", 1, "门口的石榴树", "哪棵？", options=("桃", "石榴", "李子树下")),
+    item("b", 0, "猫", options=("猫", "大狗")),
+]
 
 
 def test_majority_says_what_train_says_most() -> None:
@@ -35,12 +41,8 @@ def test_chance_counts_options() -> None:
 
 
 def test_options_are_chosen_by_length_and_by_shared_characters() -> None:
-    test = [
-        item("a", 1, "门口的石榴树", "哪棵？", options=("桃", "石榴", "李子树下")),
-        item("b", 0, "猫", options=("猫", "大狗")),
-    ]
-    assert longest(test).predictions == (2, 1)
-    assert shared(test).predictions == (1, 0)
+    assert longest(CHOICE).predictions == (2, 1)
+    assert shared(CHOICE).predictions == (1, 0)
 
 
 def test_ties_favour_no_position() -> None:
@@ -74,6 +76,8 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(TaskError) as caught:
         linear(LESSONS, LESSONS)
     assert "pip install 'corpus-zh[tasks]'" in caught.value.hint
+    assert [floor.name for floor in plain(load("demo_choice"), [], CHOICE)] == ["chance", "longest", "shared"]
+    assert [floor.name for floor in plain(load("demo_similarity"), LESSONS, LESSONS)] == ["chance", "majority"]
 
 
 @pytest.mark.parametrize("name", DEMOS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 from corpus.pipeline.errors import TaskError
 from corpus.pipeline.tasks import DEMOS, KINDS, TASKS, load, parse
+from tests.support.records import ROOT
 from tests.support.tasks import TASK
 
 CHOICE = """\
@@ -53,6 +55,15 @@ def test_a_task_of_ones_own_needs_little(tmp_path: Path) -> None:
         "lunch", "not stated", "context", "accuracy", path,
     )  # fmt: skip
     assert (task.options, task.labels, task.names, task.is_trainable) == (("A", "B"), (), (), False)
+
+
+def test_the_examples_in_the_docs_are_task_files() -> None:
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = [parse(block, where="tasks.md", file=Path("tasks.md")) for block in blocks]
+    assert [task.name for task in found] == ["reviews", "why", "ocnli-published"]
+    known = set(re.findall(r"^\| `(\w+)` \| \w+[, ]", text, re.MULTILINE))
+    assert {*TASKS} - {*DEMOS} <= known
 
 
 def test_labels_may_be_numbers_and_truth_values() -> None:

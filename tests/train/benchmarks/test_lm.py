@@ -17,8 +17,6 @@ from corpus.train.evaluation.tokens import DocumentTokenizer
 from corpus.train.model.load import load_any
 from tests.support.evaluated import byte_level, save_llama
 
-CLOSE = {"abs": 1e-5, "rel": 2e-7}
-"""1e-5, or a rounding of single precision where a sum of log-likelihoods has more digits than that."""
 PAIRS = [
     ("", "河边的柳树长出了嫩芽。"),
     ("昨天夜里下了一场小雨，", "今天早晨的空气很清新。"),
@@ -28,6 +26,11 @@ PAIRS = [
     ("What time ", "does the library open?"),
     ("这里写着<|endoftext|>，", "它只是字<|pad|>。"),
 ]
+
+
+def close(expected: Any) -> Any:
+    """Within 1e-5, or a rounding of single precision where a sum of log-likelihoods has more digits than that."""
+    return pytest.approx(expected, abs=1e-5, rel=2e-7)
 
 
 def opened(folder: Path, *, batch_size: int = 4, context: int = 128) -> CorpusLM:
@@ -65,13 +68,13 @@ def test_log_likelihoods_are_those_of_plain_passes(model: Path) -> None:
     lm = opened(model)
     encoded = [lm.pairs.pair(*pair) for pair in PAIRS]
     expected = [by_hand(lm, *pair) for pair in encoded]
-    assert scored(lm, PAIRS) == pytest.approx(expected, **CLOSE)
-    assert log_likelihoods(lm.model, encoded, context=128, rows=3).tolist() == pytest.approx(expected, **CLOSE)
+    assert scored(lm, PAIRS) == close(expected)
+    assert log_likelihoods(lm.model, encoded, context=128, rows=3).tolist() == close(expected)
 
 
 def test_batches_change_nothing(model: Path) -> None:
     alone, together = opened(model, batch_size=1), opened(model, batch_size=len(PAIRS))
-    assert scored(together, PAIRS) == pytest.approx(scored(alone, PAIRS), **CLOSE)
+    assert scored(together, PAIRS) == close(scored(alone, PAIRS))
 
 
 def test_no_token_spans_context_and_answer(model: Path) -> None:
@@ -138,11 +141,11 @@ def test_long_contexts_lose_their_beginning_and_are_counted(model: Path) -> None
     read, scored_ids = lm.pairs.pair(long, answer)
     kept = [*read, *scored_ids][-25:]
     expected = by_hand(lm, kept[: -len(scored_ids)], scored_ids)
-    assert scored(lm, [(long, answer), ("短，", "好")])[0] == pytest.approx(expected, **CLOSE)
+    assert scored(lm, [(long, answer), ("短，", "好")])[0] == close(expected)
     counts = lm.pairs.take()
     assert (counts.cut_contexts, counts.cut_answers, counts.scored) == (2, 0, 2)  # the first was encoded above, too
     plain = log_likelihoods(lm.model, [(read, scored_ids)], context=24, rows=1)
-    assert plain[0] == pytest.approx(expected, **CLOSE)
+    assert plain[0] == close(expected)
 
 
 def test_an_answer_longer_than_the_context_loses_its_end(model: Path) -> None:
@@ -151,7 +154,7 @@ def test_an_answer_longer_than_the_context_loses_its_end(model: Path) -> None:
     likelihood = scored(lm, [("好，", answer)])[0]
     read = lm.tok_encode("好，")
     whole = [*read, *lm.tok_encode(answer)]
-    assert likelihood == pytest.approx(by_hand(lm, read[-1:], whole[len(read) : len(read) + 24]), **CLOSE)
+    assert likelihood == close(by_hand(lm, read[-1:], whole[len(read) : len(read) + 24]))
     assert lm.pairs.take().cut_answers == 1
 
 

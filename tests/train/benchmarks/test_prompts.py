@@ -8,11 +8,12 @@ import pytest
 
 from corpus.pipeline import tasks
 from corpus.pipeline.errors import BenchmarkError
+from corpus.pipeline.manifest.schema import Split
 from corpus.train.benchmarks.prompts import CONTENT_FREE, Question, ask
 from corpus.train.benchmarks.shots import draw, of_group
 
 
-def asked(name: str, split: str = "test") -> list[Question]:
+def asked(name: str, split: Split = "test") -> list[Question]:
     task = tasks.load(name)
     return [ask(task, item) for item in tasks.read(task, None, split)]
 

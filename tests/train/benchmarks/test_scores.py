@@ -14,11 +14,10 @@ from corpus.train.benchmarks.picture import picture
 from corpus.train.benchmarks.scores import Scored, by_group, chance, figures, macro_f1, majority
 
 
-def scored(logs: Sequence[float], label: int = 0, *, characters: Sequence[float] = (), **more: Any) -> Scored:
-    return Scored(
-        group=more.pop("group", ""), label=label, logs_k=np.array(logs),
-        characters_k=np.array(characters or [1.0] * len(logs)), **{name: np.array(each) for name, each in more.items()},
-    )  # fmt: skip
+def scored(logs: Any, label: int = 0, *, characters: Sequence[float] = (), group: str = "", **more: Any) -> Scored:
+    arrays: dict[str, Any] = {name: np.array(each) for name, each in more.items()}
+    weights = np.array(characters or [1.0] * len(logs))
+    return Scored(group=group, label=label, logs_k=np.array(logs), characters_k=weights, **arrays)
 
 
 def test_likelier_answer_is_chosen_and_long_ones_may_win_by_character() -> None:
@@ -96,8 +95,7 @@ def test_summary_has_mean_and_deviation_over_the_draws() -> None:
     found = result()
     assert found.shots == [0, 4]
     assert found.summary(0)["accuracy"] == (0.5, 0.0)
-    mean, deviation = found.summary(4)["accuracy"]
-    assert (mean, deviation) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert found.summary(4)["accuracy"] == pytest.approx((0.6, 0.1))
     assert found.floor == 0.3
     low, high = found.to_dict()["shots"]["4"]["interval"]
     assert low < 0.6 < high

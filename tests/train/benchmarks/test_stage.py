@@ -240,7 +240,7 @@ def test_a_task_without_a_prompt(model: Path, workspace: Workspace, tmp_path: Pa
 
 
 def test_a_task_without_another_split(model: Path, workspace: Workspace, tmp_path: Path) -> None:
-    path = lay_task(tmp_path, **{'\n[source.train]\nvalues = ["train"]\n': ""})
+    path = lay_task(tmp_path, changes={'\n[source.train]\nvalues = ["train"]\n': ""})
     with pytest.raises(BenchmarkError, match="has no split to draw examples from beside test"):
         measure(model, workspace, str(path), shots=(1,))
 

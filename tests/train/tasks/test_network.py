@@ -82,7 +82,7 @@ def test_both_orders_are_symmetric_and_one_is_not(tokenized: Workspace) -> None:
     both, one = form_of("similarity"), form_of("similarity", both_orders=False)
     given = {form: [scores(tokenized, made, items, form, labels=2) for items in (ITEMS["similarity"], swapped)]
              for form in (both, one)}  # fmt: skip
-    np.testing.assert_allclose(*given[both], atol=1e-5)
+    np.testing.assert_allclose(given[both][0], given[both][1], atol=1e-5)
     assert np.abs(given[one][0] - given[one][1]).max() > 1e-2
     np.testing.assert_allclose(given[both][0], given[one][0] + given[one][1], atol=1e-5)  # the layer has no bias
 

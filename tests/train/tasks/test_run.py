@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from corpus.pipeline.cli.main import main
 from corpus.pipeline.errors import CorpusError, ModelError, TaskError, TrainError, WorkspaceError
 from corpus.pipeline.tasks import load, read
 from corpus.pipeline.workspace.layout import Workspace
@@ -151,6 +152,8 @@ def test_tuning_goes_on_from_a_model(trained: tuple[Workspace, Path, Report, Rec
     assert torch.allclose(after.transformer.wte.weight[:-3], before.transformer.wte.weight, atol=1e-6)
     assert torch.allclose(after.transformer.h[1].mlp.c_fc.weight, before.transformer.h[1].mlp.c_fc.weight, atol=1e-6)
     assert (after.config.n_positions, report.ledger.config["context"]) == (48, 48)
+    again = run(config_of(trained[1], **settings | {"init": report.folder, "run": "again"}), workspace)
+    assert again.ledger.config["vocab_size"] == len(after.transformer.wte.weight)  # its tokens are there already
 
 
 def test_each_kind_runs_and_says_how_it_is_opened(
@@ -249,3 +252,20 @@ def test_wrong_flags_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             TrainConfig(**settings)
+
+
+def test_the_command_asks_what_to_start_from(
+    trained: tuple[Workspace, Path, Report, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace(shutil.copytree(trained[0].root, tmp_path / "w", ignore=shutil.ignore_patterns("models")))
+    flags = ["train", "--workspace", str(workspace.root), "--objective", "task", "--task", str(trained[1])]
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    assert ended.value.code == 2
+    assert "--objective task needs --init RUN, or --init none for random weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*flags, "--init", "none", "--model", "tiny", "--max-steps", "1", "--run", "toy", "--threads", "1"])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert "macro F1" in said.out
+    assert f"next: corpus evaluate --task {trained[1]} --model toy" in said.out
