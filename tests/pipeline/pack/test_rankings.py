@@ -199,6 +199,31 @@ def test_reruns_partitions_and_the_removal_list(
     assert ranking.run(config, workspace).ledger.counts["answers"]["used"] == 118
 
 
+def test_an_interrupted_run_begins_anew_and_leaves_nothing(
+    workspace: Workspace, lay_raw: LayRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(workspace, lay_raw, GIVEN + 'ranking = "r"\n', [{"r": [f"好{at}", f"坏{at}"]} for at in range(60)])
+    monkeypatch.setattr(ranking_partitions, "PARTITION_CHARACTERS", 100)
+    config = RankingConfig(dataset="mine", workers=1)
+    before = tree(ranking.run(config, workspace).folder)
+    settle, done = ranking.settle, 0
+
+    def interrupted(*paths: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == 2:
+            raise KeyboardInterrupt
+        settle(*paths)
+
+    monkeypatch.setattr(ranking, "settle", interrupted)
+    (workspace.rankings("mine") / "ledger.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        ranking.run(config, workspace)
+    assert not list(workspace.rankings("mine").rglob(".*.tmp"))
+    assert not (workspace.rankings("mine") / "ledger.json").exists()
+    assert tree(ranking.run(config, workspace).folder) == before
+
+
 def test_what_cannot_be_ranked_is_named(workspace: Workspace, lay_raw: LayRaw) -> None:
     made(workspace, lay_raw, VOTED, [{"q": "问？", "a": f"答{at}", "qid": 1, "star": 3, "n": at} for at in range(3)])
     with pytest.raises(WorkspaceError, match="no two answers that can be compared: in_no_pair 3, equal_scores 3"):

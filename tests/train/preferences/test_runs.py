@@ -159,11 +159,11 @@ def test_from_random_weights_and_two_datasets(ranked: Workspace) -> None:
     assert report.ledger.counts["mixture"].keys() == {"demo", "wiki2019zh"}
     config = json.loads((report.folder / "config.json").read_text())
     assert (config["n_positions"], config["resid_pdrop"]) == (48, 0.0)
-    forecast = dry_run.run(
-        TrainConfig(objective="dpo", init=ranked.models / "start", **(SETTINGS | {"datasets": ()})), ranked
-    )
-    assert forecast.steps == 28
-    assert forecast.row_bytes > 0
+    for objective in ("reward", "dpo"):
+        config = TrainConfig(objective=objective, init=ranked.models / "start", **(SETTINGS | {"datasets": ()}))
+        forecast = dry_run.run(config, ranked)
+        assert forecast.steps == 28
+        assert forecast.row_bytes > 0
 
 
 def test_what_cannot_be_trained_on_is_named(ranked: Workspace, tmp_path: Path) -> None:
