@@ -198,7 +198,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows; tune it for chat, tasks, preferences.
+    """Train a GPT on rows; tune one for chat, tasks or rankings.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
