@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.train.evaluation.metrics import spread
 from corpus.train.preferences import figures
 from corpus.train.preferences.batches import RankingItem, RankingItems
 
@@ -46,8 +47,8 @@ def _figures(margins: np.ndarray, not_longer: np.ndarray) -> dict[str, Any]:
 
 
 def _pairs(items: RankingItems, most: int | None = None) -> list[Pair]:
-    """The pairs of some questions, spread evenly over all where there are more than `most`."""
-    every = items.__getitems__(range(len(items)))
+    """The pairs of all questions, or about `most` of questions that are spread evenly."""
+    every = items.__getitems__(spread(len(items), most or 0))
     found = [(item, better, worse) for item in every for better, worse in item.pairs.tolist()]
     return found if most is None or len(found) <= most else found[:: -(-len(found) // most)]
 
