@@ -75,18 +75,20 @@ class TrainConfig:
     objective `sft` at most 32, with the objectives `task`, `reward` and `dpo` 32 items."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
-    optimizer: str = "adamw"
-    """`adamw`, or `muon`: Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases."""
+    optimizer: str | None = None
+    """`adamw`, or `muon`: Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases. When None:
+    `muon` for a new model of a `llama` preset, else `adamw`."""
     learning_rate: float | None = None
-    """Peak of the schedule. When None: the preset's; a share of it with `init` and the objective `sft`, and with the
-    objectives `task`, `reward` and `dpo` (`run.defaults`)."""
+    """Peak of the schedule. When None: the preset's for the optimizer; a share of AdamW's with `init` and the objective
+    `sft`, and with the objectives `task`, `reward` and `dpo` (`run.defaults`)."""
     adam_learning_rate: float | None = None
     """AdamW's peak with the optimizer `muon`; `learning_rate` when None."""
     schedule: str | None = None
     """What follows the warm-up: `cosine`, `linear`, `constant`, or `wsd`: constant until the last `decay_share`. When
-    None: `cosine`, with the objective `task` `linear`."""
+    None: `cosine`, with the objective `task` `linear`, for a new model of a `llama` preset with Muon `wsd`."""
     decay_share: float | None = None
-    """Share of the run in which the learning rate decays with the schedule `wsd`; 0.2 when None."""
+    """Share of the run in which the learning rate decays with the schedule `wsd`. When None: 0.2, 0.4 where `wsd` is
+    the preset's own."""
     warmup: float | None = None
     """Warm-up of the learning rate, before its decay: from 1 on in steps, below 1 as a share of the run. When
     None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03, with
@@ -174,7 +176,7 @@ class TrainConfig:
         choices.check(device=self.device, precision=self.precision)
         if self.objective not in OBJECTIVES:
             raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, is {self.objective}")
-        if self.optimizer not in OPTIMIZERS:
+        if self.optimizer not in {None, *OPTIMIZERS}:
             raise ValueError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, is {self.optimizer}")
         if self.schedule is not None and self.schedule not in SCHEDULES:
             raise ValueError(f"--schedule must be one of {', '.join(SCHEDULES)}, is {self.schedule}")
@@ -226,9 +228,13 @@ class TrainConfig:
             raise ValueError("--dataset must have a weight for every dataset, or for no dataset")
 
     def _check_schedule(self) -> None:
-        if self.adam_learning_rate is not None and self.optimizer != "muon":
+        if self.adam_learning_rate is not None and self.optimizer != "muon" and not self.has_muon_preset:
             raise ValueError("--adam-learning-rate must stand with --optimizer muon; --learning-rate is AdamW's alone")
-        if self.decay_share is not None and self.schedule != "wsd":
+        if (
+            self.decay_share is not None
+            and self.schedule != "wsd"
+            and not (self.schedule is None and self.has_muon_preset)
+        ):
             raise ValueError(f"--decay-share must stand with --schedule wsd, not with {self.schedule or SCHEDULES[0]}")
         if self.decay_to is not None and self.schedule == "constant":
             raise ValueError("--decay-to must not stand with --schedule constant, which never decays")
@@ -284,6 +290,12 @@ class TrainConfig:
     def is_preset(self) -> bool:
         """Whether the model is a new one of a preset's shape."""
         return self.init is None and self.architecture is None
+
+    @property
+    def has_muon_preset(self) -> bool:
+        """Whether a new model is pre-trained whose preset has Muon, and no other optimizer is asked for."""
+        is_new = self.is_preset and self.objective == "text" and self.preset.muon_rate is not None
+        return is_new and self.optimizer in {None, "muon"}
 
     @property
     def preset(self) -> Preset:

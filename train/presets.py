@@ -6,7 +6,7 @@ Invariants: `parameters` is the exact count of the network that `train.model.bui
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 VOCAB_SIZE = 32_000
 """Vocabulary of listings: the default of `corpus tokenizer`."""
@@ -56,6 +56,9 @@ class Preset:
     """Source of size, batch size and learning rate."""
     family: str = "gpt2"
     """Its `model_type` in transformers: `gpt2` or `llama`."""
+    muon_rate: float | None = None
+    """Peak of Muon, which is then the default optimizer of pre-training, with the schedule `wsd`; AdamW's alone is
+    `learning_rate`."""
 
     @property
     def kv_heads(self) -> int:
@@ -175,8 +178,19 @@ _LLAMA_TABLE = (
     ("llama-mini", 6, 512, 8, 1024, 16, 6e-4, 0.0, None, 0.0, f"{_LLAMA}mini"),
     ("llama-small", 12, 768, 12, 1024, 512, 6e-4, 0.0, None, 0.0, f"{_LLAMA}gpt2-small"),
 )
+_MUON_RATE, _MUON_WIDTH = 8e-3, 256
+"""Measured for this width (docs/training.md); for others it falls with the width, as Yang et al., 2022, have it."""
+MUON_DECAY_SHARE = 0.4
+"""Share of the run in which the rate of these presets decays, as measured with it."""
+
+
+def _preset(family: str, row: tuple[object, ...]) -> Preset:
+    preset = Preset(**dict(zip((field.name for field in fields(Preset)), (*row, family), strict=False)))  # type: ignore[arg-type]  # a table has columns of several types
+    return replace(preset, muon_rate=_MUON_RATE * _MUON_WIDTH / preset.width) if family == "llama" else preset
+
+
 PRESETS = {
-    row[0]: Preset(**dict(zip((field.name for field in fields(Preset)), (*row, family), strict=True)))
+    str(row[0]): _preset(family, row)
     for family, table in (("gpt2", _GPT_TABLE), ("llama", _LLAMA_TABLE))
     for row in table
 }

@@ -204,15 +204,16 @@ def presets(*, as_json: bool) -> None:
         )  # fmt: skip
         return
     rows = [
-        (each.name, each.layers, each.width, each.heads, each.context, each.batch_size, f"{each.learning_rate:g}",
-         f"{each.parameters() / 1e6:,.1f} M", size_text(each.memory()))
+        (each.name, each.layers, each.width, each.heads, each.context, each.batch_size,
+         f"{each.muon_rate or each.learning_rate:.2g}", f"{each.parameters() / 1e6:,.1f} M", size_text(each.memory()))
         for each in PRESETS.values()
     ]  # fmt: skip
     headings = ("preset", "layers", "width", "heads", "context", "batch", "learning\nrate", "parameters", "memory")
     console.table(headings, rows, spare=("heads", "layers", "width", "context"))
     console.line(
         f"batch: rows of a step; memory: of a step with one row in a pass, in single precision, with {VOCAB_SIZE:,} "
-        "entries in the vocabulary. `corpus train --dry-run` says what your rows take."
+        "entries in the vocabulary. The llama presets train with Muon and wsd at this rate, the others with AdamW. "
+        "`corpus train --dry-run` says what your rows take."
     )
 
 

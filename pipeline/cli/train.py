@@ -106,8 +106,8 @@ _FIRST_ENDS_S = 20
     "eighth; for dpo 1/100]",
 )
 @click.option(
-    "--optimizer", type=click.Choice(["adamw", "muon"]), default="adamw", show_default=True,
-    help="muon: Muon on the blocks' matrices, AdamW on the rest.",
+    "--optimizer", type=click.Choice(["adamw", "muon"]),
+    help="muon: Muon on the blocks' matrices, AdamW on the rest.  [default: adamw; for llama presets muon]",
 )  # fmt: skip
 @click.option(
     "--adam-learning-rate", type=float, metavar="X",
@@ -115,10 +115,14 @@ _FIRST_ENDS_S = 20
 )  # fmt: skip
 @click.option(
     "--schedule", type=click.Choice(["cosine", "wsd", "linear", "constant"]),
-    help="Learning rate after the warm-up; wsd: constant, then a decay.  [default: cosine; for task linear]",
+    help="Learning rate after the warm-up; wsd: constant, then a decay.  [default: cosine; for task linear; for llama "
+    "presets wsd]",
 )  # fmt: skip
 @click.option(
-    "--decay-share", type=float, metavar="X", help="Share of the run that decays with --schedule wsd.  [default: 0.2]"
+    "--decay-share",
+    type=float,
+    metavar="X",
+    help="Share of the run that decays with --schedule wsd.  [default: 0.2; for llama presets 0.4]",
 )
 @click.option(
     "--warmup",

@@ -17,7 +17,7 @@ from corpus.pipeline.errors import TrainError
 from corpus.train.config import NEW_MODEL, TrainConfig
 from corpus.train.model import architecture
 from corpus.train.model.checks import size_of
-from corpus.train.presets import PRESETS, Preset
+from corpus.train.presets import MUON_DECAY_SHARE, PRESETS, Preset
 
 TUNING_EPOCHS = 3.0
 """Radford et al., 2018, section 4.1; Alpaca (Taori et al., 2023) too."""
@@ -52,8 +52,9 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
     """
     config = _of_objective(config)
     if config.is_preset and config.objective in {"text", "sft"}:
-        name = config.model or NEW_MODEL
-        return replace(config, model=name, epochs=config.epochs or 1.0), ""
+        rate = config.preset.muon_rate if config.has_muon_preset else None
+        learning_rate = config.learning_rate or rate or config.preset.learning_rate
+        return replace(config, epochs=config.epochs or 1.0, learning_rate=learning_rate), ""
     preset = PRESETS[config.model] if config.model or config.is_preset else _preset(config)
     batch_size, rate, epochs, warmup = preset.batch_size, preset.learning_rate, 1.0, config.warmup
     if tuning_warmup := _tuning_warmup(config):
@@ -84,16 +85,25 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
 
 
 def _of_objective(config: TrainConfig) -> TrainConfig:
-    """With what follows from the objective alone: a task has GPT's linear decay to 0, and all its validation items."""
+    """With what follows from the objective alone: a task has GPT's linear decay to 0, and all its validation items.
+
+    A new model of a preset with Muon is pre-trained with it, and with `wsd`.
+    """
     is_task = config.objective == "task"
     own = 0 if is_task or config.objective in TUNINGS else EVAL_ROWS
     rows = own if config.eval_rows is None else config.eval_rows
     decay_to = 0.0 if is_task and config.decay_to is None and config.schedule != "constant" else config.decay_to
     if config.is_preset:
         config = replace(config, model=config.model or NEW_MODEL)
+    is_muon = config.has_muon_preset
+    decay_share = config.decay_share
+    if is_muon and config.schedule is None and decay_share is None:
+        decay_share = MUON_DECAY_SHARE
+    schedule = config.schedule or ("linear" if is_task else "wsd" if is_muon else "cosine")
     return replace(
-        config, schedule=config.schedule or ("linear" if is_task else "cosine"), eval_rows=rows, decay_to=decay_to
-    )
+        config, optimizer="muon" if is_muon else config.optimizer or "adamw", schedule=schedule,
+        decay_share=decay_share, eval_rows=rows, decay_to=decay_to,
+    )  # fmt: skip
 
 
 def _tuning_warmup(config: TrainConfig) -> float:

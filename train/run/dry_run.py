@@ -91,7 +91,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
     )
-    one_moment = optimizer.one_moment(model, config.optimizer)
+    one_moment = optimizer.one_moment(model, config.optimizer or "adamw")
     fixed, row = objective.memory(
         model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
     )
@@ -100,7 +100,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
         run=plan.name, parameters=model.num_parameters(),
         mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,
         batch_size=plan.steps.batch_size, seq_length=objective.seq_length, warmup_steps=plan.warmup_steps,
-        learning_rate=plan.settings["learning_rate"], precision=device.precision, optimizer=config.optimizer,
+        learning_rate=plan.settings["learning_rate"], precision=device.precision, optimizer=config.optimizer or "adamw",
         fixed_bytes=fixed, row_bytes=row,
         checkpoint_bytes=checkpoint_bytes(model.num_parameters(), one_moment=one_moment), flops=flops,
         seconds=flops / rate if rate else None,

@@ -89,7 +89,7 @@ class MuonAdamW(Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]  # torch leaves it bare
 
 
-def check(name: str) -> None:
+def check(name: str | None) -> None:
     """Refuse Muon where accelerate's launcher has switched on FSDP.
 
     Raises:
@@ -97,7 +97,7 @@ def check(name: str) -> None:
 
     """
     if name == "muon" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes", "on"}:
-        raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Leave --optimizer out.")
+        raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Give --optimizer adamw.")
 
 
 def make(

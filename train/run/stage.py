@@ -56,9 +56,9 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     """
     watch = Stopwatch()
     trackers.check(config.report_to)
-    optimizer.check(config.optimizer)
     model_files = networks.files(config)
     config, chosen = defaults.resolve(config)
+    optimizer.check(config.optimizer)
     objective = objectives.make(config, workspace, progress)
     plan = plans.make(config, workspace, objective, model_files=model_files, benchmark=during.of(config))
     folder = RunFolder(plan, workspace.digest)
@@ -86,7 +86,7 @@ def _train(
     objective = plan.objective
     model = objective.network()
     objective.check(model)
-    one_moment = optimizer.one_moment(model, config.optimizer)
+    one_moment = optimizer.one_moment(model, config.optimizer or "adamw")
     fixed, row = objective.memory(
         model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
     )

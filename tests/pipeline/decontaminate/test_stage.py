@@ -294,7 +294,11 @@ def test_a_file_of_before_without_the_field_is_searched_for_whole(ready: Workspa
 def test_a_file_that_is_no_use_is_not_taken(ready: Workspace, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b"{")
-    for path, says in ((bad, "line 1"), (tmp_path / "gone.jsonl", "No such file"), (tmp_path, "directory")):
+    for path, says in (
+        (bad, r"bad\.jsonl:1: expected"),
+        (tmp_path / "gone.jsonl", "No such file"),
+        (tmp_path, "directory"),
+    ):
         with pytest.raises(SourceError, match=says):
             make(ready, path)
     with pytest.raises(WorkspaceError, match="no evaluation files"):

@@ -89,7 +89,7 @@ def test_another_push_replaces_the_last(laid: Workspace, folder: Path, server: H
     _, said = push(laid, *send)
     assert "files that only the last push had" in said
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert set(server.files) == names - {"export.json", "timings.json"} | {"theirs.md"}
+    assert set(server.files) == names - {"export.json", "timings.json", ".lock"} | {"theirs.md"}
     assert len(before) > len(server.files)
     push(laid, *send)
     assert len(server.sent) == len(set(server.sent)) > sent  # no large file was sent twice

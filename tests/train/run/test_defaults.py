@@ -112,3 +112,38 @@ def test_slow_steps_are_said(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     listener = Listener()
     run(TrainConfig(**SETTINGS | {"max_steps": 1}), workspace, progress=listener)
     assert "a step takes about 80 s: a --batch-size below 8 gives shorter ones" in listener.said
+
+
+@pytest.mark.parametrize(
+    ("given", "optimizer", "schedule", "rate", "decay_share"),
+    [
+        ({"model": "llama-tiny"}, "muon", "wsd", 8e-3, 0.4),
+        ({"model": "llama-mini"}, "muon", "wsd", 4e-3, 0.4),
+        ({"model": "llama-tiny", "optimizer": "muon", "learning_rate": 1e-2}, "muon", "wsd", 1e-2, 0.4),
+        ({"model": "llama-tiny", "decay_share": 0.3, "adam_learning_rate": 1e-3}, "muon", "wsd", 8e-3, 0.3),
+        ({"model": "llama-tiny", "schedule": "cosine"}, "muon", "cosine", 8e-3, None),
+        ({"model": "llama-tiny", "schedule": "wsd"}, "muon", "wsd", 8e-3, None),
+        ({"model": "llama-tiny", "optimizer": "adamw"}, "adamw", "cosine", 1e-3, None),
+        ({"model": "tiny"}, "adamw", "cosine", 1e-3, None),
+        ({"model": "tiny", "optimizer": "muon"}, "muon", "cosine", 1e-3, None),
+        ({"objective": "task", "task": "x", "model": "llama-tiny"}, "adamw", "linear", 2.5e-4, None),
+    ],
+)
+def test_new_llamas_train_with_what_won(
+    given: dict[str, Any], optimizer: str, schedule: str, rate: float, decay_share: float | None
+) -> None:
+    config, _ = resolve(TrainConfig(**given))
+    assert (config.optimizer, config.schedule, config.decay_share) == (optimizer, schedule, decay_share)
+    assert config.learning_rate == pytest.approx(rate)
+
+
+def test_an_adam_rate_and_a_decay_need_their_optimizer_and_schedule() -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"model": "llama-tiny", "optimizer": "adamw", "adam_learning_rate": 1e-3}, "--adam-learning-rate must stand"),
+        ({"model": "llama-tiny", "optimizer": "adamw", "decay_share": 0.3}, "--decay-share must stand"),
+        ({"model": "llama-tiny", "schedule": "linear", "decay_share": 0.3}, "--decay-share must stand"),
+        ({"model": "tiny", "adam_learning_rate": 1e-3}, "--adam-learning-rate must stand"),
+    )
+    for given, words in cases:
+        with pytest.raises(ValueError, match=words):
+            TrainConfig(**given)

@@ -23,7 +23,10 @@ from corpus.train.run.stage import run
 from tests.support.packed import lay_all
 from tests.support.training import config_of, flags_of, start
 
-SETTINGS: dict[str, Any] = {"dropout": 0.1, "sample_prompts": ("第3个", "a")}
+SETTINGS: dict[str, Any] = {
+    "dropout": 0.1, "sample_prompts": ("第3个", "a"), "eval_benchmark": "demo_minimal_pairs",
+    "eval_benchmark_every": 2, "eval_benchmark_limit": 4,
+}  # fmt: skip
 
 
 def finish(process: subprocess.Popen[str]) -> str:
