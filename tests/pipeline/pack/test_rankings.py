@@ -22,6 +22,7 @@ from corpus.pipeline.pack.ranking_stage import RankingConfig
 from corpus.pipeline.pack.rankings import Answer, Judged, Rules, judge
 from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import tree
 from tests.support.packed import lay_tokenizer
@@ -206,19 +207,20 @@ def test_an_interrupted_run_begins_anew_and_leaves_nothing(
     monkeypatch.setattr(ranking_partitions, "PARTITION_CHARACTERS", 100)
     config = RankingConfig(dataset="mine", workers=1)
     before = tree(ranking.run(config, workspace).folder)
-    settle, done = ranking.settle, 0
+    done = 0
 
     def interrupted(*paths: Any) -> None:
         nonlocal done
         done += 1
         if done == 2:
             raise KeyboardInterrupt
-        settle(*paths)
+        files.settle(*paths)
 
-    monkeypatch.setattr(ranking, "settle", interrupted)
+    monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.settle", interrupted)
     (workspace.rankings("mine") / "ledger.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         ranking.run(config, workspace)
+    monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.settle", files.settle)
     assert not list(workspace.rankings("mine").rglob(".*.tmp"))
     assert not (workspace.rankings("mine") / "ledger.json").exists()
     assert tree(ranking.run(config, workspace).folder) == before
