@@ -9,24 +9,26 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from corpus.pipeline.manifest import Shape
+from corpus.pipeline.manifest.schema import NESTED
 
 TRANSLATE = "translate english to chinese, "
 
 
 def parts_of(shape: Shape) -> tuple[str, ...]:
-    """The fields of the text, in the order of their template; none for `chat`, whose parts are turns."""
+    """The fields of the text, in the order of their template; none for `chat` and `ranking`, whose parts vary."""
     order = {
         "article": ("title", "body"),
         "question": ("title", "detail", "answer"),
         "translation": ("source", "target"),
         "chat": (),
+        "ranking": (),
     }
     return tuple(shape.roles[role] for role in order[shape.form] if role in shape.roles)
 
 
 def composer(shape: Shape) -> Callable[[Sequence[str]], tuple[str, int]]:
     """A function from the cleaned parts of one record to (text, prompt_length)."""
-    if shape.form == "chat":
+    if shape.form in NESTED:
         return conversation
     if shape.form == "translation":
         return _translation
@@ -84,6 +86,30 @@ def conversation(turns: Sequence[str]) -> tuple[str, int]:
     ('天为什么蓝？\n因为散射。', 7)
     """
     return "\n".join(turns), len(turns[0]) + 1 if turns else 0
+
+
+def ranking(parts: Sequence[str], prompts: int) -> tuple[str, int]:
+    r"""The text of a ranking, the first `prompts` parts being its prompt, and the length of that.
+
+    >>> ranking(["天为什么蓝？", "因为散射。", "不知道。"], 1)
+    ('天为什么蓝？\n因为散射。\n不知道。', 7)
+    >>> ranking(["因为散射。", "不知道。"], 0)
+    ('因为散射。\n不知道。', 0)
+    """
+    return "\n".join(parts), sum(len(part) + 1 for part in parts[:prompts])
+
+
+def ranked(text: str, starts: Sequence[int], prompt_length: int) -> tuple[list[str], list[str]]:
+    r"""The turns of the prompt, and the answers, best first, of a ranking whose later parts begin at `starts`.
+
+    >>> ranked("天为什么蓝？\n因为散射。\n不知道。", [7, 13], 7)
+    (['天为什么蓝？'], ['因为散射。', '不知道。'])
+    """
+    edges = [0, *starts, len(text)]
+    prompt, answers = list[str](), list[str]()
+    for begin, end in itertools.pairwise(edges):
+        (prompt if begin < prompt_length else answers).append(text[begin:end].strip())
+    return prompt, answers
 
 
 def whole_turns(turns: Sequence[str]) -> Sequence[str]:

@@ -13,7 +13,11 @@ from pathlib import Path
 from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
 
-OBJECTIVES = ("text", "sft", "task")
+OBJECTIVES = ("text", "sft", "task", "reward", "dpo")
+PREFERENCES = ("reward", "dpo")
+"""Objectives that learn from rankings."""
+BETA = 0.1
+"""Rafailov et al., 2023, appendix B."""
 AUX_LM = 0.5
 """Radford et al., 2018, section 4.1."""
 NEW_MODEL = "gpt2-small"
@@ -37,7 +41,8 @@ class TrainConfig:
     """Most epochs of a dataset. When None: 4 with weights (Muennighoff et al., 2023), no limit without."""
     objective: str = "text"
     """`text` predicts every token of packed documents; `sft` only the answers of chat rows; `task` the labels of a
-    task's items."""
+    task's items; `reward` a score that ranks the answers to a question; `dpo` makes better answers likelier than
+    worse ones."""
     task: str = ""
     """With the objective `task`: name of a built-in task, or path of a task file."""
     data: Path | None = None
@@ -49,6 +54,8 @@ class TrainConfig:
     """Whether a pair of texts is read as it stands alone, in place of both orders; for similarity."""
     delimiter: bool = True
     """Whether a delimiter stands between the texts of an item."""
+    beta: float = BETA
+    """With the objective `dpo`: how strongly the policy is held to the model that it starts from."""
     model: str = ""
     """Preset: the size of a new model, gpt2-small when empty. It also decides the default batch size, learning rate and
     warm-up; with `init` or `architecture` these follow that model when it is empty (`run.defaults`)."""
@@ -59,21 +66,21 @@ class TrainConfig:
     run: str = ""
     """Name of the run's folder under `models/`; preset and six digits of the fingerprint when empty."""
     epochs: float | None = None
-    """How often each row is seen; unused with `max_steps`. When None: 1, with `init` and the objective `sft` 3,
+    """How often each row is seen; unused with `max_steps`. When None: 1; with `init` and the objective `sft` 3,
     with the objective `task` 3."""
     max_steps: int | None = None
     """Optimizer steps; from `epochs` when None."""
     batch_size: int | None = None
     """Rows of an optimizer step, over all devices and accumulated passes. When None: the preset's, with `init` and the
-    objective `sft` at most 32, with the objective `task` 32 items."""
+    objective `sft` at most 32, with the objectives `task`, `reward` and `dpo` 32 items."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
     optimizer: str | None = None
     """`adamw`, or `muon`: Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases. When None:
     `muon` for a new model of a `llama` preset, else `adamw`."""
     learning_rate: float | None = None
-    """Peak of the schedule. When None: the preset's for the optimizer; a quarter of AdamW's with the objective `task`,
-    and with `init` and the objective `sft`."""
+    """Peak of the schedule. When None: the preset's for the optimizer; a share of AdamW's with `init` and the objective
+    `sft`, and with the objectives `task`, `reward` and `dpo` (`run.defaults`)."""
     adam_learning_rate: float | None = None
     """AdamW's peak with the optimizer `muon`; `learning_rate` when None."""
     schedule: str | None = None
@@ -85,7 +92,7 @@ class TrainConfig:
     warmup: float | None = None
     """Warm-up of the learning rate, before its decay: from 1 on in steps, below 1 as a share of the run. When
     None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03, with
-    the objective `task` 0.002."""
+    the objective `task` 0.002, with `reward` 0.03, with `dpo` 0.1."""
     warmup_tokens: int | None = None
     """Warm-up in tokens, padding included, in place of `warmup`."""
     decay_to: float | None = None
@@ -104,7 +111,7 @@ class TrainConfig:
     """Largest gradient norm; 0 switches clipping off."""
     dropout: float | None = None
     """Share of units dropped; the preset's when None, the model's own with `init`. With the objective `task` it is also
-    that of the linear layer's input, 0.1 when None."""
+    that of the linear layer's input, 0.1 when None; with `reward` and `dpo` it is 0 when None."""
     seed: int = 1
     """Seed of the initial weights, of the order of the rows and of dropout."""
     document_mask: bool = True
@@ -119,7 +126,7 @@ class TrainConfig:
     """Steps between two evaluations. When None: about ten in a run, and at most a twentieth of its time."""
     eval_rows: int | None = None
     """Most validation rows of a dataset in an evaluation, spread evenly over the split; 0 for all. When None: 128, with
-    the objective `task` all."""
+    the objectives `task`, `reward` and `dpo` all."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
     eval_benchmark: str | None = None
@@ -177,6 +184,7 @@ class TrainConfig:
             if tracker not in TRACKERS:
                 raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
         self._check_task()
+        self._check_preferences()
         self._check_benchmark()
         self._check_mixture()
         self._check_counts()
@@ -197,14 +205,22 @@ class TrainConfig:
         for flag in (flag for flag, value in others.items() if value and is_task):
             raise ValueError(f"{flag} must not stand with --objective task")
 
+    def _check_preferences(self) -> None:
+        if self.beta != BETA and self.objective != "dpo":
+            raise ValueError("--beta must stand with --objective dpo")
+        if self.objective == "dpo" and self.init is None:
+            raise ValueError("--objective dpo needs --init RUN, the model that is its reference")
+        if self.sample_prompts and self.objective == "reward":
+            raise ValueError("--sample-prompt must not stand with --objective reward, whose model writes nothing")
+
     def _check_benchmark(self) -> None:
         if self.eval_benchmark == "":
             raise ValueError("--eval-benchmark must be the name of a task, or the path of a task file")
         for name in ("eval_benchmark_data", "eval_benchmark_every", "eval_benchmark_limit"):
             if getattr(self, name) is not None and not self.eval_benchmark:
                 raise ValueError(f"{_flag(name)} must stand with --eval-benchmark")
-        if self.eval_benchmark and self.objective == "task":
-            raise ValueError("--eval-benchmark must not stand with --objective task")
+        if self.eval_benchmark and self.objective in {"task", "reward"}:
+            raise ValueError(f"--eval-benchmark must not stand with --objective {self.objective}")
 
     def _check_mixture(self) -> None:
         weights = list(self.mixture.values())
@@ -247,7 +263,7 @@ class TrainConfig:
     def _check_rates(self) -> None:
         ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
             (
-                ("epochs", "learning_rate", "adam_learning_rate", "max_repeats"),
+                ("epochs", "learning_rate", "adam_learning_rate", "max_repeats", "beta"),
                 lambda value: 0 < value < math.inf,
                 "be greater than 0",
             ),

@@ -3,7 +3,7 @@
 The stage (`train.run`) knows order, steps, checkpoints, metrics, folder and ledger. An objective brings the rest: the
 items to train on and their validation sets, the batch, the network with its loss, the evaluation, and the documents
 that a finished run shows. `train.run.packed_rows` has the objectives `text` and `sft`, `train.tasks.objective` has
-`task`; `train.run.objectives` chooses.
+`task`, `train.run.reward` and `train.run.dpo` have `reward` and `dpo`; `train.run.objectives` chooses.
 
 Invariants: an objective is made before anything is written, and is the same in every process of a run; its loss is the
 one that its network's `forward` returns, summed over the labels of a pass and divided by `num_items_in_batch`, the
@@ -117,6 +117,13 @@ class Objective(abc.ABC):
     def check(self, model: Any) -> None:
         """Refuse a network that would learn wrongly, before anything is written."""
         del model
+
+    def begin(self, folder: Path, model: Any, passes: Passes) -> None:
+        """Compute what training needs of the network as it is before the first step, and keep it in the run's folder.
+
+        A resumed run calls it, too, before the weights of its checkpoint are there.
+        """
+        del folder, model, passes
 
     def eval_steps(self, steps: int, batch_size: int) -> int | None:
         """Steps between two evaluations where no flag says it; None for the stage's own choice."""

@@ -134,7 +134,7 @@ class Batch:
 
 Judge = Callable[[Document, Limits], str | None]
 PreCheck = Callable[[Batch], np.ndarray]
-FORMS = ("article", "question", "translation", "chat")
+FORMS = ("article", "question", "translation", "chat", "ranking")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,7 @@ from corpus.pipeline.cli import (
     push,
     report,
     sample,
+    score,
     tasks,
     train,
 )  # fmt: skip
@@ -98,7 +99,7 @@ def cli() -> None:
 for command in (
     inspect.datasets, manifest.manifest, ingest.download, ingest.clean, ingest.ingest, ingest.dedup,
     ingest.decontaminate, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train, sample.sample,
-    evaluate.evaluate, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify,
+    evaluate.evaluate, score.score, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify,
     inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)

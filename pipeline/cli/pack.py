@@ -34,8 +34,9 @@ def tokenizer(as_json: bool, **settings: Any) -> None:
 @click.command()
 @options.dataset_option("all that have documents")
 @click.option(
-    "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True,
-    help="chat: only documents with a question, as a turn of the user and one of the assistant.",
+    "--form", type=click.Choice(["text", "chat", "ranking"]), default="text", show_default=True,
+    help="chat: only documents with a question, as a turn of the user and one of the assistant; ranking: the answers "
+    "to one question in order of preference.",
 )  # fmt: skip
 @click.option("--seq-length", type=int, default=1024, show_default=True, help="Tokens of a row.")
 @click.option(
@@ -46,6 +47,12 @@ def tokenizer(as_json: bool, **settings: Any) -> None:
     "--exclude", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
     help="Ids of documents to remove for good, one a line; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--min-ratio", type=float, metavar="X", help="For ranking: least ratio of two answers' votes.  [default: 1.5]"
+)
+@click.option("--max-answers", type=int, metavar="N", help="For ranking: most answers of a question.  [default: 9]")
+@click.option("--max-pairs", type=int, metavar="N", help="For ranking: most pairs of a question.  [default: 36]")
+@click.option("--any-age", is_flag=True, help="For ranking: also pairs whose better answer is the older one.")
 @options.workers_option
 @options.json_option
 @options.workspace_option()
@@ -57,6 +64,10 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     Rows of the chat form are written to `chat/`. Each is question and answer between the tokens that
     `corpus sample --chat` uses; training on them predicts the answers alone.
 
+    With --form ranking the answers to one question are compared, by the votes in the records of webtext2019zh or as
+    the records of a manifest of the form `ranking` have them, and written to `ranking/`. A reward model
+    and DPO learn from them; docs/preferences.md says which answers are compared.
+
     Ids in --exclude files (DATASET:ID, or ID) join the workspace's removal list, exclude.txt. Every later pack leaves
     these documents out, until their lines are deleted from that file. An id that names no document yet stays there for
     documents to come. `corpus inspect` and `corpus trace` show ids.
@@ -67,9 +78,17 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
       corpus pack --exclude takedown.txt
       corpus pack --seq-length 2048 --strategy concat
       corpus pack --form chat --dataset baike2018qa
+      corpus pack --form ranking --dataset webtext2019zh
     """
     from corpus.pipeline import workflows
 
+    rules = {name: settings.pop(name) for name in ("min_ratio", "max_answers", "max_pairs", "any_age")}
+    given = {name: value for name, value in rules.items() if value is not None and value is not False}
+    if settings["form"] == "ranking":
+        _rankings(workspace_dir, given, settings, as_json=as_json)
+        return
+    if given:
+        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} must stand with --form ranking")
     with options.usage_errors():
         result = workflows.pack(options.workspace_of(workspace_dir), progress=Console(), **settings)
     reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
@@ -78,3 +97,18 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     then = options.in_workspace(command, workspace_dir)
     then += "   (RUN: a run of corpus train)" if chat else "   (other sizes: corpus train --list-models)"
     summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json, then=then)
+
+
+def _rankings(workspace_dir: Path, rules: dict[str, Any], settings: dict[str, Any], *, as_json: bool) -> None:
+    """`--form ranking`."""
+    from corpus.pipeline.workflows import rankings
+
+    if settings.pop("strategy") != "best-fit":
+        raise click.UsageError("--strategy must not stand with --form ranking, which fills no rows")
+    settings.pop("form")
+    with options.usage_errors():
+        result = rankings.pack(options.workspace_of(workspace_dir), progress=Console(), **settings, **rules)
+    reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
+    then = options.in_workspace("corpus train --objective reward --init RUN", workspace_dir)
+    shown = partial(summaries.rankings, result.rows, result.tokenizer)
+    summaries.closing(reports, shown, json_only=as_json, then=f"{then}   (RUN: a run of corpus train)")

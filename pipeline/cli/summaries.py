@@ -252,6 +252,26 @@ def pack(packed: Sequence[Report], trained: Report | None) -> None:
     ledgers(packed)
 
 
+def rankings(packed: Sequence[Report], trained: Report | None) -> None:
+    """The tokenizer if it was trained first, then questions, answers and pairs by split, and why others are missing."""
+    if trained is not None:
+        tokenizer(trained)
+    rows = [
+        (report.ledger.dataset if at == 0 else "", split, count["rows"], count["answers"], count["pairs"],
+         count["tokens"])
+        for report in packed
+        for at, (split, count) in enumerate(report.ledger.counts["splits"].items())
+    ]  # fmt: skip
+    console.table(("dataset", "split", "questions", "answers", "pairs", "tokens"), rows, left=2)
+    for report in packed:
+        for what in ("answers", "pairs"):
+            reasons = report.ledger.counts[what]["left_out"]
+            if reasons:
+                shown = ", ".join(f"{name} {count:,}" for name, count in reasons.items())
+                console.line(f"{report.ledger.dataset}: {what} left out: {shown}")
+    ledgers(packed)
+
+
 def export(report: Report) -> None:
     """Documents and tokens by dataset and split, and where they are."""
     books = report.ledger.counts["datasets"]

@@ -50,9 +50,9 @@ _FIRST_ENDS_S = 20
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
 )  # fmt: skip
 @click.option(
-    "--objective", type=click.Choice(["text", "sft", "task"]), default="text", show_default=True,
+    "--objective", type=click.Choice(["text", "sft", "task", "reward", "dpo"]), default="text", show_default=True,
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`; task: the "
-    "labels of a task.",
+    "labels of a task; reward, dpo: a score, or a policy, on `corpus pack --form ranking`.",
 )  # fmt: skip
 @click.option(
     "--task", default="", metavar="NAME|FILE", shell_complete=completion.tasks,
@@ -69,13 +69,16 @@ _FIRST_ENDS_S = 20
 @click.option("--one-order", is_flag=True, help="Read a pair of similarity in one order, in place of both.")
 @click.option("--delimiter/--no-delimiter", default=True, show_default=True, help="Between the texts of a task's item.")
 @click.option(
+    "--beta", type=float, default=0.1, show_default=True, help="With --objective dpo: hold on the model of --init."
+)
+@click.option(
     "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,
     help="Size of the model, see --list-models; or a config.json of transformers, whose shape a new model gets.  "
     "[default: gpt2-small; with --init as that model]",
 )  # fmt: skip
 @click.option(
     "--init", type=NamedPath(), metavar="DIR|none", shell_complete=completion.models,
-    help="Start from this run or model; none: from random weights, which --objective task must say.",
+    help="Start from this run or model; none: from random weights, which task and reward must say.",
 )  # fmt: skip
 @click.option(
     "--run", default="", metavar="NAME", shell_complete=completion.runs,
@@ -92,14 +95,16 @@ _FIRST_ENDS_S = 20
     "--batch-size",
     type=int,
     metavar="N",
-    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task 32]",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task, reward "
+    "and dpo 32]",
 )
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
 @click.option(
     "--learning-rate",
     type=float,
     metavar="X",
-    help="Peak of the schedule.  [default: the preset's; for task, and sft with --init, a quarter]",
+    help="Peak of the schedule.  [default: the preset's; for task, and sft with --init, a quarter; for reward an "
+    "eighth; for dpo 1/100]",
 )
 @click.option(
     "--optimizer", type=click.Choice(["adamw", "muon"]),
@@ -124,7 +129,8 @@ _FIRST_ENDS_S = 20
     "--warmup",
     type=float,
     metavar="X",
-    help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's; for task 0.002]",
+    help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's; for task 0.002; for reward 0.03; "
+    "for dpo 0.1]",
 )
 @click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
 @click.option(
@@ -149,7 +155,7 @@ _FIRST_ENDS_S = 20
     "--eval-rows",
     type=int,
     metavar="N",
-    help="Most validation rows of a dataset; 0: all.  [default: 128; for task all]",
+    help="Most validation rows of a dataset; 0: all.  [default: 128; for task, reward, dpo all]",
 )
 @click.option(
     "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
@@ -195,7 +201,7 @@ def train(
     workspace_dir: Path,
     **settings: Any,
 ) -> None:
-    """Train a GPT on packed rows, or tune one for chat or tasks.
+    """Train a GPT on rows; tune one for chat, tasks or rankings.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
     its last checkpoint when the same command is run again. Losses and bits per character on each dataset's
@@ -213,6 +219,8 @@ def train(
       corpus train --objective sft --dataset baike2018qa --init RUN
       corpus train --model tiny --eval-benchmark zhoblimp --eval-benchmark-data zhoblimp.jsonl
       corpus train --objective task --task ocnli --data ocnli.jsonl --init RUN
+      corpus train --objective reward --dataset webtext2019zh --init TUNED_RUN
+      corpus train --objective dpo --dataset webtext2019zh --init TUNED_RUN
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if list_models:
@@ -223,8 +231,10 @@ def train(
 
     workspace = workspace_of(workspace_dir)
     init, path = settings["init"], _architecture(settings["model"])
-    if init is None and settings["objective"] == "task":
-        raise click.UsageError("--objective task needs --init RUN, or --init none for random weights")
+    if init is None and settings["objective"] in {"task", "reward"}:
+        raise click.UsageError(
+            f"--objective {settings['objective']} needs --init RUN, or --init none for random weights"
+        )
     if init == Path("none"):
         init = settings["init"] = None
     if path:
@@ -294,7 +304,9 @@ def _next(config: TrainConfig, run: str) -> str:
     if config.objective == "task":
         data = f" --data {typed(str(config.data))}" if config.data else ""
         return f"corpus evaluate --task {typed(config.task)} --model {run}{data}"
-    return f"corpus sample --model {run} {'--chat' if config.objective == 'sft' else '--prompt 你好'}"
+    if config.objective == "reward":
+        return f"corpus score --model {run} --input answers.jsonl"
+    return f"corpus sample --model {run} {'--chat' if config.objective in {'sft', 'dpo'} else '--prompt 你好'}"
 
 
 @contextlib.contextmanager

@@ -26,12 +26,13 @@ from corpus.pipeline.clean.rules import rules
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.errors import ShapeError
 from corpus.pipeline.manifest import Manifest, Quality
+from corpus.pipeline.manifest.schema import NESTED
 from corpus.pipeline.read.parse import SHAPE_REASONS, parser
 from corpus.pipeline.read.records import read
 from corpus.pipeline.read.spans import Block, Parsed, Piece, RecordFile, Reject
 from corpus.pipeline.storage import document_shards
 from corpus.pipeline.storage.document_shards import CHAT_SCHEMA, DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
-from corpus.pipeline.templates import composer, parts_of, turn_starts, whole_turns
+from corpus.pipeline.templates import composer, parts_of, ranking, turn_starts, whole_turns
 from corpus.pipeline.text.encodings import encoding_of
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -101,7 +102,7 @@ def limits_of(manifest: Manifest, min_length: int) -> Limits:
 
 def _schema(manifest: Manifest) -> pa.Schema:
     """The columns of a dataset's documents."""
-    return CHAT_SCHEMA if any(shape.form == "chat" for shape in manifest.shapes.values()) else DOCUMENT_SCHEMA
+    return CHAT_SCHEMA if any(shape.form in NESTED for shape in manifest.shapes.values()) else DOCUMENT_SCHEMA
 
 
 class _Columns:
@@ -181,7 +182,7 @@ class _DocumentMaker:
         splits = [self.file.split] * len(good) if self.file.split != "hash" else list(map(self._split, names))
         if parsed.splits:
             splits = [parsed.splits[index] or split for index, split in zip(good, splits, strict=True)]
-        turns = [[turn_starts(documents[index].parts) for index in good]] if self.form == "chat" else []
+        turns = [[turn_starts(documents[index].parts) for index in good]] if self.form in NESTED else []
         kept.extend(
             names,
             texts,
@@ -207,12 +208,13 @@ class _DocumentMaker:
         self.counts.cleaned.update(cleaned.cleaned)
         self.counts.masked.update(cleaned.masked)
         records: list[Sequence[str]]
-        if self.form == "chat":
+        if self.form in NESTED:
             texts = iter(cleaned.texts)
-            records = [whole_turns(list(islice(texts, size))) for size in parsed.sizes]
+            records = [list(islice(texts, size)) for size in parsed.sizes]
+            records = list(map(whole_turns, records)) if self.form == "chat" else records
         else:
             records = list(zip(*[iter(cleaned.texts)] * self.width, strict=True))
-        composed = map(self.compose, records)
+        composed = map(ranking, records, parsed.prompts) if self.form == "ranking" else map(self.compose, records)
         return [
             as_document((text, prompt_length, self.form, parts))
             for (text, prompt_length), parts in zip(composed, records, strict=True)
@@ -233,7 +235,8 @@ class _DocumentMaker:
                 *[""] * (self.width - 1),
                 text,
             ]  # a text in the form `chat` has no answer, so it is dropped
-            parsed.sizes += [1] if self.form == "chat" else []
+            parsed.sizes += [1] if self.form in NESTED else []
+            parsed.prompts += [0] if self.form == "ranking" else []
             parsed.metas.append("{}")
             parsed.raws.append(raw)
         return parsed

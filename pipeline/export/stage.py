@@ -116,7 +116,7 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
 
 def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: Progress) -> Report:
     watch, form = Stopwatch(), FORMATS[config.format]
-    names = selection.datasets_of(workspace, config.datasets)
+    names = _without_rankings(workspace, config)
     chosen = {name: selection.load(workspace, name, removals=True) for name in names}
     inputs = []
     for name in names:
@@ -195,6 +195,16 @@ def _place_of(config: ExportConfig, workspace: Workspace) -> Path:
 
 def _mark(config: ExportConfig) -> bytes:
     return orjson.dumps({"format": config.format, "form": config.form}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _without_rankings(workspace: Workspace, config: ExportConfig) -> list[str]:
+    """The datasets of an export; rankings, whose worse answers are not to be learnt, are no texts."""
+    names = selection.datasets_of(workspace, config.datasets)
+    found = [name for name in names if not workspace.manifest(name).has_rankings]
+    if not found or (config.datasets and len(found) < len(names)):
+        first = next(name for name in names if name not in found)
+        raise WorkspaceError(f"{first} holds rankings, which no export has", hint="Leave it out with --dataset.")
+    return found
 
 
 def _settings(

@@ -18,16 +18,17 @@ from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import DiskError, WorkspaceError
+from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
-AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "models")
-OPTIONAL = {"chat"}
+AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "ranking", "models")
+OPTIONAL = {"chat", "ranking"}
 """Areas that no other needs: not listed while missing."""
-_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack)}
+_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack, ranking)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
 from corpus.pipeline.workspace.checked import EXPORT, check_bytes, check_size, damage
 from corpus.pipeline.workspace.files import reading, sha256_file
-from corpus.pipeline.workspace.layout import OUTSIDE, ROWS, SINGLE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, read_ledger
 
 
@@ -121,7 +121,7 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
             batches is not None and sum(each["records"] for each in batches) != counts["records"]
         ):
             raise damage(area, folder, folder / LEDGER, "does not agree with the counts in its shards")
-    if area in ROWS.values():
+    if area in {*ROWS.values(), RANKING}:
         for split, counts in ledger.counts["splits"].items():
             rows: Counter[str] = Counter()
             for path in (folder / split).glob("data-*.arrow"):
@@ -129,6 +129,8 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
                 rows.update(metadata[1] if metadata else {})
             if +rows != +Counter(counts):
                 raise damage(area, folder, folder / LEDGER, f"does not agree with the counts in the shards of {split}")
+            if area == RANKING:
+                continue
             slots = counts["rows"] * ledger.config["seq_length"]
             if counts["tokens"] + counts["padding"] != slots:
                 raise damage(area, folder, folder / LEDGER, f"does not balance: {split} has {slots:,} slots")

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corpus.pipeline.errors import ManifestError
-from corpus.pipeline.manifest.schema import FORMATS, FORMS, MEMBER_SPLITS, Manifest, Member, Mirror, Quality, Shape
+from corpus.pipeline.manifest.schema import (
+    FORMATS,
+    FORMS,
+    MEMBER_SPLITS,
+    Manifest,
+    Member,
+    Mirror,
+    Quality,
+    Shape,
+    Votes,
+)
 from corpus.pipeline.manifest.table import Table
 
 T = TypeVar("T")
@@ -30,6 +40,8 @@ LATIN_SPAN = 20
 """In users' manifests, of which the texts may be English: three to four words."""
 _RESERVED = frozenset({"clusters", "hits", "keys", "evals", "shingles"})
 _FIELD_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LISTS = {"turns": list, "ranking": list}
+"""Roles of fields that hold a list."""
 _DEFAULTS: dict[str, tuple[type, Any]] = {
     # key: (type, default in a manifest of a user's own)
     "title": (str, ""), "summary": (str, ""), "homepage": (str, ""), "licence": (str, "not stated"),
@@ -218,14 +230,36 @@ def _shape(table: Table, *, own: bool) -> Shape:
     document.known += optional
     id_fields = document.strings("id", [])
     split_field = document.take("split", str, "") if own else ""
+    votes = document.attempt(partial(_votes, document, form), None) if "votes" in document.values else None
     document.finish()
+    if form == "ranking":
+        _check_ranking(document, roles)
     if own:  # the fields that are not declared
-        fields |= {field: list if role == "turns" else str for role, field in roles.items() if field not in fields}
+        fields |= {field: _LISTS.get(role, str) for role, field in roles.items() if field not in fields}
         fields |= {field: object for field in id_fields if field not in fields}
         fields |= {split_field: str} if split_field else {}
     if len(table.problems) == missing:
         _check_roles(document, roles, id_fields, fields)
-    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field)
+    return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field, votes=votes)
+
+
+def _votes(document: Table, form: str) -> Votes:
+    if form != "question":
+        raise document.error("votes", f"goes with the form question, not {form}")
+    entry = document.table("votes")
+    found = Votes(
+        question=entry.take("question", str), score=entry.take("score", str), time=entry.take("time", str, "")
+    )
+    entry.finish()
+    return found
+
+
+def _check_ranking(document: Table, roles: Mapping[str, str]) -> None:
+    """Refuse anything but one prompt at most, and either a list of answers or a better and a worse one."""
+    if ("ranking" in roles) == ("chosen" in roles) or ("chosen" in roles) != ("rejected" in roles):
+        raise document.error("form", "ranking needs `ranking`, or both `chosen` and `rejected`")
+    if "prompt" in roles and "turns" in roles:
+        raise document.error("turns", "a ranking has a `prompt` or `turns`, not both")
 
 
 def _check_roles(
@@ -239,7 +273,7 @@ def _check_roles(
             raise document.error(key, f"{field!r} is not among the fields")
         if names.count(field) > 1:
             raise document.error(key, f"field {field!r} is used twice")
-        if key not in {"id", "turns"} and fields[field] is not str:
+        if key != "id" and key not in _LISTS and fields[field] is not str:
             raise document.error(key, f"field {field!r} must be str to be text")
 
 

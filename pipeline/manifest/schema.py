@@ -17,7 +17,10 @@ FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "question": (("title", "answer"), ("detail",)),
     "translation": (("source", "target"), ()),
     "chat": (("turns",), ("system", "answer")),
+    "ranking": ((), ("prompt", "turns", "system", "chosen", "rejected", "ranking")),
 }
+NESTED = {"chat", "ranking"}
+"""Forms whose documents have a number of parts that differs: turns, or answers."""
 FORMATS = ("lines", "array", "csv", "tsv", "text", "file", "parquet")
 """How a file holds its records: a JSON object a line, one JSON array, a table with a header, documents between blank
 lines, one document a file, or Parquet."""
@@ -73,6 +76,18 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Votes:
+    """The fields by which the answers to one question are compared; each holds a whole number or a string."""
+
+    question: str
+    """What the answers to one question have in common."""
+    score: str
+    """How well an answer is liked, a whole number."""
+    time: str = ""
+    """A whole number that grows with time; empty where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
     """The fields of a record, and how it becomes a document."""
 
@@ -80,19 +95,21 @@ class Shape:
     """Fields of the records, with their JSON type; `object` for a string or a whole number. A dotted name is the path
     to a nested field."""
     form: str
-    """`article`, `question`, `translation` or `chat`."""
+    """`article`, `question`, `translation`, `chat` or `ranking`."""
     roles: dict[str, str]
     """The field for each part of the form, see FORMS."""
     id_fields: tuple[str, ...]
     """Fields that together identify a record; empty when records have no id."""
     split_field: str = field(default="", repr=False)
     """Field that holds a record's split; empty when the member decides."""
+    votes: Votes | None = field(default=None, repr=False)
+    """How answers to one question are compared, with the form `question`; no part of what documents are made from."""
 
     @property
     def is_flat(self) -> bool:
         """Whether every record is an object with these fields at its top, all of one type each."""
         named = (*self.roles.values(), *self.id_fields)
-        is_nested = self.form == "chat" or any("." in name for name in named)
+        is_nested = self.form in NESTED or any("." in name for name in named)
         return not is_nested and not self.split_field and object not in self.fields.values()
 
 
@@ -148,6 +165,16 @@ class Manifest:
     """The shapes that `members` refers to, by name."""
     source: str = ""
     """Where the files are when neither --source nor a mirror says so; a relative path is relative to the manifest."""
+
+    @property
+    def has_rankings(self) -> bool:
+        """Whether its documents are rankings of answers, which only `corpus pack --form ranking` reads."""
+        return any(shape.form == "ranking" for shape in self.shapes.values())
+
+    @property
+    def votes(self) -> Votes | None:
+        """How answers to one question are compared; None where the records do not say."""
+        return next((shape.votes for shape in self.shapes.values() if shape.votes), None)
 
     def member_of(self, path: str) -> tuple[Member, str] | None:
         """The member that `path` is, with the tail of the path that its pattern matches.

@@ -31,7 +31,7 @@ from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
 from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
-from corpus.pipeline.workspace.layout import ROWS, Workspace
+from corpus.pipeline.workspace.layout import RANKING, ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, fingerprint, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -99,6 +99,11 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
     )  # fmt: skip
     if report := stage.skipped():
         return report
+    if workspace.manifest(name).has_rankings:
+        raise WorkspaceError(
+            f"{name} holds rankings, whose worse answers are not to be learnt",
+            hint=f"Run `corpus pack --form ranking --dataset {name}`.",
+        )
     if config.form == "chat" and not has_questions(workspace.documents(name)):
         raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
     units = divide(workspace.documents(name), config.unit_characters)
@@ -171,9 +176,9 @@ def behind(workspace: Workspace) -> list[str]:
 
     """
     commands: list[str] = []
-    for form, area in ROWS.items():
+    for form, area in {**ROWS, "ranking": RANKING}.items():
         for name in workspace.finished(area):
-            ledger = read_ledger(workspace.packed(name, form))
+            ledger = read_ledger(workspace.root / area / name)
             try:
                 chosen = selection.load(workspace, name, removals=True)
             except WorkspaceError:  # stale for another reason, which `corpus status` shows

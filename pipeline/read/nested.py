@@ -1,7 +1,8 @@
 """Parsing records of users' own datasets: nested fields, conversations, splits in a field.
 
-In: the bytes of records, and a shape with dotted names, the form `chat` or a split field. Out: what `parse.parser`
-gives; for the form `chat` the parts of a record are its turns, question and answer in alternation.
+In: the bytes of records, and a shape with dotted names, the form `chat` or `ranking`, or a split field. Out: what
+`parse.parser` gives; for the form `chat` the parts of a record are its turns, question and answer in alternation, for
+`ranking` the turns of its prompt, which ends with a question, and then the answers, best first.
 Invariants: every record comes out once, as fields or with a reason; fields that are not in the text are kept as `meta`.
 A conversation begins with a question and ends with an answer: what the assistant says before the first question and a
 question without an answer are left out, neighbouring turns of one side are joined, and a system prompt goes before the
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 
 from corpus.pipeline.manifest import Shape
+from corpus.pipeline.manifest.schema import NESTED
 from corpus.pipeline.read.spans import Parsed, Reject
 from corpus.pipeline.read.splits import SPLIT_NAMES
 from corpus.pipeline.templates import parts_of
@@ -43,13 +45,17 @@ class _ShapeError(Exception):
 
 def nested_parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
     """A function that parses blocks of (byte offset, record) of one shape."""
-    is_chat = shape.form == "chat"
-    parts = tuple(shape.roles.values()) if is_chat else parts_of(shape)
+    varies = shape.form in NESTED
+    parts = tuple(shape.roles.values()) if varies else parts_of(shape)
     optional = {shape.roles.get(role) for role in (("detail",) if shape.form == "question" else ("title", "detail"))}
 
     def one(offset: int, raw: bytes, parsed: Parsed) -> None:
         record = _loaded(raw)
-        texts = _turns(record, shape) if is_chat else _texts(record, parts, optional)
+        prompts = 0
+        if shape.form == "ranking":
+            texts, prompts = _ranking(record, shape)
+        else:
+            texts = _turns(record, shape) if varies else _texts(record, parts, optional)
         ids = [_typed(record, name, shape.fields[name]) for name in shape.id_fields]
         split = _split(record, shape.split_field) if shape.split_field else ""
         for name in parts:
@@ -63,8 +69,10 @@ def nested_parser(shape: Shape) -> Callable[[list[tuple[int, bytes]]], Parsed]:
         parsed.texts.extend(texts)
         parsed.metas.append(meta)
         parsed.raws.append(raw)
-        if is_chat:
+        if varies:
             parsed.sizes.append(len(texts))
+        if shape.form == "ranking":
+            parsed.prompts.append(prompts)
         if shape.split_field:
             parsed.splits.append(split)
 
@@ -144,11 +152,17 @@ def _delete(record: dict[str, Any], name: str) -> None:
         holder.pop(key, None)
 
 
-def _typed(record: dict[str, Any], name: str, kind: type) -> Any:
-    """The value of a field that must be there."""
+def _there(record: dict[str, Any], name: str) -> Any:
+    """The value of a field that must be there, of any type."""
     value = _find(record, name)
     if value is _MISSING:
         raise _ShapeError("missing_field", f"{name!r} is missing; found {', '.join(map(repr, record)) or 'none'}")
+    return value
+
+
+def _typed(record: dict[str, Any], name: str, kind: type) -> Any:
+    """The value of a field that must be there."""
+    value = _there(record, name)
     if type(value) is not kind and not (kind is object and type(value) in {str, int}):
         wanted = "str or int" if kind is object else kind.__name__
         raise _ShapeError("wrong_type", f"{name!r} is {type(value).__name__}, not {wanted}")
@@ -172,6 +186,16 @@ def _split(record: dict[str, Any], name: str) -> str:
 
 def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
     """Questions and answers in alternation."""
+    sides = _sides(record, shape)
+    if len(sides) % 2:
+        sides.pop()
+    if not sides:
+        raise _ShapeError("missing_field", f"{shape.roles['turns']!r} has no question with an answer")
+    return sides
+
+
+def _sides(record: dict[str, Any], shape: Shape) -> list[str]:
+    """What user and assistant say in alternation, from the first question on."""
     name = shape.roles["turns"]
     said = [(*_turn(each, f"{name}.{at}"),) for at, each in enumerate(_typed(record, name, list))]
     if "system" in shape.roles:
@@ -188,12 +212,43 @@ def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
             sides[-1] = (role, f"{sides[-1][1]}\n{text}")
         else:
             sides.append((role, text))
-    if len(sides) % 2:
-        sides.pop()
-    if not sides:
-        raise _ShapeError("missing_field", f"{name!r} has no question with an answer")
     texts = [text for _, text in sides]
-    return [f"{opening}\n{texts[0]}", *texts[1:]] if opening else texts
+    return [f"{opening}\n{texts[0]}", *texts[1:]] if opening and texts else texts
+
+
+def _ranking(record: dict[str, Any], shape: Shape) -> tuple[list[str], int]:
+    """The turns of the prompt and the answers, and how many of these are the prompt's."""
+    roles, prompt = shape.roles, list[str]()
+    if "turns" in roles:
+        prompt = _sides(record, shape)
+        if len(prompt) % 2 == 0:
+            raise _ShapeError("missing_field", f"{roles['turns']!r} does not end with a question")
+    elif "prompt" in roles:
+        prompt = [_typed(record, roles["prompt"], str)]
+        system = value_at(record, roles["system"]) if "system" in roles else None
+        prompt = [f"{system}\n{prompt[0]}"] if type(system) is str and system.strip() else prompt
+    if "ranking" in roles:
+        given = list(enumerate(_typed(record, roles["ranking"], list)))
+        answers = [_answer(each, f"{roles['ranking']}.{at}") for at, each in given]
+    else:
+        answers = [_answer(_there(record, roles[role]), roles[role]) for role in ("chosen", "rejected")]
+    if len(answers) < 2:
+        raise _ShapeError("missing_field", f"{roles['ranking']!r} holds {len(answers)} answers, and two make a ranking")
+    return [*prompt, *answers], len(prompt)
+
+
+def _answer(value: Any, where: str) -> str:
+    """An answer: a string, a turn of the assistant, or a conversation that ends with one."""
+    if type(value) is list and value:
+        value = value[-1]
+    if type(value) is dict:
+        role, text = _turn(value, where)
+        if role != "assistant":
+            raise _ShapeError("wrong_type", f"{where!r} ends with a turn of the {role}, not of the assistant")
+        return text
+    if type(value) is not str:
+        raise _ShapeError("wrong_type", f"{where!r} is {type(value).__name__}, not str")
+    return value
 
 
 def role_of(turn: Mapping[str, Any]) -> str | None:

@@ -118,5 +118,7 @@ class Parsed:
     rejects: list[Reject] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     """The parts of each record, where their number differs; else empty."""
+    prompts: list[int] = field(default_factory=list)
+    """How many of the parts of each record are its prompt, with the form `ranking`; else empty."""
     splits: list[str] = field(default_factory=list)
     """The split that each record names, "" for none; empty where the shape has no split field."""

@@ -125,7 +125,7 @@ def with_metadata(table: pa.Table, fingerprint: str, counts: Mapping[str, Any]) 
 
 
 def open_rows(folder: Path) -> Any:
-    """The packed rows of a dataset as a `datasets.DatasetDict`, memory-mapped.
+    """The packed rows, or the rankings, of a dataset as a `datasets.DatasetDict`, memory-mapped.
 
     The caller has compared them with their ledger: Arrow trusts what it maps, and damage can end the process.
 
@@ -135,7 +135,7 @@ def open_rows(folder: Path) -> Any:
 
     """
     if not (folder / "dataset_dict.json").is_file():
-        form = " --form chat" if folder.parent.name == "chat" else ""
+        form = f" --form {folder.parent.name}" if folder.parent.name in {"chat", "ranking"} else ""
         raise WorkspaceError(f"{folder} holds no rows", hint=f"Run `corpus pack{form} --dataset {folder.name}` first.")
     import datasets  # noqa: PLC0415  # 1 s that only those who open rows should pay
 

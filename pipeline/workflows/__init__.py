@@ -314,6 +314,8 @@ def _pack(
     names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    if not datasets:
+        names = [name for name in names if not workspace.manifest(name).has_rankings] or names
     if config.form == "chat" and not datasets:
         names = _with_questions(workspace, names, progress)
     trained, rows = None, list[Report]()

@@ -17,7 +17,7 @@ from pathlib import Path
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import sha256_file
-from corpus.pipeline.workspace.layout import ROWS, SINGLE, Workspace
+from corpus.pipeline.workspace.layout import RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, FileDigest, read_ledger
 
 _IN_SHARDS = {"raw", "documents", "packed", "chat"}
@@ -33,7 +33,7 @@ _SHOWN_DIGITS = 12
 def damage(area: str, folder: Path, path: Path, what: str, *, delete: bool = True) -> DamageError:
     """The error for a file of a stage in `folder`; `delete` says whether the file itself is at fault."""
     command = export_command(folder) if area == EXPORT else COMMANDS[area].format(name=folder.name)
-    if area in ROWS.values() and (ledger := read_ledger(folder)) and "seq_length" in ledger.config:
+    if area in {*ROWS.values(), RANKING} and (ledger := read_ledger(folder)) and "seq_length" in ledger.config:
         command += f" --seq-length {ledger.config['seq_length']}"  # another length would make all rows anew
     if area == "models":
         again = f"Run `{command} --run {folder.name}` again, with the run's other flags, to rebuild it."

@@ -24,6 +24,8 @@ from corpus.pipeline.workspace.lock import locked
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
+RANKING = "ranking"
+"""Folder of the rankings, which are no rows of one length."""
 SINGLE = {"dedup", "decontaminate", "tokenizer"}
 """Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
@@ -62,6 +64,10 @@ class Workspace:
     def packed(self, dataset: str, form: str = "text") -> Path:
         """A DatasetDict of rows, for one form."""
         return self.root / ROWS[form] / dataset
+
+    def rankings(self, dataset: str) -> Path:
+        """A DatasetDict of answers to one question in order of preference."""
+        return self.root / RANKING / dataset
 
     def datasets(self) -> tuple[str, ...]:
         """Names of all datasets: the built-in ones, then users' own, each in the order in which they came."""
@@ -149,7 +155,7 @@ class Workspace:
         return place, given.rstrip("\n")
 
     def finished(self, area: str) -> list[str]:
-        """Sorted names under `raw`, `documents`, `packed`, `chat` or `models` whose stage is finished.
+        """Sorted names under `raw`, `documents`, `packed`, `chat`, `ranking` or `models` whose stage is finished.
 
         Raises:
             DiskError: the folder, or one in it, may not be read.

@@ -26,6 +26,7 @@ COMMANDS = {
     "decontaminate": "corpus decontaminate",
     "packed": "corpus pack --dataset {name}",
     "chat": "corpus pack --form chat --dataset {name}",
+    "ranking": "corpus pack --form ranking --dataset {name}",
     "tokenizer": "corpus tokenizer",
     "models": "corpus train",
 }

@@ -30,6 +30,13 @@ TUNING_WARMUP = 0.03
 """Share of the run (Taori et al., 2023)."""
 TASK_WARMUP = 0.002
 """Share of the run (Radford et al., 2018, section 4.1)."""
+TUNINGS = {
+    "reward": (1 / 8, 1.0, 0.03),
+    "dpo": (1 / 100, 1.0, 0.1),
+}
+"""Share of the preset's learning rate, epochs and warm-up of objectives that learn from rankings. A second epoch
+overfits (Ouyang et al., 2022, appendix C.2). A reward model's share lies between InstructGPT's (9e-6 of GPT-3's 1.2e-4)
+and that of a task; DPO's gives `gpt2-small` 6e-6 and `tiny` 1e-5."""
 EVAL_ROWS = 128
 """Most validation rows of a dataset in an evaluation of packed rows."""
 _STARTED = "run.json"
@@ -44,18 +51,19 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
 
     """
     config = _of_objective(config)
-    if config.is_preset and config.objective != "task":
+    if config.is_preset and config.objective in {"text", "sft"}:
         rate = config.preset.muon_rate if config.has_muon_preset else None
         learning_rate = config.learning_rate or rate or config.preset.learning_rate
         return replace(config, epochs=config.epochs or 1.0, learning_rate=learning_rate), ""
     preset = PRESETS[config.model] if config.model or config.is_preset else _preset(config)
     batch_size, rate, epochs, warmup = preset.batch_size, preset.learning_rate, 1.0, config.warmup
     if tuning_warmup := _tuning_warmup(config):
-        batch_size = TUNING_ROWS if config.objective == "task" else min(batch_size, TUNING_ROWS)
-        rate, epochs = rate * TUNING_RATE, TUNING_EPOCHS
+        batch_size = min(batch_size, TUNING_ROWS) if config.objective == "sft" else TUNING_ROWS
+        share, epochs, _ = TUNINGS.get(config.objective, (TUNING_RATE, TUNING_EPOCHS, 0.0))
+        rate *= share
         if warmup is None and config.warmup_tokens is None:
             warmup = tuning_warmup
-    rows = "items" if config.objective == "task" else "rows"
+    rows = "items" if config.objective == "task" else "questions" if config.objective in TUNINGS else "rows"
     taken = {
         "--batch-size": (config.batch_size, f"{batch_size} {rows} a step"),
         "--learning-rate": (config.learning_rate, f"a learning rate of {rate:.3g}"),
@@ -82,7 +90,8 @@ def _of_objective(config: TrainConfig) -> TrainConfig:
     A new model of a preset with Muon is pre-trained with it, and with `wsd`.
     """
     is_task = config.objective == "task"
-    rows = config.eval_rows if config.eval_rows is not None else 0 if is_task else EVAL_ROWS
+    own = 0 if is_task or config.objective in TUNINGS else EVAL_ROWS
+    rows = own if config.eval_rows is None else config.eval_rows
     decay_to = 0.0 if is_task and config.decay_to is None and config.schedule != "constant" else config.decay_to
     if config.is_preset:
         config = replace(config, model=config.model or NEW_MODEL)
@@ -101,6 +110,8 @@ def _tuning_warmup(config: TrainConfig) -> float:
     """The warm-up of a run that tunes a model; 0 of one that trains it."""
     if config.objective == "task":
         return TASK_WARMUP
+    if config.objective in TUNINGS:
+        return TUNINGS[config.objective][2]
     return TUNING_WARMUP if config.objective == "sft" and config.init else 0.0
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train.config import TrainConfig
 from corpus.train.objective import Objective
+from corpus.train.run.dpo import DPOObjective
 from corpus.train.run.packed_rows import PackedRows
+from corpus.train.run.reward import RewardObjective
 from corpus.train.tasks.objective import TaskObjective
 
 
@@ -17,5 +21,9 @@ def make(config: TrainConfig, workspace: Workspace, progress: Progress = SILENT)
         WorkspaceError, TokenizerError, DamageError, TrainError, TaskError, ModelError: as the objectives say.
 
     """
-    kind = TaskObjective if config.objective == "task" else PackedRows
-    return kind(config, workspace, progress)
+    kinds: Mapping[str, Callable[[TrainConfig, Workspace, Progress], Objective]] = {
+        "task": TaskObjective,
+        "reward": RewardObjective,
+        "dpo": DPOObjective,
+    }
+    return kinds.get(config.objective, PackedRows)(config, workspace, progress)

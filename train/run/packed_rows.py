@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from corpus.pipeline.errors import TokenizerError, TrainError, WorkspaceError
+from corpus.pipeline.errors import TrainError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files, special_tokens
-from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger
 from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import sizes
@@ -31,12 +29,11 @@ from corpus.train.evaluation.metrics import evaluate, spread, token_sizes
 from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
-from corpus.train.run import networks
+from corpus.train.run import networks, packed
 from corpus.train.run.samples import Samples
 
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
 """Folder of the rows of each objective."""
-_PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat"}
 
 
 class PackedRows(Objective):
@@ -59,9 +56,9 @@ class PackedRows(Objective):
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
         area = AREAS[config.objective]
-        ledgers = _ledgers(config, workspace, area, progress)
-        vocabulary = _vocabulary(workspace)
-        _check_tokenizers(ledgers, workspace, area)
+        ledgers = packed.ledgers(config, workspace, area, progress)
+        vocabulary = packed.vocabulary(workspace)
+        packed.check_tokenizers(ledgers, workspace, area)
         self.seq_length, names = _seq_length(ledgers), list(ledgers)
         splits = {name: open_rows(workspace.root / area / name) for name in names}
         self.train = _training_rows(splits)
@@ -81,16 +78,16 @@ class PackedRows(Objective):
         self.shape = networks.Shape(
             vocab_size=vocabulary.get_vocab_size(),
             seq_length=self.seq_length,
-            separator=_special(vocabulary, special_tokens.SEPARATOR),
-            pad=_special(vocabulary, special_tokens.PAD),
+            separator=packed.special(vocabulary, special_tokens.SEPARATOR),
+            pad=packed.special(vocabulary, special_tokens.PAD),
         )
         self.collator = Collator(
             seq_length=self.seq_length,
             pad_id=self.shape.pad,
             separator=self.shape.separator,
             document_mask=config.document_mask,
-            answer_after=_special(vocabulary, special_tokens.ASSISTANT) if self.is_chat else None,
-            question_after=_special(vocabulary, special_tokens.USER) if self.is_chat else None,
+            answer_after=packed.special(vocabulary, special_tokens.ASSISTANT) if self.is_chat else None,
+            question_after=packed.special(vocabulary, special_tokens.USER) if self.is_chat else None,
         )
         self.name = str(networks.described(config)["model"])
         self._sizes = np.zeros((0, 2), np.int64)
@@ -158,47 +155,6 @@ class PackedRows(Objective):
             name, paper = self.config.model, preset.context
             return [f"{name} has a context of {paper:,} in its paper, here it has {self.seq_length:,}"]
         return []
-
-
-def _vocabulary(workspace: Workspace) -> Tokenizer:
-    """The workspace's tokenizer, once it was compared with its ledger."""
-    path = workspace.tokenizer / "tokenizer.json"
-    return files.load(checked(workspace, path).parent if path.exists() else workspace.tokenizer)
-
-
-def _special(vocabulary: Tokenizer, token: str) -> int:
-    number = vocabulary.token_to_id(token)
-    if number is None:
-        raise TokenizerError(f"the tokenizer has no {token}", hint="Run `corpus tokenizer` again.")
-    return number
-
-
-def _ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Progress) -> dict[str, Ledger]:
-    pack = _PACK[area]
-    names = sorted(config.mixture) or workspace.finished(area)
-    if not names:
-        raise WorkspaceError(f"{workspace.root} holds no {area} rows", hint=f"Run `{pack}` first.")
-    ledgers = {}
-    for name in names:
-        folder = workspace.root / area / name
-        ledger = read_ledger(folder)
-        if ledger is None:
-            raise WorkspaceError(f"{name} is not packed", hint=f"Run `{pack} --dataset {name}` first.")
-        check_all(workspace, folder, ledger.outputs, progress)
-        ledgers[name] = ledger
-    return ledgers
-
-
-def _check_tokenizers(ledgers: Mapping[str, Ledger], workspace: Workspace, area: str) -> None:
-    path = workspace.tokenizer / "tokenizer.json"
-    ours = workspace.digest(path)
-    for name, ledger in ledgers.items():
-        theirs = {entry.path: entry.sha256 for entry in ledger.inputs}.get(workspace.relative(path), "none")
-        if theirs != ours:
-            raise TokenizerError(
-                f"{name} was packed with the tokenizer {theirs[:12]}, the workspace holds {ours[:12]}",
-                hint=f"Run `{_PACK[area]} --dataset {name}` again.",
-            )
 
 
 def _seq_length(ledgers: Mapping[str, Ledger]) -> int:

@@ -112,6 +112,7 @@ def _train(
     trainer = CorpusTrainer(context, model, args)
     trainer.measure_during()
     trackers.start(context.trackers, trainer)
+    objective.begin(plan.folder, trainer.accelerator.unwrap_model(trainer.model), trainer.passes())
     said = notes(context)
     log_startup(trainer, context, mixture=whole, first=first)
     training = Stopwatch()

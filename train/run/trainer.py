@@ -106,13 +106,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         """Measure the validation sets and log the figures, `<dataset>/<figure>` and the one that decides."""
         self.note("evaluating")
         context = self.context
-        figures = context.plan.objective.evaluate(
-            self.model,
-            Passes(
-                rank=context.device.rank, world=context.device.world, rows=context.rows_per_pass,
-                precision=context.device.precision, add=self._add,
-            ),
-        )  # fmt: skip
+        figures = context.plan.objective.evaluate(self.model, self.passes())
         if figures:
             self._log(figures, prefix="eval_")
             self._compare(figures[context.plan.objective.decides.name])
@@ -120,6 +114,14 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         self.note()
         return figures
+
+    def passes(self) -> Passes:
+        """How this process measures."""
+        context = self.context
+        return Passes(
+            rank=context.device.rank, world=context.device.world, rows=context.rows_per_pass,
+            precision=context.device.precision, add=self._add,
+        )  # fmt: skip
 
     def _sample(self) -> None:
         """Write the continuations of the prompts, except under FSDP, where no process holds the whole model."""

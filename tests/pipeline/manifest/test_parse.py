@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from importlib.resources import files
 
 import pytest
@@ -150,3 +151,27 @@ def test_what_only_a_users_manifest_may_say() -> None:
         text = key + GOOD if key.startswith("source") else GOOD.replace("[document]\n", key)
         with pytest.raises(ManifestError, match="unknown key"):
             manifests.parse(text, where="mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ('form = "ranking"\nprompt = "p"', "ranking needs `ranking`, or both `chosen` and `rejected`"),
+        ('form = "ranking"\nchosen = "c"', "ranking needs `ranking`, or both"),
+        ('form = "ranking"\nranking = "r"\nchosen = "c"\nrejected = "d"', "ranking needs `ranking`, or both"),
+        ('form = "ranking"\nranking = "r"\nprompt = "p"\nturns = "t"', "a `prompt` or `turns`, not both"),
+        ('form = "article"\nbody = "b"\n[document.votes]\nquestion = "q"\nscore = "s"', "goes with the form question"),
+        ('form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "q"', "score: is missing"),
+    ],
+)
+def test_rankings_and_votes_that_are_not_whole(document: str, says: str) -> None:
+    with pytest.raises(ManifestError, match=re.escape(says)):
+        manifests.parse(f'name = "mine"\n[document]\n{document}', where="mine.toml", own=True)
+
+
+def test_webtext_has_votes_and_the_demo_with_it() -> None:
+    for name in ("webtext2019zh", "demo"):
+        votes = manifests.load(name).votes
+        assert votes is not None
+        assert (votes.question, votes.score, votes.time) == ("qid", "star", "answer_id")
+    assert manifests.load("baike2018qa").votes is None

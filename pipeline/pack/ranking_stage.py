@@ -1,0 +1,251 @@
+"""The stage of `corpus pack --form ranking`: documents become rankings of the answers to one question.
+
+In: `documents/<dataset>/`, whose documents are rankings or answers with votes, and `tokenizer/`. Out:
+`ranking/<dataset>/`: a DatasetDict that `datasets.load_from_disk` opens.
+Invariants: documents = read + left out by the lists; answers read = used + left out for a reason; a question is in one
+split; workers and engine change nothing. An interrupted run begins anew.
+Cost: the texts are written to the disk once more; a worker holds one partition.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline import workers as pool
+from corpus.pipeline.errors import BooksError, WorkspaceError
+from corpus.pipeline.manifest import SPLITS
+from corpus.pipeline.manifest.schema import Votes
+from corpus.pipeline.pack import rankings
+from corpus.pipeline.pack.ranking_partitions import divide
+from corpus.pipeline.pack.ranking_shard import Packed, pack_partition
+from corpus.pipeline.pack.rankings import Rules
+from corpus.pipeline.pack.shard import layout_of
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import check_sample
+from corpus.pipeline.storage.ranking_shards import describe_rankings
+from corpus.pipeline.storage.row_shards import describe_state
+from corpus.pipeline.tokenizer import encoders
+from corpus.pipeline.tokenizer.files import load as load_tokenizer
+from corpus.pipeline.tokenizer.files import tokenizer_digest
+from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.stage import StageRun
+
+STAGE = "ranking"
+VERSION = 1
+LONGEST = 1024
+"""Tokens of a question with an answer."""
+_BESIDE = {LEDGER, "timings.json"}
+_HINT = (
+    "Rankings come from a manifest of the form ranking, or from one of the form question with [document.votes], as "
+    "webtext2019zh has it."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingConfig:
+    """How one dataset's documents become rankings."""
+
+    dataset: str
+    """Name of the dataset."""
+    seq_length: int = LONGEST
+    """Most tokens of a question with an answer, the separators included; longer ones are left out."""
+    min_ratio: float = rankings.FACTOR
+    """Least ratio of the scores of two answers."""
+    max_answers: int = rankings.MOST_ANSWERS
+    """Most answers of a question."""
+    max_pairs: int = rankings.MOST_PAIRS
+    """Most pairs of a question."""
+    any_age: bool = False
+    """Whether the better answer may be the older one."""
+    workers: int = 0
+    """Worker processes; one for each core when 0. The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Check what a user can get wrong."""
+        if self.seq_length < 4:
+            raise ValueError(f"--seq-length must be at least 4, is {self.seq_length:,}")
+        if not 1 <= self.min_ratio < float("inf"):
+            raise ValueError(f"--min-ratio must be at least 1, is {self.min_ratio}")
+        if not 2 <= self.max_answers <= 1 << 10:
+            raise ValueError(f"--max-answers must be at least 2 and at most 1024, is {self.max_answers}")
+        if self.max_pairs < 1:
+            raise ValueError(f"--max-pairs must be at least 1, is {self.max_pairs}")
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, is {self.workers}")
+
+    @property
+    def rules(self) -> Rules:
+        """What makes one answer better than another."""
+        return Rules(factor=self.min_ratio, answers=self.max_answers, pairs=self.max_pairs, any_age=self.any_age)
+
+
+def can_rank(workspace: Workspace, dataset: str) -> bool:
+    """Whether the manifest of a dataset says which of two answers is better."""
+    manifest = workspace.manifest(dataset)
+    return manifest.has_rankings or manifest.votes is not None
+
+
+def run(config: RankingConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
+    """Make the rankings of a dataset; the caller holds `workspace.writing()`.
+
+    Raises:
+        WorkspaceError: there are no documents, or no tokenizer, or no two answers that can be compared.
+        DamageError: a documents shard, a list or the tokenizer is not what its ledger says.
+        WorkerError, DiskError, BooksError: as their names say.
+
+    """
+    watch = Stopwatch()
+    name, folder = config.dataset, workspace.rankings(config.dataset)
+    selection.documents_of(workspace, name, progress)
+    if not can_rank(workspace, name):
+        raise WorkspaceError(f"{name} has no rankings, and no votes on answers", hint=_HINT)
+    manifest = workspace.manifest(name)
+    votes = None if manifest.has_rankings else manifest.votes
+    chosen = selection.load(workspace, name, removals=True)
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, tokenizer_digest(workspace)]
+    model = load_tokenizer(workspace.tokenizer)
+    layout = layout_of(model, form="ranking", strategy="", seq_length=config.seq_length)
+    stage = StageRun(
+        workspace, folder, stage=STAGE, version=VERSION, dataset=name, inputs=inputs, watch=watch, progress=progress,
+        config=_settings(config, votes, chosen) | {"vocab_size": layout.vocab_size},
+    )  # fmt: skip
+    if report := stage.skipped():
+        return report
+    stage.begin()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            path.unlink()
+    books = Counter[str]()
+    progress.say(f"{name}: bringing answers to one question together ...")
+    with divide(folder, workspace.documents(name), chosen, votes, books) as partitions, pool.kept():
+        workers = pool.worker_count(config.workers, len(partitions))
+        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(partitions))
+        reference = partial(encoders.encode_by_reference, model)
+        proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
+        work = partial(
+            pack_partition, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
+            rules=config.rules, identity=stage.fingerprint,
+        )  # fmt: skip
+        made = pool.run_pieces(work, list(enumerate(partitions)), workers=workers)
+        packed = list(_settled(made, folder, len(partitions), name, progress))
+    splits = _splits(packed)
+    if not splits:
+        raise WorkspaceError(f"{name} has no two answers that can be compared: {_shown(books, packed)}", hint=_HINT)
+    _describe(folder, packed, splits, layout.vocab_size, name, stage.fingerprint)
+    counts = {"splits": splits, "encoder_check": check, "left_out": dict(sorted(chosen.reasons.items()))}
+    counts |= _counts(books, packed, splits)
+    return stage.finish(
+        outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _BESIDE),
+        counts=counts,
+        check_books=partial(_check_books, workspace, name, counts, chosen),
+        timings={"engine": packed[0].engine, "workers": workers},
+        notes=_notes(name, counts, len(chosen.removed)),
+    )
+
+
+def _settings(config: RankingConfig, votes: Votes | None, chosen: selection.Selection) -> dict[str, Any]:
+    settings: dict[str, Any] = {"form": "ranking", "seq_length": config.seq_length}
+    settings |= {name: getattr(config, name) for name in ("max_answers", "max_pairs")}
+    if votes is not None:
+        settings |= {"votes": asdict(votes), "min_ratio": config.min_ratio, "any_age": config.any_age}
+    removed = removed_digest(chosen)
+    return settings | ({removals.REASON: removed} if removed else {})
+
+
+def removed_digest(chosen: selection.Selection) -> str | None:
+    """Digest of the ids that the removal list removes from a dataset; None when it removes no document."""
+    return hashlib.sha256("\n".join(chosen.removed).encode()).hexdigest() if chosen.removed else None
+
+
+def _settled(made: Iterable[Packed], folder: Path, partitions: int, name: str, progress: Progress) -> Iterator[Packed]:
+    """The packed partitions, their shards under their names."""
+    warned = set[str]()
+    try:
+        with progress.bar(f"{name}: rankings", partitions, "partitions"):
+            for packed in made:
+                for file, beside in packed.asides.items():
+                    settle(beside, folder / file)
+                if packed.warning and packed.warning not in warned:
+                    progress.say(packed.warning)
+                    warned.add(packed.warning)
+                progress.advance(1)
+                yield packed
+    except BaseException:
+        remove_leftovers(folder)
+        raise
+
+
+def _splits(packed: Sequence[Packed]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for split in SPLITS:
+        for each in packed:
+            if split in each.splits:
+                found.setdefault(split, Counter()).update(each.splits[split])
+    return {split: dict(counts) for split, counts in found.items()}
+
+
+def _counts(books: Counter[str], packed: Sequence[Packed], splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    left_out = sum((each.left_out for each in packed), Counter({name: books[name] for name in books.keys() - {"read"}}))
+    pairs = sum((each.pairs_left_out for each in packed), Counter[str]())
+    return {
+        "answers": {
+            "read": books["read"], "used": sum(counts["answers"] for counts in splits.values()),
+            "left_out": dict(sorted(left_out.items())),
+        },
+        "pairs": {
+            "used": sum(counts["pairs"] for counts in splits.values()), "left_out": dict(sorted(pairs.items())),
+        },
+        "moved_documents": sum(each.moved for each in packed),
+    }  # fmt: skip
+
+
+def _shown(books: Counter[str], packed: Sequence[Packed]) -> str:
+    counts = _counts(books, packed, {})
+    reasons = counts["answers"]["left_out"] | counts["pairs"]["left_out"]
+    return ", ".join(f"{name} {count:,}" for name, count in reasons.items()) or "there are no answers"
+
+
+def _check_books(workspace: Workspace, name: str, counts: Mapping[str, Any], chosen: selection.Selection) -> None:
+    """Raise BooksError unless every answer is used or left out for a reason, and no document was passed over."""
+    answers, used = counts["answers"], counts["answers"]["used"]
+    out = sum(answers["left_out"].values())
+    if answers["read"] != used + out:
+        raise BooksError(f"{name}: {answers['read']:,} answers are not {used:,} used and {out:,} left out")
+    ledger = read_ledger(workspace.documents(name))
+    documents = sum(ledger.counts["splits"].values()) if ledger else 0
+    rest = documents - chosen.documents.total()
+    if not workspace.manifest(name).has_rankings and answers["read"] != rest:
+        raise BooksError(f"{name}: {answers['read']:,} answers were read of {rest:,} documents")
+
+
+def _describe(
+    folder: Path, packed: Sequence[Packed], splits: Iterable[str], vocab_size: int, name: str, identity: str
+) -> None:
+    files = sorted(file for each in packed for file in each.asides)
+    for split in splits:
+        own = [Path(file).name for file in files if file.startswith(f"{split}/")]
+        write_atomic(folder / split / "dataset_info.json", describe_rankings(vocab_size, name=f"{name}, {split}"))
+        write_atomic(folder / split / "state.json", describe_state(own, split=split, fingerprint=identity))
+    write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
+
+
+def _notes(name: str, counts: Mapping[str, Any], removed: int) -> tuple[str, ...]:
+    notes = []
+    if removed:
+        notes.append(f"{name}: {removals.LIST} keeps out {removed:,} documents")
+    if moved := counts["moved_documents"]:
+        notes.append(f"{name}: {moved:,} documents went to the split in which their question is held out")
+    lacking = [split for split in ("validation",) if split not in counts["splits"]]
+    if lacking:
+        notes.append(f"{name}: no question is in {lacking[0]}: state a larger validation_share in its manifest")
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""Learning from rankings: batches of comparisons, the networks of reward model and DPO, figures and floors."""
