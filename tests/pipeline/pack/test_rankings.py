@@ -141,6 +141,53 @@ def test_votes_on_documents(workspace: Workspace, lay_raw: LayRaw) -> None:
 
 
 @pytest.mark.parametrize(
+    ("star", "used"),
+    [
+        (30, 2),
+        ("30", 2),
+        (30.0, 2),
+        (-30, 0),
+        ("--30", 0),
+        ("9" * 30, 0),
+        ("9" * 5000, 0),
+        (30.5, 0),
+        (True, 0),
+        (None, 0),
+    ],
+)
+def test_votes_that_are_no_number_leave_the_answer_out(
+    workspace: Workspace, lay_raw: LayRaw, star: object, used: int
+) -> None:
+    """The votes and the clock stand in a nested object; the answers have their text in common."""
+    names = {'question = "qid"\n': "", '"star"': '"its.star"', '"n"': '"its.n"'}
+    manifest = VOTED
+    for name, other in names.items():
+        manifest = manifest.replace(name, other)
+    records = [
+        {"q": "甲？", "a": "雨", "its": {"star": star, "n": 2}},
+        {"q": "甲？", "a": "茶", "its": {"star": 10, "n": 1}},
+    ]
+    records += [{"q": "乙？", "a": text, "its": {"star": at, "n": at}} for at, text in ((3, "猫"), (9, "尾"))]
+    made(workspace, lay_raw, manifest, records)
+    answers = ranking.run(RankingConfig(dataset="mine", workers=1), workspace).ledger.counts["answers"]
+    assert answers["used"] == 2 + used
+    assert answers["read"] == answers["used"] + sum(answers["left_out"].values())
+
+
+def test_the_same_question_in_other_writing_is_in_the_same_split(workspace: Workspace, lay_raw: LayRaw) -> None:
+    records = [
+        {"p": question, "r": [f"好{at}", f"坏{at}"], "split": split}
+        for at, (question, split) in enumerate(
+            (("臺灣在哪？", "train"), ("台湾 在哪?", "validation"), ("？？", "train"), ("！", "test"))
+        )
+    ]
+    made(workspace, lay_raw, GIVEN + 'prompt = "p"\nranking = "r"\n', records)
+    assert ranking.run(RankingConfig(dataset="mine", workers=1), workspace).ledger.counts["moved_documents"] == 1
+    rows = shown(workspace)
+    assert {split: len(each) for split, each in rows.items()} == {"train": 1, "validation": 2, "test": 1}
+
+
+@pytest.mark.parametrize(
     ("roles", "record", "question"),
     [
         ('ranking = "r"\n', {"r": ["雨", "茶", "猫"]}, ""),
