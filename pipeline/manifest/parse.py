@@ -247,13 +247,12 @@ def _votes(document: Table, form: str, roles: Mapping[str, str]) -> Votes:
     if form != "question":
         raise document.error("votes", f"goes with the form question, not {form}")
     entry = document.table("votes")
-    found = Votes(
-        question=entry.take("question", str, ""), score=entry.take("score", str), time=entry.take("time", str, "")
-    )
+    question = entry.take("question", str, "")
+    question = "" if question == roles.get("title") else question
+    found = Votes(question=question, score=entry.take("score", str), time=entry.take("time", str, ""))
     entry.finish()
     for key in (key for key in ("question", "score", "time") if getattr(found, key) in roles.values()):
-        hint = "leave it out to compare the answers to the same text" if key == "question" else "it is no number"
-        raise entry.error(key, f"field {getattr(found, key)!r} is text of the document: {hint}")
+        raise entry.error(key, f"field {getattr(found, key)!r} is text of the document, which votes do not read")
     return found
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.tokenizer import files as tokenizer_files
-from corpus.pipeline.workspace.layout import TASK_MODEL
+from corpus.pipeline.workspace.layout import REWARD_SHIFT, TASK_MODEL
 from corpus.train.model import checks
 from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
@@ -71,11 +71,13 @@ def load_any(folder: Path, *, precision: str) -> Any:
     return model
 
 
-def files(folder: Path, flag: str) -> list[Path]:
-    """Configuration and weights: the files that make a model what it is. `flag` is what the hints name.
+def files(folder: Path, flag: str, *, scores: bool = False) -> list[Path]:
+    """Configuration and weights: the files that make a model what it is. `flag` is what the hints name; `scores` says
+    that a reward model may be there.
 
     Raises:
-        ModelError: the folder lacks one of them, holds its weights as pickle only, or another model's config.json.
+        ModelError: the folder lacks one of them, holds its weights as pickle only, or another model's config.json; or
+            it holds a reward model.
         DamageError: a file is not what the ledger of its run says.
 
     """
@@ -92,6 +94,9 @@ def files(folder: Path, flag: str) -> list[Path]:
         )
     config = _read_config(folder, flag)
     checks.check_code(folder, config)
+    if REWARD_SHIFT in config and not scores:
+        other = "the run that it started from" if flag == "--init" else "another run; `corpus score` reads this one"
+        raise ModelError(f"{folder} is a reward model, which writes no text", hint=f"Give {flag} {other}.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
         raise ModelError(

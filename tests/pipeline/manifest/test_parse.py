@@ -163,8 +163,8 @@ def test_what_only_a_users_manifest_may_say() -> None:
         ('form = "article"\nbody = "b"\n[document.votes]\nquestion = "q"\nscore = "s"', "goes with the form question"),
         ('form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "q"', "score: is missing"),
         (
-            'form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "t"\nscore = "s"',
-            "field 't' is text of the document: leave it out",
+            'form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "a"\nscore = "s"',
+            "field 'a' is text of the document",
         ),
         (
             'form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nscore = "a"',

@@ -159,7 +159,7 @@ def test_votes_that_are_no_number_leave_the_answer_out(
     workspace: Workspace, lay_raw: LayRaw, star: object, used: int
 ) -> None:
     """The votes and the clock stand in a nested object; the answers have their text in common."""
-    names = {'question = "qid"\n': "", '"star"': '"its.star"', '"n"': '"its.n"'}
+    names = {'"qid"': '"q"', '"star"': '"its.star"', '"n"': '"its.n"'}
     manifest = VOTED
     for name, other in names.items():
         manifest = manifest.replace(name, other)
