@@ -32,10 +32,14 @@ _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 """Share of the largest score that may be rounding where nothing should change; on a CPU it is 0."""
 
 
-def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None) -> Any:
+def load(
+    folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None,
+    pack: str = "corpus pack",
+) -> Any:  # fmt: skip
     """A model to train, in single precision whatever it was saved in; `dropout` replaces its own, if given.
 
     `tokenizer` is the `tokenizer.json` that the rows were packed with; the folder's own must equal it, if there is one.
+    `pack` is the command that makes the rows, for the hint.
 
     Raises:
         ModelError: the folder does not hold a whole model.
@@ -49,7 +53,7 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
     if limit < seq_length:
         raise TrainError(
             f"{folder} takes {limit:,} tokens at once, the rows have {seq_length:,}",
-            hint=f"Run `corpus pack --seq-length {limit}` first.",
+            hint=f"Run `{pack} --seq-length {limit}` first.",
         )
     changed = {} if dropout is None else {name: dropout for name in DROPOUTS if name in config}
     return configure(open_model(folder, "--init", torch.float32, **changed))
