@@ -15,6 +15,7 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.export import stage as export
+from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import ranking_partitions
 from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
@@ -195,6 +196,12 @@ def test_the_same_question_in_other_writing_is_in_the_same_split(workspace: Work
         ('chosen = "c"\nrejected = "r"\nprompt = "p"\n', {"p": "问？", "c": "雨", "r": "茶"},
          "<|user|>问？<|assistant|>"),
         (
+            'chosen = "c"\nrejected = "r"\n',
+            {"c": [{"role": "user", "content": "问？"}, {"role": "assistant", "content": "雨"}],
+             "r": [{"role": "user", "content": "问？"}, {"role": "assistant", "content": "茶"}]},
+            "<|user|>问？<|assistant|>",
+        ),
+        (
             'turns = "messages"\nchosen = "c"\nrejected = "r"\n',
             {
                 "messages": [{"role": "system", "content": "短答"}, {"role": "user", "content": "一？"},
@@ -222,6 +229,18 @@ def test_records_that_are_no_ranking_are_rejected_with_the_reason(workspace: Wor
     made(workspace, lay_raw, GIVEN + roles, [*good, {"p": "问？", "r": ["一"]}, {"p": "问？", "r": ["一", 2]}])
     rejected = json.loads((workspace.documents("mine") / "ledger.json").read_text())["counts"]["dropped"]
     assert rejected == {"missing_field": 1, "wrong_type": 1}
+
+
+def test_two_conversations_that_differ_before_their_answers_are_no_ranking(
+    workspace: Workspace, lay_raw: LayRaw
+) -> None:
+    def talk(question: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": f"答{question}"}]
+
+    records: list[dict[str, Any]] = [{"c": talk("甲？"), "r": talk("乙？")}, {"c": "雨", "r": "茶"}]
+    made(workspace, lay_raw, GIVEN + 'chosen = "c"\nrejected = "r"\n', records)
+    counts = json.loads((workspace.documents("mine") / "ledger.json").read_text())["counts"]
+    assert (counts["dropped"], counts["documents"]) == ({"wrong_type": 1}, 1)
 
 
 def test_reruns_partitions_and_the_removal_list(
@@ -279,8 +298,14 @@ def test_what_cannot_be_ranked_is_named(workspace: Workspace, lay_raw: LayRaw) -
         ranking.run(RankingConfig(dataset="mine", workers=1), workspace)
 
 
-def test_rankings_are_not_packed_as_text(workspace: Workspace, lay_raw: LayRaw) -> None:
+def test_rankings_are_not_packed_as_text(
+    workspace: Workspace, lay_raw: LayRaw, capsys: pytest.CaptureFixture[str]
+) -> None:
     made(workspace, lay_raw, GIVEN + 'ranking = "r"\n', [{"r": ["好", "坏"]}])
+    assert {row.area for row in survey(workspace) if row.state == "missing"} == {"dedup", "ranking"}
+    with pytest.raises(SystemExit):
+        main(["ingest", "--workspace", str(workspace.root), "--dataset", "mine", "--no-dedup"])
+    assert "next: corpus pack --form ranking --dataset mine" in capsys.readouterr().out
     with pytest.raises(WorkspaceError, match="worse answers are not to be learnt"):
         pack.run(pack.PackConfig(dataset="mine", workers=1), workspace)
     with pytest.raises(WorkspaceError, match="mine holds rankings, which no export has"):
