@@ -85,11 +85,15 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """
     from corpus.pipeline import workflows
 
+    workspace = options.workspace_of(workspace_dir)
     with options.usage_errors():
-        result = workflows.ingest(options.workspace_of(workspace_dir), progress=Console(), **settings)
+        result = workflows.ingest(workspace, progress=Console(), **settings)
     table = partial(summaries.ingest, result.documents, result.left_out, result.lists)
     made = [report.ledger.dataset for report in result.documents if report.ledger.counts["documents"]]
-    command = " --dataset ".join(["corpus pack", *(name for name in made if name)]) if len(made) < 3 else "corpus pack"
+    ranked = [name for name in made if name and workspace.manifest(name).has_rankings]
+    rest = [name for name in made if name and name not in ranked]
+    pack, named = ("corpus pack", rest) if rest or not ranked else ("corpus pack --form ranking", ranked)
+    command = " --dataset ".join([pack, *named]) if len(made) < 3 else pack
     summaries.closing(
         [*result.documents, *result.lists], table, json_only=as_json, left_out=result.left_out,
         then=options.in_workspace(command, workspace_dir) if made else "",

@@ -240,12 +240,26 @@ def nothing_to_resume() -> Iterator[None]:
         raise click.exceptions.Exit(130) from error
 
 
+def _is_reward(path: Path) -> bool:
+    """Whether a config.json is that of a reward model."""
+    import json
+
+    from corpus.pipeline.workspace.layout import REWARD_SHIFT
+
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # of a damaged model, which its reader names
+        return False
+    return isinstance(config, dict) and REWARD_SHIFT in config
+
+
 def model_folder(
     workspace: Workspace, model: str | None, flag: str = "--model", *, of_task: bool | None = None
 ) -> Path:  # fmt: skip
     """The folder that a flag names: a run of the workspace, any folder, or the newest finished run.
 
-    The newest run is one that was fine-tuned on a task where `of_task`, one that was not where it is False.
+    The newest run is one that was fine-tuned on a task where `of_task`; where it is False, one that was not, and no
+    reward model.
     """
     from corpus.pipeline.errors import ModelError
     from corpus.pipeline.workspace.layout import TASK_MODEL
@@ -267,6 +281,8 @@ def model_folder(
     finished = sorted(workspace.models.glob(f"*/{LEDGER}"), key=lambda path: path.stat().st_mtime_ns)
     if of_task is not None:
         finished = [path for path in finished if path.with_name(TASK_MODEL).exists() == of_task]
+    if of_task is False:
+        finished = [path for path in finished if not _is_reward(path.with_name("config.json"))]
     if not finished:
         kind, needed = (" of a task", " --objective task") if of_task else ("", "")
         raise ModelError(

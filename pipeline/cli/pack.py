@@ -64,9 +64,9 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     Rows of the chat form are written to `chat/`. Each is question and answer between the tokens that
     `corpus sample --chat` uses; training on them predicts the answers alone.
 
-    With --form ranking the answers to one question are compared, by the votes in the records of webtext2019zh or as
-    the records of a manifest of the form `ranking` have them, and written to `ranking/`. A reward model
-    and DPO learn from them; docs/preferences.md says which answers are compared.
+    With --form ranking the answers to one question are compared, by the votes that their records hold, as those of
+    webtext2019zh do, or in the order of a record of a manifest of the form `ranking`, and written to `ranking/`. A
+    reward model and DPO learn from them; docs/preferences.md says which answers are compared.
 
     Ids in --exclude files (DATASET:ID, or ID) join the workspace's removal list, exclude.txt. Every later pack leaves
     these documents out, until their lines are deleted from that file. An id that names no document yet stays there for

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--model", metavar="DIR", shell_complete=completion.models,
-    help="A run's name, or a model's folder.  [default: the newest run, those of tasks left out]",
+    help="A run's name, or a model's folder.  [default: the newest run, those of tasks and reward models left out]",
 )  # fmt: skip
 @click.option(
     "--prompt",

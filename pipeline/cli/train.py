@@ -69,7 +69,11 @@ _FIRST_ENDS_S = 20
 @click.option("--one-order", is_flag=True, help="Read a pair of similarity in one order, in place of both.")
 @click.option("--delimiter/--no-delimiter", default=True, show_default=True, help="Between the texts of a task's item.")
 @click.option(
-    "--beta", type=float, default=0.1, show_default=True, help="With --objective dpo: hold on the model of --init."
+    "--beta",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="With --objective dpo: larger values keep the policy nearer to the model of --init.",
 )
 @click.option(
     "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,

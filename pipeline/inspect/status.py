@@ -22,12 +22,12 @@ from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
-from corpus.pipeline.workspace.layout import OUTSIDE, SINGLE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "ranking", "models")
 OPTIONAL = {"chat", "ranking"}
-"""Areas that no other needs: not listed while missing."""
+"""Areas that no other needs: not listed while missing, but for those of a dataset that only they can be made of."""
 _VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack, ranking)}
 
 
@@ -52,7 +52,7 @@ def survey(workspace: Workspace) -> list[StageStatus]:
     rows = [_row(workspace, area, name) for area, name in _places(workspace)]
     begun = {row.name for row in rows if row.state != "missing" and row.area != "models"}
     expected = {"dedup", "tokenizer"} if begun else set()
-    due = [row for row in rows if row.area in expected or (row.name in begun - {""} and row.area not in OPTIONAL)]
+    due = [row for row in rows if row.area in expected or (row.name in begun - {""} and _is_due(workspace, row))]
     return [row for row in rows if row.state != "missing" or row in due]
 
 
@@ -65,6 +65,13 @@ def _places(workspace: Workspace) -> Iterator[tuple[str, str]]:
             yield from ((area, path.name) for path in sorted(workspace.models.glob("*")) if path.is_dir())
         else:
             yield from ((area, name) for name in workspace.datasets())
+
+
+def _is_due(workspace: Workspace, row: StageStatus) -> bool:
+    """Whether a stage follows the others of its dataset: rankings are packed as rankings alone."""
+    if row.area in {"packed", RANKING} and workspace.manifest(row.name).has_rankings:
+        return row.area == RANKING
+    return row.area not in OPTIONAL
 
 
 def _row(workspace: Workspace, area: str, name: str) -> StageStatus:

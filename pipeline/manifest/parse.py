@@ -230,7 +230,7 @@ def _shape(table: Table, *, own: bool) -> Shape:
     document.known += optional
     id_fields = document.strings("id", [])
     split_field = document.take("split", str, "") if own else ""
-    votes = document.attempt(partial(_votes, document, form), None) if "votes" in document.values else None
+    votes = document.attempt(partial(_votes, document, form, roles), None) if "votes" in document.values else None
     document.finish()
     if form == "ranking":
         _check_ranking(document, roles)
@@ -243,14 +243,16 @@ def _shape(table: Table, *, own: bool) -> Shape:
     return Shape(fields=fields, form=form, roles=roles, id_fields=id_fields, split_field=split_field, votes=votes)
 
 
-def _votes(document: Table, form: str) -> Votes:
+def _votes(document: Table, form: str, roles: Mapping[str, str]) -> Votes:
     if form != "question":
         raise document.error("votes", f"goes with the form question, not {form}")
     entry = document.table("votes")
-    found = Votes(
-        question=entry.take("question", str), score=entry.take("score", str), time=entry.take("time", str, "")
-    )
+    question = entry.take("question", str, "")
+    question = "" if question == roles.get("title") else question
+    found = Votes(question=question, score=entry.take("score", str), time=entry.take("time", str, ""))
     entry.finish()
+    for key in (key for key in ("question", "score", "time") if getattr(found, key) in roles.values()):
+        raise entry.error(key, f"field {getattr(found, key)!r} is text of the document, which votes do not read")
     return found
 
 

@@ -79,8 +79,8 @@ class Member:
 class Votes:
     """The fields by which the answers to one question are compared; each holds a whole number or a string."""
 
-    question: str
-    """What the answers to one question have in common."""
+    question: str = ""
+    """What the answers to one question have in common; its text alone when empty."""
     score: str
     """How well an answer is liked, a whole number."""
     time: str = ""

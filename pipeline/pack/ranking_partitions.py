@@ -2,8 +2,8 @@
 
 In: the used documents of a dataset, in any order. Out: partitions, Arrow files in which each question has all of its
 answers; and what could not be used.
-Invariants: documents with the same question are in one partition, in the order of the documents; the number of
-partitions follows from the characters of the documents alone.
+Invariants: documents whose questions are the same but for script, width, punctuation and white space are in one
+partition, in the order of the documents; the number of partitions follows from the characters of the documents alone.
 Cost: one row group of documents in memory; the texts are written and read once more.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,11 @@ import pyarrow as pa
 from corpus.pipeline import templates
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.manifest.schema import Votes
+from corpus.pipeline.read.nested import value_at
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import document_ref, has_turns, part_metadata, parts
+from corpus.pipeline.text.codepoints import text_of
+from corpus.pipeline.text.normalize import fold_all
 from corpus.pipeline.workspace.files import disk_errors, scratch
 
 PARTITION_CHARACTERS = 8 << 20
@@ -32,6 +36,7 @@ MOST_PARTITIONS = 512
 SCHEMA = pa.schema(
     [
         pa.field("question", pa.list_(pa.string())),  # the turns of the prompt; none where there is no question
+        pa.field("key", pa.string()),  # what decides the split: the folded question, or answers without one
         pa.field("group", pa.string()),  # the answers of one question that are compared have it in common
         pa.field("document", pa.int64()),
         pa.field("split", pa.int8()),
@@ -56,7 +61,7 @@ def divide(
 ) -> Iterator[list[Path]]:
     """The partitions of a documents folder, as files in `folder` that are deleted at the end.
 
-    `books` counts answers, and those that are left out here: `read`, and reasons.
+    `books` counts documents and answers, and those that are left out here: `documents`, `read`, and reasons.
     """
     with contextlib.ExitStack() as stack:
         number = count(documents)
@@ -66,8 +71,8 @@ def divide(
             for path in parts(documents):
                 for rows in _rows(path, chosen, votes, books):
                     by_partition: dict[int, list[dict[str, Any]]] = {}
-                    for key, row in rows:
-                        by_partition.setdefault(key % number, []).append(row)
+                    for row in rows:
+                        by_partition.setdefault(_hash(row["key"]) % number, []).append(row)
                     for at, values in sorted(by_partition.items()):
                         writers[at].write_batch(pa.RecordBatch.from_pylist(values, schema=SCHEMA))
         yield paths
@@ -75,8 +80,8 @@ def divide(
 
 def _rows(
     path: Path, chosen: selection.Selection, votes: Votes | None, books: Counter[str]
-) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """Batches of (hash of the question, row) of one documents shard."""
+) -> Iterator[list[dict[str, Any]]]:
+    """Batches of rows of one documents shard."""
     is_given = has_turns(path)
     columns = ["text", "prompt_length", "split", *(["turns"] if is_given else ["meta"])]
     for shard, lines, batch in selection.read_selected(path, columns, chosen):
@@ -84,15 +89,25 @@ def _rows(
         for line, row in zip(lines.tolist(), batch.to_pylist(), strict=True):
             reference = document_ref(shard, line)
             made = _given(row) if is_given else _voted(row, votes)
+            books["documents"] += 1
             books["read"] += len(made["answers"])
             reason = "cut" if reference in chosen.cuts else made.pop("reason", "")
             if reason:
                 books[reason] += len(made["answers"])
                 continue
-            made |= {"document": reference, "split": SPLITS.index(row["split"])}
-            key = made["question"] or sorted(made["answers"])
-            found.append((_hash(key), made))
+            found.append(made | {"document": reference, "split": SPLITS.index(row["split"])})
+        for each, key in zip(found, _keys(found), strict=True):
+            each["key"] = key
         yield found
+
+
+def _keys(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The folded questions; as it is one that holds punctuation alone."""
+    texts = ["".join(row["question"] or sorted(row["answers"])) for row in rows]
+    folded = fold_all(texts)
+    whole = text_of(folded.codes)
+    spans = itertools.pairwise(folded.starts.tolist())
+    return [whole[begin:end] or text for text, (begin, end) in zip(texts, spans, strict=True)]
 
 
 def _given(row: dict[str, Any]) -> dict[str, Any]:
@@ -108,20 +123,23 @@ def _voted(row: dict[str, Any], votes: Votes | None) -> dict[str, Any]:
     if pair is None or votes is None:
         return {"answers": [row["text"]], "reason": "without_prompt"}
     values = json.loads(row["meta"])
-    named, score = values.get(votes.question), _whole(values.get(votes.score))
+    named, score = value_at(values, votes.question) if votes.question else "", _whole(value_at(values, votes.score))
     found = {
         "question": [pair[0]], "group": json.dumps(named), "answers": [pair[1]], "score": score,
-        "time": _whole(values.get(votes.time)),
+        "time": _whole(value_at(values, votes.time)) if votes.time else None,
     }  # fmt: skip
     return found if named is not None and score is not None else found | {"reason": "no_score"}
 
 
 def _whole(value: object) -> int | None:
-    """A whole number, also one that is written as a string."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-        return int(value)
-    return value if type(value) is int else None
+    """A whole number of 64 bits, also one that is written as a string or, as 3.0, with a point."""
+    if isinstance(value, str) or (isinstance(value, float) and value.is_integer()):
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    return value if type(value) is int and -(1 << 63) <= value < 1 << 63 else None
 
 
-def _hash(texts: Sequence[str]) -> int:
-    return int.from_bytes(hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest(), "big")
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

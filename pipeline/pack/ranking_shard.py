@@ -2,7 +2,7 @@
 
 In: a partition (`ranking_partitions`), the tokenizer and the rules. Out: an Arrow shard of rankings for each split.
 Invariants: every answer is used or left out for a reason; all answers to one question are in one split, that of them
-which is held out most (test before validation before train).
+which is held out most (test before validation before train); punctuation and white space make no other question.
 Cost: one partition in memory.
 """
 
@@ -102,15 +102,14 @@ def _engine(folder: Path, proof: encoders.Proof) -> encoders.Chosen:
 
 def _groups(rows: Sequence[dict[str, Any]]) -> tuple[list[_Group], int]:
     """The groups in the order of their first documents, and documents that follow their question to another split."""
-    split_of: dict[tuple[str, ...], int] = {}
+    split_of: dict[str, int] = {}
     for row in rows:
-        key = tuple(row["question"] or sorted(row["answers"]))
-        split_of[key] = max(split_of.get(key, 0), row["split"])
+        split_of[row["key"]] = max(split_of.get(row["key"], 0), row["split"])
     groups: dict[object, _Group] = {}
     moved = 0
     for row in rows:
         question = tuple(row["question"])
-        split = split_of[question or tuple(sorted(row["answers"]))]
+        split = split_of[row["key"]]
         moved += split != row["split"]
         is_given = row["group"] is None
         name = row["document"] if is_given else (question, row["group"])

@@ -41,7 +41,7 @@ from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_led
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ranking"
-VERSION = 1
+VERSION = 2
 LONGEST = 1024
 """Tokens of a question with an answer."""
 _BESIDE = {LEDGER, "timings.json"}
@@ -147,7 +147,7 @@ def run(config: RankingConfig, workspace: Workspace, *, progress: Progress = SIL
     return stage.finish(
         outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _BESIDE),
         counts=counts,
-        check_books=partial(_check_books, workspace, name, counts, chosen),
+        check_books=partial(_check_books, workspace, name, counts, books["documents"], chosen),
         timings={"engine": packed[0].engine, "workers": workers},
         notes=_notes(name, counts, len(chosen.removed)),
     )
@@ -195,7 +195,10 @@ def _splits(packed: Sequence[Packed]) -> dict[str, dict[str, int]]:
 
 
 def _counts(books: Counter[str], packed: Sequence[Packed], splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    left_out = sum((each.left_out for each in packed), Counter({name: books[name] for name in books.keys() - {"read"}}))
+    left_out = sum(
+        (each.left_out for each in packed),
+        Counter({name: books[name] for name in books.keys() - {"documents", "read"}}),
+    )
     pairs = sum((each.pairs_left_out for each in packed), Counter[str]())
     return {
         "answers": {
@@ -215,7 +218,9 @@ def _shown(books: Counter[str], packed: Sequence[Packed]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in reasons.items()) or "there are no answers"
 
 
-def _check_books(workspace: Workspace, name: str, counts: Mapping[str, Any], chosen: selection.Selection) -> None:
+def _check_books(
+    workspace: Workspace, name: str, counts: Mapping[str, Any], read: int, chosen: selection.Selection
+) -> None:
     """Raise BooksError unless every answer is used or left out for a reason, and no document was passed over."""
     answers, used = counts["answers"], counts["answers"]["used"]
     out = sum(answers["left_out"].values())
@@ -224,8 +229,8 @@ def _check_books(workspace: Workspace, name: str, counts: Mapping[str, Any], cho
     ledger = read_ledger(workspace.documents(name))
     documents = sum(ledger.counts["splits"].values()) if ledger else 0
     rest = documents - chosen.documents.total()
-    if not workspace.manifest(name).has_rankings and answers["read"] != rest:
-        raise BooksError(f"{name}: {answers['read']:,} answers were read of {rest:,} documents")
+    if read != rest:
+        raise BooksError(f"{name}: {read:,} documents were read of {rest:,}")
 
 
 def _describe(

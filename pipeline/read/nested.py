@@ -186,7 +186,7 @@ def _split(record: dict[str, Any], name: str) -> str:
 
 def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
     """Questions and answers in alternation."""
-    sides = _sides(record, shape)
+    sides = _sides(record, shape, _typed(record, shape.roles["turns"], list), shape.roles["turns"])
     if len(sides) % 2:
         sides.pop()
     if not sides:
@@ -194,10 +194,9 @@ def _turns(record: dict[str, Any], shape: Shape) -> list[str]:
     return sides
 
 
-def _sides(record: dict[str, Any], shape: Shape) -> list[str]:
-    """What user and assistant say in alternation, from the first question on."""
-    name = shape.roles["turns"]
-    said = [(*_turn(each, f"{name}.{at}"),) for at, each in enumerate(_typed(record, name, list))]
+def _sides(record: dict[str, Any], shape: Shape, turns: list[Any], name: str) -> list[str]:
+    """What user and assistant say in alternation, from the first question on, in the turns of a field."""
+    said = [(*_turn(each, f"{name}.{at}"),) for at, each in enumerate(turns)]
     if "system" in shape.roles:
         system = value_at(record, shape.roles["system"])
         said = [("system", system), *said] if type(system) is str and system.strip() else said
@@ -219,10 +218,11 @@ def _sides(record: dict[str, Any], shape: Shape) -> list[str]:
 def _ranking(record: dict[str, Any], shape: Shape) -> tuple[list[str], int]:
     """The turns of the prompt and the answers, and how many of these are the prompt's."""
     roles, prompt = shape.roles, list[str]()
-    if "turns" in roles:
-        prompt = _sides(record, shape)
+    opening, name = _opening(record, roles)
+    if opening is not None:
+        prompt = _sides(record, shape, opening, name)
         if len(prompt) % 2 == 0:
-            raise _ShapeError("missing_field", f"{roles['turns']!r} does not end with a question")
+            raise _ShapeError("missing_field", f"{name!r} has no question before the answer")
     elif "prompt" in roles:
         prompt = [_typed(record, roles["prompt"], str)]
         system = value_at(record, roles["system"]) if "system" in roles else None
@@ -235,6 +235,23 @@ def _ranking(record: dict[str, Any], shape: Shape) -> tuple[list[str], int]:
     if len(answers) < 2:
         raise _ShapeError("missing_field", f"{roles['ranking']!r} holds {len(answers)} answers, and two make a ranking")
     return [*prompt, *answers], len(prompt)
+
+
+def _opening(record: dict[str, Any], roles: Mapping[str, str]) -> tuple[list[Any] | None, str]:
+    """The turns before the answers, and their field; None where there are none.
+
+    Without a role for them they are what a better and a worse conversation have in common.
+    """
+    if "turns" in roles:
+        return _typed(record, roles["turns"], list), roles["turns"]
+    if "prompt" in roles or "ranking" in roles:
+        return None, ""
+    better, worse = ([*each[:-1]] if type(each) is list else [] for each in
+                     (_there(record, roles[role]) for role in ("chosen", "rejected")))  # fmt: skip
+    if better != worse:
+        what = f"{roles['chosen']!r} and {roles['rejected']!r} differ before their last turn"
+        raise _ShapeError("wrong_type", what)
+    return better or None, roles["chosen"]
 
 
 def _answer(value: Any, where: str) -> str:

@@ -32,6 +32,8 @@ OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
 TASK_MODEL = "task.json"
 """File in the folder of a model that was fine-tuned on a task: how it reads items."""
+REWARD_SHIFT = "reward_shift"
+"""Value of config.json that only a reward model has: a score is its logit less this."""
 _DIGESTS = ".digests.json"
 _READERS = 4
 

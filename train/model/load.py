@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from corpus.pipeline.errors import ModelError, TokenizerError, TrainError
 from corpus.pipeline.tokenizer import files as tokenizer_files
-from corpus.pipeline.workspace.layout import TASK_MODEL
+from corpus.pipeline.workspace.layout import REWARD_SHIFT, TASK_MODEL
 from corpus.train.model import checks
 from corpus.train.model.architecture import DROPOUTS
 from corpus.train.model.build import configure
@@ -32,10 +32,14 @@ _ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 """Share of the largest score that may be rounding where nothing should change; on a CPU it is 0."""
 
 
-def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None) -> Any:
+def load(
+    folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dropout: float | None = None,
+    pack: str = "corpus pack",
+) -> Any:  # fmt: skip
     """A model to train, in single precision whatever it was saved in; `dropout` replaces its own, if given.
 
     `tokenizer` is the `tokenizer.json` that the rows were packed with; the folder's own must equal it, if there is one.
+    `pack` is the command that makes the rows, for the hint.
 
     Raises:
         ModelError: the folder does not hold a whole model.
@@ -49,7 +53,7 @@ def load(folder: Path, *, vocab_size: int, seq_length: int, tokenizer: Path, dro
     if limit < seq_length:
         raise TrainError(
             f"{folder} takes {limit:,} tokens at once, the rows have {seq_length:,}",
-            hint=f"Run `corpus pack --seq-length {limit}` first.",
+            hint=f"Run `{pack} --seq-length {limit}` first.",
         )
     changed = {} if dropout is None else {name: dropout for name in DROPOUTS if name in config}
     return configure(open_model(folder, "--init", torch.float32, **changed))
@@ -71,11 +75,13 @@ def load_any(folder: Path, *, precision: str) -> Any:
     return model
 
 
-def files(folder: Path, flag: str) -> list[Path]:
-    """Configuration and weights: the files that make a model what it is. `flag` is what the hints name.
+def files(folder: Path, flag: str, *, scores: bool = False) -> list[Path]:
+    """Configuration and weights: the files that make a model what it is. `flag` is what the hints name; `scores` says
+    that a reward model may be there.
 
     Raises:
-        ModelError: the folder lacks one of them, holds its weights as pickle only, or another model's config.json.
+        ModelError: the folder lacks one of them, holds its weights as pickle only, or another model's config.json; or
+            it holds a reward model.
         DamageError: a file is not what the ledger of its run says.
 
     """
@@ -92,6 +98,9 @@ def files(folder: Path, flag: str) -> list[Path]:
         )
     config = _read_config(folder, flag)
     checks.check_code(folder, config)
+    if REWARD_SHIFT in config and not scores:
+        other = "the run that it started from" if flag == "--init" else "another run; `corpus score` reads this one"
+        raise ModelError(f"{folder} is a reward model, which writes no text", hint=f"Give {flag} {other}.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights and (any(folder.glob("*.bin")) or any(folder.glob("*.pt"))):
         raise ModelError(

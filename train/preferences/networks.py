@@ -21,10 +21,8 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from corpus.pipeline.errors import ModelError
+from corpus.pipeline.workspace.layout import REWARD_SHIFT
 from corpus.train.data.collate import IGNORED
-
-SHIFT = "reward_shift"
-"""Value of a reward model's configuration: a score is its logit less this."""
 
 
 def preference_loss(
@@ -103,7 +101,7 @@ def reward(causal: Any, *, pad: int) -> Any:
     config = causal.config
     config.id2label, config.label2id = {0: "score"}, {"score": 0}
     config.pad_token_id = pad
-    setattr(config, SHIFT, 0.0)
+    setattr(config, REWARD_SHIFT, 0.0)
     kind = reward_class(config)
     with torch.device("meta"):
         network = kind(config)

@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from corpus.pipeline.errors import DeviceError, ModelError, PromptError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
 from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import REWARD_SHIFT
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.model import device as devices
 from corpus.train.model import load
@@ -50,14 +51,14 @@ class RewardModel:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu") -> None:
-        load.files(folder, "--model")
+        load.files(folder, "--model", scores=True)
         config = load.configuration(folder, "--model")
-        if not isinstance(getattr(config, networks.SHIFT, None), float | int):
+        if not isinstance(getattr(config, REWARD_SHIFT, None), float | int):
             raise ModelError(
-                f"{folder} is no reward model: its config.json has no {networks.SHIFT}",
+                f"{folder} is no reward model: its config.json has no {REWARD_SHIFT}",
                 hint="Give --model a run of `corpus train --objective reward`.",
             )
-        self.folder, self.shift = folder, float(getattr(config, networks.SHIFT))
+        self.folder, self.shift = folder, float(getattr(config, REWARD_SHIFT))
         opened = load.open_model(folder, "--model", torch.float32, kind=networks.reward_class(config))
         self.network = opened.eval().to(device)
         self.context = load.context_in(config)
@@ -186,9 +187,13 @@ def _answers(stream: IO[bytes], name: str) -> Iterator[_Answer]:
         if raw.isspace():
             continue
         try:
-            values = json.loads(raw)
-        except ValueError as error:
-            raise PromptError(f"{name}:{number}: {error}", hint=_HINT) from error
+            values = json.loads(raw, parse_constant=_no_number)
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            what = "it holds half a character (a lone surrogate)"
+            raise PromptError(f"{name}:{number}: {what}", hint="Write the whole character.") from error
+        except (ValueError, RecursionError) as error:
+            raise PromptError(f"{name}:{number}: it is not JSON: {error}", hint=_HINT) from error
         fields = values if isinstance(values, dict) else {}
         prompt, answer = fields.get("prompt"), fields.get("answer")
         if not isinstance(answer, str) or not isinstance(prompt, str | None):
@@ -196,6 +201,10 @@ def _answers(stream: IO[bytes], name: str) -> Iterator[_Answer]:
         if taken := [key for key in ("score", "why") if key in fields]:
             raise PromptError(f"{name}:{number}: {taken[0]!r} is a key of the result", hint="Give it another name.")
         yield _Answer(prompt or "", answer, fields)
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
 
 
 def _out_of_memory() -> DeviceError:

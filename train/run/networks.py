@@ -14,8 +14,11 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from corpus.pipeline.errors import ModelError
-from corpus.train.config import TrainConfig
+from corpus.train.config import PREFERENCES, TrainConfig
 from corpus.train.model import architecture, build, load
+
+_PACK = {"sft": "corpus pack --form chat"} | dict.fromkeys(PREFERENCES, "corpus pack --form ranking")
+"""What makes the rows of an objective, where it is not `corpus pack`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +57,7 @@ def make(config: TrainConfig, shape: Shape, tokenizer: Path) -> Any:
     if config.init:
         return load.load(
             config.init, vocab_size=shape.vocab_size, seq_length=shape.seq_length, dropout=config.dropout,
-            tokenizer=tokenizer,
+            tokenizer=tokenizer, pack=_PACK.get(config.objective, "corpus pack"),
         )  # fmt: skip
     return new(config, shape)
 

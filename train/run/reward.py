@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.pipeline.workspace.layout import REWARD_SHIFT
 from corpus.train.config import TrainConfig
 from corpus.train.evaluation.metrics import spread
 from corpus.train.objective import Figure, Result
@@ -78,7 +79,7 @@ class RewardObjective(Preferences):
         """Write the tokenizer, and the shift of the scores into the configuration."""
         super().save(folder)
         path = folder / "config.json"
-        values = json.loads(path.read_bytes()) | {heads.SHIFT: self.shift()}
+        values = json.loads(path.read_bytes()) | {REWARD_SHIFT: self.shift()}
         path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def documents(self, result: Result) -> Mapping[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from corpus.pipeline.cli.main import main
 from corpus.pipeline.cli.options import model_folder
 from corpus.pipeline.errors import ModelError
-from corpus.pipeline.workspace.layout import TASK_MODEL, Workspace
+from corpus.pipeline.workspace.layout import REWARD_SHIFT, TASK_MODEL, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER
 from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN
@@ -82,6 +83,11 @@ def test_the_newest_run_is_of_a_task_only_where_a_task_is_measured(workspace: Wo
     (workspace.models / "tuned" / TASK_MODEL).touch()
     found = [model_folder(workspace, None, of_task=of_task).name for of_task in (False, True, None)]
     assert found == ["text", "tuned", "tuned"]
+    (workspace.models / "scores").mkdir()
+    (workspace.models / "scores" / "config.json").write_text(json.dumps({REWARD_SHIFT: 0.5}))
+    (workspace.models / "scores" / LEDGER).touch()
+    found = [model_folder(workspace, None, of_task=of_task).name for of_task in (False, True, None)]
+    assert found == ["text", "tuned", "scores"]
     (workspace.models / "tuned" / TASK_MODEL).unlink()
     with pytest.raises(ModelError, match="holds no finished model of a task") as caught:
         model_folder(workspace, None, of_task=True)

@@ -162,6 +162,14 @@ def test_what_only_a_users_manifest_may_say() -> None:
         ('form = "ranking"\nranking = "r"\nprompt = "p"\nturns = "t"', "a `prompt` or `turns`, not both"),
         ('form = "article"\nbody = "b"\n[document.votes]\nquestion = "q"\nscore = "s"', "goes with the form question"),
         ('form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "q"', "score: is missing"),
+        (
+            'form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nquestion = "a"\nscore = "s"',
+            "field 'a' is text of the document",
+        ),
+        (
+            'form = "question"\ntitle = "t"\nanswer = "a"\n[document.votes]\nscore = "a"',
+            "document.votes.score: field 'a' is text",
+        ),
     ],
 )
 def test_rankings_and_votes_that_are_not_whole(document: str, says: str) -> None:

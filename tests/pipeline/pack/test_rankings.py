@@ -15,6 +15,7 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.export import stage as export
+from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import ranking_partitions
 from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
@@ -141,12 +142,65 @@ def test_votes_on_documents(workspace: Workspace, lay_raw: LayRaw) -> None:
 
 
 @pytest.mark.parametrize(
+    ("star", "used"),
+    [
+        (30, 2),
+        ("30", 2),
+        (30.0, 2),
+        (-30, 0),
+        ("--30", 0),
+        ("9" * 30, 0),
+        ("9" * 5000, 0),
+        (30.5, 0),
+        (True, 0),
+        (None, 0),
+    ],
+)
+def test_votes_that_are_no_number_leave_the_answer_out(
+    workspace: Workspace, lay_raw: LayRaw, star: object, used: int
+) -> None:
+    """The votes and the clock stand in a nested object; the answers have their text in common."""
+    names = {'"qid"': '"q"', '"star"': '"its.star"', '"n"': '"its.n"'}
+    manifest = VOTED
+    for name, other in names.items():
+        manifest = manifest.replace(name, other)
+    records = [
+        {"q": "甲？", "a": "雨", "its": {"star": star, "n": 2}},
+        {"q": "甲？", "a": "茶", "its": {"star": 10, "n": 1}},
+    ]
+    records += [{"q": "乙？", "a": text, "its": {"star": at, "n": at}} for at, text in ((3, "猫"), (9, "尾"))]
+    made(workspace, lay_raw, manifest, records)
+    answers = ranking.run(RankingConfig(dataset="mine", workers=1), workspace).ledger.counts["answers"]
+    assert answers["used"] == 2 + used
+    assert answers["read"] == answers["used"] + sum(answers["left_out"].values())
+
+
+def test_the_same_question_in_other_writing_is_in_the_same_split(workspace: Workspace, lay_raw: LayRaw) -> None:
+    records = [
+        {"p": question, "r": [f"好{at}", f"坏{at}"], "split": split}
+        for at, (question, split) in enumerate(
+            (("臺灣在哪？", "train"), ("台湾 在哪?", "validation"), ("？？", "train"), ("！", "test"))
+        )
+    ]
+    made(workspace, lay_raw, GIVEN + 'prompt = "p"\nranking = "r"\n', records)
+    assert ranking.run(RankingConfig(dataset="mine", workers=1), workspace).ledger.counts["moved_documents"] == 1
+    rows = shown(workspace)
+    assert {split: len(each) for split, each in rows.items()} == {"train": 1, "validation": 2, "test": 1}
+
+
+@pytest.mark.parametrize(
     ("roles", "record", "question"),
     [
         ('ranking = "r"\n', {"r": ["雨", "茶", "猫"]}, ""),
         ('ranking = "r"\nprompt = "p"\n', {"p": "问？", "r": ["雨", "茶", "猫"]}, "<|user|>问？<|assistant|>"),
         ('chosen = "c"\nrejected = "r"\nprompt = "p"\n', {"p": "问？", "c": "雨", "r": "茶"},
          "<|user|>问？<|assistant|>"),
+        (
+            'chosen = "c"\nrejected = "r"\n',
+            {"c": [{"role": "user", "content": "问？"}, {"role": "assistant", "content": "雨"}],
+             "r": [{"role": "user", "content": "问？"}, {"role": "assistant", "content": "茶"}]},
+            "<|user|>问？<|assistant|>",
+        ),
         (
             'turns = "messages"\nchosen = "c"\nrejected = "r"\n',
             {
@@ -175,6 +229,18 @@ def test_records_that_are_no_ranking_are_rejected_with_the_reason(workspace: Wor
     made(workspace, lay_raw, GIVEN + roles, [*good, {"p": "问？", "r": ["一"]}, {"p": "问？", "r": ["一", 2]}])
     rejected = json.loads((workspace.documents("mine") / "ledger.json").read_text())["counts"]["dropped"]
     assert rejected == {"missing_field": 1, "wrong_type": 1}
+
+
+def test_two_conversations_that_differ_before_their_answers_are_no_ranking(
+    workspace: Workspace, lay_raw: LayRaw
+) -> None:
+    def talk(question: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": f"答{question}"}]
+
+    records: list[dict[str, Any]] = [{"c": talk("甲？"), "r": talk("乙？")}, {"c": "雨", "r": "茶"}]
+    made(workspace, lay_raw, GIVEN + 'chosen = "c"\nrejected = "r"\n', records)
+    counts = json.loads((workspace.documents("mine") / "ledger.json").read_text())["counts"]
+    assert (counts["dropped"], counts["documents"]) == ({"wrong_type": 1}, 1)
 
 
 def test_reruns_partitions_and_the_removal_list(
@@ -232,8 +298,14 @@ def test_what_cannot_be_ranked_is_named(workspace: Workspace, lay_raw: LayRaw) -
         ranking.run(RankingConfig(dataset="mine", workers=1), workspace)
 
 
-def test_rankings_are_not_packed_as_text(workspace: Workspace, lay_raw: LayRaw) -> None:
+def test_rankings_are_not_packed_as_text(
+    workspace: Workspace, lay_raw: LayRaw, capsys: pytest.CaptureFixture[str]
+) -> None:
     made(workspace, lay_raw, GIVEN + 'ranking = "r"\n', [{"r": ["好", "坏"]}])
+    assert {row.area for row in survey(workspace) if row.state == "missing"} == {"dedup", "ranking"}
+    with pytest.raises(SystemExit):
+        main(["ingest", "--workspace", str(workspace.root), "--dataset", "mine", "--no-dedup"])
+    assert "next: corpus pack --form ranking --dataset mine" in capsys.readouterr().out
     with pytest.raises(WorkspaceError, match="worse answers are not to be learnt"):
         pack.run(pack.PackConfig(dataset="mine", workers=1), workspace)
     with pytest.raises(WorkspaceError, match="mine holds rankings, which no export has"):

@@ -176,6 +176,12 @@ def test_what_cannot_be_trained_on_is_named(ranked: Workspace, tmp_path: Path) -
     lay_rankings(other, "demo", {"test": toy(3, seed=5)})
     with pytest.raises(TrainError, match="there is no question to train on"):
         trained(other, "dpo", "none", init=ranked.models / "start")
+    short = shutil.copytree(ranked.models / "start", tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"n_positions": 4}))
+    with pytest.raises(TrainError, match="takes 4 tokens at once") as caught:
+        trained(ranked, "dpo", "none", init=short)
+    assert caught.value.hint == "Run `corpus pack --form ranking --seq-length 4` first."
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from corpus.pipeline.cli.main import main
 from corpus.pipeline.errors import ModelError, PromptError
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.model import load
 from corpus.train.preferences import networks
 from corpus.train.preferences.config import ScoreConfig
 from corpus.train.preferences.scoring import RewardModel, run
@@ -100,6 +101,10 @@ def test_the_command_reads_a_pipe(
         (b'{"answer": "a", "prompt": ["b"]}\n', '"prompt" that is no string'),
         (b'{"answer": "a", "score": 1}\n', "'score' is a key of the result"),
         (b"nonsense\n", "in.jsonl:1"),
+        (b"\xff\n", "in.jsonl:1: it is not JSON"),
+        (b'{"answer": "a", "n": NaN}\n', "in.jsonl:1: it is not JSON: NaN is no number"),
+        (b'{"answer": "\\ud83d"}\n', "in.jsonl:1: it holds half a character"),
+        (b"[" * 200_000 + b"\n", "in.jsonl:1: it is not JSON"),
     ],
 )
 def test_what_is_no_answer_is_named(folder: Path, tmp_path: Path, content: bytes, says: str) -> None:
@@ -110,9 +115,12 @@ def test_what_is_no_answer_is_named(folder: Path, tmp_path: Path, content: bytes
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_another_model_is_refused(ranked: Workspace, tmp_path: Path) -> None:
+def test_another_model_is_refused(ranked: Workspace, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no reward model"):
         RewardModel(ranked.models / "start")
+    with pytest.raises(ModelError, match="is a reward model, which writes no text") as caught:
+        load.files(folder, "--init")
+    assert caught.value.hint == "Give --init the run that it started from."
     with pytest.raises(ValueError, match="--output must not be the file of --input"):
         ScoreConfig(model=tmp_path, input=tmp_path / "a", output=tmp_path / "a")
     with pytest.raises(ValueError, match="--batch-size"):
