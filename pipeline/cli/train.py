@@ -195,16 +195,9 @@ _FIRST_ENDS_S = 20
 @json_option
 @workspace_option()
 def train(
-    datasets: tuple[str, ...],
-    compile_model: bool,
-    list_models: bool,
-    dry_run: bool,
-    device_rate: str | None,
-    report_to: tuple[str, ...],
-    as_json: bool,
-    workspace_dir: Path,
-    **settings: Any,
-) -> None:
+    datasets: tuple[str, ...], compile_model: bool, list_models: bool, dry_run: bool, device_rate: str | None,
+    report_to: tuple[str, ...], as_json: bool, workspace_dir: Path, **settings: Any,
+) -> None:  # fmt: skip
     """Train a GPT on rows; tune one for chat, tasks or rankings.
 
     Prints parameters, tokens, steps and an estimate of the time before it starts. An interrupted run resumes from
