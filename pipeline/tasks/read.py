@@ -39,10 +39,16 @@ def read(task: Task, data: Path | None, split: Split) -> list[Item]:
         TaskError: the task has no such split, or its data are missing, malformed or without an item for it.
 
     """
-    if split not in task.source.splits:
-        there = ", ".join(task.source.splits)
-        raise TaskError(f"the task {task.name} has no split {split}; it has {there}", hint="Choose one of these.")
+    _check_split(task, split)
     return _read(task, data_of(task, data), [split])[split]
+
+
+def read_with_train(task: Task, data: Path | None, split: Split) -> tuple[list[Item], list[Item]]:
+    """The items of a split and, in the same pass, those of train: none where the data hold none; raises as `read`."""
+    _check_split(task, split)
+    wanted = dict.fromkeys((split, *(name for name in task.source.splits if name == "train")))
+    found = _read(task, data_of(task, data), [*wanted], needed=[split])
+    return found[split], found.get("train", [])
 
 
 def read_all(task: Task, data: Path | None) -> dict[Split, list[Item]]:
@@ -50,7 +56,16 @@ def read_all(task: Task, data: Path | None) -> dict[Split, list[Item]]:
     return _read(task, data_of(task, data), [*task.source.splits])
 
 
-def _read(task: Task, path: Path, wanted: Sequence[Split]) -> dict[Split, list[Item]]:
+def _check_split(task: Task, split: Split) -> None:
+    if split not in task.source.splits:
+        there = ", ".join(task.source.splits)
+        raise TaskError(f"the task {task.name} has no split {split}; it has {there}", hint="Choose one of these.")
+
+
+def _read(
+    task: Task, path: Path, wanted: Sequence[Split], *, needed: Sequence[Split] | None = None
+) -> dict[Split, list[Item]]:
+    """Items by split; a split that is needed, all when None, must have some."""
     rules, values = task.source.splits, Counter[str]()
     bases = {rules[split].held_out_of or split for split in wanted}
     found: dict[Split, dict[str, Item]] = {split: {} for split in wanted}
@@ -75,7 +90,7 @@ def _read(task: Task, path: Path, wanted: Sequence[Split]) -> dict[Split, list[I
                 found[split][item.id] = item
     except SourceError as error:
         raise TaskError(error.message, hint=error.hint) from error
-    if empty := next((split for split, items in found.items() if not items), None):
+    if empty := next((split for split in needed or wanted if not found[split]), None):
         raise _empty(task, path, empty, values)
     return {split: [*items.values()] for split, items in found.items()}
 

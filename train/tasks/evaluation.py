@@ -40,7 +40,7 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
     """
     watch = Stopwatch()
     task = tasks.load(config.task)
-    items = tasks.read(task, config.data, config.split)
+    items, train = tasks.read_with_train(task, config.data, config.split)
     device = devices.choose(config.device, config.precision)
     with devices.memory_errors(_out_of_memory()):
         model = TaskModel.open(config.model, device=device.kind)
@@ -54,13 +54,14 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
         raise ModelError(f"{config.model} computes no numbers on {task.name}", hint="Its training has diverged.")
     logs_nk = predict.log_probabilities(logits_nk)
     true, predicted = np.array([item.label for item in items]), logits_nk.argmax(axis=1)
-    train = tasks.read(task, config.data, "train") if "train" in task.source.splits else []
     found, unchecked = leaks.find(items, [] if config.split == "train" else train, config.model, workspace, progress)
     measure = _Figures(task, true, predicted, outputs=logits_nk.shape[1])
     if config.predictions:
         write_atomic(config.predictions, b"".join(_lines(task, items, predicted, logs_nk, found)))
     progress.say("floors ...")
     answers, lacking = floors.available(task, train, items)
+    if task.is_trainable and not train:
+        lacking = "the data hold no training items: floors that learn and the search among them are left out"
     return TaskEvaluation(
         model=config.model, task=task.name, split=config.split, metric=measure.metric,
         loss=float(-logs_nk[np.arange(len(items)), true].mean()), all=measure(np.arange(len(items))),

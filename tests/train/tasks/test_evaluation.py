@@ -68,6 +68,21 @@ def test_figures_floors_groups_and_leaks(measured: tuple[Workspace, Path], tmp_p
     json.dumps(found.to_dict())
 
 
+def test_data_without_training_items(measured: tuple[Workspace, Path], tmp_path: Path) -> None:
+    """A file of test items alone is measured, and what is left out is said."""
+    whole = measure(measured)
+    lines = [line for path in measured[1].parent.glob("*.jsonl") for line in path.read_text("utf-8").splitlines()]
+    data = tmp_path / "test.jsonl"
+    data.write_text("\n".join(line for line in lines if json.loads(line)["split"] == "test"), "utf-8")
+    found = measure(measured, data=data)
+    assert found.all == whole.all
+    assert found.floors.keys() == {"chance"}
+    assert not found.leaks
+    assert any("no training items" in note for note in found.notes)
+    with pytest.raises(TaskError, match="train"):
+        measure(measured, data=data, split="train")
+
+
 def test_items_that_all_stand_elsewhere_have_no_figure_without_them(measured: tuple[Workspace, Path]) -> None:
     found = measure(measured)
     none = Measured(items=0, figures=dict.fromkeys(found.all.figures, 0.0))
