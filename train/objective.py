@@ -13,6 +13,7 @@ labels of the whole step.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,11 @@ import numpy as np
 
 from corpus.pipeline.workspace.ledger import FileDigest
 from corpus.train.model.device import Device
-from corpus.train.model.memory import step_memory
+from corpus.train.model.memory import FORWARD_SHARE, step_memory
+
+PASS_TOKENS = 1024
+"""Tokens that stand for a row where a device limits the rows of a pass: that of packed documents."""
+_EVALUATION_SHARE = 1 / 8
 
 
 class Items(Protocol):
@@ -169,3 +174,34 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def documents(self, result: Result) -> Mapping[str, bytes]:
         """Files of a finished run by name: pictures and the model card."""
+
+
+class ItemObjective(Objective):
+    """An objective over items of different length, each of one or several sequences."""
+
+    most_sequences: int
+    """Most sequences of an item."""
+
+    @property
+    def row_tokens(self) -> float:
+        """The mean of the training items."""
+        return float(self.tokens.mean())
+
+    def most_rows(self, device: Device) -> int:
+        """As many items as hold the tokens of the useful packed rows; nine items in ten are not longer than `usual`."""
+        usual = float(np.percentile(self.tokens, 90))
+        return max(1, int(device.most_rows * PASS_TOKENS / usual))
+
+    def pass_tokens(self, passes: Passes) -> int:
+        """Most tokens of a pass of an evaluation, padding included."""
+        return max(passes.rows * round(self.row_tokens), PASS_TOKENS)
+
+    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
+        """Those of an item with the most sequences, each as long as the longest."""
+        fixed, sequence = super().memory(model, precision=precision, checkpointing=checkpointing, one_moment=one_moment)
+        return fixed, sequence * self.most_sequences
+
+    def affordable(self, limit: int, batch_size: int) -> int:
+        """Steps between two evaluations, of at most `limit` items a set (0: all), that take an eighth of the run."""
+        measured = sum(min(len(items), limit or len(items)) for items in self.validation.values())
+        return math.ceil(measured * FORWARD_SHARE / _EVALUATION_SHARE / batch_size)

@@ -42,7 +42,7 @@ class BenchmarkConfig:
     seed: int = 1
     """Of the draws."""
     split: str = ""
-    """The split that is measured; `test`, where there is none `validation`, when empty."""
+    """The split that is measured; when empty `test`, or `validation` where a task has no test split."""
     output: Path | None = None
     """Folder of the results; `benchmarks/<model>/` of the workspace when None."""
     batch_size: int | None = None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from corpus.train.data.collate import IGNORED
+from corpus.train.data.passes import passes
 from corpus.train.evaluation.windows import TextWindow, make_batch
 
 _NO_SIZES = (0, 0)
@@ -32,12 +33,10 @@ def log_likelihoods(
     """[pairs] sum of the log-probabilities of each answer's tokens; what does not fit `context` is cut on the left."""
     device = next(model.parameters()).device
     sums = np.zeros(len(pairs))
-    order = sorted(range(len(pairs)), key=lambda number: -sum(map(len, pairs[number])))
     training = model.training
     model.eval()
     try:
-        for first in range(0, len(order), rows):
-            numbers = order[first : first + rows]
+        for numbers in passes([sum(map(len, pair)) for pair in pairs], rows=rows):
             batch = make_batch([_window(*pairs[number], context) for number in numbers], 0)
             sums[numbers] = _sums(model, batch, device, precision)
     finally:

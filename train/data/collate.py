@@ -3,8 +3,9 @@
 In: a table of packed rows as `corpus.pipeline.pack` writes them. Out: the tensors of a causal model.
 Invariants: with the document mask a document is read from the separator on: its first token is predicted from it, and
 the separator that ends the document is a target alone, so a document takes as many places as it has tokens. A later
-piece of a document longer than a row begins with its own first token, which is no target. Padding is none, and with the
-objective `sft` the question is none either. Positions restart with each segment, and padding is a separate segment.
+piece of a document longer than a row begins with its own first token, which is no target. Padding is never a target,
+and with the objective `sft` neither is the question. Positions restart with each segment, and padding is a separate
+segment.
 There is no attention mask and `use_cache` is off: otherwise `transformers` lets documents of a row attend to each
 other, without a warning.
 Cost: a few vectorised passes over the batch in numpy, about 0.2 ms a row.

@@ -22,11 +22,12 @@ from corpus.pipeline.errors import DeviceError, ModelError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
+from corpus.train.data.passes import passes
 from corpus.train.evaluation.config import DatasetScore, EvaluateConfig, Evaluation, Score
 from corpus.train.evaluation.documents import Texts, texts_of
 from corpus.train.evaluation.metrics import batch_nats
 from corpus.train.evaluation.tokens import DocumentTokenizer, TokenizedDocument
-from corpus.train.evaluation.windows import TextWindow, make_batch, passes, windows_of
+from corpus.train.evaluation.windows import TextWindow, make_batch, windows_of
 from corpus.train.model import device as devices
 from corpus.train.model import load
 from corpus.train.model.device import Device
@@ -98,7 +99,9 @@ class _Scorer:
         with progress.bar(texts.dataset, texts.count, "documents"):
             for windows, empty in self._buffers(texts, sums):
                 progress.advance(empty)
-                for chosen in passes(windows, tokens=self.tokens, rows=self.config.batch_size):
+                lengths = [len(window.ids_t) for window in windows]
+                for places in passes(lengths, tokens=self.tokens, rows=self.config.batch_size):
+                    chosen = [windows[place] for place in places]
                     sums.score += self._score(texts.dataset, chosen)
                     sums.windows += len(chosen)
                     progress.advance(sum(window.last for window in chosen))

@@ -76,16 +76,6 @@ def windows_of(
     ]
 
 
-def passes(windows: Sequence[TextWindow], *, tokens: int, rows: int | None) -> Iterator[list[TextWindow]]:
-    """Windows of like length together, longest first: `rows` a pass, or as many as `tokens` allow, padding included."""
-    ordered = sorted(windows, key=lambda window: -len(window.ids_t))
-    at = 0
-    while at < len(ordered):
-        many = rows or max(1, tokens // len(ordered[at].ids_t))
-        yield ordered[at : at + many]
-        at += many
-
-
 def make_batch(windows: Sequence[TextWindow], filler: int) -> dict[str, Any]:
     """`input_ids`, `attention_mask`, `labels`, `shift_labels`: [w, t] int64, padded on the right; no cache."""
     longest = max(len(window.ids_t) for window in windows) - 1

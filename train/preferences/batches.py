@@ -49,7 +49,7 @@ class RankingItems(Dataset[RankingItem]):
         self.starts = np.cumsum(self.counts) - self.counts
         """[items] place of each question's first answer among all answers."""
         self.reference = np.zeros(0)
-        """[all answers] log-probabilities under the reference; empty where there is none."""
+        """[all answers] log-probabilities under the reference; empty without a reference."""
 
     def __len__(self) -> int:
         """Questions."""

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from corpus.pipeline.errors import ModelError
 from corpus.pipeline.workspace.layout import REWARD_SHIFT
 from corpus.train.data.collate import IGNORED
+from corpus.train.model.heads import classifier, classifier_class, last_states
+
+_HEAD = "a score"
 
 
 def preference_loss(
@@ -57,8 +58,7 @@ class RewardForward:
         states_std = self.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
-        ends_s = attention_mask.sum(1) - 1
-        logits_s1 = self.score(states_std[torch.arange(len(ends_s), device=ends_s.device), ends_s])
+        logits_s1 = self.score(last_states(states_std, attention_mask))
         loss = None
         if better is not None and worse is not None and owners is not None and labels is not None:
             loss = preference_loss(logits_s1[:, 0], better, worse, owners, labels, num_items_in_batch)
@@ -98,15 +98,8 @@ def reward(causal: Any, *, pad: int) -> Any:
         ModelError: `transformers` has no class for sequence classification in this family.
 
     """
-    config = causal.config
-    config.id2label, config.label2id = {0: "score"}, {"score": 0}
-    config.pad_token_id = pad
-    setattr(config, REWARD_SHIFT, 0.0)
-    kind = reward_class(config)
-    with torch.device("meta"):
-        network = kind(config)
-    setattr(network, network.base_model_prefix, causal.base_model)
-    network.score = nn.Linear(config.hidden_size, 1, bias=False, device=causal.device)
+    setattr(causal.config, REWARD_SHIFT, 0.0)
+    network = classifier(causal, RewardForward, names=("score",), pad=pad, what=_HEAD)
     nn.init.zeros_(network.score.weight)
     return network
 
@@ -115,19 +108,10 @@ def reward_class(config: Any) -> Any:
     """The family's class for sequence classification, with our forward pass.
 
     Raises:
-        ModelError: there is none, or its linear layer is not called `score`.
+        ModelError: as `heads.classifier_class`.
 
     """
-    base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    if base is not None:
-        with torch.device("meta"):
-            head = getattr(base(config), "score", None)
-        if isinstance(head, nn.Linear) and head.bias is None:
-            return type(base.__name__, (RewardForward, base), {"__module__": base.__module__})
-    raise ModelError(
-        f"transformers has no decoder of the family {config.model_type} with a head for a score",
-        hint="Start from a model of another family, such as GPT-2 or Llama.",
-    )
+    return classifier_class(config, RewardForward, what=_HEAD)
 
 
 def policy(causal: Any, *, beta: float) -> Any:

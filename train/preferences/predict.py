@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from corpus.train.data.passes import passes
 from corpus.train.preferences.batches import RankingCollator, RankingItem, RankingItems
 
 
@@ -26,20 +27,16 @@ def answers(
     with the places of its questions in `numbers`, and the numbers of all their answers.
     """
     found: list[np.ndarray] = [np.zeros(0)] * len(numbers)
-    lengths = [int(items.lengths[number]) for number in numbers]
-    ordered = sorted(range(len(numbers)), key=lambda at: -lengths[at])
-    training, at = network.training, 0
+    lengths = [int(items.lengths[number]) * items.most_sequences for number in numbers]
+    training = network.training
     network.eval()
     try:
-        while at < len(ordered):
-            many = max(1, tokens // max(1, lengths[ordered[at]] * items.most_sequences))
-            places = ordered[at : at + many]
+        for places in passes(lengths, tokens=tokens):
             values = of_items(network, items.__getitems__([numbers[place] for place in places]), collator, precision)
             ends = np.cumsum([items.counts[numbers[place]] for place in places])
             for place, own in zip(places, np.split(values, ends[:-1]), strict=True):
                 found[place] = own
             done(places, values)
-            at += many
     finally:
         network.train(training)
     return found

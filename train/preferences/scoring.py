@@ -27,8 +27,10 @@ from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import REWARD_SHIFT
 from corpus.pipeline.workspace.ledger import Stopwatch
+from corpus.train.data.passes import passes
 from corpus.train.model import device as devices
 from corpus.train.model import load
+from corpus.train.objective import PASS_TOKENS
 from corpus.train.preferences import networks, predict
 from corpus.train.preferences.batches import RankingCollator, RankingItem
 from corpus.train.preferences.config import ScoreConfig, Scored
@@ -36,7 +38,6 @@ from corpus.train.preferences.config import ScoreConfig, Scored
 CHUNK = 512
 LINE_BYTES = 16 << 20
 """Longest line."""
-_PASS_TOKENS = 1024
 _DIGITS = 6
 _HINT = 'Each line must be an object such as {"prompt": "...", "answer": "..."}.'
 
@@ -90,23 +91,19 @@ class RewardModel:
         return found
 
     def scores(
-        self, prompts: Sequence[str], answers: Sequence[str], *, tokens: int = _PASS_TOKENS, precision: str = "fp32"
+        self, prompts: Sequence[str], answers: Sequence[str], *, tokens: int = PASS_TOKENS, precision: str = "fp32"
     ) -> list[float | None]:
         """The score of each answer; None where it is longer than the context."""
         items = self.items(prompts, answers)
         sizes = [1 + len(item.question) + len(item.answers[0]) if item else 0 for item in items]
-        ordered = sorted((at for at in range(len(items)) if sizes[at]), key=lambda at: -sizes[at])
+        fitting = [at for at, size in enumerate(sizes) if size]
         found: list[float | None] = [None] * len(items)
-        while ordered:
-            places, ordered = _cut(ordered, max(1, tokens // sizes[ordered[0]]))
-            batch = [item for at in places if (item := items[at])]
-            for at, logit in zip(places, predict.of_items(self.network, batch, self.collator, precision), strict=True):
+        for places in passes([sizes[at] for at in fitting], tokens=tokens):
+            own = [fitting[place] for place in places]
+            batch = [item for at in own if (item := items[at])]
+            for at, logit in zip(own, predict.of_items(self.network, batch, self.collator, precision), strict=True):
                 found[at] = float(logit) - self.shift
         return found
-
-
-def _cut(values: list[int], most: int) -> tuple[list[int], list[int]]:
-    return values[:most], values[most:]
 
 
 class _Answer(NamedTuple):
@@ -135,7 +132,7 @@ def run(config: ScoreConfig, *, progress: Progress = SILENT, write: Callable[[st
             write = lambda line: _write(file, line)  # noqa: E731  # the other way is a function of the caller
         stream: IO[bytes] = stack.enter_context(_open(config.input)) if config.input else sys.stdin.buffer
         lines = _answers(stream, str(config.input or "standard input"))
-        tokens = device.most_rows * _PASS_TOKENS
+        tokens = device.most_rows * PASS_TOKENS
         with progress.bar("scoring", None, "answers"):
             while chunk := list(itertools.islice(lines, CHUNK)):
                 many = config.batch_size or max(1, len(chunk))

@@ -22,12 +22,12 @@ import numpy as np
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train import networks
 from corpus.train.config import TrainConfig
 from corpus.train.objective import Figure, Passes, Result
 from corpus.train.preferences import card, figures, predict
 from corpus.train.preferences import networks as heads
 from corpus.train.preferences.batches import RankingItem, RankingItems
-from corpus.train.run import networks
 from corpus.train.run.preferences import Preferences, margins, rounded
 from corpus.train.run.samples import Samples
 
@@ -109,7 +109,7 @@ class DPOObjective(Preferences):
                 _write(file, values)
 
         predict.answers(
-            model, items, missing, collator=self.collator, tokens=self._tokens(passes), precision=passes.precision,
+            model, items, missing, collator=self.collator, tokens=self.pass_tokens(passes), precision=passes.precision,
             done=keep,
         )  # fmt: skip
         _write(file, values)

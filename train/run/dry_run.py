@@ -14,13 +14,14 @@ import torch
 
 from corpus.pipeline.humanize import duration, size_text
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
 from corpus.train.data.sampler import Order
 from corpus.train.model import device as devices
 from corpus.train.model.memory import checkpoint_bytes, token_flops
-from corpus.train.run import defaults, networks, objectives, optimizer
+from corpus.train.run import defaults, objectives, optimizer
 from corpus.train.run import plan as plans
 
 

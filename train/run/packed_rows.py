@@ -21,6 +21,7 @@ from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.layout import ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger
+from corpus.train import networks
 from corpus.train.config import TrainConfig
 from corpus.train.data.collate import Collator, Rows
 from corpus.train.data.mixture import sizes
@@ -29,7 +30,7 @@ from corpus.train.evaluation.metrics import evaluate, spread, token_sizes
 from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
-from corpus.train.run import networks, packed
+from corpus.train.run import packed
 from corpus.train.run.samples import Samples
 
 AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}

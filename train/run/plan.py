@@ -21,6 +21,7 @@ import numpy as np
 from corpus.pipeline.errors import TrainError
 from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, fingerprint
+from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.benchmarks.chosen import Benchmark
 from corpus.train.config import DECAY_SHARE, TrainConfig
@@ -28,7 +29,6 @@ from corpus.train.data.mixture import MAX_REPEATS, Share, shares
 from corpus.train.data.schedule import Steps, warmup_steps
 from corpus.train.model.memory import FORWARD_SHARE
 from corpus.train.objective import Objective
-from corpus.train.run import networks
 
 STAGE = "train"
 VERSION = 3

@@ -23,20 +23,18 @@ from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.layout import RANKING, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER
+from corpus.train import networks
 from corpus.train.config import TrainConfig
 from corpus.train.evaluation.metrics import spread
-from corpus.train.model.device import Device
-from corpus.train.objective import Objective, Passes
+from corpus.train.objective import ItemObjective, Passes
 from corpus.train.preferences import floors, predict
 from corpus.train.preferences.batches import RankingCollator, RankingItem, RankingItems
-from corpus.train.run import networks, packed
+from corpus.train.run import packed
 
-PASS_TOKENS = 1024
-"""Tokens that stand for a row where a device limits the rows of a pass: that of packed documents."""
-_EVALUATIONS, _EVALUATION_SHARE, _FORWARD_SHARE = 10, 1 / 8, 1 / 3
+_EVALUATIONS = 10
 
 
-class Preferences(Objective):
+class Preferences(ItemObjective):
     """Rankings of the answers to questions.
 
     Raises:
@@ -71,7 +69,7 @@ class Preferences(Objective):
             for split in ("validation", "test")
         )
         self.rows = {name: len(rows["train"]) for name, rows in splits.items() if "train" in rows}
-        self.tokens = self.train.tokens
+        self.tokens, self.most_sequences = self.train.tokens, self.train.most_sequences
         every = [self.train, *self.validation.values(), *self.test.values()]
         self.seq_length = max(items.longest for items in every)
         self.inputs = [workspace.file_digest(workspace.root / RANKING / name / LEDGER) for name in ledgers]
@@ -96,26 +94,10 @@ class Preferences(Objective):
         """The model that the run starts from, or a new one."""
         return networks.make(self.config, self.shape, self.tokenizer / "tokenizer.json")
 
-    @property
-    def row_tokens(self) -> float:
-        """The mean of the training questions."""
-        return float(self.tokens.mean())
-
-    def most_rows(self, device: Device) -> int:
-        """As many questions as hold the tokens of the useful packed rows."""
-        usual = float(np.percentile(self.tokens, 90))
-        return max(1, int(device.most_rows * PASS_TOKENS / usual))
-
-    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
-        """Those of the question with the most answers, all as long as the longest."""
-        fixed, sequence = super().memory(model, precision=precision, checkpointing=checkpointing, one_moment=one_moment)
-        return fixed, sequence * self.train.most_sequences
-
     def eval_steps(self, steps: int, batch_size: int) -> int | None:
         """About ten evaluations in a run, and at most an eighth of its time."""
-        counts = [min(len(items), self.config.eval_rows or len(items)) for items in self.validation.values()]
-        affordable = sum(counts) * _FORWARD_SHARE / _EVALUATION_SHARE / batch_size
-        return max(1, min(steps, max(math.ceil(steps / _EVALUATIONS), math.ceil(affordable))))
+        affordable = self.affordable(self.config.eval_rows or 0, batch_size)
+        return max(1, min(steps, max(math.ceil(steps / _EVALUATIONS), affordable)))
 
     # --- measuring ----------------------------------------------------------------------------------------------------
 
@@ -143,7 +125,7 @@ class Preferences(Objective):
         chosen = spread(len(items), self.config.eval_rows or 0)
         own = np.arange(len(chosen))[passes.rank :: passes.world]
         given = predict.answers(
-            model, items, chosen[own], collator=self.collator, tokens=self._tokens(passes),
+            model, items, chosen[own], collator=self.collator, tokens=self.pass_tokens(passes),
             precision=passes.precision,
         )  # fmt: skip
         counts = items.counts[chosen]
@@ -153,9 +135,6 @@ class Preferences(Objective):
             flat[ends[place] - counts[place] : ends[place]] = values
         flat = passes.add(flat) if passes.world > 1 else flat
         return self.judged(items.__getitems__(chosen), np.split(flat, ends[:-1]))
-
-    def _tokens(self, passes: Passes) -> int:
-        return max(passes.rows * round(self.row_tokens), PASS_TOKENS)
 
     def _alone(self) -> Passes:
         return Passes(rank=0, world=1, rows=1, precision="fp32", add=lambda sums: sums)

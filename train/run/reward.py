@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from corpus.pipeline.workspace.layout import REWARD_SHIFT
+from corpus.train import networks
 from corpus.train.config import TrainConfig
 from corpus.train.evaluation.metrics import spread
 from corpus.train.objective import Figure, Result
 from corpus.train.preferences import card, figures, pictures, predict
 from corpus.train.preferences import networks as heads
 from corpus.train.preferences.batches import RankingItem
-from corpus.train.run import networks
 from corpus.train.run.preferences import Preferences, margins, rounded
 
 DEMONSTRATIONS = 256

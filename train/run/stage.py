@@ -21,6 +21,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, read_ledger, write_ledger
+from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
 from corpus.train.data.mixture import delivered, parts
@@ -28,7 +29,7 @@ from corpus.train.data.sampler import Order
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.objective import Result
-from corpus.train.run import defaults, networks, objectives, optimizer, trackers
+from corpus.train.run import defaults, objectives, optimizer, trackers
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext

@@ -21,11 +21,10 @@ from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.model import device as devices
+from corpus.train.objective import PASS_TOKENS
 from corpus.train.tasks import predict
 from corpus.train.tasks.config import Leak, Measured, TaskEvaluateConfig, TaskEvaluation
 from corpus.train.tasks.saved import TaskModel
-
-_PASS_TOKENS = 1024
 
 
 def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress = SILENT) -> TaskEvaluation:
@@ -48,7 +47,7 @@ def run(config: TaskEvaluateConfig, workspace: Workspace, *, progress: Progress 
         progress.say(f"{task.name}: {len(items):,} items of {config.split}, {device.describe()}")
         encoded = model.encoded(items)
         usual = max(1, round(float(encoded.tokens.mean())))
-        budget = (config.batch_size * usual) if config.batch_size else device.most_rows * _PASS_TOKENS
+        budget = (config.batch_size * usual) if config.batch_size else device.most_rows * PASS_TOKENS
         logits_nk = model.logits(encoded, tokens=budget, precision=device.precision)
     if not np.isfinite(logits_nk.max(axis=1)).all():
         raise ModelError(f"{config.model} computes no numbers on {task.name}", hint="Its training has diverged.")

@@ -18,15 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, set_seed
+from transformers import set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from corpus.pipeline.errors import ModelError
 from corpus.train.data.collate import IGNORED
+from corpus.train.model.heads import classifier, classifier_class, last_states
 
 HEAD_DROPOUT = 0.1
 """Radford et al., 2018, section 4.1."""
 _SPREAD = 0.02
+_HEAD = "classes"
 
 
 class TaskForward:
@@ -51,9 +52,7 @@ class TaskForward:
         states_std = self.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
-        ends_s = attention_mask.sum(1) - 1
-        read_sd = states_std[torch.arange(len(ends_s), device=ends_s.device), ends_s]
-        logits_nk = self._logits(read_sd, owners, places, len(labels))
+        logits_nk = self._logits(last_states(states_std, attention_mask), owners, places, len(labels))
         known = labels != IGNORED
         loss = functional.cross_entropy(logits_nk.float(), labels, ignore_index=IGNORED, reduction="sum")
         if self.aux_lm and self.training:
@@ -106,18 +105,9 @@ def make(
     set_seed(seed)
     if causal.get_input_embeddings().num_embeddings < rows:
         causal.resize_token_embeddings(rows, mean_resizing=False)
-    config = causal.config
     head, table = causal.get_output_embeddings(), causal.get_input_embeddings()
-    names = ["score"] if is_choice else list(labels)
-    config.id2label, config.label2id = dict(enumerate(names)), {name: at for at, name in enumerate(names)}
-    config.pad_token_id = pad
-    kind = task_class(config)
-    with torch.device("meta"):
-        network = kind(config)
-    setattr(network, network.base_model_prefix, causal.base_model)
-    score = nn.Linear(config.hidden_size, len(names), bias=False)
-    nn.init.normal_(score.weight, std=getattr(config, "initializer_range", None) or _SPREAD)
-    network.score = score
+    network = classifier(causal, TaskForward, names=["score"] if is_choice else labels, pad=pad, what=_HEAD)
+    nn.init.normal_(network.score.weight, std=getattr(causal.config, "initializer_range", None) or _SPREAD)
     network.is_choice, network.aux_lm, network.head_dropout = is_choice, aux_lm, head_dropout
     if head is not None and head.weight is not table.weight:
         network.lm_head = head.requires_grad_(aux_lm > 0)  # saved without training too: another run may start from it
@@ -128,16 +118,7 @@ def task_class(config: Any) -> Any:
     """The family's class for sequence classification, with our forward pass.
 
     Raises:
-        ModelError: there is none, or its linear layer is not called `score`.
+        ModelError: as `heads.classifier_class`.
 
     """
-    base = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    if base is not None:
-        with torch.device("meta"):
-            head = getattr(base(config), "score", None)
-        if isinstance(head, nn.Linear) and head.bias is None:
-            return type(base.__name__, (TaskForward, base), {"__module__": base.__module__})
-    raise ModelError(
-        f"transformers has no decoder of the family {config.model_type} with a head for classes",
-        hint="Start from a model of another family, such as GPT-2 or Llama.",
-    )
+    return classifier_class(config, TaskForward, what=_HEAD)

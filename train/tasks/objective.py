@@ -29,27 +29,23 @@ from corpus.pipeline.tasks import Item, Task, floors, metrics
 from corpus.pipeline.tokenizer import files as tokenizers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest
+from corpus.train import networks
 from corpus.train.config import TrainConfig
 from corpus.train.evaluation.metrics import spread
-from corpus.train.model import architecture, build, load
-from corpus.train.model.device import Device
-from corpus.train.objective import Figure, Objective, Passes, Result
+from corpus.train.model import architecture, load
+from corpus.train.objective import Figure, ItemObjective, Passes, Result
 from corpus.train.tasks import card, network, pictures, predict
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 from corpus.train.tasks.forms import Form
 from corpus.train.tasks.saved import describe
 from corpus.train.tasks.tokens import TaskTokenizer
 
-PASS_TOKENS = 1024
-"""Tokens that stand for a row where a device limits the rows of a pass: that of packed documents."""
 _CONTEXT = 1024
 """Longest sequence of a model that does not say how many tokens it takes."""
-_EVALUATION_SHARE = 1 / 8
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 3, 10
-_FORWARD_SHARE = 1 / 3
 
 
-class TaskObjective(Objective):
+class TaskObjective(ItemObjective):
     """The items of one task.
 
     Raises:
@@ -88,8 +84,8 @@ class TaskObjective(Objective):
         self.rows, self.tokens = {task.name: len(self.train)}, self.train.tokens
         measured = [self.train, *self.validation.values()]
         self.seq_length = max(items.longest for items in measured)
-        self.sequences = max(items.most_sequences for items in measured)
-        self.outputs = self.sequences if self.form.is_choice else len(task.labels)
+        self.most_sequences = max(items.most_sequences for items in measured)
+        self.outputs = self.most_sequences if self.form.is_choice else len(task.labels)
         self.labels = task.names or task.labels
         self.decides = Figure(task.metric if not self.form.is_choice else "accuracy", larger_is_better=True)
         self.curve = {"figure": self.decides.name, "title": self.decides.name, "loss": "nats an item"}
@@ -142,15 +138,11 @@ class TaskObjective(Objective):
         return self._headed(AutoModelForCausalLM.from_config(load.configuration(self.config.init, "--init")))
 
     def _new(self) -> Any:
-        config, tokenizer = self.config, self.tokenizer
-        dropout = config.dropout if config.dropout is not None or not config.is_preset else config.preset.dropout
-        same: dict[str, Any] = {
-            "vocab_size": tokenizer.size, "seq_length": self.context, "separator": tokenizer.separator,
-            "pad": tokenizer.pad, "dropout": dropout, "seed": config.seed,
-        }  # fmt: skip
-        if config.architecture:
-            return architecture.make(config.architecture, **same)
-        return build.make(config.preset, **same)
+        shape = networks.Shape(
+            vocab_size=self.tokenizer.size, seq_length=self.context, separator=self.tokenizer.separator,
+            pad=self.tokenizer.pad,
+        )  # fmt: skip
+        return networks.new(self.config, shape)
 
     def _headed(self, causal: Any) -> Any:
         return network.make(
@@ -161,26 +153,10 @@ class TaskObjective(Objective):
 
     # --- the passes -------------------------------------------------------------------------------------------------
 
-    @property
-    def row_tokens(self) -> float:
-        """The mean of the training items."""
-        return float(self.tokens.mean())
-
-    def most_rows(self, device: Device) -> int:
-        """As many items as hold the tokens of the useful packed rows; nine items in ten are not longer than `usual`."""
-        usual = float(np.percentile(self.tokens, 90))
-        return max(1, int(device.most_rows * PASS_TOKENS / usual))
-
-    def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
-        """Those of the longest item."""
-        fixed, sequence = super().memory(model, precision=precision, checkpointing=checkpointing, one_moment=one_moment)
-        return fixed, sequence * self.sequences
-
     def eval_steps(self, steps: int, batch_size: int) -> int | None:
         """About ten evaluations in a run, and at most an eighth of its time, but at least three."""
-        counts = [min(len(items), self.config.eval_rows or len(items)) for items in self.validation.values()]
-        affordable = sum(counts) * _FORWARD_SHARE / _EVALUATION_SHARE / batch_size
-        wanted = max(math.ceil(steps / _MOST_EVALUATIONS), math.ceil(affordable))
+        affordable = self.affordable(self.config.eval_rows or 0, batch_size)
+        wanted = max(math.ceil(steps / _MOST_EVALUATIONS), affordable)
         return max(1, min(math.ceil(steps / _LEAST_EVALUATIONS), wanted))
 
     def evaluate(self, model: Any, passes: Passes) -> dict[str, Any]:
@@ -192,7 +168,7 @@ class TaskObjective(Objective):
             own = np.arange(len(chosen))[passes.rank :: passes.world]
             given = predict.logits(
                 model, items, chosen[own], collator=self.collator, labels=self.outputs,
-                tokens=max(passes.rows * round(self.row_tokens), PASS_TOKENS), precision=passes.precision,
+                tokens=self.pass_tokens(passes), precision=passes.precision,
             )  # fmt: skip
             sums = np.zeros((len(chosen), 2))
             if len(own):

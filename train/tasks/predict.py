@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from corpus.train.data.passes import passes
 from corpus.train.tasks.batches import TaskCollator, TaskItems
 
 
@@ -27,21 +28,16 @@ def logits(
     """
     device = next(network.parameters()).device
     found_nk = np.full((len(numbers), labels), -np.inf)
-    lengths = [max(map(len, items.encoded[number].sequences)) for number in numbers]
-    ordered = sorted(range(len(numbers)), key=lambda at: -lengths[at])
+    lengths = [max(map(len, items.encoded[number].sequences)) * items.most_sequences for number in numbers]
     training = network.training
     network.eval()
     try:
-        at = 0
-        while at < len(ordered):
-            many = max(1, tokens // max(1, lengths[ordered[at]] * items.most_sequences))
-            places = ordered[at : at + many]
+        for places in passes(lengths, tokens=tokens):
             batch = collator(items.__getitems__([numbers[place] for place in places]))
             inputs = {name: value.to(device) for name, value in batch.items()}
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 given_nk = network(**inputs).logits.double().cpu().numpy()
             found_nk[places, : given_nk.shape[1]] = given_nk
-            at += many
     finally:
         network.train(training)
     return found_nk

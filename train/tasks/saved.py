@@ -119,7 +119,7 @@ def description(folder: Path) -> dict[str, Any]:
     """What `task.json` says.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: the file is missing, or cannot be read.
 
     """
     path = folder / TASK_MODEL

@@ -32,7 +32,7 @@ class TaskTokenizer:
     `folder` is that of a model whose embedding has `rows` rows, or of a workspace's tokenizer.
 
     Raises:
-        TokenizerError: there is none, none with a tokenizer.json, or another model's.
+        TokenizerError: the folder has no tokenizer, no tokenizer.json, or another model's.
 
     """
 
