@@ -59,7 +59,7 @@ def tokenizer(as_json: bool, **settings: Any) -> None:
 def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """Tokenize documents and pack them into Arrow shards.
 
-    Trains the tokenizer first if there is none, on all documents in the workspace.
+    Trains the tokenizer first where it is missing, on all documents in the workspace.
 
     Rows of the chat form are written to `chat/`. Each is question and answer between the tokens that
     `corpus sample --chat` uses; training on them predicts the answers alone.

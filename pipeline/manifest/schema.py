@@ -84,7 +84,7 @@ class Votes:
     score: str
     """How well an answer is liked, a whole number."""
     time: str = ""
-    """A whole number that grows with time; empty where there is none."""
+    """A field with a whole number that grows with time; empty where records have no such field."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -118,7 +118,7 @@ def _given(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _voted(row: dict[str, Any], votes: Votes | None) -> dict[str, Any]:
-    """A document that is one answer, or the reason why it is none."""
+    """A document as one answer, or the reason why it is left out."""
     pair = templates.turn(row["text"], row["prompt_length"])
     if pair is None or votes is None:
         return {"answers": [row["text"]], "reason": "without_prompt"}

@@ -166,7 +166,7 @@ def _json(where: str, data: bytes, *, lines: bool = False) -> Items:
 
 
 def _table(where: str, data: bytes, **dialect: Any) -> Items:
-    """Rows below a header; blank lines count, but are none."""
+    """Rows below a header, by number; blank lines are counted and skipped."""
     rows = csv.reader(io.StringIO(_text(where, data), newline=""), strict=True, **dialect)
     before = csv.field_size_limit(MAX_BYTES)
     try:

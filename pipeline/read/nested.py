@@ -238,7 +238,7 @@ def _ranking(record: dict[str, Any], shape: Shape) -> tuple[list[str], int]:
 
 
 def _opening(record: dict[str, Any], roles: Mapping[str, str]) -> tuple[list[Any] | None, str]:
-    """The turns before the answers, and their field; None where there are none.
+    """The turns before the answers, and their field; None without such turns.
 
     Without a role for them they are what a better and a worse conversation have in common.
     """

@@ -81,7 +81,7 @@ def in_documents(
 def find(
     items: Sequence[Item], train: Sequence[Item], model: Path, workspace: Workspace, progress: Progress = SILENT
 ) -> tuple[dict[str, Sequence[str]], str]:
-    """Ids of items by where they stand too, and why documents were not searched; empty where they were, or are none."""
+    """Ids of items by where they stand too, and why documents were not searched; empty where nothing hindered it."""
     found: dict[str, Sequence[str]] = {}
     if train:
         found["train"] = list(within(train, items))

@@ -188,7 +188,7 @@ def pack(
     workspace: Workspace, *, datasets: Sequence[str] = (), exclude: Iterable[Path] = (),
     vocab_size: int = VOCAB_SIZE, progress: Progress = SILENT, **settings: Unpack[RowSettings],
 ) -> PackResult:  # fmt: skip
-    """Tokenize documents into rows, with a data card beside them; trains the tokenizer first if there is none.
+    """Tokenize documents into rows, with a data card beside them; trains the tokenizer first where it is missing.
 
     Without `datasets` it takes all that have documents. `exclude` are files of document ids to add to the workspace's
     removal list. `vocab_size` is the number of entries of a tokenizer that is trained now.

@@ -40,7 +40,7 @@ def pack(
     workspace: Workspace, *, datasets: Sequence[str] = (), exclude: Iterable[Path] = (),
     vocab_size: int = VOCAB_SIZE, progress: Progress = SILENT, **settings: Unpack[RankingSettings],
 ) -> PackResult:  # fmt: skip
-    """Make rankings of documents; trains the tokenizer first if there is none.
+    """Make rankings of documents; trains the tokenizer first where the workspace has no tokenizer.
 
     Without `datasets` it takes all whose manifests say which of two answers is better. `exclude` are files of document
     ids to add to the workspace's removal list.

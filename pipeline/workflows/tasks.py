@@ -44,7 +44,7 @@ def demo_tasks(
     `on_result` is called with each task's result as soon as there is one.
 
     Raises:
-        ModelError, TokenizerError: `model` is none, or another workspace's.
+        ModelError, TokenizerError: `model` holds no model, or another workspace's.
 
     """
     from corpus.train.benchmarks import stage as benchmarks  # torch

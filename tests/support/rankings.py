@@ -32,7 +32,7 @@ def ids_of(text: str) -> np.ndarray:
 
 
 def ranking(question: str, answers: Sequence[str], pairs: Sequence[tuple[int, int]] = ()) -> Ranking:
-    """An empty question is none; without pairs all are compared."""
+    """An empty question means no question; without pairs all answers are compared."""
     user, assistant = (np.array([make_tokenizer().token_to_id(name)]) for name in (USER, ASSISTANT))
     asked = np.concatenate([user, ids_of(question), assistant]) if question else np.zeros(0, np.int64)
     every = [(one, other) for one in range(len(answers)) for other in range(one + 1, len(answers))]
