@@ -54,16 +54,16 @@ def demo(max_steps: int, with_tasks: bool, workspace_dir: Path) -> None:
         console.write(sample.prompt + sample.text)
         progress.say(ending(sample.finish, sample.seed))
     if with_tasks:
-        _tasks(workspace, result.train.folder, progress)
+        _tasks(workspace, result.train.folder, progress, max_steps)
     console.write(f"\nTo see all of it as a page: corpus report --workspace {workspace.root}")
 
 
-def _tasks(workspace: Workspace, model: Path, progress: console.Console) -> None:
+def _tasks(workspace: Workspace, model: Path, progress: console.Console, max_steps: int) -> None:
     """Fine-tune the model on tasks and ask it by prompts; two tables."""
     from corpus.pipeline.workflows.tasks import demo_tasks
 
     console.write("\n5. The GPT is fine-tuned on four tasks")
-    found = demo_tasks(workspace, model, progress=progress)
+    found = demo_tasks(workspace, model, max_steps=max_steps, progress=progress)
     floors = list(dict.fromkeys(name for each in found.tuned for name in each.floors))
     tuned = [
         (

@@ -6,7 +6,6 @@ Cost: some ten seconds of a CPU for each task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from corpus.train.benchmarks.config import BenchmarkResult
     from corpus.train.tasks.config import TaskEvaluation
 
-_EPOCHS, _BATCH_SIZE, _LEARNING_RATE = 8, 8, 3e-4
+STEPS = 40
+"""Most steps on a task: each of its items is read about eight times."""
+_BATCH_SIZE, _LEARNING_RATE = 8, 3e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +37,9 @@ class TasksResult:
 
 
 def demo_tasks(
-    workspace: Workspace, model: Path, *, progress: Progress = SILENT,
-    on_result: Callable[[TaskEvaluation], None] = lambda _: None,
-) -> TasksResult:  # fmt: skip
+    workspace: Workspace, model: Path, *, max_steps: int = STEPS, progress: Progress = SILENT
+) -> TasksResult:
     """Fine-tune a model on the four small tasks that come with the package, and ask it about them by prompts.
-
-    `on_result` is called with each task's result as soon as there is one.
 
     Raises:
         ModelError, TokenizerError: `model` holds no model, or another workspace's.
@@ -59,13 +57,12 @@ def demo_tasks(
         if not load(name).is_trainable:
             continue
         config = TrainConfig(
-            objective="task", task=name, init=model, run=name.replace("_", "-"), epochs=_EPOCHS,
+            objective="task", task=name, init=model, run=name.replace("_", "-"), max_steps=min(max_steps, STEPS),
             batch_size=_BATCH_SIZE, learning_rate=_LEARNING_RATE,
         )  # fmt: skip
         with workspace.writing("train"):
             report = training.run(config, workspace, progress=progress)
         tuned.append(evaluation.run(TaskEvaluateConfig(model=report.folder, task=name), workspace, progress=progress))
-        on_result(tuned[-1])
     try:
         asked = benchmarks.run(BenchmarkConfig(model=model, benchmarks=DEMOS), workspace, progress=progress)
     except BenchmarkError as error:
