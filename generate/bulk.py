@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpus.generate.config import Finish, SampleConfig
+from corpus.generate import best_of
+from corpus.generate.best_of import Scorer
+from corpus.generate.config import Choice, Finish, SampleConfig
 from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model
 from corpus.generate.few_shot import PLAIN, Form
@@ -30,6 +32,7 @@ from corpus.pipeline.progress import SILENT, Progress
 
 WINDOW_BATCHES = 8
 """Batches that are sorted by length together."""
+_DIGITS = 6
 WINDOW_CHARACTERS = 4_000_000
 """Characters after which a window ends, whatever its number of prompts."""
 
@@ -45,6 +48,8 @@ class Result:
     finish: Finish
     seed: int
     """The seed of the run; it reproduces the text with the same settings."""
+    choice: Choice | None = None
+    """Of best-of-n: the scores of all samples that were drawn."""
 
     def to_line(self) -> str:
         """One line of JSON: prompt, text, figures, and the other keys of the prompt."""
@@ -58,6 +63,9 @@ class Result:
             "logprob": round(self.finish.logprob, 4),
             "seed": self.seed,
         }
+        if self.choice:
+            scores = [None if score is None else round(score, _DIGITS) for score in self.choice.scores]
+            values |= {"score": scores[self.choice.sample], "scores": scores}
         return json.dumps(values | self.prompt.rest, ensure_ascii=False) + "\n"
 
 
@@ -80,25 +88,25 @@ class _Row(NamedTuple):
 
 
 def results(
-    model: Model, config: SampleConfig, prompts: Iterable[Prompt], *, form: Form = PLAIN, progress: Progress = SILENT,
-    window_characters: int = WINDOW_CHARACTERS,
+    model: Model, config: SampleConfig, prompts: Iterable[Prompt], *, form: Form = PLAIN,
+    scorer: Scorer | None = None, progress: Progress = SILENT, window_characters: int = WINDOW_CHARACTERS,
 ) -> Iterator[Result]:  # fmt: skip
-    """Continue prompts, `num_samples` times each; `config.prompts` is ignored.
+    """Continue prompts, `num_samples` times each, or with the best of `best_of`; `config.prompts` is ignored.
 
     Raises:
         PromptError: a line is no prompt.
-        ModelError: the model returned NaN or infinity.
+        ModelError: model or reward model returned NaN or infinity.
         DeviceError: the device is out of memory.
 
     """
-    writer = _Writer(model, config, form, progress)
+    writer = _Writer(model, config, form, progress, scorer)
     for window in _windows(prompts, config, window_characters):
         yield from writer.write(window)
 
 
 def run(
     config: SampleConfig, model: Model, prompts: PromptFile, output: Path, *, form: Form = PLAIN,
-    new_seed: bool = False, progress: Progress = SILENT,
+    scorer: Scorer | None = None, new_seed: bool = False, progress: Progress = SILENT,
 ) -> Done:  # fmt: skip
     """Continue all prompts into a file; `corpus.generate.results_file` says how it is resumed.
 
@@ -113,15 +121,15 @@ def run(
 
     """
     started = time.perf_counter()
-    with ResultsFile(output, _job(config, model, prompts, form), progress=progress) as file:
+    with ResultsFile(output, _job(config, model, prompts, form, scorer), progress=progress) as file:
         if new_seed and file.seed is not None:
             config = dataclasses.replace(config, seed=file.seed)
         file.begin(config.seed)
-        writer = _Writer(model, config, form, progress)
+        writer = _Writer(model, config, form, progress, scorer)
         written = tokens = 0
-        with progress.bar("sample", prompts.count and prompts.count * config.num_samples, "samples"):
+        with progress.bar("sample", prompts.count and prompts.count * config.drawn, "samples"):
             for window in _windows(prompts, config, WINDOW_CHARACTERS):
-                if file.keep(len(window)):
+                if file.keep(len(window) // (config.best_of or 1)):
                     progress.advance(len(window))
                     continue
                 for result in writer.write(window):
@@ -138,8 +146,9 @@ def _windows(prompts: Iterable[Prompt], config: SampleConfig, most: int) -> Iter
     window: list[_Row] = []
     characters = 0
     for prompt in prompts:
-        for sample in range(config.num_samples):
-            if len(window) == WINDOW_BATCHES * config.batch_size or (window and characters > most):
+        for sample in range(config.drawn):
+            is_full = len(window) >= WINDOW_BATCHES * config.batch_size or (window and characters > most)
+            if is_full and not (config.best_of and sample):  # samples to choose from are in one window
                 yield window
                 window, characters = [], 0
             window.append(_Row(prompt, sample))
@@ -151,7 +160,11 @@ def _windows(prompts: Iterable[Prompt], config: SampleConfig, most: int) -> Iter
 class _Writer:
     """Writes windows with one model and one form."""
 
-    def __init__(self, model: Model, config: SampleConfig, form: Form, progress: Progress) -> None:
+    def __init__(
+        self, model: Model, config: SampleConfig, form: Form, progress: Progress, scorer: Scorer | None
+    ) -> None:
+        best_of.check(config, scorer)
+        self._scorer = scorer
         self._model = model
         self._config = config
         self._form = form
@@ -160,7 +173,20 @@ class _Writer:
         self._has_warned = False
 
     def write(self, window: Sequence[_Row]) -> Iterator[Result]:
-        """The results of a window in its order, each as soon as it and those before it are ready."""
+        """The results of a window in its order, each as soon as it and those before it are ready.
+
+        The best of several come when all of the window are ready, and are scored together.
+        """
+        if self._scorer is None:
+            yield from self._written(window)
+            return
+        found, reader = list(self._written(window)), self._form.reader(self._model)
+        many, read = self._config.drawn, [reader(result.prompt.text, result.text) for result in found]
+        for number, choice in enumerate(best_of.choose(read, self._scorer, many=many)):
+            yield dataclasses.replace(found[number * many + choice.sample], choice=choice)
+
+    def _written(self, window: Sequence[_Row]) -> Iterator[Result]:
+        """All samples of a window in its order."""
         ids, sizes = self._encoded(window)
         rows = {(row.prompt.line - 1, row.sample): row for row in window}
         keys = sorted(rows, key=lambda key: -len(ids[key[0]]))
@@ -195,7 +221,9 @@ class _Writer:
         return ids, sizes
 
 
-def _job(config: SampleConfig, model: Model, prompts: PromptFile, form: Form) -> dict[str, Any] | None:
+def _job(
+    config: SampleConfig, model: Model, prompts: PromptFile, form: Form, scorer: Scorer | None
+) -> dict[str, Any] | None:
     """Everything that determines the texts except the seed; None where the prompts come from a pipe."""
     if not prompts.is_file:
         return None
@@ -204,6 +232,7 @@ def _job(config: SampleConfig, model: Model, prompts: PromptFile, form: Form) ->
         "prompts": prompts.digest(),
         "shots": [form.begin("\0") if form.begin else "", *form.shots],
         "model": _model_digest(model.folder),
+        "reward": scorer and _model_digest(scorer.folder),
         "device": model.network.device.type,
         "precision": str(model.network.dtype),
     }

@@ -10,36 +10,69 @@ Cost: the whole history is read again for each question, in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 
-from corpus.generate.config import Piece, SampleConfig
+from corpus.generate import best_of
+from corpus.generate.best_of import Scorer
+from corpus.generate.config import Choice, Piece, SampleConfig
 from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model
-from corpus.generate.few_shot import without_blanks
-from corpus.pipeline.errors import ModelError
+from corpus.generate.few_shot import Form, role_tokens, without_blanks
+from corpus.generate.stage import joined
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
 
 
-class Chat:
-    """One conversation with one model."""
+def _as_asked(question: str) -> str:
+    return f"{USER}{question}{ASSISTANT}"
 
-    def __init__(self, model: Model, config: SampleConfig, *, progress: Progress = SILENT) -> None:
-        """`config.prompts` is ignored.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstQuestion(Form):
+    """Each prompt is the first question of a conversation of its own."""
+
+    begin: Callable[[str], str] | None = _as_asked
+
+    def encoder(self, model: Model) -> Callable[[str], list[int]]:
+        """A function from a question to the tokens that the model reads.
 
         Raises:
             ModelError: the tokenizer has no tokens for the two roles.
 
         """
-        user, assistant = map(model.tokenizer.backend_tokenizer.token_to_id, (USER, ASSISTANT))
-        if user is None or assistant is None:
-            raise ModelError(
-                f"{model.folder}: the tokenizer has no {USER} and {ASSISTANT}, so the model was never tuned to chat",
-                hint="Give --model one that `corpus train --objective sft` made, or leave --chat out.",
-            )
-        self._user, self._assistant = user, assistant
+        user, assistant = role_tokens(model)
+        return lambda question: [*model.beginning, user, *model.encode(question.strip()), assistant]
+
+    def reader(self, model: Model) -> Callable[[str, str], tuple[list[int], list[int]]]:
+        """As `Form`."""
+        user, assistant = role_tokens(model)
+        return lambda question, text: (
+            [user, *model.encode(question.strip()), assistant],
+            model.encode(text.strip()),
+        )
+
+
+class Chat:
+    """One conversation with one model."""
+
+    choice: Choice | None = None
+    """Of best-of-n: the scores of the newest answer and of those that it was chosen from."""
+
+    def __init__(
+        self, model: Model, config: SampleConfig, *, scorer: Scorer | None = None, progress: Progress = SILENT
+    ) -> None:
+        """`config.prompts` is ignored; `scorer` goes with `config.best_of`.
+
+        Raises:
+            ModelError: the tokenizer has no tokens for the two roles.
+
+        """
+        self._user, self._assistant = role_tokens(model)
         self._model = model
         self._config = config
+        best_of.check(config, scorer)
+        self._scorer = scorer
         self._progress = progress
         self._room = model.context - min(config.max_new_tokens, model.context // 2) - len(model.beginning)
         self._turns: list[list[int]] = []
@@ -48,6 +81,8 @@ class Chat:
 
     def ask(self, question: str) -> Generator[Piece, None, None]:
         """The answer, streamed; close the generator to stop it. The last piece has a `finish`.
+
+        The best of several answers comes as one piece, when all are written.
 
         Raises:
             ModelError: the model returned NaN or infinity.
@@ -61,12 +96,29 @@ class Chat:
         self._asked += 1
         written: list[str] = []
         try:
-            for piece in without_blanks(Batch(self._model, {key[0]: prompt}, [key], self._config).pieces()):
+            for piece in self._best(key[0], prompt) if self._scorer else self._pieces(prompt, [key]):
                 written.append(piece.text)
                 yield piece
         finally:
             if answer := "".join(written).rstrip():
                 self._turns.append([*opening, *self._model.encode(answer), self._model.separator])
+
+    def _pieces(self, prompt: list[int], keys: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+        """Pieces of answers to one prompt, `batch_size` answers at a time."""
+        for first in range(0, len(keys), self._config.batch_size):
+            own = keys[first : first + self._config.batch_size]
+            yield from without_blanks(Batch(self._model, {own[0][0]: prompt}, own, self._config).pieces())
+
+    def _best(self, number: int, prompt: list[int]) -> Iterator[Piece]:
+        """The best of several answers. The reward model reads the conversation that the model reads."""
+        if self._scorer is None:
+            return
+        found = joined(self._pieces(prompt, [(number, sample) for sample in range(self._config.drawn)]), SILENT)
+        asked = prompt[len(self._model.beginning) :]
+        read = [(asked, self._model.encode(found[key][0].strip())) for key in sorted(found)]
+        (self.choice,) = best_of.choose(read, self._scorer, many=self._config.drawn)
+        text, finish = found[number, self.choice.sample]
+        yield Piece(prompt=number, sample=self.choice.sample, text=text, finish=finish)
 
     def reset(self) -> None:
         """Clear the history; the next question starts a new conversation."""

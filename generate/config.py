@@ -36,6 +36,8 @@ class SampleConfig:
     """Above 1, tokens that occurred become less likely: positive scores are divided by it, negative ones multiplied."""
     num_samples: int = 1
     """Different continuations of each prompt."""
+    best_of: int | None = None
+    """Continuations of each prompt of which the one with the highest score is kept, in place of `num_samples`."""
     seed: int = field(default_factory=fresh_seed)
     """The same seed gives the same text; random when not given."""
     stop: tuple[str, ...] = ()
@@ -56,6 +58,13 @@ class SampleConfig:
         self._check_chances()
 
     def _check_chances(self) -> None:
+        if self.best_of is not None:
+            if self.best_of < 2:
+                raise ValueError(f"--best-of must be at least 2, is {self.best_of}")
+            if self.num_samples > 1:
+                raise ValueError("--num-samples must be 1 with --best-of, which keeps one sample of each prompt")
+            if self.temperature == 0:
+                raise ValueError("--best-of needs a --temperature above 0: without chance all samples are equal")
         if not (self.temperature == 0 or _LOWEST_TEMPERATURE <= self.temperature < math.inf):
             raise ValueError(f"--temperature must be 0 or at least {_LOWEST_TEMPERATURE}, is {self.temperature}")
         if self.temperature == 0 and self.num_samples > 1:
@@ -70,6 +79,11 @@ class SampleConfig:
             raise ValueError(f"--repetition-penalty must be above 0, is {self.repetition_penalty}")
         if not 0 <= self.seed < _SEEDS:
             raise ValueError(f"--seed must be at least 0 and below 2**63, is {self.seed}")
+
+    @property
+    def drawn(self) -> int:
+        """Samples that are written of each prompt."""
+        return self.best_of or self.num_samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +153,21 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """The best of several samples of one prompt."""
+
+    sample: int
+    """Which one, from 0: the first of the highest score."""
+    scores: tuple[float | None, ...]
+    """Score of each sample, in their order; None where prompt and text are longer than the reward model's context."""
+
+    @property
+    def score(self) -> float | None:
+        """That of the best; None where no sample has one."""
+        return self.scores[self.sample]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One finished continuation."""
 
@@ -149,6 +178,8 @@ class Sample:
     finish: Finish
     seed: int
     """The seed of the run; it reproduces the text with the same settings."""
+    choice: Choice | None = None
+    """Of best-of-n: the scores of all samples that were drawn, of which this is the best."""
 
 
 def _check_positive(**numbers: int) -> None:

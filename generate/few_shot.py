@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from corpus.generate.config import Piece
 from corpus.generate.engine.model import Model
 from corpus.pipeline.errors import ModelError
+from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +52,42 @@ class Form:
         """
         return prompt if self.begin is None else self.begin(prompt).rstrip(" ")
 
+    def reader(self, model: Model) -> Callable[[str, str], tuple[list[int], list[int]]]:
+        """A function from a prompt and a text of the model to question and answer as a reward model reads them.
+
+        An unchanged prompt is no question: prompt and text are one answer. Examples are left out.
+
+        Raises:
+            ModelError: the tokenizer has no tokens for the two roles.
+
+        """
+        if self.begin is None:
+            return lambda prompt, text: ([], model.encode((prompt + text).strip()))
+        begin, (user, assistant) = self.begin, role_tokens(model)
+        return lambda prompt, text: (
+            [user, *model.encode(begin(prompt).strip()), assistant],
+            model.encode(text.strip()),
+        )
+
     def answers(self, pieces: Iterable[Piece]) -> Iterable[Piece]:
         """The pieces; leading blanks of answers are dropped."""
         return pieces if self.begin is None else without_blanks(pieces)
+
+
+def role_tokens(model: Model) -> tuple[int, int]:
+    """The tokens before a question and before an answer.
+
+    Raises:
+        ModelError: the tokenizer has none.
+
+    """
+    user, assistant = map(model.tokenizer.backend_tokenizer.token_to_id, (USER, ASSISTANT))
+    if user is None or assistant is None:
+        raise ModelError(
+            f"{model.folder}: the tokenizer has no {USER} and {ASSISTANT}, so the model was never tuned to chat",
+            hint="Give --model one that `corpus train --objective sft` made, or leave --chat out.",
+        )
+    return user, assistant
 
 
 PLAIN = Form()

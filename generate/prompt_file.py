@@ -26,6 +26,8 @@ LINE_BYTES = 16 << 20
 """Longest line read, in bytes."""
 RESULT_KEYS = ("prompt", "text", "sample", "prompt_tokens", "tokens", "finish", "logprob", "seed")
 """Keys of a result; the prompt's other keys are added to them."""
+CHOICE_KEYS = ("score", "scores")
+"""Further keys of a result that was chosen from several."""
 _JSON_NAMES = frozenset({".jsonl", ".ndjson", ".json"})
 _PROMPT_HINT = 'Each line must be a JSON string, or an object such as {"prompt": "..."}.'
 _SHOT_HINT = 'Each line must be an object such as {"prompt": "...", "answer": "..."}.'
@@ -46,11 +48,12 @@ class Prompt:
 class PromptFile:
     """Prompts in a file, which is read as often as needed, or in a stream, which is read once."""
 
-    def __init__(self, source: Path | IO[bytes], *, blank: bool = True) -> None:
-        """`blank` allows the empty prompt, which asks for a new document."""
+    def __init__(self, source: Path | IO[bytes], *, blank: bool = True, scored: bool = False) -> None:
+        """`blank` allows the empty prompt, which asks for a new document; `scored` results have scores, too."""
         self.name = str(source) if isinstance(source, Path) else "standard input"
         self._source = source
         self._blank = blank
+        self._taken = RESULT_KEYS + (CHOICE_KEYS if scored else ())
         self.count: int | None = None
         """Number of prompts, once `check` has counted them."""
 
@@ -93,7 +96,7 @@ class PromptFile:
             _refuse(self.name, number, 'it has no "prompt" that is a string', _PROMPT_HINT)
         if not (self._blank or text.strip()):
             _refuse(self.name, number, "its prompt is empty", "Give every line a prompt, or delete it.")
-        if taken := [key for key in fields if key in RESULT_KEYS]:
+        if taken := [key for key in fields if key in self._taken]:
             _refuse(self.name, number, f"{taken[0]!r} is a key of the result", "Give that key another name.")
         return Prompt(line=number, text=text, rest=fields)
 

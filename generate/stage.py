@@ -69,7 +69,7 @@ def stream_ids(
             progress.say(f"prompt {number} has {len(prompt)} tokens; the model reads the newest {most} of them")
     if max(map(len, prompts)) + config.max_new_tokens > most:
         progress.say(f"where a text passes {most} tokens, the model continues from the newest {most // 2}")
-    keys = list(itertools.product(range(len(prompts)), range(config.num_samples)))
+    keys = list(itertools.product(range(len(prompts)), range(config.drawn)))
     for start in range(0, len(keys), config.batch_size):
         yield from Batch(model, prompts, keys[start : start + config.batch_size], config).pieces()
 
@@ -88,7 +88,7 @@ def joined(pieces: Iterable[Piece], progress: Progress) -> dict[tuple[int, int],
 
 def in_order(pieces: Iterable[Piece], config: SampleConfig) -> Iterator[Piece]:
     """The pieces sample by sample: those of the first unfinished sample at once, the others after it."""
-    turns = itertools.product(range(len(config.prompts)), range(config.num_samples))
+    turns = itertools.product(range(len(config.prompts)), range(config.drawn))
     turn = next(turns, None)
     waiting: defaultdict[tuple[int, int] | None, list[Piece]] = defaultdict(list)
     for piece in pieces:

@@ -25,7 +25,7 @@ def warn_if_untuned(folder: Path) -> None:
     from corpus.pipeline.workspace.ledger import read_ledger
 
     ledger = read_ledger(folder) or read_ledger(folder.parent)
-    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") != "sft":
+    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") == "text":
         console.Console().say(
             "this model was trained on text alone: it continues, it does not answer; "
             "`corpus train --objective sft --init DIR` tunes one"
@@ -45,12 +45,20 @@ class _Interrupts:
             raise KeyboardInterrupt
 
 
-def talk(model: Any, config: Any) -> None:
-    """Answer questions until the user or the input ends."""
+def scores_text(choice: Any) -> str:
+    """The scores of best-of-n in one line."""
+    scores = [
+        "none: longer than the reward model's context" if each is None else f"{each:.3f}" for each in choice.scores
+    ]
+    return f"(sample {choice.sample + 1} of {len(scores)}, score {scores[choice.sample]}; all: {', '.join(scores)})"
+
+
+def talk(model: Any, config: Any, scorer: Any = None) -> None:
+    """Answer questions until the user or the input ends; with a scorer by the best of several answers."""
     from corpus.generate.chat import Chat
 
     progress = console.Console()
-    chat = Chat(model, config, progress=progress)
+    chat = Chat(model, config, scorer=scorer, progress=progress)
     progress.say(f"seed {config.seed}; {_RESET} forgets what was said, {_EXIT} or Ctrl-D ends, Ctrl-C stops an answer")
     interrupts = _Interrupts()
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -85,6 +93,8 @@ def _stream(chat: Any, question: str, progress: console.Console) -> None:
             if piece.finish and piece.finish.reason == "length":
                 progress.say(f"\n(cut after {piece.finish.tokens} tokens; more with --max-new-tokens)")
     console.write()
+    if chat.choice:
+        progress.say(scores_text(chat.choice))
 
 
 def _typed(progress: console.Console, interrupts: _Interrupts) -> Iterator[str]:

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     "--output", type=click.Path(path_type=Path), metavar="PATH",
     help="File of the results of --prompts, or folder of --timings.  [default: printed; timings-MODEL/]",
 )  # fmt: skip
-@click.option("--chat", is_flag=True, help="Chat with a model that was fine-tuned on questions and answers.")
+@click.option(
+    "--chat", is_flag=True,
+    help="Chat with a model that was fine-tuned on questions and answers; with --prompt or --prompts: ask it these.",
+)  # fmt: skip
 @click.option(
     "--shots", type=click.Path(path_type=Path), metavar="FILE",
     help="Examples to put first: JSON Lines with prompt and answer, or blocks of text.",
@@ -57,6 +60,13 @@ if TYPE_CHECKING:
 @click.option("--top-p", default=1.0, show_default=True, help="Choose among the likeliest tokens that add up to p.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1 makes repetition less likely.")
 @click.option("--num-samples", default=1, show_default=True, help="Different continuations of each prompt.")
+@click.option(
+    "--best-of", type=int, metavar="N", help="Write N continuations of each prompt and keep the best, by --reward."
+)
+@click.option(
+    "--reward", metavar="DIR", shell_complete=completion.models,
+    help="The reward model of --best-of: a run of corpus train --objective reward, or its folder.",
+)  # fmt: skip
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same text.  [default: a new one, printed]")
 @click.option("--batch-size", default=16, show_default=True, help="Most samples in one batch.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a sample at this text; may be repeated.")
@@ -65,14 +75,16 @@ if TYPE_CHECKING:
 @workspace_option()
 def sample(
     model: str | None, device: str, precision: str, seed: int | None, workspace_dir: Path, prompts_file: str | None,
-    output: Path | None, chat: bool, shots: Path | None, translate: bool, timings: bool, **settings: Any,
+    output: Path | None, chat: bool, shots: Path | None, translate: bool, timings: bool, reward: str | None,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Continue prompts until the model ends the document.
 
     --model names a run, RUN/best, RUN/checkpoint-N, or any folder with a model. --prompts continues whole files:
     one JSON line for each result, in the order of the prompts. With --output an interrupted command resumes. With
     --shots or --translate, prompts take the form of training documents, and the answer ends where the model ends
-    the document. See docs/sampling.md.
+    the document. With --best-of a reward model chooses; no text is streamed then, as the choice needs all N. See
+    docs/sampling.md.
 
     \b
     Examples:
@@ -83,40 +95,97 @@ def sample(
       corpus sample --prompt 蜡烛为什么会越烧越短？ --shots examples.jsonl
       corpus sample --prompt "The library opens at nine." --translate --temperature 0
       corpus sample --chat --model my-tuned-run
+      corpus sample --chat --model my-tuned-run --best-of 8 --reward rm
       corpus sample --timings --model my-run
     """
     from corpus.generate.config import SampleConfig, TimingsConfig
     from corpus.generate.prompt_file import shots as read_shots
 
-    prompts = settings["prompts"]
+    prompts, modes = settings["prompts"], {"--chat": chat, "--shots": shots, "--translate": translate}
+    talks = chat and not prompts and prompts_file is None
     _check_usage(
-        {"--prompt": prompts, "--prompts": prompts_file, "--chat": chat, "--timings": timings},
+        {"--prompt": prompts, "--prompts": prompts_file, "--chat": talks, "--timings": timings},
         {"--output": output, "--shots": shots, "--translate": translate},
     )
-    if (shots or translate) and not all(map(str.strip, prompts)):
-        raise click.UsageError(f"--prompt must not be empty with {'--shots' if shots else '--translate'}")
-    if chat and settings["num_samples"] > 1:
-        raise click.UsageError("--num-samples must be 1 with --chat")
+    _check_modes(modes, prompts, talks=talks, many=settings["num_samples"])
+    _check_choice(settings["best_of"], reward, timings=timings)
     timed = config_of(TimingsConfig, batch_size=settings["batch_size"])
     settings["prompts"] = prompts or ("",)
     config = config_of(SampleConfig, **settings, **({} if seed is None else {"seed": seed}))
-    folder = model_folder(workspace_of(workspace_dir), model, of_task=False)
+    workspace = workspace_of(workspace_dir)
+    folder = model_folder(workspace, model, of_task=False)
+    judge = None if reward is None else model_folder(workspace, reward, "--reward")
     pairs = read_shots(shots) if shots else []
-    file = _prompt_file(prompts_file, output, blank=not (shots or translate)) if prompts_file is not None else None
-    console.Console().say(f"loading {folder} ...")
+    blank, scored = not any(modes.values()), judge is not None
+    file = None if prompts_file is None else _prompt_file(prompts_file, output, blank=blank, scored=scored)
+    console.Console().say(f"loading {folder}{f' and {judge}' if judge else ''} ...")
     with contextlib.nullcontext() if file is not None and output is not None else nothing_to_resume():
         from corpus.generate import stage
 
         opened = stage.load(folder, device=device, precision=precision)
+        scorer = _scorer(judge, folder, config, device=device, precision=precision)
+        if chat:
+            conversation.warn_if_untuned(folder)
         if timings:
             _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))
-        elif chat:
-            conversation.warn_if_untuned(folder)
-            conversation.talk(opened, config)
+        elif talks:
+            conversation.talk(opened, config, scorer)
         elif file is not None:
-            _sample_file(config, opened, file, output, _form(pairs, translate=translate), new_seed=seed is None)
+            form = _form(pairs, chat=chat, translate=translate)
+            _sample_file(config, opened, file, output, form, scorer=scorer, new_seed=seed is None)
+        elif scorer is not None:
+            _print_best(opened, config, _form(pairs, chat=chat, translate=translate), scorer)
         else:
-            _print_samples(opened, config, _form(pairs, translate=translate))
+            _print_samples(opened, config, _form(pairs, chat=chat, translate=translate))
+
+
+def _check_modes(modes: dict[str, Any], prompts: Sequence[str], *, talks: bool, many: int) -> None:
+    """What --chat, --shots and --translate ask of prompts."""
+    chosen = [flag for flag, given in modes.items() if given]
+    if modes["--chat"] and len(chosen) > 1:
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} exclude each other")
+    if chosen and not all(map(str.strip, prompts)):
+        raise click.UsageError(f"--prompt must not be empty with {chosen[0]}")
+    if talks and many > 1:
+        raise click.UsageError("--num-samples must be 1 with --chat")
+
+
+def _check_choice(many: int | None, reward: str | None, *, timings: bool) -> None:
+    """--best-of and --reward need each other."""
+    if many is not None and reward is None:
+        raise click.UsageError("--best-of needs --reward, the model that chooses")
+    if reward is not None and many is None:
+        raise click.UsageError("--reward needs --best-of")
+    if timings and many is not None:
+        raise click.UsageError("--best-of and --timings exclude each other")
+
+
+def _scorer(reward: Path | None, model: Path, config: Any, *, device: str, precision: str) -> Any:
+    """The reward model of --best-of as a function; None without one."""
+    from corpus.generate.best_of import kl_bound
+    from corpus.pipeline.workflows.best_of import scorer
+
+    if reward is None:
+        return None
+    found = scorer(reward, model, device=device, precision=precision)
+    console.Console().say(
+        f"best of {config.best_of}, at most {kl_bound(config.best_of):.2f} nats from one sample; "
+        "no text is streamed, as the choice needs all of them"
+    )
+    return found
+
+
+def _print_best(model: Any, config: Any, form: Any, scorer: Any) -> None:
+    """The best sample of each prompt, with the scores of all."""
+    from corpus.generate import best_of
+
+    progress = console.Console()
+    for number, best in enumerate(best_of.samples(model, config, scorer, form=form, progress=progress), 1):
+        if len(config.prompts) > 1:
+            console.write(f"--- prompt {number}")
+        console.write(best.prompt, end="\n" if form.begin else "")
+        console.write(best.text)
+        progress.say(f"{ending(best.finish, best.seed)}\n{conversation.scores_text(best.choice)}")
 
 
 def _print_samples(model: Any, config: Any, form: Any) -> None:
@@ -154,31 +223,36 @@ def _check_usage(modes: dict[str, Any], extras: dict[str, Any]) -> None:
             raise click.UsageError(f"{flag} needs {' or '.join(wanted)}")
 
 
-def _prompt_file(name: str, output: Path | None, *, blank: bool) -> PromptFile:
+def _prompt_file(name: str, output: Path | None, *, blank: bool, scored: bool) -> PromptFile:
     """The prompts of a pipe, or of a file, which is checked first."""
     from corpus.generate.prompt_file import PromptFile
 
     if name == "-":
-        return PromptFile(sys.stdin.buffer, blank=blank)
+        return PromptFile(sys.stdin.buffer, blank=blank, scored=scored)
     path = Path(name).expanduser()
-    prompts = PromptFile(path, blank=blank)
+    prompts = PromptFile(path, blank=blank, scored=scored)
     if output is not None and output.exists() and prompts.is_file and output.samefile(path):
         raise click.UsageError("--output would overwrite the file of --prompts")
     prompts.check()
     return prompts
 
 
-def _form(shots: Sequence[tuple[str, str]], *, translate: bool) -> Any:
-    """The form of prompts: unchanged, questions after examples, or translations."""
+def _form(shots: Sequence[tuple[str, str]], *, chat: bool, translate: bool) -> Any:
+    """The form of prompts: unchanged, questions of a conversation or after examples, or translations."""
+    from corpus.generate.chat import FirstQuestion
     from corpus.generate.few_shot import PLAIN, answered
     from corpus.pipeline.templates import question_prompt, translation_prompt
 
+    if chat:
+        return FirstQuestion()
     if translate:
         return answered([(english, " ".join(chinese.split())) for english, chinese in shots], translation_prompt)
     return answered(shots, question_prompt) if shots else PLAIN
 
 
-def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, form: Any, *, new_seed: bool) -> None:
+def _sample_file(
+    config: Any, model: Any, prompts: Any, output: Path | None, form: Any, *, scorer: Any, new_seed: bool
+) -> None:
     """Continue the prompts of a file into another file, or stream the results to standard output."""
     from corpus.generate import bulk
 
@@ -186,15 +260,15 @@ def _sample_file(config: Any, model: Any, prompts: Any, output: Path | None, for
     if output is not None:
         if not output.parent.is_dir():
             progress.say(f"--output: {output.parent} is not there, and is made")
-        done = bulk.run(config, model, prompts, output, form=form, new_seed=new_seed, progress=progress)
+        done = bulk.run(config, model, prompts, output, form=form, scorer=scorer, new_seed=new_seed, progress=progress)
         kept = f", {done.kept:,} of them from before" if done.kept else ""
         speed = f"{done.tokens:,} tokens in {done.seconds:.1f} s, {done.tokens / max(done.seconds, 1e-3):,.0f} a second"
         console.write(f"{done.results:,} results{kept}; {speed}")
         console.write(f"results: {output}")
         return
-    bar = progress.bar("sample", prompts.count and prompts.count * config.num_samples, "samples")
+    bar = progress.bar("sample", prompts.count and prompts.count * config.drawn, "samples")
     with contextlib.nullcontext() if sys.stdout.isatty() else bar:  # on a terminal it would break up the results
-        for result in bulk.results(model, config, prompts, form=form, progress=progress):
+        for result in bulk.results(model, config, prompts, form=form, scorer=scorer, progress=progress):
             console.write(result.to_line(), end="")
 
 

@@ -19,6 +19,8 @@ from corpus.generate.engine.detokenizer import Vocabulary
 from corpus.generate.engine.model import Model, load
 from corpus.generate.stage import stream, stream_ids
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, PAD, SEPARATOR, USER
+from corpus.pipeline.workspace.layout import REWARD_SHIFT
+from corpus.train.preferences import networks
 
 torch.set_num_threads(1)  # for models this small a second thread is only something to wait for
 
@@ -68,6 +70,19 @@ def save_model(folder: Path, *, context: int = 32, ends: bool = True, **settings
             network.lm_head.weight[:, 0] = 0
             network.lm_head.weight[network.config.eos_token_id, 0] = -100
     network.save_pretrained(folder)
+
+
+def save_reward(folder: Path, *, context: int = 128, shift: float = 0.5) -> None:
+    """A reward model with opinions and the tokenizer of `save_model`."""
+    size = save_tokenizer(folder) + UNUSED_IDS
+    torch.manual_seed(5)
+    small = {"n_embd": 32, "n_layer": 1, "n_head": 2, "initializer_range": 0.4, "bos_token_id": 0, "eos_token_id": 0}
+    pad = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(PAD)
+    assert pad is not None
+    made = networks.reward(GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=context, **small)), pad=pad)
+    torch.nn.init.normal_(made.score.weight)
+    setattr(made.config, REWARD_SHIFT, shift)
+    made.save_pretrained(folder)
 
 
 @functools.cache

@@ -51,16 +51,17 @@ class RewardModel:
 
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu") -> None:
-        load.files(folder, "--model", scores=True)
-        config = load.configuration(folder, "--model")
+    def __init__(self, folder: Path, flag: str = "--model", *, device: str = "cpu") -> None:
+        """`flag` is what the hints name."""
+        load.files(folder, flag, scores=True)
+        config = load.configuration(folder, flag)
         if not isinstance(getattr(config, REWARD_SHIFT, None), float | int):
             raise ModelError(
                 f"{folder} is no reward model: its config.json has no {REWARD_SHIFT}",
-                hint="Give --model a run of `corpus train --objective reward`.",
+                hint=f"Give {flag} a run of `corpus train --objective reward`.",
             )
         self.folder, self.shift = folder, float(getattr(config, REWARD_SHIFT))
-        opened = load.open_model(folder, "--model", torch.float32, kind=networks.reward_class(config))
+        opened = load.open_model(folder, flag, torch.float32, kind=networks.reward_class(config))
         self.network = opened.eval().to(device)
         self.context = load.context_in(config)
         self.tokenizer = load.open_tokenizer(folder)
@@ -81,10 +82,13 @@ class RewardModel:
             return_token_type_ids=False, verbose=False,
         )["input_ids"] if texts else []  # fmt: skip
         user, assistant = self._marks
+        asked = [[user, *question, assistant] if question else [] for question in ids[: len(prompts)]]
+        return self._items(asked, ids[len(prompts) :])
+
+    def _items(self, questions: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[RankingItem | None]:
         found: list[RankingItem | None] = []
-        for question, answer in zip(ids[: len(prompts)], ids[len(prompts) :], strict=True):
-            asked = np.array([user, *question, assistant] if question else [], np.int64)
-            given = np.array([*answer, self.separator], np.int64)
+        for question, answer in zip(questions, answers, strict=True):
+            asked, given = np.array(question, np.int64), np.array([*answer, self.separator], np.int64)
             fits = self.context is None or 1 + len(asked) + len(given) <= self.context
             item = RankingItem(asked, [given], np.zeros((1, 2), np.int64), np.zeros(1))
             found.append(item if fits else None)
@@ -94,7 +98,16 @@ class RewardModel:
         self, prompts: Sequence[str], answers: Sequence[str], *, tokens: int = PASS_TOKENS, precision: str = "fp32"
     ) -> list[float | None]:
         """The score of each answer; None where it is longer than the context."""
-        items = self.items(prompts, answers)
+        return self._scored(self.items(prompts, answers), tokens, precision)
+
+    def scores_of_ids(
+        self, questions: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], *, tokens: int = PASS_TOKENS,
+        precision: str = "fp32",
+    ) -> list[float | None]:  # fmt: skip
+        """The same for ids of its tokenizer: questions with the tokens of the roles, answers without a separator."""
+        return self._scored(self._items(questions, answers), tokens, precision)
+
+    def _scored(self, items: Sequence[RankingItem | None], tokens: int, precision: str) -> list[float | None]:
         sizes = [1 + len(item.question) + len(item.answers[0]) if item else 0 for item in items]
         fitting = [at for at, size in enumerate(sizes) if size]
         found: list[float | None] = [None] * len(items)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from corpus.pipeline.cli import sample as cli_sample
 from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import CorpusError
 from tests.support.command import corpus
-from tests.support.sampling import random_model, save_model
+from tests.support.sampling import random_model, save_model, save_reward
 
 SAMPLE = [str(Path(sys.executable).with_name("corpus")), "sample", "--model", "run"]
 
@@ -50,7 +52,8 @@ def sample(workspace: Path, *arguments: str, given: bytes = b"") -> Result:
     ("arguments", "says"),
     [
         (["--prompts", "p", "--prompt", "x"], "--prompt and --prompts exclude each other"),
-        (["--chat", "--prompt", "x"], "--prompt and --chat exclude each other"),
+        (["--chat", "--prompt", "x", "--translate"], "--chat and --translate exclude each other"),
+        (["--chat", "--prompt", " "], "--prompt must not be empty with --chat"),
         (["--chat", "--timings"], "--chat and --timings exclude each other"),
         (["--chat", "--shots", "s"], "--shots needs --prompt or --prompts"),
         (["--translate"], "--translate needs --prompt or --prompts"),
@@ -59,6 +62,11 @@ def sample(workspace: Path, *arguments: str, given: bytes = b"") -> Result:
         (["--prompt", " ", "--translate"], "--prompt must not be empty with --translate"),
         (["--prompt", "", "--shots", "s"], "--prompt must not be empty with --shots"),
         (["--chat", "--num-samples", "2"], "--num-samples must be 1 with --chat"),
+        (["--best-of", "4"], "--best-of needs --reward"),
+        (["--reward", "rm"], "--reward needs --best-of"),
+        (["--best-of", "1", "--reward", "rm"], "--best-of must be at least 2, is 1"),
+        (["--best-of", "2", "--reward", "rm", "--num-samples", "2"], "--num-samples must be 1 with --best-of"),
+        (["--best-of", "2", "--reward", "rm", "--timings"], "--best-of and --timings exclude each other"),
         (["--timings", "--batch-size", "0"], "--batch-size must be at least 1"),
     ],
 )
@@ -151,6 +159,76 @@ def test_a_chat_through_a_pipe(workspace: Path) -> None:
     assert first.strip()
     assert "再问" not in done.stdout
     assert done.stderr.count("(forgotten)") == 1
+
+
+def test_questions_of_a_file_in_the_chat_form(workspace: Path) -> None:
+    """Each is the first of a conversation: what a pipe asks after /reset."""
+    common = ("--chat", "--max-new-tokens", "6", "--seed", "3")
+    done = sample(workspace, *common, "--prompts", "-", given="雨停了吗？\n".encode())
+    assert done.exit_code == 0, done.stderr
+    talked = sample(workspace, *common, given="雨停了吗？\n".encode())
+    line = json.loads(done.stdout)
+    assert (line["prompt"], f"> 雨停了吗？\n{line['text']}\n") == ("雨停了吗？", talked.stdout)
+    assert line["prompt_tokens"] == len(random_model().encode("雨停了吗？")) + 2
+
+
+@pytest.fixture(scope="module")
+def reward(workspace: Path) -> Path:
+    """A reward model of the run's tokenizer, as a run of the workspace."""
+    save_reward(workspace / "models" / "rm")
+    return workspace / "models" / "rm"
+
+
+def test_the_best_of_several_has_the_scores_of_corpus_score(workspace: Path, reward: Path, tmp_path: Path) -> None:
+    given = '{"prompt": "河边", "id": 1}\n"雨"\n'.encode()
+    common = ("--prompts", "-", "--max-new-tokens", "5", "--seed", "3")
+    done = sample(workspace, *common, "--best-of", "3", "--reward", "rm", given=given)
+    assert done.exit_code == 0, done.stderr
+    assert "best of 3, at most 0.43 nats from one sample; no text is streamed" in done.stderr
+    best = [json.loads(line) for line in done.stdout.splitlines()]
+    drawn = [
+        json.loads(line) for line in sample(workspace, *common, "--num-samples", "3", given=given).stdout.splitlines()
+    ]
+    (tmp_path / "texts").write_text(
+        "".join(json.dumps({"answer": each["prompt"] + each["text"]}, ensure_ascii=False) + "\n" for each in drawn)
+    )
+    scored = corpus("score", "--model", reward, "--input", tmp_path / "texts", folder=tmp_path).stdout.splitlines()
+    scores = [json.loads(line)["score"] for line in scored]
+    for number, line in enumerate(best):
+        own = scores[3 * number : 3 * number + 3]
+        assert line["scores"] == pytest.approx(own, abs=2e-5)
+        assert line["score"] == max(line["scores"])
+        kept = drawn[3 * number + own.index(max(own))]
+        assert {key: value for key, value in line.items() if key not in {"score", "scores"}} == kept
+    taken = sample(workspace, *common, "--best-of", "2", "--reward", "rm", given=b'{"prompt": "a", "score": 1}\n')
+    assert "'score' is a key of the result" in str(taken.exception)
+
+
+def test_the_best_of_several_on_the_screen_and_in_a_chat(workspace: Path, reward: Path) -> None:
+    common = ("--max-new-tokens", "5", "--seed", "3", "--best-of", "2", "--reward", str(reward))
+    shown = sample(workspace, "--prompt", "河边", "--prompt", "雨", *common)
+    assert shown.exit_code == 0, shown.stderr
+    assert re.search(r"--- prompt 1\n河边.*\n--- prompt 2\n雨", shown.stdout, re.DOTALL)
+    assert shown.stderr.count("of 2, score ") == 2
+    talked = sample(workspace, "--chat", *common, given="雨停了吗？\n风呢？\n".encode())
+    assert talked.exit_code == 0, talked.stderr
+    assert talked.stderr.count("of 2, score ") == 2
+    assert talked.stdout.startswith("> 雨停了吗？\n")
+
+
+def test_a_reward_model_that_cannot_choose(workspace: Path, reward: Path, tmp_path: Path) -> None:
+    common = ("--prompt", "雨", "--best-of", "2", "--reward")
+    none = sample(workspace, *common, "run").exception
+    assert isinstance(none, CorpusError)
+    assert ("is no reward model" in none.message, "Give --reward" in none.hint) == (True, True)
+    other = tmp_path / "other"
+    shutil.copytree(reward, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    different = sample(workspace, *common, str(other)).exception
+    assert isinstance(different, CorpusError)
+    assert "have different tokenizers" in different.message
 
 
 def test_timings_are_written_where_asked(workspace: Path, tmp_path: Path) -> None:
