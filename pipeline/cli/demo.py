@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     help="Training steps; more is better and slower.",
 )
 @click.option("--tasks", "with_tasks", is_flag=True, help="Then fine-tune the GPT on four small tasks: a minute more.")
+@click.option(
+    "--align", "with_align", is_flag=True,
+    help="Then tune the GPT to answer, and by preferences: two minutes more.",
+)  # fmt: skip
 @workspace_option("demo-workspace")
-def demo(max_steps: int, with_tasks: bool, workspace_dir: Path) -> None:
+def demo(max_steps: int, with_tasks: bool, with_align: bool, workspace_dir: Path) -> None:
     """Go the whole way on the built-in dataset, on a CPU.
 
     About 220 records in the five corpora's formats, written for this purpose: ingest, tokenizer, rows, a tiny
@@ -38,10 +42,15 @@ def demo(max_steps: int, with_tasks: bool, workspace_dir: Path) -> None:
     similarity, multiple choice), and asked about them by prompts, as GPT-2 was. Accuracy stands beside that of the
     most frequent label and of a linear model on characters.
 
+    With --align the GPT is tuned on the questions (SFT), a reward model learns from 42 rankings of answers, and the
+    GPT is tuned by them (DPO), as InstructGPT was. Their answers to questions that no ranking trained on stand side by
+    side with their scores, and with the best of several.
+
     \b
     Examples:
       corpus demo
       corpus demo --tasks
+      corpus demo --align
     """
     from corpus.pipeline import workflows
 
@@ -55,6 +64,8 @@ def demo(max_steps: int, with_tasks: bool, workspace_dir: Path) -> None:
         progress.say(ending(sample.finish, sample.seed))
     if with_tasks:
         _tasks(workspace, result.train.folder, progress, max_steps)
+    if with_align:
+        _align(workspace, result.train.folder, progress, max_steps, heading=7 if with_tasks else 5)
     console.write(f"\nTo see all of it as a page: corpus report --workspace {workspace.root}")
 
 
@@ -82,6 +93,30 @@ def _tasks(workspace: Workspace, model: Path, progress: console.Console, max_ste
         console.table(("test items of", "items", "accuracy", "chance"), asked)
     else:
         console.line(f"note: {found.unasked}")
+
+
+def _align(workspace: Workspace, model: Path, progress: console.Console, max_steps: int, *, heading: int) -> None:
+    """Tune the model on questions and by preferences; the figures of the reward model, then the answers."""
+    from corpus.pipeline.workflows.align import demo_align
+
+    console.write(f"\n{heading}. The GPT is tuned to answer, a reward model learns from rankings, and tunes the GPT")
+    found = demo_align(workspace, model, max_steps=max_steps, progress=progress)
+    console.write(f"\n{heading + 1}. Which of two held-out answers is better?")
+    judged = [("reward model", found.figures), *((f"floor: {name}", each) for name, each in found.floors.items())]
+    rows = [
+        (name, found.figures["pairs"], _percent(each["accuracy"]), _percent(each.get("accuracy_not_longer")))
+        for name, each in judged
+    ]
+    console.table(("", "pairs", "accuracy", "better one\nnot longer"), rows)
+    console.write(f"\n{heading + 2}. Answers to {len(found.answers[0].samples)} questions of no training ranking")
+    answered = [
+        (each.name, "-" if each.mean is None else f"{each.mean:.3f}", _percent(each.ended), f"{each.tokens:.0f}")
+        for each in found.answers
+    ]
+    console.table(("", "mean score", "ended", "tokens"), answered)
+    console.write(found.answers[0].samples[0].prompt)
+    for each in found.answers:
+        console.write(f"  {each.name}: {' '.join(each.samples[0].text.split())}")
 
 
 def _percent(share: float | None) -> str:

@@ -38,7 +38,7 @@ def scorer(reward: Path, model: Path, *, device: str = "auto", precision: str = 
 
     chosen = devices.choose(device, precision)
     with devices.memory_errors(_out_of_memory()):
-        judge = RewardModel(reward, "--reward", device=chosen.kind)
+        judge = RewardModel(reward, flag="--reward", device=chosen.kind)
     if not are_equal(model / _TOKENIZER, reward / _TOKENIZER):
         raise TokenizerError(
             f"{model} and {reward} have different tokenizers",

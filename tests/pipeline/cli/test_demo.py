@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -24,3 +25,21 @@ def test_tasks_after_the_demo(demo: Workspace, tmp_path: Path) -> None:
         assert row.count("%") >= 3  # the model's accuracy and two floors at least
     for name in DEMOS:
         assert any(line.split()[:1] == [name] for line in asked.splitlines())
+
+
+def test_preferences_after_the_demo(demo: Workspace, tmp_path: Path) -> None:
+    """Every step leaves a run, and every model answers the held-out questions."""
+    shutil.copytree(demo.root, tmp_path / "demo")
+    done = corpus("demo", "--max-steps", 2, "--align", "--workspace", "demo", folder=tmp_path)
+    judged, answered = done.stdout.split("6. Which of two")[1].split("7. Answers to")
+    for run in ("tuned", "judge", "preferred"):
+        assert (tmp_path / "demo" / "models" / run / "ledger.json").is_file()
+    for name in ("reward model", "floor: longer wins"):
+        row = next(line for line in judged.splitlines() if line.strip().startswith(name))
+        assert row.count("%") >= 1
+    for name in ("pre-trained", "SFT", "SFT, best of 8", "DPO"):
+        row = next(line for line in answered.splitlines() if line.startswith(f" {name}  "))
+        assert re.search(r"-?\d\.\d{3} +\d+\.\d % +\d+", row)
+        assert f"\n  {name}: " in answered
+    scores = {line.split("  ")[0].strip(): line.split()[-4] for line in answered.splitlines() if "%" in line}
+    assert float(scores["SFT, best of 8"]) >= float(scores["SFT"])
