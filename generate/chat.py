@@ -10,7 +10,9 @@ Cost: the whole history is read again for each question, in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import itertools
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 
 from corpus.generate.config import Piece, SampleConfig
 from corpus.generate.engine.batch import Batch
@@ -19,6 +21,50 @@ from corpus.generate.few_shot import without_blanks
 from corpus.pipeline.errors import ModelError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
+from corpus.pipeline.workspace.ledger import read_ledger
+
+
+class ChatForm:
+    """The chat form in a model's tokens."""
+
+    def __init__(self, model: Model) -> None:
+        """Find the tokens of the two roles.
+
+        Raises:
+            ModelError: the tokenizer has none.
+
+        """
+        user, assistant = map(model.tokenizer.backend_tokenizer.token_to_id, (USER, ASSISTANT))
+        if user is None or assistant is None:
+            raise ModelError(
+                f"{model.folder}: the tokenizer has no {USER} and {ASSISTANT}, so the model was never tuned to chat",
+                hint="Give --model one that `corpus train --objective sft` made, or leave --chat out.",
+            )
+        self._user, self._assistant = user, assistant
+        self._model = model
+
+    def question(self, ids: Sequence[int]) -> list[int]:
+        """A question's tokens between those of the roles; the model writes the answer after them."""
+        return [self._user, *ids, self._assistant]
+
+    def turn(self, question: Sequence[int], answer: str) -> list[int]:
+        """A question in this form with its answer."""
+        return [*question, *self._model.encode(answer.rstrip()), self._model.separator]
+
+    def prompt(self, turns: Iterable[tuple[str, str]], question: str) -> list[int]:
+        """What the model reads before it answers the question: earlier questions with their answers, and the question.
+
+        An earlier question without an answer is left out, as `Chat` does.
+        """
+        encode = self._model.encode
+        before = [self.turn(self.question(encode(asked)), answer) for asked, answer in turns if answer.rstrip()]
+        return [*self._model.beginning, *itertools.chain(*before), *self.question(encode(question))]
+
+
+def is_untuned(folder: Path) -> bool:
+    """Whether the ledger of a run says that its model was trained on text alone."""
+    ledger = read_ledger(folder) or read_ledger(folder.parent)
+    return ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") == "text"
 
 
 class Chat:
@@ -31,13 +77,7 @@ class Chat:
             ModelError: the tokenizer has no tokens for the two roles.
 
         """
-        user, assistant = map(model.tokenizer.backend_tokenizer.token_to_id, (USER, ASSISTANT))
-        if user is None or assistant is None:
-            raise ModelError(
-                f"{model.folder}: the tokenizer has no {USER} and {ASSISTANT}, so the model was never tuned to chat",
-                hint="Give --model one that `corpus train --objective sft` made, or leave --chat out.",
-            )
-        self._user, self._assistant = user, assistant
+        self._form = ChatForm(model)
         self._model = model
         self._config = config
         self._progress = progress
@@ -65,8 +105,8 @@ class Chat:
                 written.append(piece.text)
                 yield piece
         finally:
-            if answer := "".join(written).rstrip():
-                self._turns.append([*opening, *self._model.encode(answer), self._model.separator])
+            if (answer := "".join(written)).rstrip():
+                self._turns.append(self._form.turn(opening, answer))
 
     def reset(self) -> None:
         """Clear the history; the next question starts a new conversation."""
@@ -79,7 +119,7 @@ class Chat:
         most = max(1, self._room - 2)
         if len(ids) > most:
             self._progress.say(f"the question has {len(ids):,} tokens; the model reads the newest {most:,} of them")
-        return [self._user, *ids[-most:], self._assistant]
+        return self._form.question(ids[-most:])
 
     def _drop_turns(self, tokens: int) -> None:
         """Drop the oldest turns until this many tokens fit."""
