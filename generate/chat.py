@@ -10,8 +10,10 @@ Cost: the whole history is read again for each question, in one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from corpus.generate import best_of
 from corpus.generate.best_of import Scorer
@@ -22,6 +24,44 @@ from corpus.generate.few_shot import Form, role_tokens, without_blanks
 from corpus.generate.stage import joined
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, USER
+from corpus.pipeline.workspace.ledger import read_ledger
+
+
+class ChatForm:
+    """The chat form in a model's tokens."""
+
+    def __init__(self, model: Model) -> None:
+        """Find the tokens of the two roles.
+
+        Raises:
+            ModelError: the tokenizer has none.
+
+        """
+        self._user, self._assistant = role_tokens(model)
+        self._model = model
+
+    def question(self, ids: Sequence[int]) -> list[int]:
+        """A question's tokens between those of the roles; the model writes the answer after them."""
+        return [self._user, *ids, self._assistant]
+
+    def turn(self, question: Sequence[int], answer: str) -> list[int]:
+        """A question in this form with its answer."""
+        return [*question, *self._model.encode(answer.rstrip()), self._model.separator]
+
+    def prompt(self, turns: Iterable[tuple[str, str]], question: str) -> list[int]:
+        """What the model reads before it answers the question: earlier questions with their answers, and the question.
+
+        An earlier question without an answer is left out, as `Chat` does.
+        """
+        encode = self._model.encode
+        before = [self.turn(self.question(encode(asked)), answer) for asked, answer in turns if answer.rstrip()]
+        return [*self._model.beginning, *itertools.chain(*before), *self.question(encode(question))]
+
+
+def is_untuned(folder: Path) -> bool:
+    """Whether the ledger of a run says that its model was trained on text alone."""
+    ledger = read_ledger(folder) or read_ledger(folder.parent)
+    return ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") == "text"
 
 
 def _as_asked(question: str) -> str:
@@ -41,16 +81,13 @@ class FirstQuestion(Form):
             ModelError: the tokenizer has no tokens for the two roles.
 
         """
-        user, assistant = role_tokens(model)
-        return lambda question: [*model.beginning, user, *model.encode(question.strip()), assistant]
+        form = ChatForm(model)
+        return lambda question: form.prompt((), question.strip())
 
     def reader(self, model: Model) -> Callable[[str, str], tuple[list[int], list[int]]]:
         """As `Form`."""
-        user, assistant = role_tokens(model)
-        return lambda question, text: (
-            [user, *model.encode(question.strip()), assistant],
-            model.encode(text.strip()),
-        )
+        form = ChatForm(model)
+        return lambda question, text: (form.question(model.encode(question.strip())), model.encode(text.strip()))
 
 
 class Chat:
@@ -68,7 +105,7 @@ class Chat:
             ModelError: the tokenizer has no tokens for the two roles.
 
         """
-        self._user, self._assistant = role_tokens(model)
+        self._form = ChatForm(model)
         self._model = model
         self._config = config
         best_of.check(config, scorer)
@@ -89,6 +126,7 @@ class Chat:
             DeviceError: the device is out of memory.
 
         """
+        self.choice = None
         opening = self._opening(question)
         self._drop_turns(len(opening))
         prompt = [token for turn in (self._model.beginning, *self._turns, opening) for token in turn]
@@ -100,8 +138,8 @@ class Chat:
                 written.append(piece.text)
                 yield piece
         finally:
-            if answer := "".join(written).rstrip():
-                self._turns.append([*opening, *self._model.encode(answer), self._model.separator])
+            if (answer := "".join(written)).rstrip():
+                self._turns.append(self._form.turn(opening, answer))
 
     def _pieces(self, prompt: list[int], keys: Sequence[tuple[int, int]]) -> Iterator[Piece]:
         """Pieces of answers to one prompt, `batch_size` answers at a time."""
@@ -131,7 +169,7 @@ class Chat:
         most = max(1, self._room - 2)
         if len(ids) > most:
             self._progress.say(f"the question has {len(ids):,} tokens; the model reads the newest {most:,} of them")
-        return [self._user, *ids[-most:], self._assistant]
+        return self._form.question(ids[-most:])
 
     def _drop_turns(self, tokens: int) -> None:
         """Drop the oldest turns until this many tokens fit."""

@@ -95,5 +95,9 @@ class PromptError(CorpusError):
     """A file of prompts or examples is empty or has an invalid line."""
 
 
+class ServeError(CorpusError):
+    """The server cannot start: its address, its keys or a package."""
+
+
 class BenchmarkError(CorpusError):
     """A benchmark cannot be measured: its prompt, its items or its harness is missing or does not fit."""

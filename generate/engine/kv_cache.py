@@ -68,6 +68,12 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
         self.keys[list(rows), :, -columns:] = fresh.keys
         self.values[list(rows), :, -columns:] = fresh.values
 
+    def join(self, other: BufferedLayer, columns: int) -> None:
+        """Add the rows of another layer; all are padded on the left to this many columns."""
+        self.key_buffer = _stacked(self.keys, other.keys, columns)
+        self.value_buffer = _stacked(self.values, other.values, columns)
+        self.keys, self.values = self.key_buffer[..., :columns, :], self.value_buffer[..., :columns, :]
+
     def _set(self, keys: Tensor, values: Tensor) -> None:
         self.keys = self.key_buffer = keys
         self.values = self.value_buffer = values
@@ -76,6 +82,15 @@ class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
 def _enlarged(states: Tensor, columns: int) -> Tensor:
     buffer = states.new_empty(*states.shape[:-2], columns, states.shape[-1])
     buffer[..., : states.shape[-2], :] = states
+    return buffer
+
+
+def _stacked(first: Tensor, second: Tensor, columns: int) -> Tensor:
+    """A buffer with spare columns that holds both; padding is zero, because a masked NaN would still spread."""
+    _, heads, _, width = first.shape
+    buffer = first.new_zeros(len(first) + len(second), heads, columns + max(columns // 2, _SPARE_COLUMNS), width)
+    buffer[: len(first), :, columns - first.shape[-2] : columns] = first
+    buffer[len(first) :, :, columns - second.shape[-2] : columns] = second
     return buffer
 
 
@@ -129,6 +144,24 @@ class SlidingCache:
         pads = [self._pads[row] for row in rows]
         self._drop_oldest(min(pads))
         self._set_pads([pad - min(pads) for pad in pads])
+
+    @torch.inference_mode()
+    def join(self, other: SlidingCache) -> None:
+        """Add the rows of another cache of the same model, which must not be used afterwards."""
+        width = max(self._width, other._width)
+        pads = [pad + width - cache._width for cache in (self, other) for pad in cache._pads]
+        for layer, added in zip(self._cache.layers, other._cache.layers, strict=True):
+            layer.join(added, width)
+        self._width = width
+        self._set_pads(pads)
+        columns = max(self.history_bt.shape[1], other.history_bt.shape[1])
+        # On the left of a history stands the row's own first token, or its padding, which is the same token.
+        wide = [
+            torch.cat([history_bt[:, :1].expand(-1, columns - history_bt.shape[1]), history_bt], dim=1)
+            for history_bt in (self.history_bt, other.history_bt)
+        ]
+        self.history_bt = torch.cat(wide)
+        self.logits_bv = torch.cat([self.logits_bv, other.logits_bv])
 
     def _slide(self) -> None:
         """Shorten every full row to its newest half, which is read again as if the text began there."""

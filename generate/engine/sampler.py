@@ -63,6 +63,13 @@ def log_probabilities(logits_bv: Tensor, tokens_b: Tensor) -> Tensor:
     return logits_bv.gather(-1, tokens_b[:, None])[:, 0] - logits_bv.logsumexp(dim=-1)
 
 
+def likeliest(logits_bv: Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """For each row this many likeliest tokens with their log-probabilities under the model, the likeliest first."""
+    best = logits_bv.log_softmax(dim=-1).topk(min(count, logits_bv.shape[-1]))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [tuple(zip(tokens, values, strict=True)) for tokens, values in pairs]
+
+
 def row_seed(seed: int, prompt: int, sample: int) -> int:
     """The seed of one sample of one prompt."""
     digest = hashlib.blake2b(f"{seed}/{prompt}/{sample}".encode(), digest_size=8).digest()

@@ -22,10 +22,9 @@ _EXIT, _RESET = "/exit", "/reset"
 
 def warn_if_untuned(folder: Path) -> None:
     """Warn where the run's ledger says that a model was trained on text alone."""
-    from corpus.pipeline.workspace.ledger import read_ledger
+    from corpus.generate.chat import is_untuned
 
-    ledger = read_ledger(folder) or read_ledger(folder.parent)
-    if ledger is not None and ledger.stage == "train" and ledger.config.get("objective", "text") == "text":
+    if is_untuned(folder):
         console.Console().say(
             "this model was trained on text alone: it continues, it does not answer; "
             "`corpus train --objective sft --init DIR` tunes one"

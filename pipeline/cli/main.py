@@ -30,6 +30,7 @@ from corpus.pipeline.cli import (
     report,
     sample,
     score,
+    serve,
     tasks,
     train,
 )  # fmt: skip
@@ -99,8 +100,8 @@ def cli() -> None:
 for command in (
     inspect.datasets, manifest.manifest, ingest.download, ingest.clean, ingest.ingest, ingest.dedup,
     ingest.decontaminate, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train, sample.sample,
-    evaluate.evaluate, score.score, report.report, report.card, push.push, demo.demo, inspect.status, inspect.verify,
-    inspect.inspect, inspect.trace,
+    serve.serve, evaluate.evaluate, score.score, report.report, report.card, push.push, demo.demo, inspect.status,
+    inspect.verify, inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)
 
