@@ -7,7 +7,7 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks clean
+.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks preferences clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak    slow and repeated tests (long)"
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
 	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
+	@echo "make preferences   what tuning on preferences brings and costs (hours; PREFERENCES='--data DIR --workspace DIR --model RUN')"
 	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
@@ -80,6 +81,9 @@ gpu: $(READY)
 
 tasks: $(READY)
 	$(BIN)/python -m tests.experiments.tasks --page $(TASKS)
+
+preferences: $(READY)
+	$(BIN)/python -m tests.experiments.preferences --page $(PREFERENCES)
 
 # What it takes is said in the script; its settings are variables: make experiment SOURCE=~/Downloads MODEL=mini ...
 export SOURCE MODEL VOCAB LENGTH TRAIN TUNE TUNE_RATE
