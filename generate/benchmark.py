@@ -28,9 +28,9 @@ from torch import Tensor
 
 from corpus.generate.config import SampleConfig, TimingsConfig
 from corpus.generate.engine.batch import Batch
-from corpus.generate.engine.kv_cache import SlidingCache
 from corpus.generate.engine.model import Model, memory_errors
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.train.model.kv_cache import SlidingCache
 
 _NEIGHBOURS = 4
 """Steps on each side of a position that its median includes: a single step is too short to time."""

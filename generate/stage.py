@@ -6,7 +6,7 @@ empty prompt starts from the separator.
 Invariants: a sample depends on seed, prompt, its own number and the settings, not on the other samples of its batch (up
 to the rounding of the device); no piece ends inside a character or shows part of a stop string; no separator is
 printed.
-Cost: one step of the model for each token, batched; `kv_cache` says what passing the context costs.
+Cost: one step of the model for each token, batched; `train.model.kv_cache` says what passing the context costs.
 """
 
 from __future__ import annotations

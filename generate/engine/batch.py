@@ -19,11 +19,12 @@ from torch import Tensor
 
 from corpus.generate.config import Finish, Piece, Reason, SampleConfig
 from corpus.generate.engine.detokenizer import Decoder
-from corpus.generate.engine.kv_cache import SlidingCache
 from corpus.generate.engine.model import Model, memory_errors
-from corpus.generate.engine.sampler import Noise, choose, likeliest, log_probabilities, processors, row_seed
+from corpus.generate.engine.sampler import likeliest, processors
 from corpus.generate.engine.stop_strings import StopFinder
 from corpus.pipeline.errors import ModelError
+from corpus.train.model.kv_cache import SlidingCache
+from corpus.train.model.sampling import Noise, choose, log_probabilities, row_seed
 
 
 class Row:

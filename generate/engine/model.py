@@ -3,7 +3,7 @@
 In: a model folder. Out: a `Model`, or an error that says what to do.
 Invariants: `corpus.train.model.load` opens the folder, so no pickle is read and no code of the folder runs; the
 tokenizer is byte-level BPE and fits the network; the network is a decoder with explicit positions whose layers attend
-to the whole text or to a window of it, which `kv_cache` needs.
+to the whole text or to a window of it, which `corpus.train.model.kv_cache` needs.
 Cost: about the time to read the weights.
 """
 
@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from corpus.generate.engine.detokenizer import Vocabulary
 from corpus.pipeline.errors import DeviceError, ModelError, TokenizerError
 from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
-from corpus.train.model import choices
+from corpus.train.model import choices, sampling
 from corpus.train.model import device as devices
 from corpus.train.model import load as folders
 
@@ -124,8 +124,8 @@ def _assemble(folder: Path, network: Any, tokenizer: Any) -> Model:
             f"{folder}: the tokenizer has no {SEPARATOR} and no other end of a document", hint=_TOKENIZER_HINT
         )
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    ordinary = set(tokenizer.get_vocab().values()) - special | {separator}
-    banned = [token for token in range(network.config.vocab_size) if token not in ordinary]
+    rows = network.config.vocab_size
+    banned = sampling.banned(tokenizer.get_vocab().values(), special, separator=separator, rows=rows)
     return Model(
         network=network,
         tokenizer=tokenizer,

@@ -1,4 +1,4 @@
-"""The next token: the filters by literal numbers, the drawing by exact counts, and both together by chi-square."""
+"""The next token: the filters by literal numbers, and with the drawing by chi-square."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.engine.sampler import Noise, choose, log_probabilities, processors, row_seed
+from corpus.generate.engine.sampler import processors
 from tests.support.sampling import following_model, random_model, tokens
 
 NONE = -torch.inf
@@ -52,46 +52,6 @@ def test_the_penalty_comes_first_and_top_p_last() -> None:
 
 def test_greedy_needs_no_filter() -> None:
     assert processed([1.0, 2.0], [0], temperature=0, top_k=1, top_p=0.5) == [1.0, 2.0]
-
-
-def test_numbers_spread_evenly_draw_each_token_by_its_share() -> None:
-    shares = torch.tensor([0.5, 0.0, 0.125, 0.25, 0.0, 0.125])
-    numbers = torch.arange(800) / 800
-    chosen = choose(shares.log().expand(800, -1), numbers)
-    assert torch.bincount(chosen, minlength=6).tolist() == [400, 0, 100, 200, 0, 100]
-
-
-@pytest.mark.parametrize("number", [0.0, 0.5, 1 - 2**-24, 1.0])
-def test_a_token_without_probability_is_never_drawn(number: float) -> None:
-    """Not even past the end of the sums, where the rounding of a device may lead."""
-    scores = torch.full((1, 50_000), NONE)
-    scores[0, 7_000:7_003] = torch.tensor([0.0, -90.0, -200.0])
-    assert 7_000 <= choose(scores, torch.tensor([number])).item() <= 7_001
-
-
-def test_each_row_has_its_own_numbers() -> None:
-    device = torch.device("cpu")
-    both = Noise([1, 2], device)
-    alone = Noise([2], device)
-    for step in range(600):
-        if step == 300:
-            both.keep([1])
-        number = both.draw()
-        assert 0 <= number.min() <= number.max() < 1
-        assert number[-1] == alone.draw()[0]
-        assert step >= 300 or number[0] != number[1]
-
-
-def test_seeds_are_all_different() -> None:
-    seeds = {row_seed(seed, prompt, sample) for seed in range(10) for prompt in range(10) for sample in range(10)}
-    assert len(seeds) == 1000
-    assert all(0 <= seed < 1 << 63 for seed in seeds)
-
-
-def test_log_probabilities() -> None:
-    shares = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
-    logarithms = log_probabilities(shares.log() + 3, torch.tensor([1, 2]))
-    assert torch.allclose(logarithms, torch.tensor([0.25, 0.8]).log())
 
 
 DRAWS = 6000

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from corpus.generate.config import SampleConfig
-from corpus.generate.engine.kv_cache import BufferedLayer, SlidingCache
 from corpus.generate.engine.model import Model
 from corpus.train.model import architecture
+from corpus.train.model.kv_cache import BufferedLayer, SlidingCache
 from tests.support.families import save_config
 from tests.support.sampling import random_model, script_model, texts, tokens
 

@@ -12,16 +12,26 @@ read again in one pass: `context / 2` tokens read for every `context / 2` writte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from corpus.generate.engine.model import Model
-
 _SPARE_COLUMNS = 64
+
+
+class Reader(Protocol):
+    """A network, and how much it reads at once."""
+
+    @property
+    def network(self) -> Any:
+        """A causal model of `transformers` with explicit positions."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens it takes at once."""
 
 
 class BufferedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped to us
@@ -103,7 +113,7 @@ class SlidingCache:
     """The newest tokens, `context` at most; a shorter row is padded on the left with its first token."""
 
     @torch.inference_mode()
-    def __init__(self, model: Model, prompts: Sequence[Sequence[int]], source: Sequence[int]) -> None:
+    def __init__(self, model: Reader, prompts: Sequence[Sequence[int]], source: Sequence[int]) -> None:
         """Read the newest `context` tokens of each non-empty prompt; row b continues prompt `source[b]`."""
         self._network = model.network
         self._device = model.network.device
