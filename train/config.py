@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
 
-OBJECTIVES = ("text", "sft", "task", "reward", "dpo")
-PREFERENCES = ("reward", "dpo")
+OBJECTIVES = ("text", "sft", "task", "reward", "dpo", "ppo")
+PREFERENCES = ("reward", "dpo", "ppo")
 """Objectives that learn from rankings."""
 BETA = 0.1
 """Rafailov et al., 2023, appendix B."""
+KL_COEF = 0.02
+"""Ouyang et al., 2022, section C.4."""
+PTX_COEF = 27.8
+"""Ouyang et al., 2022, section C.4."""
 AUX_LM = 0.5
 """Radford et al., 2018, section 4.1."""
 NEW_MODEL = "gpt2-small"
@@ -28,6 +32,11 @@ DECAY_SHARE = 0.2
 """Share of the run in which the learning rate of `wsd` decays (Hägele et al., 2024)."""
 TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
 _LONGEST_NAME = 200
+_PPO = (
+    "reward", "kl_coef", "missing_end_penalty", "max_new_tokens", "prompt_tokens", "inner_epochs", "minibatches",
+    "ptx_datasets", "ptx_coef", "ptx_rows",
+)  # fmt: skip
+"""Settings of the objective `ppo` alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +51,7 @@ class TrainConfig:
     objective: str = "text"
     """`text` predicts every token of packed documents; `sft` only the answers of chat rows; `task` the labels of a
     task's items; `reward` a score that ranks the answers to a question; `dpo` makes better answers likelier than
-    worse ones."""
+    worse ones; `ppo` answers to which a reward model gives a high score."""
     task: str = ""
     """With the objective `task`: name of a built-in task, or path of a task file."""
     data: Path | None = None
@@ -56,6 +65,26 @@ class TrainConfig:
     """Whether a delimiter stands between the texts of an item."""
     beta: float = BETA
     """With the objective `dpo`: how strongly the policy is held to the model that it starts from."""
+    reward: Path | None = None
+    """With the objective `ppo`: folder of the reward model. So with all settings up to `ptx_rows`."""
+    kl_coef: float = KL_COEF
+    """How strongly each token is held to the model that the policy starts from."""
+    missing_end_penalty: float = 1.0
+    """What an answer without an end loses of its score."""
+    max_new_tokens: int | None = None
+    """Most tokens of an answer. When None: 64, or what the longest prompt leaves of the context."""
+    prompt_tokens: int = 8
+    """First tokens of the best answer that are the prompt where a ranking has no question."""
+    inner_epochs: int = 2
+    """How often each answer is learnt from in its step."""
+    minibatches: int = 1
+    """Optimizer steps of an inner epoch."""
+    ptx_datasets: tuple[str, ...] = ()
+    """Packed datasets whose rows are learnt beside the answers (PPO-ptx)."""
+    ptx_coef: float | None = None
+    """Weight of the loss on these rows. When None: 27.8."""
+    ptx_rows: int = 1
+    """Rows of them for each answer and inner epoch."""
     model: str = ""
     """Preset: the size of a new model, gpt2-small when empty. It also decides the default batch size, learning rate and
     warm-up; with `init` or `architecture` these follow that model when it is empty (`run.defaults`)."""
@@ -72,7 +101,7 @@ class TrainConfig:
     """Optimizer steps; from `epochs` when None."""
     batch_size: int | None = None
     """Rows of an optimizer step, over all devices and accumulated passes. When None: the preset's, with `init` and the
-    objective `sft` at most 32, with the objectives `task`, `reward` and `dpo` 32 items."""
+    objective `sft` at most 32, with the objectives `task`, `reward`, `dpo` and `ppo` 32 items."""
     micro_batch_size: int | None = None
     """Most rows in one forward pass of one device; what fits its memory when None. Sets gradient accumulation."""
     optimizer: str | None = None
@@ -80,7 +109,7 @@ class TrainConfig:
     `muon` for a new model of a `llama` preset, else `adamw`."""
     learning_rate: float | None = None
     """Peak of the schedule. When None: the preset's for the optimizer; a share of AdamW's with `init` and the objective
-    `sft`, and with the objectives `task`, `reward` and `dpo` (`run.defaults`)."""
+    `sft`, and with the objectives `task`, `reward`, `dpo` and `ppo` (`run.defaults`)."""
     adam_learning_rate: float | None = None
     """AdamW's peak with the optimizer `muon`; `learning_rate` when None."""
     schedule: str | None = None
@@ -92,7 +121,7 @@ class TrainConfig:
     warmup: float | None = None
     """Warm-up of the learning rate, before its decay: from 1 on in steps, below 1 as a share of the run. When
     None: a twentieth of the run, but no more than in the preset's paper; with `init` and the objective `sft` 0.03, with
-    the objective `task` 0.002, with `reward` 0.03, with `dpo` 0.1."""
+    the objective `task` 0.002, with `reward` 0.03, with `dpo` and `ppo` 0.1."""
     warmup_tokens: int | None = None
     """Warm-up in tokens, padding included, in place of `warmup`."""
     decay_to: float | None = None
@@ -111,7 +140,7 @@ class TrainConfig:
     """Largest gradient norm; 0 switches clipping off."""
     dropout: float | None = None
     """Share of units dropped; the preset's when None, the model's own with `init`. With the objective `task` it is also
-    that of the linear layer's input, 0.1 when None; with `reward` and `dpo` it is 0 when None."""
+    that of the linear layer's input, 0.1 when None; with `reward` and `dpo` it is 0 when None, with `ppo` always."""
     seed: int = 1
     """Seed of the initial weights, of the order of the rows and of dropout."""
     document_mask: bool = True
@@ -126,7 +155,7 @@ class TrainConfig:
     """Steps between two evaluations. When None: about ten in a run, and at most a twentieth of its time."""
     eval_rows: int | None = None
     """Most validation rows of a dataset in an evaluation, spread evenly over the split; 0 for all. When None: 128, with
-    the objectives `task`, `reward` and `dpo` all."""
+    the objectives `task`, `reward` and `dpo` all, with `ppo` 64."""
     sample_prompts: tuple[str, ...] = ()
     """Prompts that are continued at each evaluation, into `samples.jsonl`; they do not affect the run."""
     eval_benchmark: str | None = None
@@ -185,6 +214,7 @@ class TrainConfig:
                 raise ValueError(f"--report-to must be one of {', '.join(TRACKERS)}, none, is {tracker}")
         self._check_task()
         self._check_preferences()
+        self._check_ppo()
         self._check_benchmark()
         self._check_mixture()
         self._check_counts()
@@ -212,6 +242,24 @@ class TrainConfig:
             raise ValueError("--objective dpo needs --init RUN, the model that is its reference")
         if self.sample_prompts and self.objective == "reward":
             raise ValueError("--sample-prompt must not stand with --objective reward, whose model writes nothing")
+
+    def _check_ppo(self) -> None:
+        if self.objective != "ppo":
+            defaults = {each.name: each.default for each in fields(self)}
+            for name in (name for name in _PPO if getattr(self, name) != defaults[name]):
+                raise ValueError(f"{_flag(name)} must stand with --objective ppo")
+            return
+        if self.init is None or self.reward is None:
+            lacking = "--init RUN, the model that is its reference" if self.init is None else "--reward RUN"
+            raise ValueError(f"--objective ppo needs {lacking}")
+        if self.dropout:
+            raise ValueError("--dropout must be 0 with --objective ppo: the policy would not be what wrote the answers")
+        if self.optimizer == "muon":
+            raise ValueError("--optimizer must be adamw with --objective ppo")
+        if not self.ptx_datasets and (self.ptx_coef is not None or self.ptx_rows != 1):
+            raise ValueError("--ptx-coef and --ptx-rows must stand with --ptx-dataset")
+        if len(set(self.ptx_datasets)) < len(self.ptx_datasets) or any("=" in name for name in self.ptx_datasets):
+            raise ValueError("--ptx-dataset must name each dataset once, without a weight")
 
     def _check_benchmark(self) -> None:
         if self.eval_benchmark == "":
@@ -253,7 +301,8 @@ class TrainConfig:
             "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "ramp_from": 1, "ramp_tokens": 1,
             "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1,
             "eval_benchmark_every": 1, "eval_benchmark_limit": 1, "save_steps": 1,
-            "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1,
+            "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1, "max_new_tokens": 1, "prompt_tokens": 0,
+            "inner_epochs": 1, "minibatches": 1, "ptx_rows": 1,
         }  # fmt: skip
         for name, smallest in least.items():
             value = getattr(self, name)
@@ -263,11 +312,15 @@ class TrainConfig:
     def _check_rates(self) -> None:
         ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
             (
-                ("epochs", "learning_rate", "adam_learning_rate", "max_repeats", "beta"),
+                ("epochs", "learning_rate", "adam_learning_rate", "max_repeats", "beta", "ptx_coef"),
                 lambda value: 0 < value < math.inf,
                 "be greater than 0",
             ),
-            (("warmup", "weight_decay", "clip", "aux_lm"), lambda value: 0 <= value < math.inf, "not be negative"),
+            (
+                ("warmup", "weight_decay", "clip", "aux_lm", "kl_coef", "missing_end_penalty"),
+                lambda value: 0 <= value < math.inf,
+                "not be negative",
+            ),
             (("beta1", "beta2", "dropout"), lambda value: 0 <= value < 1, "be at least 0 and less than 1"),
             (("decay_to",), lambda value: 0 <= value <= 1, "be between 0 and 1"),
             (("decay_share",), lambda value: 0 < value <= 1, "be greater than 0 and at most 1"),
@@ -320,4 +373,4 @@ def _weighted(text: str) -> tuple[str, float | None]:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.removesuffix("s" if name == "ptx_datasets" else "").replace("_", "-")

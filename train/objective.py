@@ -3,16 +3,19 @@
 The stage (`train.run`) knows order, steps, checkpoints, metrics, folder and ledger. An objective brings the rest: the
 items to train on and their validation sets, the batch, the network with its loss, the evaluation, and the documents
 that a finished run shows. `train.run.packed_rows` has the objectives `text` and `sft`, `train.tasks.objective` has
-`task`, `train.run.reward` and `train.run.dpo` have `reward` and `dpo`; `train.run.objectives` chooses.
+`task`, `train.run.reward`, `train.run.dpo` and `train.run.ppo` have `reward`, `dpo` and `ppo`;
+`train.run.objectives` chooses.
 
 Invariants: an objective is made before anything is written, and is the same in every process of a run; its loss is the
 one that its network's `forward` returns, summed over the labels of a pass and divided by `num_items_in_batch`, the
-labels of the whole step.
+labels of the whole step. One that takes optimizer steps of its own (`takes_steps`) leaves the gradients of the last
+one.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +70,24 @@ class Passes:
     """Sums an array of float64 over all processes; every process must call it."""
 
 
+class Learner(Protocol):
+    """What a step of the run offers to an objective that takes optimizer steps of its own."""
+
+    step: int
+    """Steps of the run before this one."""
+    passes: Passes
+
+    def learn(self, inputs: Mapping[str, Any], *, weight: float = 1.0, is_last: bool) -> Any:
+        """A forward pass, and a backward pass from its loss times `weight`; it gives what the network gave.
+
+        In the last pass before an optimizer step, every process's, gradients are averaged over all processes. It must
+        use every parameter.
+        """
+
+    def update(self) -> None:
+        """An optimizer step; not the last one of a step of the run."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """A run that has ended, for the documents that show it."""
@@ -105,6 +126,10 @@ class Objective(abc.ABC):
     """Makes a batch of what `Items` gives; of nothing a batch without labels."""
     curve: Mapping[str, str]
     """What the picture of the curves shows of the evaluations, as `run.curves.picture` takes it."""
+    takes_steps: bool = False
+    """Whether a process has all its items of a step at once, and `learn` in place of a loss."""
+    work: float = 1.0
+    """Training passes that an item takes in a step of the run, whatever else is done included."""
 
     @property
     def row_tokens(self) -> float:
@@ -138,6 +163,30 @@ class Objective(abc.ABC):
     def most_rows(self, device: Device) -> int:
         """Largest useful number of items in a pass."""
         return device.most_rows
+
+    def timed(self, rows: Sequence[int] | np.ndarray) -> Mapping[str, Any]:
+        """The batch of these items as a training pass has it, to be timed."""
+        return self.collator(self.train.__getitems__(rows))
+
+    def learn(self, learner: Learner, inputs: Mapping[str, Any]) -> Any:
+        """A step of an objective with `takes_steps`, on this process's items: its loss, the same in all processes.
+
+        The gradients of the last optimizer step are left to the Trainer.
+        """
+        raise NotImplementedError
+
+    def step_figures(self) -> Mapping[str, float]:
+        """Means over the steps since the last call, for the line that logs the loss."""
+        return {}
+
+    def saved(self, model: Any) -> contextlib.AbstractContextManager[Any]:
+        """In it the network has what a saved model has, and not what training alone needs."""
+        return contextlib.nullcontext(model)
+
+    def fixed_parts(self, model: Any, *, precision: str) -> Mapping[str, int]:
+        """Bytes of each network whatever the rows of a pass, where there are several."""
+        del model, precision
+        return {}
 
     def memory(self, model: Any, *, precision: str, checkpointing: bool, one_moment: int) -> tuple[int, int]:
         """Estimated bytes of a training step: the fixed part, and what each item of a pass adds.

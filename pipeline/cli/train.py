@@ -28,12 +28,14 @@ from corpus.pipeline.cli.options import (
     workspace_of,
     workspace_option,
 )
+from corpus.pipeline.cli.ppo_options import ppo_options
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
+    from corpus.pipeline.workspace.ledger import Report
     from corpus.train.config import TrainConfig
 
 _FIRST_ENDS_S = 20
@@ -50,9 +52,10 @@ _FIRST_ENDS_S = 20
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
 )  # fmt: skip
 @click.option(
-    "--objective", type=click.Choice(["text", "sft", "task", "reward", "dpo"]), default="text", show_default=True,
+    "--objective", type=click.Choice(["text", "sft", "task", "reward", "dpo", "ppo"]), default="text",
+    show_default=True,
     help="text: every token of packed rows; sft: answers alone, on the rows of `corpus pack --form chat`; task: the "
-    "labels of a task; reward, dpo: a score, or a policy, on `corpus pack --form ranking`.",
+    "labels of a task; reward, dpo, ppo: a score, or a policy, on `corpus pack --form ranking`.",
 )  # fmt: skip
 @click.option(
     "--task", default="", metavar="NAME|FILE", shell_complete=completion.tasks,
@@ -75,6 +78,7 @@ _FIRST_ENDS_S = 20
     show_default=True,
     help="With --objective dpo: larger values keep the policy nearer to the model of --init.",
 )
+@ppo_options
 @click.option(
     "--model", default="", metavar="PRESET|PATH", shell_complete=completion.presets,
     help="Size of the model, see --list-models; or a config.json of transformers, whose shape a new model gets.  "
@@ -99,8 +103,8 @@ _FIRST_ENDS_S = 20
     "--batch-size",
     type=int,
     metavar="N",
-    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task, reward "
-    "and dpo 32]",
+    help="Rows of a step, over all devices.  [default: the preset's; for sft with --init at most 32; for task, reward, "
+    "dpo and ppo 32]",
 )
 @click.option("--micro-batch-size", type=int, metavar="N", help="Rows of one pass of one device.  [default: what fits]")
 @click.option(
@@ -108,7 +112,7 @@ _FIRST_ENDS_S = 20
     type=float,
     metavar="X",
     help="Peak of the schedule.  [default: the preset's; for task, and sft with --init, a quarter; for reward an "
-    "eighth; for dpo 1/100]",
+    "eighth; for dpo 1/100; for ppo 1/16]",
 )
 @click.option(
     "--optimizer", type=click.Choice(["adamw", "muon"]),
@@ -134,7 +138,7 @@ _FIRST_ENDS_S = 20
     type=float,
     metavar="X",
     help="Steps, or below 1 a share of all.  [default: 0.05, at most the paper's; for task 0.002; for reward 0.03; "
-    "for dpo 0.1]",
+    "for dpo and ppo 0.1]",
 )
 @click.option("--warmup-tokens", type=int, metavar="N", help="Warm-up in tokens, instead of --warmup.")
 @click.option(
@@ -159,7 +163,7 @@ _FIRST_ENDS_S = 20
     "--eval-rows",
     type=int,
     metavar="N",
-    help="Most validation rows of a dataset; 0: all.  [default: 128; for task, reward, dpo all]",
+    help="Most validation rows of a dataset; 0: all.  [default: 128; for task, reward, dpo all; for ppo 64]",
 )
 @click.option(
     "--sample-prompt", "sample_prompts", multiple=True, metavar="TEXT",
@@ -218,6 +222,7 @@ def train(
       corpus train --objective task --task ocnli --data ocnli.jsonl --init RUN
       corpus train --objective reward --dataset webtext2019zh --init TUNED_RUN
       corpus train --objective dpo --dataset webtext2019zh --init TUNED_RUN
+      corpus train --objective ppo --dataset webtext2019zh --init TUNED_RUN --reward RM
       torchrun --nproc-per-node 8 -m -- corpus.pipeline.cli train --model gpt2-xl
     """
     if list_models:
@@ -236,18 +241,21 @@ def train(
         init = settings["init"] = None
     if path:
         settings |= {"model": "", "architecture": path}
-    names = [name.strip() for text in report_to for name in text.split(",")]
+    trackers = [name.strip() for text in report_to for name in text.split(",")]
     with _silent_unless_first(rank()):
         if init is not None:
             settings["init"] = model_folder(workspace, str(init), "--init")
+        if settings["reward"] is not None:
+            settings["reward"] = model_folder(workspace, str(settings["reward"]), "--reward")
         config = config_of(
             TrainConfig, datasets=datasets, compile=compile_model,
-            report_to=tuple(dict.fromkeys(name for name in names if name != "none")), **settings,
+            report_to=tuple(dict.fromkeys(name for name in trackers if name != "none")), **settings,
         )  # fmt: skip
         known = workspace.datasets()
-        unknown = [name for name in config.mixture if name not in known]
-        if unknown:
-            raise click.UsageError(f"--dataset {unknown[0]}: must be one of {', '.join(known)}")
+        for flag, names in (("--dataset", config.mixture), ("--ptx-dataset", config.ptx_datasets)):
+            for name in names:
+                if name not in known:
+                    raise click.UsageError(f"{flag} {name}: must be one of {', '.join(known)}")
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
             _dry_run(config, workspace, rate, as_json=as_json)
@@ -293,17 +301,18 @@ def _train(config: TrainConfig, workspace: Workspace, *, is_first: bool, as_json
         summaries.as_json([report])
     elif is_first:
         summaries.train(report)
-        console.line(f"next: {in_workspace(_next(config, report.folder.name), workspace.root)}")
+        console.line(f"next: {in_workspace(_next(config, report), workspace.root)}")
 
 
-def _next(config: TrainConfig, run: str) -> str:
+def _next(config: TrainConfig, report: Report) -> str:
     """The command that shows what was learnt."""
+    run, chats = report.folder.name, config.objective in {"sft", "dpo"} or report.ledger.config.get("chat")
     if config.objective == "task":
         data = f" --data {typed(str(config.data))}" if config.data else ""
         return f"corpus evaluate --task {typed(config.task)} --model {run}{data}"
     if config.objective == "reward":
         return f"corpus score --model {run} --input answers.jsonl"
-    return f"corpus sample --model {run} {'--chat' if config.objective in {'sft', 'dpo'} else '--prompt 你好'}"
+    return f"corpus sample --model {run} {'--chat' if chats else '--prompt 你好'}"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import parts
 from corpus.pipeline.tasks.schema import Item
 from corpus.pipeline.text.normalize import fold
-from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, OUTSIDE_REWARD, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
 
 _AREAS = ("packed", "chat")
@@ -127,7 +127,7 @@ def texts_of(item: Item) -> tuple[str, ...]:
 
 
 def _is_weights(path: str) -> bool:
-    return path.startswith(OUTSIDE) and path.endswith(".safetensors")
+    return path.startswith(OUTSIDE) and path.endswith(".safetensors") and not path.startswith(OUTSIDE_REWARD)
 
 
 def _holds(ledger: Ledger | None, digests: set[str]) -> bool:

@@ -30,6 +30,8 @@ SINGLE = {"dedup", "decontaminate", "tokenizer"}
 """Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
+OUTSIDE_REWARD = f"{OUTSIDE}reward/"
+"""The same of the reward model given with --reward."""
 TASK_MODEL = "task.json"
 """File in the folder of a model that was fine-tuned on a task: how it reads items."""
 REWARD_SHIFT = "reward_shift"

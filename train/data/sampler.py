@@ -101,7 +101,7 @@ class Order(Sampler[list[int]]):
             ]
             rows = np.concatenate(slices)
             if len(self.parts) > 1:
-                rows = rows[_permutation(len(rows), self.seed, number, len(self.parts))]
+                rows = rows[permutation(len(rows), self.seed, number, len(self.parts))]
             self._block = number, rows
         return self._block[1]
 
@@ -123,7 +123,7 @@ class Order(Sampler[list[int]]):
 
     def epoch(self, part: int, number: int) -> np.ndarray:
         """[rows] the permutation of a group in one of its epochs, numbered from 0."""
-        return _permutation(self.parts[part].rows, self.seed, number, part)
+        return permutation(self.parts[part].rows, self.seed, number, part)
 
     def _slice(self, part: int, begin: int, end: int) -> np.ndarray:
         """The row numbers between two positions of a group's concatenated epochs."""
@@ -137,7 +137,7 @@ class Order(Sampler[list[int]]):
         return np.concatenate(pieces)
 
 
-def _permutation(rows: int, seed: int, number: int, stream: int) -> np.ndarray:
-    """[rows] from Philox's raw numbers, which are stable across versions of numpy."""
+def permutation(rows: int, seed: int, number: int, stream: int) -> np.ndarray:
+    """[rows] numbers in a seeded order, from Philox's raw numbers, which are stable across versions of numpy."""
     raw = np.random.Philox(counter=[0, 0, 0, stream], key=[seed, number]).random_raw(rows)
     return np.argsort(raw, kind="stable")

@@ -1,4 +1,4 @@
-"""Model cards of reward models and DPO policies, in the format of the Hugging Face hub.
+"""Model cards of reward models and policies, in the format of the Hugging Face hub.
 
 In: a finished run. Out: Markdown with metadata, the same for equal runs.
 """
@@ -42,9 +42,10 @@ corpus sample --model THIS_FOLDER --chat
 def reward(result: Result) -> str:
     """The card of a reward model."""
     picture = "![calibration of the best evaluation](calibration.png)" if result.counts["best"] else ""
+    shown = _results(result.counts, ("accuracy", "accuracy_not_longer", "loss"))
     return _card(
-        result, "text-classification", ["reward-model"], ("accuracy", "accuracy_not_longer", "loss"), _SCORE, picture,
-        what="A reward model", how="(Ouyang et al., 2022, section 3.5)",
+        result, "text-classification", ["reward-model"], shown, _SCORE, picture, what="A reward model",
+        how="learnt from rankings (Ouyang et al., 2022, section 3.5)",
     )  # fmt: skip
 
 
@@ -53,14 +54,27 @@ def dpo(result: Result) -> str:
     columns = ("accuracy", "accuracy_not_longer", "loss", "margin", "chosen", "chosen_reference", "rejected",
                "rejected_reference")  # fmt: skip
     return _card(
-        result, "text-generation", ["dpo", "conversational"], columns, _SAMPLE, "", what="A policy",
-        how=f"by DPO with beta {result.settings['beta']} (Rafailov et al., 2023)",
+        result, "text-generation", ["dpo", "conversational"], _results(result.counts, columns), _SAMPLE, "",
+        what="A policy",
+        how=f"learnt from rankings by DPO with beta {result.settings['beta']} (Rafailov et al., 2023)",
+    )  # fmt: skip
+
+
+def ppo(result: Result) -> str:
+    """The card of a policy that a reward model taught."""
+    settings = result.settings
+    ptx = f" and rows of {', '.join(settings['ptx_datasets'])} beside them" if settings["ptx_coef"] else ""
+    chat = settings["chat"]
+    return _card(
+        result, "text-generation", ["ppo", "rlhf", *(["conversational"] if chat else [])], _answers(result.counts),
+        _SAMPLE if chat else _SAMPLE.replace("--chat", "--prompt TEXT"), "![figures of the steps](ppo.png)",
+        what="A policy",
+        how=f"tuned by PPO with a KL coefficient of {settings['kl_coef']}{ptx} (Ouyang et al., 2022)",
     )  # fmt: skip
 
 
 def _card(
-    result: Result, tag: str, tags: Sequence[str], columns: Sequence[str], use: str, picture: str, *, what: str,
-    how: str,
+    result: Result, tag: str, tags: Sequence[str], shown: str, use: str, picture: str, *, what: str, how: str
 ) -> str:  # fmt: skip
     from huggingface_hub import ModelCardData  # noqa: PLC0415  # only at the end of a run
 
@@ -69,16 +83,16 @@ def _card(
         language="zh", library_name="transformers", pipeline_tag=tag, tags=["corpus-zh", "chinese", *tags]
     )
     start = "another model" if settings["model"] == "init" else f"random weights ({settings['model']})"
+    noun = "questions" if "questions" in counts else "prompts"
     opening = (
-        f"{what} of {counts['parameters']:,} parameters, learnt from rankings {how}, starting from {start}: "
-        f"{counts['steps']:,} steps, {counts['rows']:,} questions seen, of {', '.join(settings['datasets'])}. "
-        "Made with corpus-zh."
+        f"{what} of {counts['parameters']:,} parameters, {how}, starting from {start}: {counts['steps']:,} steps, "
+        f"{counts['rows']:,} {noun} seen, of {', '.join(settings['datasets'])}. Made with corpus-zh."
     )
     sections = [
         f"---\n{data.to_yaml()}\n---",
         f"# {result.name}",
         opening,
-        "## Results\n\n" + _results(counts, columns),
+        "## Results\n\n" + shown,
         *([picture] if picture else []),
         "![loss, figure of the evaluations and learning rate](curves.png)",
         "## Use\n\n" + use,
@@ -113,6 +127,29 @@ def _results(counts: Mapping[str, Any], columns: Sequence[str]) -> str:
         "Shares of the pairs of held-out questions in which the better answer has the higher score; `not longer`: of "
         "those whose better answer is not the longer one. The interval takes pairs as independent. `best/` was chosen "
         "by the validation questions, the last step by nothing.\n\n" + markdown_table(heading, sorted(rows))
+    )
+
+
+def _answers(counts: Mapping[str, Any]) -> str:
+    """Figures of the answers to validation and test prompts, beside those of the model that the run started from."""
+    columns = ("score", "reward", "kl", "rlhf_reward", "length", "ended")
+    best = counts["best"]
+    evaluated = [("validation", f"best, step {best['step']:,}", best["validation"])] if best else []
+    evaluated += [("validation", "last", counts["validation"]), ("test", "last", counts["test"])]
+    evaluated += [(split, "reference", datasets) for split, datasets in counts["reference"].items()]
+    rows = [
+        (name, split, label, *(_shown(found, each) for each in columns))
+        for split, label, datasets in evaluated
+        for name, found in datasets.items()
+    ]
+    if not rows:
+        return f"No prompts are held out. Last training loss: {counts['loss']}."
+    heading = ("dataset", "prompts", "what", *(each.replace("_", " ") for each in columns))
+    return (
+        "Means over one answer to each held-out prompt, drawn at temperature 1 with the same seeds. `score` is what "
+        "the reward model that taught the policy says, which is no judge of it; `reward` is less the penalty of a "
+        "missing end, `kl` the divergence from the reference in nats an answer, `rlhf reward` is reward less the "
+        "weighted divergence, by which `best/` was chosen.\n\n" + markdown_table(heading, sorted(rows))
     )
 
 

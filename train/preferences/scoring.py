@@ -42,8 +42,25 @@ _DIGITS = 6
 _HINT = 'Each line must be an object such as {"prompt": "...", "answer": "..."}.'
 
 
+def configuration(folder: Path, flag: str) -> Any:
+    """The configuration of a reward model, which `flag` named.
+
+    Raises:
+        ModelError: it is no reward model, or not a whole one.
+
+    """
+    load.files(folder, flag, scores=True)
+    config = load.configuration(folder, flag)
+    if not isinstance(getattr(config, REWARD_SHIFT, None), float | int):
+        raise ModelError(
+            f"{folder} is no reward model: its config.json has no {REWARD_SHIFT}",
+            hint=f"Give {flag} a run of `corpus train --objective reward`.",
+        )
+    return config
+
+
 class RewardModel:
-    """A reward model from the folder of its run.
+    """A reward model from the folder of its run, which `flag` named.
 
     Raises:
         ModelError: it is no reward model, or not a whole one.
@@ -51,15 +68,8 @@ class RewardModel:
 
     """
 
-    def __init__(self, folder: Path, flag: str = "--model", *, device: str = "cpu") -> None:
-        """`flag` is what the hints name."""
-        load.files(folder, flag, scores=True)
-        config = load.configuration(folder, flag)
-        if not isinstance(getattr(config, REWARD_SHIFT, None), float | int):
-            raise ModelError(
-                f"{folder} is no reward model: its config.json has no {REWARD_SHIFT}",
-                hint=f"Give {flag} a run of `corpus train --objective reward`.",
-            )
+    def __init__(self, folder: Path, *, device: str = "cpu", flag: str = "--model") -> None:
+        config = configuration(folder, flag)
         self.folder, self.shift = folder, float(getattr(config, REWARD_SHIFT))
         opened = load.open_model(folder, flag, torch.float32, kind=networks.reward_class(config))
         self.network = opened.eval().to(device)

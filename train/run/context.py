@@ -37,6 +37,11 @@ class RunContext:
     """The deciding figure of each evaluation so far, those before a resumed run's checkpoint included."""
 
     @property
+    def passes(self) -> int:
+        """Passes of this process in a step, each over other rows."""
+        return -(-self.plan.steps.batch_size // (self.rows_per_pass * self.device.world))
+
+    @property
     def writes(self) -> bool:
         """Whether this process writes the run's folder."""
         return self.device.rank == 0

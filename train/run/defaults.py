@@ -33,12 +33,16 @@ TASK_WARMUP = 0.002
 TUNINGS = {
     "reward": (1 / 8, 1.0, 0.03),
     "dpo": (1 / 100, 1.0, 0.1),
+    "ppo": (1 / 16, 1.0, 0.1),
 }
 """Share of the preset's learning rate, epochs and warm-up of objectives that learn from rankings. A second epoch
 overfits (Ouyang et al., 2022, appendix C.2). A reward model's share lies between InstructGPT's (9e-6 of GPT-3's 1.2e-4)
 and that of a task; DPO's gives `gpt2-small` 6e-6 and `tiny` 1e-5."""
 EVAL_ROWS = 128
 """Most validation rows of a dataset in an evaluation of packed rows."""
+EVAL_PROMPTS = 64
+"""Most validation prompts of a dataset that are answered in an evaluation."""
+_NOUNS = {"task": "items", "reward": "questions", "dpo": "questions", "ppo": "prompts"}
 _STARTED = "run.json"
 
 
@@ -63,7 +67,7 @@ def resolve(config: TrainConfig) -> tuple[TrainConfig, str]:
         rate *= share
         if warmup is None and config.warmup_tokens is None:
             warmup = tuning_warmup
-    rows = "items" if config.objective == "task" else "questions" if config.objective in TUNINGS else "rows"
+    rows = _NOUNS.get(config.objective, "rows")
     taken = {
         "--batch-size": (config.batch_size, f"{batch_size} {rows} a step"),
         "--learning-rate": (config.learning_rate, f"a learning rate of {rate:.3g}"),
@@ -91,6 +95,7 @@ def _of_objective(config: TrainConfig) -> TrainConfig:
     """
     is_task = config.objective == "task"
     own = 0 if is_task or config.objective in TUNINGS else EVAL_ROWS
+    own = EVAL_PROMPTS if config.objective == "ppo" else own
     rows = own if config.eval_rows is None else config.eval_rows
     decay_to = 0.0 if is_task and config.decay_to is None and config.schedule != "constant" else config.decay_to
     if config.is_preset:

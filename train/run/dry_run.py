@@ -42,6 +42,8 @@ class Forecast:
     optimizer: str
     fixed_bytes: int
     """Memory of a step whatever its rows: weights, gradients and the optimizer."""
+    fixed_parts: Mapping[str, int]
+    """The same of each network, where there are several."""
     row_bytes: int
     """Memory that each row of a pass adds."""
     checkpoint_bytes: int
@@ -66,6 +68,7 @@ class Forecast:
             ("steps", f"{self.steps:,} of {self.batch_size:,} rows of {self.seq_length:,} tokens"),
             ("warm-up", f"{self.warmup_steps:,} steps, to a learning rate of {self.learning_rate:.3g}"),
             ("memory, whatever the rows", f"{size_text(self.fixed_bytes)} ({self.precision}, {held})"),
+            *((f"memory of the {name}", size_text(size)) for name, size in self.fixed_parts.items()),
             ("memory, each row of a pass", size_text(self.row_bytes)),
             ("checkpoint on disk", size_text(self.checkpoint_bytes)),
             ("FLOPs", f"{self.flops:.3g}"),
@@ -96,13 +99,13 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     fixed, row = objective.memory(
         model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment
     )
-    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.row_tokens
+    flops = token_flops(model, objective.seq_length) * plan.steps.total * objective.row_tokens * objective.work
     return Forecast(
         run=plan.name, parameters=model.num_parameters(),
         mixture=delivered(order, plan.shares, objective.tokens, plan.steps.count), steps=plan.steps.count,
         batch_size=plan.steps.batch_size, seq_length=objective.seq_length, warmup_steps=plan.warmup_steps,
         learning_rate=plan.settings["learning_rate"], precision=device.precision, optimizer=config.optimizer or "adamw",
-        fixed_bytes=fixed, row_bytes=row,
+        fixed_bytes=fixed, fixed_parts=objective.fixed_parts(model, precision=device.precision), row_bytes=row,
         checkpoint_bytes=checkpoint_bytes(model.num_parameters(), one_moment=one_moment), flops=flops,
         seconds=flops / rate if rate else None,
     )  # fmt: skip

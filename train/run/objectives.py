@@ -10,6 +10,7 @@ from corpus.train.config import TrainConfig
 from corpus.train.objective import Objective
 from corpus.train.run.dpo import DPOObjective
 from corpus.train.run.packed_rows import PackedRows
+from corpus.train.run.ppo import PPOObjective
 from corpus.train.run.reward import RewardObjective
 from corpus.train.tasks.objective import TaskObjective
 
@@ -25,5 +26,6 @@ def make(config: TrainConfig, workspace: Workspace, progress: Progress = SILENT)
         "task": TaskObjective,
         "reward": RewardObjective,
         "dpo": DPOObjective,
+        "ppo": PPOObjective,
     }
     return kinds.get(config.objective, PackedRows)(config, workspace, progress)

@@ -89,6 +89,11 @@ class MuonAdamW(Optimizer):
         self._muon.step()  # type: ignore[no-untyped-call]  # torch leaves it bare
 
 
+def is_fsdp() -> bool:
+    """Whether accelerate's launcher has switched on FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes", "on"}
+
+
 def check(name: str | None) -> None:
     """Refuse Muon where accelerate's launcher has switched on FSDP.
 
@@ -96,7 +101,7 @@ def check(name: str | None) -> None:
         TrainError: FSDP cuts the matrices.
 
     """
-    if name == "muon" and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in {"1", "true", "yes", "on"}:
+    if name == "muon" and is_fsdp():
         raise TrainError("--optimizer muon needs whole matrices, and FSDP cuts them", hint="Give --optimizer adamw.")
 
 

@@ -1,4 +1,4 @@
-"""What the objectives `reward` and `dpo` share: rankings in, comparisons out.
+"""What the objectives `reward`, `dpo` and `ppo` share: rankings in; of the first two comparisons out.
 
 In: `ranking/*`, the workspace's tokenizer, the configuration. Out: the items, and what a network says of each answer.
 Invariants: rankings belong to the workspace's tokenizer; the pairs of a question are in one pass, and its loss is their
@@ -34,7 +34,7 @@ from corpus.train.run import packed
 _EVALUATIONS = 10
 
 
-class Preferences(ItemObjective):
+class Rankings(ItemObjective):
     """Rankings of the answers to questions.
 
     Raises:
@@ -46,9 +46,10 @@ class Preferences(ItemObjective):
     """
 
     noun = "questions"
-    train: RankingItems
-    validation: Mapping[str, RankingItems]
-    collator: RankingCollator
+    train: Any
+    validation: Mapping[str, Any]
+    test: Mapping[str, Any]
+    collator: Any
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config if config.dropout is not None else replace(config, dropout=0.0)
@@ -99,6 +100,29 @@ class Preferences(ItemObjective):
         affordable = self.affordable(self.config.eval_rows or 0, batch_size)
         return max(1, min(steps, max(math.ceil(steps / _EVALUATIONS), affordable)))
 
+    def alone(self) -> Passes:
+        """Passes of the first process without the others, for what is measured once at the end."""
+        return Passes(rank=0, world=1, rows=1, precision="fp32", add=lambda sums: sums)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer, which puts the separator before a text."""
+        for name, content in files.of_model(self.tokenizer).items():
+            (folder / name).write_bytes(content)
+
+
+class Preferences(Rankings):
+    """An objective that learns from comparisons.
+
+    Raises:
+        WorkspaceError, TokenizerError, DamageError, TrainError: as `Rankings`.
+
+    """
+
+    train: RankingItems
+    validation: Mapping[str, RankingItems]
+    test: Mapping[str, RankingItems]
+    collator: RankingCollator
+
     # --- measuring ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, model: Any, passes: Passes) -> dict[str, Any]:
@@ -136,15 +160,7 @@ class Preferences(ItemObjective):
         flat = passes.add(flat) if passes.world > 1 else flat
         return self.judged(items.__getitems__(chosen), np.split(flat, ends[:-1]))
 
-    def _alone(self) -> Passes:
-        return Passes(rank=0, world=1, rows=1, precision="fp32", add=lambda sums: sums)
-
     # --- what is written ----------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer, which puts the separator before a text."""
-        for name, content in files.of_model(self.tokenizer).items():
-            (folder / name).write_bytes(content)
 
     def counts(self) -> Mapping[str, Any]:
         """Questions and pairs by split, the figures of the test questions, and the floors."""
@@ -153,7 +169,7 @@ class Preferences(ItemObjective):
         self.progress.say("test questions and floors ...")
         return {
             "questions": {split: sum(map(len, every)) for split, every in splits.items() if every},
-            "test": {name: self.measured(self.made, items, self._alone()) for name, items in self.test.items()},
+            "test": {name: self.measured(self.made, items, self.alone()) for name, items in self.test.items()},
             "floors": floors.of_splits(self.train, held_out, packed_text(self.tokenizer)),
         }
 

@@ -95,11 +95,12 @@ def _train(
     useful = replace(device, most_rows=objective.most_rows(device))
     fitting = devices.fitting_rows(useful, fixed=fixed, per_row=row, rows=share)
     rows_per_pass = min(config.micro_batch_size or fitting, share)
+    given = share if objective.takes_steps else rows_per_pass
     order = Order(
-        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=rows_per_pass,
+        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=given,
         seed=config.seed, rank=device.rank, world=device.world,
     )  # fmt: skip
-    args = arguments(config, plan, device, rows_per_pass=rows_per_pass, passes=order.accumulation)
+    args = arguments(config, plan, device, rows_per_pass=given, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters(), one_moment=one_moment)
     before = folder.history()
     context = RunContext(

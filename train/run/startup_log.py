@@ -25,7 +25,7 @@ def log_startup(
     trainer: CorpusTrainer, context: RunContext, *, mixture: Mapping[str, Mapping[str, float]], first: int
 ) -> None:
     """Describe a run that begins after step `first`; `mixture` is what `delivered` gives for the whole run."""
-    plan, order, say = context.plan, context.order, context.progress.say
+    plan, say = context.plan, context.progress.say
     objective = plan.objective
     parameters = trainer.model.num_parameters()
     batch_size, tokens = plan.steps.batch_size, sum(int(each["tokens"]) for each in mixture.values())
@@ -44,7 +44,7 @@ def log_startup(
             )
     if first:
         say(f"resuming from step {first:,}")
-    passes = f"{order.accumulation} x {context.rows_per_pass} rows a step"
+    passes = f"{context.passes} x {context.rows_per_pass} rows a step"
     fixed, row = context.fixed_bytes, context.row_bytes
     memory = f"about {size_text(fixed + context.rows_per_pass * row)} ({size_text(fixed)}, and {size_text(row)} a row)"
     say(f"{context.device.describe()}, {passes}, {memory}")
@@ -92,10 +92,11 @@ def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
     """Estimated seconds of so many steps and the evaluations between them."""
     if steps == 0:
         return 0.0
-    plan, order = context.plan, context.order
-    batch = trainer.data_collator(plan.objective.train.__getitems__(order.step(0)[: context.rows_per_pass]))
+    plan, objective = context.plan, context.plan.objective
+    batch = dict(objective.timed(context.order.step(0)[: context.rows_per_pass]))
     one = pass_seconds(trainer.model, batch, precision=context.device.precision)
     if context.config.gradient_checkpointing:
         one *= 1 + FORWARD_SHARE  # the Trainer switches it on later
     rows = -(-steps // plan.eval_steps) * plan.evaluated_rows
-    return one * (steps * order.accumulation + FORWARD_SHARE * rows / (context.rows_per_pass * context.device.world))
+    measured = FORWARD_SHARE * rows / (context.rows_per_pass * context.device.world)
+    return one * (steps * context.passes * objective.work + measured)

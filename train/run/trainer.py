@@ -35,6 +35,7 @@ from corpus.train.objective import Passes
 from corpus.train.run import optimizer
 from corpus.train.run.context import RunContext
 from corpus.train.run.folder import saving_errors
+from corpus.train.run.learner import TrainerLearner
 
 
 class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped to us
@@ -97,6 +98,21 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """A pass, or the whole step of an objective that takes optimizer steps of its own."""
+        objective = self.context.plan.objective
+        if not objective.takes_steps:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        model.train()
+        return torch.as_tensor(objective.learn(TrainerLearner(self, model), inputs), device=self.args.device)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model; one that belongs to a checkpoint (`_internal_call`) with what training alone needs."""
+        as_saved = contextlib.nullcontext() if _internal_call else self.context.plan.objective.saved(self.model)
+        with as_saved:
+            super().save_model(output_dir, _internal_call)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:  # noqa: ARG002  # the Trainer's signature
         """0: the Trainer would count the parameters again in each pass."""
@@ -187,7 +203,7 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
                     f"the loss is {logs['loss']} at step {self.state.global_step:,}",
                     hint="Lower --learning-rate or raise --warmup; that is another run, which starts from step 0.",
                 )
-            self._log(logs)
+            self._log({**logs, **self.context.plan.objective.step_figures()})
             self._figures = f"loss {logs['loss']:.3f}, learning rate {logs['learning_rate']:.2e}"
             self.note()
 
