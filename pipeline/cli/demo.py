@@ -43,8 +43,8 @@ def demo(max_steps: int, with_tasks: bool, with_align: bool, workspace_dir: Path
     most frequent label and of a linear model on characters.
 
     With --align the GPT is tuned on the questions (SFT), a reward model learns from 42 rankings of answers, and the
-    GPT is tuned by them (DPO), as InstructGPT was. Their answers to questions that no ranking trained on stand side by
-    side with their scores, and with the best of several.
+    GPT is tuned by them (DPO) and by the model (PPO with its pre-training term), as InstructGPT was. Their answers to
+    questions that no ranking trained on stand side by side with their scores, and with the best of several.
 
     \b
     Examples:

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 RANKINGS = "demo_rankings"
 STEPS = 40
 """Most steps of each run."""
+PPO_STEPS = 16
 BEST_OF = 8
+_TOKENS = 48
+"""Most tokens of an answer."""
 _LENGTH, _BATCH_SIZE = 256, 8
 _RUNS: Mapping[str, tuple[str, float]] = {
-    "sft": ("tuned", 5e-4), "reward": ("judge", 5e-4), "dpo": ("preferred", 2e-5),
+    "sft": ("tuned", 5e-4), "reward": ("judge", 5e-4), "dpo": ("preferred", 2e-5), "ppo": ("aligned", 6e-5),
 }  # fmt: skip
 """Name and learning rate of each run."""
 
@@ -92,6 +95,10 @@ def demo_align(
     tuned = _train(workspace, "sft", BUILT_IN, model, steps, progress)
     reward = _train(workspace, "reward", RANKINGS, tuned.folder, steps, progress)
     preferred = _train(workspace, "dpo", RANKINGS, tuned.folder, steps, progress)
+    aligned = _train(
+        workspace, "ppo", RANKINGS, tuned.folder, min(steps, PPO_STEPS), progress, reward=reward.folder,
+        max_new_tokens=_TOKENS, ptx_datasets=(BUILT_IN,),
+    )  # fmt: skip
     judge = scorer(reward.folder, tuned.folder)
     questions = _held_out(workspace)
     asked: Sequence[tuple[str, Path, Form, int | None]] = (
@@ -99,6 +106,7 @@ def demo_align(
         ("SFT", tuned.folder, FirstQuestion(), None),
         (f"SFT, best of {BEST_OF}", tuned.folder, FirstQuestion(), BEST_OF),
         ("DPO", preferred.folder, FirstQuestion(), None),
+        ("PPO-ptx", aligned.folder, FirstQuestion(), None),
     )
     return AlignResult(
         figures=reward.ledger.counts["validation"][RANKINGS],
@@ -150,19 +158,25 @@ def _held_out(workspace: Workspace) -> list[str]:
 def _asking(questions: Sequence[str], best_of: int | None) -> SampleConfig:
     from corpus.generate.config import SampleConfig
 
-    return SampleConfig(prompts=tuple(questions), max_new_tokens=48, seed=1, best_of=best_of)
+    return SampleConfig(prompts=tuple(questions), max_new_tokens=_TOKENS, seed=1, best_of=best_of)
 
 
 def _answered(name: str, folder: Path, form: Form, config: SampleConfig, judge: Scorer, progress: Progress) -> Answered:
     """Answers of one model, scored."""
-    from corpus.generate import best_of, stage
-    from corpus.generate.engine.model import load
+    from corpus.generate import best_of
+    from corpus.generate.config import Sample
+    from corpus.generate.stage import joined, load, stream
 
+    model = load(folder)
     if config.best_of:
-        samples = list(best_of.samples(load(folder), config, judge, form=form, progress=progress))
+        samples = list(best_of.samples(model, config, judge, form=form, progress=progress))
     else:
-        samples = stage.run(config, folder, form=form, progress=progress)
-    reader = form.reader(load(folder))
+        written = joined(stream(model, config, form=form, progress=progress), progress)
+        samples = [
+            Sample(prompt=config.prompts[at], sample=0, text=text, finish=finish, seed=config.seed)
+            for (at, _), (text, finish) in sorted(written.items())
+        ]
+    reader = form.reader(model)
     read = [reader(sample.prompt, sample.text) for sample in samples]
     scores = judge.score([question for question, _ in read], [answer for _, answer in read])
     return Answered(name=name, samples=tuple(samples), scores=tuple(scores))

@@ -1,7 +1,9 @@
-"""What `corpus sample --best-of N --reward RM` does, for Python programs: a policy samples, a reward model chooses.
+"""The reward model of `corpus sample --best-of N --reward RM`, as what samples needs it.
 
-The two meet here because neither wing needs the other: `generate` chooses by a function that scores ids, `train` reads
-answers, whoever wrote them.
+In: the folders of a reward model and of the model that is sampled. Out: a `Scorer` for `corpus.generate.best_of`,
+`bulk` and `chat`. The two wings meet here because neither needs the other: `generate` chooses by a function that scores
+ids, `train` reads answers, whoever wrote them.
+Invariant: both models have one tokenizer.
 """
 
 from __future__ import annotations
@@ -11,13 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpus.pipeline.errors import DeviceError, TokenizerError
-from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.tokenizer.files import are_equal
 
 if TYPE_CHECKING:
     from corpus.generate.best_of import Scorer
-    from corpus.generate.config import Sample, SampleConfig
-    from corpus.generate.few_shot import Form
 
 _TOKENIZER = "tokenizer.json"
 
@@ -52,26 +51,6 @@ def scorer(reward: Path, model: Path, *, device: str = "auto", precision: str = 
             )
 
     return Scorer(folder=reward, score=score)
-
-
-def best_of(
-    config: SampleConfig, model: Path, reward: Path, *, form: Form | None = None, device: str = "auto",
-    precision: str = "auto", progress: Progress = SILENT,
-) -> list[Sample]:  # fmt: skip
-    """The best of `config.best_of` samples of each prompt, by the reward model of the folder `reward`.
-
-    Raises:
-        ModelError, TokenizerError, DeviceError: as `scorer` and `corpus.generate.engine.model.load`.
-
-    """
-    from corpus.generate import best_of as choosing  # torch
-    from corpus.generate.few_shot import PLAIN
-    from corpus.generate.stage import load
-
-    judge = scorer(reward, model, device=device, precision=precision)
-    opened = load(model, device=device, precision=precision)
-    with progress.bar("sample", len(config.prompts) * config.drawn, "samples"):
-        return list(choosing.samples(opened, config, judge, form=form or PLAIN, progress=progress))
 
 
 def _out_of_memory() -> DeviceError:

@@ -32,12 +32,12 @@ def test_preferences_after_the_demo(demo: Workspace, tmp_path: Path) -> None:
     shutil.copytree(demo.root, tmp_path / "demo")
     done = corpus("demo", "--max-steps", 2, "--align", "--workspace", "demo", folder=tmp_path)
     judged, answered = done.stdout.split("6. Which of two")[1].split("7. Answers to")
-    for run in ("tuned", "judge", "preferred"):
+    for run in ("tuned", "judge", "preferred", "aligned"):
         assert (tmp_path / "demo" / "models" / run / "ledger.json").is_file()
     for name in ("reward model", "floor: longer wins"):
         row = next(line for line in judged.splitlines() if line.strip().startswith(name))
         assert row.count("%") >= 1
-    for name in ("pre-trained", "SFT", "SFT, best of 8", "DPO"):
+    for name in ("pre-trained", "SFT", "SFT, best of 8", "DPO", "PPO-ptx"):
         row = next(line for line in answered.splitlines() if line.startswith(f" {name}  "))
         assert re.search(r"-?\d\.\d{3} +\d+\.\d % +\d+", row)
         assert f"\n  {name}: " in answered

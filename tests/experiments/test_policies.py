@@ -1,0 +1,77 @@
+"""The figures of `make preferences`: what is measured of policies, against plain computations."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from corpus.generate.engine.model import load
+from corpus.train.preferences.scoring import RewardModel
+from tests.experiments import policies
+from tests.support.sampling import SENTENCES, save_model, save_reward
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A policy, its reference and a reward model of one tokenizer."""
+    place = tmp_path_factory.mktemp("policies")
+    save_model(place / "policy", context=64)
+    save_model(place / "reference", context=64, n_layer=1)
+    save_reward(place / "rm")
+    return {path.name: path for path in place.iterdir()}
+
+
+def test_divergence_and_scores_are_those_of_each_answer_alone(folders: dict[str, Path]) -> None:
+    """Prompts of different length stand in one pass; the divergence is over the tokens that may be written."""
+    policy, reference = (load(folders[name], device="cpu") for name in ("policy", "reference"))
+    prompts = [
+        np.array([policy.separator, *policy.encode(text[:size])])
+        for text, size in zip(SENTENCES, (2, 6, 3), strict=False)
+    ]
+    found = policies.measure(
+        folders["policy"], folders["reference"], {"rm": folders["rm"]}, prompts, seed=3, draws=2, tokens=5
+    )
+    assert len(found["texts"]) == 6
+    kept = [token for token in range(policy.network.config.vocab_size) if token not in set(policy.banned.tolist())]
+    checked = 0
+    for number, text in enumerate(found["texts"]):
+        prompt = prompts[number // 2].tolist()
+        said = policy.encode(text)
+        if "�" in text or len(said) + found["ended"][number] != found["tokens"][number]:
+            continue  # the text does not tell the ids
+        checked += 1
+        whole = torch.tensor([[*prompt, *said, *([policy.separator] if found["ended"][number] else [])]])
+        with torch.no_grad():
+            own, other = (
+                each.network(whole).logits[0, len(prompt) - 1 : -1][:, kept].log_softmax(-1)
+                for each in (policy, reference)
+            )
+        assert found["kl"][number] == pytest.approx(float((own.exp() * (own - other)).sum()), abs=1e-4)
+        (score,) = RewardModel(folders["rm"]).scores_of_ids([[]], [[*prompt[1:], *said]])
+        assert found["scores"]["rm"][number] == pytest.approx(score, abs=1e-5)
+    assert checked > 2
+    again = policies.measure(folders["policy"], folders["policy"], {}, prompts, seed=3, tokens=5)
+    assert again["kl"] == [0.0] * 3
+    assert again["texts"] == found["texts"][::2]
+
+
+def test_the_estimate_of_best_of_n_is_the_mean_over_all_choices() -> None:
+    random = np.random.default_rng(1)
+    proxy, gold = random.normal(size=(2, 3, 6))
+    expected = [
+        np.mean([gold[row, max(some, key=lambda at: proxy[row, at])] for some in itertools.combinations(range(6), 4)])
+        for row in range(3)
+    ]
+    assert policies.best_of(proxy, gold, 4) == pytest.approx(expected)
+    assert policies.best_of(proxy, gold, 1) == pytest.approx(gold.mean(axis=1))
+
+
+def test_an_interval_holds_the_mean() -> None:
+    values = np.array([0.0, 1.0] * 50)
+    low, high = policies.bootstrap(values)
+    assert low < 0.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.05, rel=0.1)
