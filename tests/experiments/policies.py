@@ -90,10 +90,10 @@ def _divergence(model: Model, other: Model, prompts: Sequence[np.ndarray], ids: 
             begin, end = len(prompt), len(prompt) + len(answer)
             read_bt[row, :begin], read_bt[row, begin:end] = torch.from_numpy(prompt), torch.from_numpy(answer)
             mask_bt[row, :end], written_bt[row, begin - 1 : end - 1] = 1, True
-        inputs = [each.to(device) for each in (read_bt, mask_bt, written_bt)]
-        own, others = (_logs(each.network, *inputs, kept) for each in (model, other))
+        read_bt, mask_bt, written_bt = (each.to(device) for each in (read_bt, mask_bt, written_bt))
+        own, others = (_logs(each.network, read_bt, mask_bt, written_bt, kept) for each in (model, other))
         nats_m = (own.exp() * (own - others)).sum(-1).double()
-        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(0, written_bt.nonzero()[:, 0], nats_m.cpu())
+        sums = torch.zeros(len(rows), dtype=torch.float64).index_add(0, written_bt.nonzero()[:, 0].cpu(), nats_m.cpu())
         found += sums.tolist()
     return found
 
