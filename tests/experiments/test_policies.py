@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from corpus.generate.engine.model import load
+from corpus.train.model.sampling import row_seed
+from corpus.train.preferences.rollouts import Limits, write
 from corpus.train.preferences.scoring import RewardModel
 from tests.experiments import policies
 from tests.support.sampling import SENTENCES, save_model, save_reward
@@ -37,23 +39,23 @@ def test_divergence_and_scores_are_those_of_each_answer_alone(folders: dict[str,
     )
     assert len(found["texts"]) == 6
     kept = [token for token in range(policy.network.config.vocab_size) if token not in set(policy.banned.tolist())]
-    checked = 0
-    for number, text in enumerate(found["texts"]):
-        prompt = prompts[number // 2].tolist()
-        said = policy.encode(text)
-        if "�" in text or len(said) + found["ended"][number] != found["tokens"][number]:
-            continue  # the text does not tell the ids
-        checked += 1
-        whole = torch.tensor([[*prompt, *said, *([policy.separator] if found["ended"][number] else [])]])
+    limits = Limits(separator=policy.separator, banned=tuple(policy.banned.tolist()), tokens=5, context=64)
+    for number in range(6):
+        prompt = prompts[number // 2]
+        (answer,) = write(policy.network, [prompt], [row_seed(3, *divmod(number, 2))], limits)
+        ended = answer.ids[-1] == policy.separator
+        assert (found["tokens"][number], found["ended"][number]) == (len(answer.ids), ended)
+        whole = torch.from_numpy(np.concatenate([prompt, answer.ids]))[None]
         with torch.no_grad():
             own, other = (
                 each.network(whole).logits[0, len(prompt) - 1 : -1][:, kept].log_softmax(-1)
                 for each in (policy, reference)
             )
         assert found["kl"][number] == pytest.approx(float((own.exp() * (own - other)).sum()), abs=1e-4)
+        said = answer.ids[:-1] if ended else answer.ids
         (score,) = RewardModel(folders["rm"]).scores_of_ids([[]], [[*prompt[1:], *said]])
         assert found["scores"]["rm"][number] == pytest.approx(score, abs=1e-5)
-    assert checked > 2
+    assert min(found["kl"]) > 0.1
     again = policies.measure(folders["policy"], folders["policy"], {}, prompts, seed=3, tokens=5)
     assert again["kl"] == [0.0] * 3
     assert again["texts"] == found["texts"][::2]
