@@ -29,14 +29,14 @@ def run(
     config: SampleConfig, folder: Path, *, form: Form = PLAIN, device: str = "auto", precision: str = "auto",
     progress: Progress = SILENT,
 ) -> list[Sample]:  # fmt: skip
-    """Open a model and write all samples, ordered by prompt and number.
+    """Open a model and write all samples, ordered by prompt and number; `best_of` chooses none here.
 
     Raises:
         ModelError, TokenizerError, DeviceError: as `corpus.generate.engine.model.load`.
 
     """
     model = load(folder, device=device, precision=precision)
-    with progress.bar("sample", len(config.prompts) * config.num_samples, "samples"):
+    with progress.bar("sample", len(config.prompts) * config.drawn, "samples"):
         samples = joined(stream(model, config, form=form, progress=progress), progress)
     return [
         Sample(prompt=config.prompts[prompt], sample=number, text=text, finish=finish, seed=config.seed)

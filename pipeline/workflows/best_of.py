@@ -55,5 +55,6 @@ def scorer(reward: Path, model: Path, *, device: str = "auto", precision: str = 
 
 def _out_of_memory() -> DeviceError:
     return DeviceError(
-        "the device has too little memory for model and reward model", hint="Type --device cpu, or a smaller --best-of."
+        "the device has too little memory for model and reward model",
+        hint="Type --device cpu, or a smaller --max-new-tokens.",
     )

@@ -201,7 +201,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of chnsenticorp, sentiment_rankings, dpo_zh, zhoblimp .jsonl.xz",
     )
     add("--workspace", type=Path, required=True, help="with a tokenizer, and with packed rows of --text")
-    add("--model", default="", help="pre-trained run; one is trained when left out")
+    add("--model", default="", help="pre-trained run of the workspace; one is trained when left out")
     add("--preset", default="tiny", help="size of a model that is pre-trained here")
     add("--pretrain-steps", type=int, default=2000)
     add("--text", action="append", help="pre-training datasets  [default: wiki2019zh, baike2018qa]")
