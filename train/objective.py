@@ -128,6 +128,8 @@ class Objective(abc.ABC):
     """What the picture of the curves shows of the evaluations, as `run.curves.picture` takes it."""
     takes_steps: bool = False
     """Whether a process has all its items of a step at once, and `learn` in place of a loss."""
+    shown: Sequence[str] = ()
+    """The figures of `step_figures` that stand beside the loss while a run goes on."""
     work: float = 1.0
     """Training passes that an item takes in a step of the run, whatever else is done included."""
 

@@ -176,9 +176,10 @@ def tokenizer(report: Report) -> None:
 
 
 def train(report: Report) -> None:
-    """Loss and bits per character on each dataset's validation split, or the figures of a task."""
+    """Loss and bits per character on each dataset's validation split, or the figures of a task or of PPO's answers."""
     headings = {"loss": "loss", "perplexity": "perplexity", "bits_per_character": "bits/character",
-                "bits_per_byte": "bits/byte", "accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC"}  # fmt: skip
+                "bits_per_byte": "bits/byte", "accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "MCC",
+                "score": "score", "reward": "reward", "kl": "KL", "length": "tokens", "ended": "ended"}  # fmt: skip
     scores = report.ledger.counts["validation"]
     keys = [key for key in headings if any(key in score for score in scores.values())]
     rows = [(name, *(f"{score[key]:.3f}" for key in keys)) for name, score in scores.items()]

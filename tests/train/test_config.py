@@ -59,7 +59,7 @@ from corpus.train.presets import PRESETS
         ("decay_share", 0.1, "--decay-share must stand with --schedule wsd, not with cosine"),
         ("decay_to", 1.5, "--decay-to must be between 0 and 1, is 1.5"),
         ("max_repeats", 0.0, "--max-repeats must be greater than 0, is 0.0"),
-        ("objective", "chat", "--objective must be one of text, sft, task, reward, dpo, is chat"),
+        ("objective", "chat", "--objective must be one of text, sft, task, reward, dpo, ppo, is chat"),
         ("datasets", ("demo=1", "wiki2019zh"), "--dataset must have a weight for every dataset, or for no dataset"),
         ("datasets", ("demo", "demo"), "--dataset must name each dataset once"),
         ("datasets", ("demo=x",), "--dataset demo=x: the weight must be a number greater than 0"),

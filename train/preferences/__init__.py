@@ -1,1 +1,1 @@
-"""Learning from rankings: batches of comparisons and episodes, the networks of reward model, PPO and DPO, figures and floors."""
+"""Learning from rankings: comparisons and episodes, the networks of reward model, PPO and DPO, figures and floors."""

@@ -57,6 +57,7 @@ def ppo(history: Sequence[Mapping[str, Any]]) -> bytes:
     """The figures of PPO's steps, one panel each; dots are the means over validation prompts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  # as above
     from matplotlib.figure import Figure  # noqa: PLC0415  # as above
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  # as above
 
     panels = [*_PANELS]
     if any("ptx_loss" in line for line in history):
@@ -80,7 +81,9 @@ def ppo(history: Sequence[Mapping[str, Any]]) -> bytes:
                     axes.scatter(*zip(*measured, strict=True), s=14, color=line_.get_color(), zorder=3)
         if _SHARES & series.keys():
             axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
+            axes.scatter((), (), s=14, color="grey", label="validation prompts")
             axes.legend(fontsize=8, frameon=False)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()

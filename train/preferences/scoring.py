@@ -30,6 +30,7 @@ from corpus.pipeline.workspace.ledger import Stopwatch
 from corpus.train.data.passes import passes
 from corpus.train.model import device as devices
 from corpus.train.model import load
+from corpus.train.model.architecture import DROPOUTS
 from corpus.train.objective import PASS_TOKENS
 from corpus.train.preferences import networks, predict
 from corpus.train.preferences.batches import RankingCollator, RankingItem
@@ -60,7 +61,7 @@ def configuration(folder: Path, flag: str) -> Any:
 
 
 class RewardModel:
-    """A reward model from the folder of its run, which `flag` named.
+    """A reward model from the folder of its run, which `flag` named, without dropout.
 
     Raises:
         ModelError: it is no reward model, or not a whole one.
@@ -71,7 +72,8 @@ class RewardModel:
     def __init__(self, folder: Path, *, device: str = "cpu", flag: str = "--model") -> None:
         config = configuration(folder, flag)
         self.folder, self.shift = folder, float(getattr(config, REWARD_SHIFT))
-        opened = load.open_model(folder, flag, torch.float32, kind=networks.reward_class(config))
+        none = {name: 0.0 for name in DROPOUTS if hasattr(config, name)}
+        opened = load.open_model(folder, flag, torch.float32, kind=networks.reward_class(config), **none)
         self.network = opened.eval().to(device)
         self.context = load.context_in(config)
         self.tokenizer = load.open_tokenizer(folder)

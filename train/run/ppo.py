@@ -67,6 +67,7 @@ class PPOObjective(Rankings):
 
     noun = "prompts"
     takes_steps = True
+    shown = ("reward", "kl")
     decides = Figure("rlhf_reward", larger_is_better=True)
     curve: Mapping[str, str] = {
         "figure": "rlhf_reward", "title": "reward less the weighted divergence", "loss": "PPO",
@@ -317,10 +318,13 @@ class PPOObjective(Rankings):
         }
 
     def notes(self) -> Sequence[str]:
-        """Whether the context cuts answers short."""
+        """How many parameters are the value model's, and whether the context cuts answers short."""
+        said = []
+        if self.made is not None:
+            said.append(f"{self.made.critic.num_parameters():,} of the parameters are the value model's")
         if self.config.max_new_tokens is None and self.limits.tokens < TOKENS:
-            return [f"answers have at most {self.limits.tokens} tokens: the longest prompt has {self._longest:,}"]
-        return []
+            said.append(f"answers have at most {self.limits.tokens} tokens: the longest prompt has {self._longest:,}")
+        return said
 
     def documents(self, result: Result) -> Mapping[str, bytes]:
         """The model card, and the figures of the steps as a picture."""

@@ -203,8 +203,13 @@ class CorpusTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped t
                     f"the loss is {logs['loss']} at step {self.state.global_step:,}",
                     hint="Lower --learning-rate or raise --warmup; that is another run, which starts from step 0.",
                 )
-            self._log({**logs, **self.context.plan.objective.step_figures()})
-            self._figures = f"loss {logs['loss']:.3f}, learning rate {logs['learning_rate']:.2e}"
+            objective = self.context.plan.objective
+            figures = objective.step_figures()
+            self._log({**logs, **figures})
+            shown = [f"{name} {figures[name]:.3f}" for name in objective.shown]
+            self._figures = ", ".join(
+                [f"loss {logs['loss']:.3f}", *shown, f"learning rate {logs['learning_rate']:.2e}"]
+            )
             self.note()
 
     def note(self, doing: str = "") -> None:

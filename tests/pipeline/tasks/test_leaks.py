@@ -13,7 +13,7 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import removals
 from corpus.pipeline.tasks import Item
 from corpus.pipeline.tasks.leaks import datasets_of, in_documents, within
-from corpus.pipeline.workspace.layout import OUTSIDE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, OUTSIDE_REWARD, Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, write_ledger
 from tests.support.documents import TRAIN, VALID
 from tests.support.items import SOME, prose
@@ -95,11 +95,13 @@ def test_a_run_names_the_datasets_it_read(demo: Workspace, tmp_path: Path) -> No
 
 
 def test_a_run_that_changed_no_weight_is_followed_once(workspace: Workspace) -> None:
+    """Through the weights that it began with, not through those of its reward model."""
+
     def entry(path: str, content: str) -> FileDigest:
         return FileDigest(path, 1, content * 64)
 
-    weights = entry(f"{OUTSIDE}model.safetensors", "a")
-    for name, inputs in {"same": [weights], "start": [entry("packed/demo/train-00000.arrow", "b")]}.items():
+    weights, taught_by = entry(f"{OUTSIDE}model.safetensors", "a"), entry(f"{OUTSIDE_REWARD}model.safetensors", "c")
+    for name, inputs in {"same": [weights, taught_by], "start": [entry("packed/demo/train-00000.arrow", "b")]}.items():
         outputs = [entry("model.safetensors", "a")]
         ledger = Ledger(
             stage="train",
