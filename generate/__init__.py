@@ -2,7 +2,7 @@
 
 `config` holds settings and results; `stage` streams samples; `bulk` continues a file of prompts (`prompt_file`) into a
 file of results (`results_file`); `few_shot` puts examples before a prompt; `chat` holds a conversation; `benchmark`
-times a token. `engine` has the model, its cache, the sampler and the detokenizer.
+times a token; `serve` answers OpenAI's clients. `engine` has the model, its cache, the sampler and the detokenizer.
 
 Importing this package loads no torch, so worker processes that import a script of the user's start at once.
 """
