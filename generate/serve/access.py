@@ -54,7 +54,7 @@ class Access:
     def __init__(self, keys: Sequence[str], *, host: str) -> None:
         """`host` is what --host says; without keys it is an address of this machine alone."""
         self._digests = [_digest(key) for key in keys]
-        self._names = None if keys else _OWN_NAMES | {host}
+        self._names = None if keys else _OWN_NAMES | {host.lower()}
 
     def check_page(self, headers: Mapping[str, str]) -> None:
         """Check what any request must fulfil.
@@ -69,7 +69,7 @@ class Access:
                 f"this server does not answer for the host {host[:80]!r}", status=403, code="foreign_host"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise RequestError("requests of other web pages are refused", status=403, code="foreign_origin")
 
     def check_key(self, headers: Mapping[str, str]) -> None:

@@ -30,7 +30,7 @@ from corpus.generate.serve.access import Access
 from corpus.generate.serve.answers import Answer
 from corpus.generate.serve.config import ServeConfig
 from corpus.generate.serve.protocol import RequestError
-from corpus.generate.serve.responses import EventStream, event, failed, json, not_found, unless_left
+from corpus.generate.serve.responses import EventStream, error_response, event, json_response, not_found, unless_left
 from corpus.generate.serve.scheduler import Failure, FullError, Job, Part, Scheduler, StoppingError
 
 Report = Callable[[str], None]
@@ -112,6 +112,7 @@ class App:
             Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
         ]
         self._inner = Starlette(routes=routes, exception_handlers={HTTPException: not_found})
+        self._inner.router.redirect_slashes = False
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and report it where that is wanted."""
@@ -149,19 +150,21 @@ class App:
                     self._access.check_key(request.headers)
                 return await endpoint(request)
             except RequestError as error:
-                return failed(error)
+                return error_response(error)
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as error:  # noqa: BLE001  # the client gets an answer, the console the cause
                 self._report(f"internal error: {type(error).__name__}: {error}")
-                return failed(RequestError("internal error", status=500, kind="server_error", code="internal_error"))
+                return error_response(
+                    RequestError("internal error", status=500, kind="server_error", code="internal_error")
+                )
 
         return guarded
 
     # --- endpoints ---
 
     async def _page(self, request: Request) -> Response:
-        name, kind = _PAGE[request.url.path]
+        name, kind = _PAGE[request.scope["path"]]
         content = files(__package__).joinpath("page", name).read_bytes()
         return Response(content, media_type=kind, headers=_SAFE)
 
@@ -171,14 +174,14 @@ class App:
             "running": self._scheduler.running,
             "waiting": self._scheduler.waiting,
         }
-        return json(state, 200 if self._scheduler.is_alive else 503)
+        return json_response(state, 200 if self._scheduler.is_alive else 503)
 
     async def _models(self, request: Request) -> Response:  # noqa: ARG002  # the signature is Starlette's
-        return json({"object": "list", "data": [self._card()]})
+        return json_response({"object": "list", "data": [self._card()]})
 
     async def _one_model(self, request: Request) -> Response:
         self._check_model(request.path_params["model"])
-        return json(self._card())
+        return json_response(self._card())
 
     async def _completions(self, request: Request) -> Response:
         asked = protocol.completion(protocol.parse(await self._body(request)))
@@ -226,21 +229,21 @@ class App:
             seed=settings.seed, include_usage=settings.include_usage,
         )  # fmt: skip
         self._submit(ask.job)
+        done = functools.partial(self._done, request, ask, answer)
         is_open = False
         try:
             first = await unless_left(request, ask.next())
             if settings.stream:
                 is_open = True
-                return EventStream(self._events(request, ask, answer, first), self._cancelled(ask))
+                return EventStream(self._events(ask, answer, first), done)
             answer.add(first)
             await unless_left(request, _collect(ask, answer))
-            self._tell(request, answer)
-            return json(answer.whole())
+            return json_response(answer.whole())
         finally:
             if not is_open:
-                self._scheduler.cancel(ask.job)
+                done()
 
-    async def _events(self, request: Request, ask: Ask, answer: Answer, first: Part) -> AsyncIterator[bytes]:
+    async def _events(self, ask: Ask, answer: Answer, first: Part) -> AsyncIterator[bytes]:
         """The answer as server-sent events."""
         for chunk in answer.opening():
             yield event(chunk)
@@ -256,8 +259,6 @@ class App:
                 yield event(chunk)
         except RequestError as error:
             yield event({"error": error.error})
-        finally:
-            self._tell(request, answer)
         yield b"data: [DONE]\n\n"
 
     # --- checks ---
@@ -333,9 +334,6 @@ class App:
         arrived: float = request.state.arrived
         return arrived + self._config.max_seconds
 
-    def _cancelled(self, ask: Ask) -> Callable[[], None]:
-        return functools.partial(self._scheduler.cancel, ask.job)
-
     def _card(self) -> dict[str, Any]:
         return {
             "id": self._served.name,
@@ -346,8 +344,9 @@ class App:
             "chat": self._served.chat is not None,
         }
 
-    def _tell(self, request: Request, answer: Answer) -> None:
-        """Note for the line of the access log what was written; never a text."""
+    def _done(self, request: Request, ask: Ask, answer: Answer) -> None:
+        """Free the rows of an answer that is not finished, and note for the access log what was written."""
+        self._scheduler.cancel(ask.job)
         ends = ", ".join(sorted({choice.end or "the client" for choice in answer.choices}))
         request.state.told = f", {answer.prompt_tokens} + {answer.tokens} tokens, ended by {ends}"
 

@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; however they end, the job is cancelled then."""
+    """Server-sent events; however they end, `done` is called then."""
 
-    def __init__(self, events: AsyncIterator[bytes], cancel: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncIterator[bytes], done: Callable[[], None]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._cancel = cancel
+        self._done = done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves; one that does not read them is disconnected."""
@@ -31,7 +31,7 @@ class EventStream(StreamingResponse):
             with contextlib.suppress(ClientDisconnect):
                 await super().__call__(scope, receive, send)
         finally:
-            self._cancel()
+            self._done()
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -63,12 +63,12 @@ def event(value: Mapping[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def json(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response of JSON."""
     return Response(orjson.dumps(value), status, headers, "application/json")
 
 
-def failed(error: RequestError) -> Response:
+def error_response(error: RequestError) -> Response:
     """The response to a refused request."""
     headers = {}
     if error.retry_after_s is not None:
@@ -77,14 +77,15 @@ def failed(error: RequestError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == 408:
         headers["Connection"] = "close"
-    return json({"error": error.error}, error.status, headers)
+    return json_response({"error": error.error}, error.status, headers)
 
 
 async def not_found(request: Request, error: Exception) -> Response:
     """An unknown path, or another method than it takes."""
     status = error.status_code if isinstance(error, HTTPException) else 404
-    known = "POST" if request.url.path.endswith("completions") else "GET"
-    what = f"there is no {request.url.path[:80]}" if status == 404 else f"{request.url.path} takes {known}"
-    response = failed(RequestError(what, status=status, code="not_found" if status == 404 else "wrong_method"))
+    path = request.scope["path"]
+    known = "POST" if path.endswith("completions") else "GET"
+    what = f"there is no {path[:80]}" if status == 404 else f"{path} takes {known}"
+    response = error_response(RequestError(what, status=status, code="not_found" if status == 404 else "wrong_method"))
     response.headers.update(getattr(error, "headers", None) or {})
     return response

@@ -171,14 +171,22 @@ class Scheduler:
                 while not (self._waiting or self._owners or self._is_stopping):
                     self._changed.wait()
             mail: _Mail = []
-            self._drop(mail)
-            if self._is_stopping:
-                self._deliver(mail)
+            is_last = self._is_stopping
+            try:
+                self._turn(mail)
+            except Exception as error:  # noqa: BLE001  # nobody may wait for ever
+                self._give_up(error, mail)
+            self._deliver(mail)
+            if is_last:
                 return
+
+    def _turn(self, mail: _Mail) -> None:
+        """Let jobs leave and join, and write one token of each."""
+        self._drop(mail)
+        if not self._is_stopping:
             self._admit(mail)
             if self._batch is not None:
                 self._step(self._batch, mail)
-            self._deliver(mail)
 
     def _deliver(self, mail: _Mail) -> None:
         if mail:

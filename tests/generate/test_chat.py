@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from corpus.generate import chat as module
-from corpus.generate.chat import Chat
+from corpus.generate.chat import Chat, is_untuned
 from corpus.generate.config import SampleConfig
 from corpus.generate.engine.batch import Batch
 from corpus.generate.engine.model import Model, load
@@ -24,6 +24,7 @@ from corpus.pipeline.errors import ModelError
 from corpus.pipeline.pack import chat_turns as rows
 from corpus.pipeline.tokenizer.files import hub_config, of_model
 from corpus.pipeline.tokenizer.special_tokens import ASSISTANT, SEPARATOR, USER
+from corpus.pipeline.workspace.ledger import Ledger, write_ledger
 from tests.support.sampling import in_numbers, random_model, save_model, script_model
 from tests.support.sampling_notes import Notes
 
@@ -216,3 +217,14 @@ def test_numbers_prove_that_no_special_token_is_said() -> None:
     model = in_numbers(random_model(128))
     said = say(Chat(model, dataclasses.replace(CONFIG, max_new_tokens=64, temperature=50.0, top_k=0)), "问")
     assert not set(map(int, said.split())) & set(torch.as_tensor(model.tokenizer.all_special_ids).tolist())
+
+
+@pytest.mark.parametrize(("objective", "untuned"), [("text", True), ("sft", False), ("dpo", False)])
+def test_only_a_model_of_text_alone_is_untuned(objective: str, untuned: bool, tmp_path: Path) -> None:
+    assert not is_untuned(tmp_path / "best"), "without a ledger nothing is known"
+    ledger = Ledger(
+        stage="train", dataset="", version=1, config={"objective": objective}, inputs=[], outputs=[], counts={},
+        fingerprint="0",
+    )  # fmt: skip
+    write_ledger(tmp_path, ledger, {})
+    assert is_untuned(tmp_path) == is_untuned(tmp_path / "best") == untuned

@@ -18,7 +18,8 @@ from tests.support.records import ROOT
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["evaluate", "--help"], ["--version"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["sample", "--help"], ["serve", "--help"], ["evaluate", "--help"], ["--version"]],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
@@ -26,7 +27,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         "from corpus.pipeline.cli.main import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit as leave: assert leave.code == 0, leave.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'rich', 'numpy', 'httpx'}\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'tokenizers', 'rich', 'numpy', 'httpx', 'uvicorn'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -321,10 +321,10 @@ def test_many_connections_at_once(server: Running) -> None:
     def ask(number: int) -> int:
         return server.post("v1/completions", {"prompt": "a", "max_tokens": 2, "seed": number}).status_code
 
-    with ThreadPoolExecutor(60) as pool:
-        statuses = list(pool.map(ask, range(60)))
+    with ThreadPoolExecutor(30) as pool:
+        statuses = list(pool.map(ask, range(30)))
     assert set(statuses) <= {200, 429}
-    assert statuses.count(200) >= 40
+    assert statuses.count(200) >= 20
     server.wait_for(0)
 
 
