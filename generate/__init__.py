@@ -2,8 +2,8 @@
 
 `config` holds settings and results; `stage` streams samples; `bulk` continues a file of prompts (`prompt_file`) into a
 file of results (`results_file`); `best_of` keeps the sample with the highest score; `few_shot` puts examples before a
-prompt; `chat` holds a conversation; `benchmark` times a token; `serve` answers OpenAI's clients. `engine` has the model, the
-settings of the sampler and the detokenizer.
+prompt; `chat` holds a conversation; `benchmark` times a token; `serve` answers OpenAI's clients. `engine` has the
+model, the settings of the sampler and the detokenizer.
 
 Importing this package loads no torch, so worker processes that import a script of the user's start at once.
 """
