@@ -91,6 +91,14 @@ def cli() -> None:
       corpus pack --dataset baike2018qa
       corpus train --model gpt2-small
       corpus sample --prompt 我感冒了怎么办？
+    \b
+    From pre-training to talking (after corpus pack, pack --form chat and pack --form ranking):
+      corpus train --model gpt2-small --run base
+      corpus train --objective sft --init base --run tuned
+      corpus train --objective reward --init tuned --run judge
+      corpus train --objective ppo --init tuned --reward judge --run aligned
+      corpus train --objective dpo --init tuned --run preferred
+      corpus serve --model aligned
 
     Everything is written below one folder, the workspace. An interrupted command resumes when it is run again; one
     whose work is finished and current says so and does nothing.
