@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{text}")
     if given.page:
         for name, text in found.items():
-            _write(DOCS / ("experiment.md" if name == "chapter" else "preferences.md"), name, text)
+            write(page_of(name), name, text)
         if "curve" in found:
             (DOCS / PICTURE).write_bytes((experiment.picture).read_bytes())
     return 0
@@ -183,7 +183,12 @@ def _cut(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
-def _write(page: Path, name: str, text: str) -> None:
+def page_of(name: str) -> Path:
+    """The page that has a part's place."""
+    return DOCS / ("experiment.md" if name == "chapter" else "preferences.md")
+
+
+def write(page: Path, name: str, text: str) -> None:
     """Put the text between the markers of a page."""
     whole = page.read_text(encoding="utf-8")
     begin, end = (whole.index(marker.format(name)) for marker in _MARKERS)

@@ -13,7 +13,7 @@ from corpus.generate.engine.model import load
 from corpus.train.model.sampling import row_seed
 from corpus.train.preferences.rollouts import Limits, write
 from corpus.train.preferences.scoring import RewardModel
-from tests.experiments import policies
+from tests.experiments import policies, preferences
 from tests.support.sampling import SENTENCES, save_model, save_reward
 
 
@@ -77,3 +77,13 @@ def test_an_interval_holds_the_mean() -> None:
     low, high = policies.bootstrap(values)
     assert low < 0.5 < high
     assert high - low == pytest.approx(2 * 1.96 * 0.05, rel=0.1)
+
+
+def test_every_part_has_its_place_on_a_page(tmp_path: Path) -> None:
+    for name in preferences.PARTS:
+        page = tmp_path / name
+        page.write_bytes(preferences.page_of(name).read_bytes())
+        preferences.write(page, name, "| measured |")
+        preferences.write(page, name, "| measured again |")
+        assert "| measured again |\n<!-- " in page.read_text(encoding="utf-8")
+        assert "| measured |" not in page.read_text(encoding="utf-8")
