@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -10,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import openai
 import pytest
 
 from corpus.generate.chat import Chat
 from corpus.generate.config import SampleConfig
 from tests.support.sampling import texts
-from tests.support.serving import CONTEXT, Running, endless_model, serving
+from tests.support.serving import CONTEXT, HTTP, Running, endless_model, serving
 
 PROMPTS = ("河边的柳树", "What time does the library open?")
 ENDLESS: dict[str, Any] = {"model": "endless", "prompt": "河", "max_tokens": CONTEXT - 10}
@@ -136,7 +136,7 @@ def test_answers_side_by_side_are_those_alone(server: Running) -> None:
             "n": 1 + number % 2,
         }
         | more[number % 3]
-        for number in range(9)
+        for number in range(6)
     ]
 
     def write(ask: dict[str, Any]) -> list[str]:
@@ -216,15 +216,15 @@ def test_keys() -> None:
         answer = server.client(KEY).completions.create(model="endless", prompt="a", max_tokens=1)
         assert answer.choices[0].finish_reason == "length"
         for wrong in (KEY[:-1], f"{KEY}x", "密钥密钥密钥密钥密钥密钥".encode().decode("latin-1")):
-            refused = httpx.get(
+            refused = HTTP.get(
                 f"{server.url}v1/models", headers={b"Authorization": f"Bearer {wrong}".encode("latin-1")}
             )
             assert refused.status_code == 401
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").models.list()
-        assert httpx.get(f"{server.url}v1/models").headers["www-authenticate"] == "Bearer"
-        assert httpx.get(f"{server.url}health").status_code == 200
-        assert httpx.get(server.url).status_code == 200
+        assert HTTP.get(f"{server.url}v1/models").headers["www-authenticate"] == "Bearer"
+        assert HTTP.get(f"{server.url}health").status_code == 200
+        assert HTTP.get(server.url).status_code == 200
 
 
 def test_a_client_that_leaves_frees_its_slot(narrow: Running) -> None:
@@ -282,7 +282,7 @@ def test_stopping_ends_open_answers_and_refuses_those_that_wait() -> None:
 
         def read() -> None:
             body = ENDLESS | {"stream": True, "stop": ["never found"]}
-            with httpx.stream("POST", f"{server.url}v1/completions", json=body, timeout=60) as answer:
+            with HTTP.stream("POST", f"{server.url}v1/completions", json=body) as answer:
                 lines.extend(line for line in answer.iter_lines() if line)
 
         reading = pool.submit(read)
@@ -313,6 +313,25 @@ def test_slow_clients_are_disconnected(narrow: Running) -> None:
     assert b"body_too_slow" in answer
     for connection in (silent, headers, body):
         connection.close()
+
+
+def test_a_client_that_does_not_read_is_disconnected() -> None:
+    body = json.dumps(ENDLESS | {"stream": True, "logprobs": 5}).encode()
+    with serving(max_idle_seconds=0.3, send_bytes=4096) as server, socket.socket() as client:
+        address = urlsplit(server.url)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect((address.hostname, address.port))
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        server.wait_for(1)
+        server.wait_for(0)
+        client.settimeout(10)
+        read = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.recv(1 << 16):
+                read += piece
+    assert read.startswith(b"HTTP/1.1 200 OK")
+    assert b"ended_by" not in read
 
 
 def test_many_connections_at_once(server: Running) -> None:
