@@ -347,6 +347,25 @@ def test_many_connections_at_once(server: Running) -> None:
     server.wait_for(0)
 
 
+def test_too_many_connections_are_told_so_and_far_too_many_closed() -> None:
+    with serving(max_connections=3) as server, contextlib.ExitStack() as idle:
+        address = urlsplit(server.url)
+
+        def connect() -> socket.socket:
+            return idle.enter_context(socket.create_connection((address.hostname, address.port), 10))
+
+        others = [connect() for _ in range(3)]
+        refused = server.post("v1/completions", {"prompt": "a"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
+        assert refused.headers["retry-after"]
+        others += [connect() for _ in range(80)]
+        assert others[-1].recv(1) == b""
+        idle.close()
+        until = time.monotonic() + 10
+        while server.post("v1/completions", {"prompt": "a", "max_tokens": 1}).status_code != 200:
+            assert time.monotonic() < until
+
+
 def test_the_access_log_has_figures_and_no_text(server: Running) -> None:
     server.reports.clear()
     server.post("v1/completions", {"prompt": "河边的柳树", "max_tokens": 3})
