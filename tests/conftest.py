@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,12 +13,22 @@ from filelock import FileLock
 
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
+from tests.support import forked
 from tests.support.command import corpus
 from tests.support.records import MIRROR, LayRaw, Shared
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
 os.environ.pop("CORPUS_WORKSPACE", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as containers set it: each process would compile the package again
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what forks commands, in the process that starts xdist's workers."""
+    if not hasattr(config, "workerinput"):
+        servers = contextlib.ExitStack()
+        servers.enter_context(forked.serving())
+        config.add_cleanup(servers.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

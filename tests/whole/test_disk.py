@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pytest
 
 from corpus.pipeline.workspace.files import FINISHED_MODE
 from corpus.pipeline.workspace.layout import Workspace
+from tests.support import forked
 from tests.support.command import CORPUS, corpus
 from tests.support.documents import TRAIN, VALID
 from tests.support.outputs import outputs
@@ -70,11 +70,11 @@ def start(
     *arguments: str | Path, workspace: Path, code: int, prefix: Sequence[str] = (), limit: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command, perhaps through another or with a limit to the size of files; a traceback is always a failure."""
-    done = subprocess.run(
-        [*prefix, CORPUS, *arguments, "--workspace", workspace],
-        capture_output=True, text=True, check=False, timeout=300,
-        preexec_fn=None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    command = [*prefix, CORPUS, *arguments, "--workspace", workspace]
+    if prefix:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    else:
+        done = forked.run(command, file_bytes=limit)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr + done.stdout
     assert "internal error" not in done.stderr
@@ -327,7 +327,7 @@ def test_unfinished_files_are_for_their_owner_alone(way: Way, tmp_path: Path) ->
         if stage == "pack":
             shutil.copytree(way.workspace / "tokenizer", workspace / "tokenizer")
         command: list[str | Path] = [CORPUS, stage, *way.arguments[stage], "--workspace", workspace]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked.Forked(command)
         while process.poll() is None:
             for path in workspace.rglob("*"):
                 if path.name.endswith((".part", ".tmp")):
