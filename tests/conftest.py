@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
 os.environ.pop("CORPUS_WORKSPACE", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as containers set it: each process would compile the package again
+gc.disable()  # until the tests are collected, which is importing
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: a collection, and each training asks for one, need not look at them."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:

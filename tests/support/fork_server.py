@@ -126,13 +126,14 @@ def load(modules: list[str]) -> None:
     """Import the modules, once."""
     if all(name in sys.modules for name in modules):
         return
+    gc.disable()
     for name in modules:
         importlib.import_module(name)
     names = [(path / "comm").read_text().strip() for path in Path("/proc/self/task").glob("*")]  # none but on Linux
     others = [name for name in names if name != "jemalloc_bg_thd"]  # pyarrow's; jemalloc itself makes forks sound
     assert len(others) <= 1, f"a fork would lose threads: {others}"
-    gc.collect()
     gc.freeze()  # a child neither searches nor copies what is here
+    gc.enable()
 
 
 if __name__ == "__main__":
