@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -68,19 +68,19 @@ class Forked:
     """What `subprocess.Popen` is to a process."""
 
     def __init__(
-        self, arguments: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None,
+        self, arguments: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None,
         start_new_session: bool = False, file_bytes: int | None = None, torch: bool | None = None,
-        terminal: int | None = None,
+        terminal: int | None = None, stdout: int | None = None,
     ) -> None:  # fmt: skip
         self.args = [str(argument) for argument in arguments]
         self.returncode: int | None = None
         words = self.args[1:] if self.args[0] == sys.executable else self.args
         asked = {
-            "arguments": words, "folder": str(cwd or Path.cwd()), "environment": _environment(env or {}),
+            "arguments": words, "folder": str(cwd or Path.cwd()), "environment": _environment(env),
             "umask": _umask(), "new_session": start_new_session, "file_bytes": file_bytes,
         }  # fmt: skip
         server = "torch" if (_needs_torch(words) if torch is None else torch) else "pipeline"
-        pipes, files = [], [terminal] * 3 if terminal is not None else []
+        pipes, files = [], [] if terminal is None else [terminal, terminal if stdout is None else stdout, terminal]
         if terminal is None:
             pipes = [os.pipe(), os.pipe()]
             files = [os.open(os.devnull, os.O_RDONLY), *(end for _, end in pipes)]
@@ -152,11 +152,12 @@ class Forked:
         self.communicate()
 
 
-def _environment(changes: dict[str, str]) -> dict[str, str]:
-    """The variables of this process with changes, none of which a process reads only when it starts."""
+def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
+    """The variables, those of this process by default; none differs that a process reads only when it starts."""
     begun = json.loads(Path(os.environ[PLACE], "environment.json").read_text())
-    environment = dict(os.environ) | changes
-    wrong = {name for name in environment if name.startswith(READ_AT_START) and environment[name] != begun.get(name)}
+    environment = dict(os.environ if given is None else given)
+    names = {name for name in {*environment, *begun} if name.startswith(READ_AT_START)}
+    wrong = {name for name in names if environment.get(name) != begun.get(name)}
     assert not wrong, f"read when a process starts, so a fork would not show it: {wrong}"
     return environment
 
@@ -174,7 +175,7 @@ def _needs_torch(words: list[str]) -> bool:
 
 
 def run(
-    arguments: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str, str] | None = None,
+    arguments: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None,
     file_bytes: int | None = None, torch: bool | None = None, timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run to the end; a process that takes too long is killed."""

@@ -355,7 +355,7 @@ def test_finished_files_have_the_mode_that_the_umask_gives(way: Way) -> None:
 
 def test_a_checkpoint_is_written_where_others_cannot_look(workspace: Workspace) -> None:
     lay_all(workspace)
-    process = train({"epochs": 1.0}, workspace)
+    process = train({"epochs": 1.0, "architecture": "tiny"}, workspace)  # takes longer to write
     saving = workspace.models / "one" / ".saving"
     modes = set()
     while process.poll() is None:

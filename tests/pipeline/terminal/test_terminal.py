@@ -19,7 +19,9 @@ from rich.cells import cell_len
 
 from corpus.pipeline import manifest
 from corpus.pipeline.terminal import console
+from tests.support import forked
 from tests.support.command import CORPUS, corpus, corpus_process
+from tests.support.forked import Forked
 from tests.support.records import ROOT
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -33,9 +35,9 @@ def on_terminal(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     settings = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}}
-    process = subprocess.Popen(
-        [str(part) for part in command], cwd=folder, stdin=theirs, stdout=theirs if stdout is None else stdout,
-        stderr=theirs, env=settings | {"TERM": "xterm-256color"} | environment,
+    process = Forked(
+        [str(part) for part in command], cwd=folder, terminal=theirs, stdout=stdout,
+        env=settings | {"TERM": "xterm-256color"} | environment,
     )  # fmt: skip
     os.close(theirs)
     came = b""
@@ -164,12 +166,12 @@ def test_only_a_terminal_gets_untrusted_text_made_safe(tmp_path: Path) -> None:
 def test_a_closed_stream_gets_nothing_and_changes_nothing(tmp_path: Path, closed: str) -> None:
     corpus("download", "--dataset", "demo", folder=tmp_path)
     for command, code in (("status --json", 0), ("datasets", 0), ("verify", 0), ("status --nonsense", 2)):
-        whole = subprocess.run([CORPUS, *command.split()], cwd=tmp_path, capture_output=True, check=False)
+        whole = forked.run([CORPUS, *command.split()], cwd=tmp_path)
         shell = ["sh", "-c", f"{CORPUS} {command} {closed}"]
-        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, check=False)
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, whole.returncode) == (code, code), done.stderr
-        assert done.stdout == (b"" if " >&-" in f" {closed}" else whole.stdout)
-        assert done.stderr == (b"" if "2>&-" in closed else whole.stderr)
+        assert done.stdout == ("" if " >&-" in f" {closed}" else whole.stdout)
+        assert done.stderr == ("" if "2>&-" in closed else whole.stderr)
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
