@@ -17,6 +17,7 @@ from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
 from tests.support import forked
 from tests.support.command import corpus
 from tests.support.records import MIRROR, LayRaw, Shared
+from tests.support.runs import narrowed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
@@ -69,7 +70,8 @@ def demo(shared: Shared) -> Workspace:
     """The built-in demo from its records to a model of two steps, and its questions as rows of turns; to be read."""
 
     def make(folder: Path) -> None:
-        corpus("demo", "--max-steps", 2, "--workspace", "demo", folder=folder)
+        with narrowed():  # `make demo` trains the network of the preset
+            corpus("demo", "--max-steps", 2, "--workspace", "demo", folder=folder)
         corpus("pack", "--form", "chat", "--workspace", "demo", folder=folder)
 
     return Workspace(shared("demo", make) / "demo")

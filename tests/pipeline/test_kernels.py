@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ def test_records_are_parsed_the_same(raws: list[bytes]) -> None:
     """By each dataset's parser."""
     numbered = [(10 * place, raw) for place, raw in enumerate(raws)]
     for parse in PARSERS:
-        with_kernels, without = both_ways(lambda parse=parse: parse(numbered))
+        with_kernels, without = both_ways(partial(parse, numbered))
         assert with_kernels == without
 
 
