@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -22,7 +23,7 @@ import socket
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def python(arguments: list[str]) -> None:
@@ -42,6 +43,16 @@ def python(arguments: list[str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def standard_stream(number: int, before: TextIO) -> TextIO:
+    """A standard stream as the interpreter opens it: of a terminal, a pipe or a file, with or without a buffer."""
+    at_once = isinstance(before, io.TextIOWrapper) and before.write_through
+    binary = os.fdopen(number, "wb" if number else "rb", 0 if at_once else -1, closefd=False)
+    return io.TextIOWrapper(
+        binary, encoding=before.encoding, errors=before.errors, write_through=at_once,
+        line_buffering=not at_once and (binary.isatty() or number == 2),
+    )  # fmt: skip
+
+
 def set_up(connection: socket.socket, files: list[int], asked: dict[str, Any]) -> None:
     """In the child: files, folder, environment, session and limit of a new process; then its id goes back."""
     signal.set_wakeup_fd(-1)
@@ -49,11 +60,7 @@ def set_up(connection: socket.socket, files: list[int], asked: dict[str, Any]) -
     for number, (file, name) in enumerate(zip(files, ("stdin", "stdout", "stderr"), strict=True)):
         os.dup2(file, number)
         os.close(file)
-        before = getattr(sys, name)
-        stream = os.fdopen(
-            number, "w" if number else "r", 1 if name == "stderr" else -1, encoding=before.encoding,
-            errors=before.errors, closefd=False,
-        )  # fmt: skip
+        stream = standard_stream(number, getattr(sys, name))
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if asked["new_session"]:

@@ -92,7 +92,7 @@ class Forked:
         for file in files if pipes else []:
             os.close(file)
         self._answers = self._connection.makefile("rb")
-        self.pid = int(self._answers.readline())
+        self.pid = self._answer()
         self._printed = {end: bytearray() for end, _ in pipes}
         self._open = set(self._printed)
 
@@ -108,7 +108,7 @@ class Forked:
                 selector.register(self._connection, selectors.EVENT_READ)
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(self._answers.readline())
+            self.returncode = self._answer()
             self._answers.close()
             self._connection.close()
         return self.returncode
@@ -137,6 +137,11 @@ class Forked:
         self.wait(left())
         out, errors = (bytes(data).decode() for data in self._printed.values())
         return out, errors
+
+    def _answer(self) -> int:
+        line = self._answers.readline()
+        assert line, "the server of forks has ended; what it printed tells why"
+        return int(line)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

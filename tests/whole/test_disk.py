@@ -94,6 +94,12 @@ def refused(done: subprocess.CompletedProcess[str], workspace: Path, stage: str,
     corpus("verify", "--workspace", workspace, folder=workspace.parent)
 
 
+def rerun(way: Way, stage: str, workspace: Path) -> None:
+    """The same command when the disk is willing again, in this process: its workers are no matter here."""
+    alone = ("--workers", "1") if "--workers" in way.arguments[stage] else ()
+    corpus(stage, *way.arguments[stage], *alone, "--workspace", workspace, folder=workspace.parent)
+
+
 def whole(way: Way, workspace: Path, stage: str) -> None:
     """The stage's outputs are those of an undisturbed one."""
     expected = {name: data for name, data in way.expected.items() if name.startswith(STAGES[stage])}
@@ -206,7 +212,7 @@ def test_a_full_disk(way: Way, mount: Callable[[str], Path], stage: str) -> None
         refused(done, workspace, stage, "Free some room")
         assert not list(workspace.glob("models/one/checkpoint-*"))
     way.server.always(ARCHIVE, GOOD)
-    corpus(stage, *way.arguments[stage], "--workspace", workspace, folder=workspace.parent)
+    rerun(way, stage, workspace)
     whole(way, workspace, stage)
 
 
@@ -227,7 +233,7 @@ def test_a_limit_to_the_size_of_files(way: Way, tmp_path: Path, stage: str, limi
     way.lay(workspace, stage)
     done = start(stage, *way.arguments[stage], workspace=workspace, code=1, limit=limit)
     refused(done, workspace, stage, "limit")
-    corpus(stage, *way.arguments[stage], "--workspace", workspace, folder=workspace.parent)
+    rerun(way, stage, workspace)
     whole(way, workspace, stage)
 
 

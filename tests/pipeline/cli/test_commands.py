@@ -142,7 +142,7 @@ def test_file_size_limit_is_a_named_failure(tmp_path: Path, source: Path) -> Non
 def test_an_interrupted_command_ends_with_130_and_goes_on(tmp_path: Path, number: int) -> None:
     folder = tmp_path / "fetched"
     folder.mkdir()
-    (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(25_000)]))
+    (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(10_000)]))
     ingest = ("ingest", "--source", folder, "--workers", "2")
     process = Forked([CORPUS, *ingest], cwd=tmp_path)
     documents = tmp_path / "workspace/documents/baike2018qa"

@@ -23,6 +23,7 @@ from tests.support import forked
 from tests.support.command import CORPUS, corpus, corpus_process
 from tests.support.forked import Forked
 from tests.support.records import ROOT
+from tests.support.runs import narrowed
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -197,7 +198,8 @@ def test_json_is_what_the_ledgers_say(tmp_path: Path) -> None:
         ["pack", "--seq-length", 64],
         ["train", "--model", "tiny", "--max-steps", 1, "--batch-size", 1, "--device", "cpu", "--run", "试"],
     ):
-        done = json.loads(corpus(*arguments, "--json", folder=tmp_path).stdout)
+        with narrowed():
+            done = json.loads(corpus(*arguments, "--json", folder=tmp_path).stdout)
         for stage in done:
             ledger = json.loads((tmp_path / stage["ledger"]).read_bytes())
             assert {name: stage[name] for name in ("stage", "dataset", "counts", "fingerprint")} == {
