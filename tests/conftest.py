@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -12,12 +14,30 @@ from filelock import FileLock
 
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
+from tests.support import forked
 from tests.support.command import corpus
 from tests.support.records import MIRROR, LayRaw, Shared
+from tests.support.runs import narrowed
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; more threads would wait for each other
 os.environ.pop("CORPUS_WORKSPACE", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as containers set it: each process would compile the package again
+gc.disable()  # until the tests are collected, which is importing
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: a collection, and each training asks for one, need not look at them."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what forks commands, in the process that starts xdist's workers."""
+    if not hasattr(config, "workerinput"):
+        servers = contextlib.ExitStack()
+        servers.enter_context(forked.serving())
+        config.add_cleanup(servers.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +70,8 @@ def demo(shared: Shared) -> Workspace:
     """The built-in demo from its records to a model of two steps, and its questions as rows of turns; to be read."""
 
     def make(folder: Path) -> None:
-        corpus("demo", "--max-steps", 2, "--workspace", "demo", folder=folder)
+        with narrowed():  # `make demo` trains the network of the preset
+            corpus("demo", "--max-steps", 2, "--workspace", "demo", folder=folder)
         corpus("pack", "--form", "chat", "--workspace", "demo", folder=folder)
 
     return Workspace(shared("demo", make) / "demo")

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,18 +11,7 @@ import psutil
 import pytest
 
 from corpus.pipeline.workers import kept, run_pieces, start
-
-
-def whose(_: int) -> int:
-    """The process that does a piece."""
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def fail_at_two(number: int) -> int:
-    if number == 2:
-        raise ValueError(number)
-    return number
+from tests.support.pieces import end, fail_at_two, sign, whose
 
 
 def stage(pieces: Sequence[int] = range(6), workers: int = 2) -> set[int]:
@@ -131,13 +119,6 @@ def test_workers_kept_within_outlive_what_is_within() -> None:
     assert gone(first)
 
 
-def sign(folder: Path) -> None:
-    """Leave a file with this process's number, and wait until both workers have."""
-    (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < 2:
-        time.sleep(0.01)
-
-
 def test_started_workers_do_what_they_were_started_with_before_they_do_the_pieces(tmp_path: Path) -> None:
     with kept():
         start(2, partial(sign, tmp_path), pieces=2)
@@ -151,10 +132,6 @@ def test_what_a_worker_is_started_with_may_fail() -> None:
     with kept():
         start(2, partial(fail_at_two, 2), pieces=2)
         assert list(run_pieces(fail_at_two, [0, 1], workers=2)) == [0, 1]
-
-
-def end(status: int) -> None:
-    os._exit(status)
 
 
 def test_started_workers_that_died_are_replaced() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import forked
 
 POOL = '''
 import itertools, multiprocessing, os, signal, sys, threading, time
@@ -115,5 +116,6 @@ def test_an_interrupt_while_a_piece_is_handed_out_holds_nobody_up(tmp_path: Path
 def pool(folder: Path, *arguments: str) -> str:
     script = folder / "pool.py"
     script.write_text(POOL)
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True, timeout=30)
+    done = forked.run([sys.executable, script, *arguments], timeout=30)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()

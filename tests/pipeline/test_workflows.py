@@ -21,6 +21,7 @@ from corpus.pipeline.workflows import sources
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
 from tests.support.records import baike, lines
+from tests.support.runs import narrowed
 
 
 class Messages(Progress):
@@ -140,7 +141,8 @@ def test_each_call_takes_the_lock(workspace: Workspace, name: str) -> None:
 
 def test_a_demo(workspace: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
     seen: list[object] = []
-    result = workflows.demo(workspace, max_steps=2, on_result=seen.append)
+    with narrowed():
+        result = workflows.demo(workspace, max_steps=2, on_result=seen.append)
     assert seen == [result.ingest, result.pack, result.train]
     assert [sample.prompt for sample in result.samples] == ["我肚子痛了，要怎么办？", "潮汐"]
     assert result.train.folder.parent == workspace.models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,21 @@ ROOT = Path(__file__).parent.parent.parent
 MIRROR = Path(os.environ.get("CORPUS_MIRROR", ROOT.parent / "shared" / "mirror"))
 
 
-def examples(soak: int) -> int:
-    """How many examples a property is tried on: as many as given in a soak, a quarter of them else."""
-    return soak if "SOAK_MINUTES" in os.environ else soak // 4
+def examples(soak: int, share: int = 4) -> int:
+    """How many examples a property is tried on: as many as given in a soak, a quarter or another share of them else."""
+    return soak if "SOAK_MINUTES" in os.environ else soak // share
+
+
+def spliced(texts: Sequence[str]) -> list[str]:
+    """Texts and what their halves make of each other: four cases for the price of one, as most of it is the drawing."""
+    halves = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in texts]
+    pairs = list(zip(halves, halves[1:] + halves[:1], strict=True))
+    return [
+        *texts,
+        *(head + tail for (head, _), (_, tail) in pairs),
+        *(head + tail for (_, tail), (head, _) in pairs),
+        *(tail + head for head, tail in halves),
+    ]
 
 
 LayRaw = Callable[..., None]

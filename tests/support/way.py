@@ -10,15 +10,16 @@ import signal
 import sys
 from pathlib import Path
 
-from corpus.pipeline.decontaminate import stage as decontaminate
-from corpus.pipeline.decontaminate.config import DecontaminateConfig
-from corpus.pipeline.dedup import stage as dedup
-from corpus.pipeline.documents import stage as ingest
-from corpus.pipeline.download import stage as download
-from corpus.pipeline.pack import stage as pack
-from corpus.pipeline.tokenizer import stage as tokenizer
-from corpus.pipeline.workers import kept
-from corpus.pipeline.workspace.layout import Workspace
+if __name__ == "__main__":  # workers import this file too, and no stage but the one whose pieces they do
+    from corpus.pipeline.decontaminate import stage as decontaminate
+    from corpus.pipeline.decontaminate.config import DecontaminateConfig
+    from corpus.pipeline.dedup import stage as dedup
+    from corpus.pipeline.documents import stage as ingest
+    from corpus.pipeline.download import stage as download
+    from corpus.pipeline.pack import stage as pack
+    from corpus.pipeline.tokenizer import stage as tokenizer
+    from corpus.pipeline.workers import kept
+    from corpus.pipeline.workspace.layout import Workspace
 
 
 def interrupt(_number: int, _frame: object) -> None:

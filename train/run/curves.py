@@ -11,6 +11,9 @@ from typing import Any
 
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 8.0, 110
 _BENCHMARK_IN = 2.9
+_LEFT_IN, _RIGHT_IN, _TOP_IN, _BOTTOM_IN, _BETWEEN = 0.75, 0.15, 0.35, 0.55, 0.19
+"""Margins, and the room between panels as a share of their mean height: matplotlib takes as long to find them as to
+draw."""
 
 
 def picture(
@@ -27,7 +30,11 @@ def picture(
     asked = sorted({key for line in history for key in line if key.startswith("benchmark/")})
     more = {"benchmark (%)": {key.partition("/")[2]: _points(history, key, 100) for key in asked}} if asked else {}
     height = _HEIGHT_IN + _BENCHMARK_IN * len(more)
-    drawing = Figure(figsize=(_WIDTH_IN, height), dpi=_DPI, layout="constrained")
+    drawing = Figure(figsize=(_WIDTH_IN, height), dpi=_DPI)
+    drawing.subplots_adjust(
+        left=_LEFT_IN / _WIDTH_IN, right=1 - _RIGHT_IN / _WIDTH_IN, top=1 - _TOP_IN / height,
+        bottom=_BOTTOM_IN / height, hspace=_BETWEEN,
+    )  # fmt: skip
     panels = drawing.subplots(3 + len(more), 1, sharex=True, height_ratios=(3, 3, *(3 for _ in more), 1.4))
     keys = sorted({key for line in history for key in line if key.endswith(f"/{figure}")})
     lines = {

@@ -17,6 +17,7 @@ from corpus.pipeline.cli import main as cli_module
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.command import CORPUS, corpus, corpus_process
 from tests.support.documents import TRAIN, VALID
+from tests.support.forked import Forked
 from tests.support.records import baike, lines
 
 
@@ -141,11 +142,9 @@ def test_file_size_limit_is_a_named_failure(tmp_path: Path, source: Path) -> Non
 def test_an_interrupted_command_ends_with_130_and_goes_on(tmp_path: Path, number: int) -> None:
     folder = tmp_path / "fetched"
     folder.mkdir()
-    (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(25_000)]))
+    (folder / TRAIN).write_bytes(lines([baike(n, answer=f"说来话长，第{n}次。" * 20) for n in range(10_000)]))
     ingest = ("ingest", "--source", folder, "--workers", "2")
-    process = subprocess.Popen(
-        [CORPUS, *ingest], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Forked([CORPUS, *ingest], cwd=tmp_path)
     documents = tmp_path / "workspace/documents/baike2018qa"
     deadline = time.monotonic() + 60
     while not list(documents.glob(".part-*.tmp")) and process.poll() is None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from corpus.pipeline.tasks import DEMOS, load
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.command import corpus
+from tests.support.runs import narrowed
 
 
 def test_tasks_after_the_demo(demo: Workspace, tmp_path: Path) -> None:
     """Each kind is tuned and measured beside its own floors, and all are asked by prompts."""
     shutil.copytree(demo.root, tmp_path / "demo")
-    done = corpus("demo", "--max-steps", 2, "--tasks", "--workspace", "demo", folder=tmp_path)
+    with narrowed():
+        done = corpus("demo", "--max-steps", 2, "--tasks", "--workspace", "demo", folder=tmp_path)
     tuned, asked = done.stdout.split("5. The GPT is fine-tuned")[1].split("6. The GPT as it was")
     trainable = [name for name in DEMOS if load(name).is_trainable]
     assert len(trainable) == 4

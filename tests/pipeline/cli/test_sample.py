@@ -8,7 +8,6 @@ import pty
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from corpus.pipeline.cli import sample as cli_sample
 from corpus.pipeline.cli.main import cli
 from corpus.pipeline.errors import CorpusError
 from tests.support.command import corpus
+from tests.support.forked import Forked
 from tests.support.sampling import random_model, save_model, save_reward
 
 SAMPLE = [str(Path(sys.executable).with_name("corpus")), "sample", "--model", "run"]
@@ -276,7 +276,7 @@ def test_an_interrupted_file_goes_on_when_the_command_is_typed_again(workspace: 
     ]  # fmt: skip
     command = [*SAMPLE, "--workspace", str(workspace), *arguments]
     part = tmp_path / "o.jsonl.part"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+    with Forked(command) as first:
         wait_for("a window", lambda: part.exists() and part.read_bytes().count(b"\n") > 10)
         first.send_signal(signal.SIGINT)
         _, said = first.communicate(timeout=60)
@@ -301,7 +301,7 @@ def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
     save_model(workspace / "models" / "run", context=128, ends=False)
     command = [*SAMPLE, "--workspace", str(workspace), "--chat", "--seed", "1", "--max-new-tokens", "1000000"]
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = Forked(command, terminal=theirs, start_new_session=True)
     os.close(theirs)
     shown = bytearray()
 

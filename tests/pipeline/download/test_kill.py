@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from corpus.pipeline.download.stage import DownloadConfig, run
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.archives import FAST, NAME, A, archive, assert_unfinished, assert_whole
+from tests.support.forked import Forked
 from tests.support.server import Behaviour, Server
 
 DATA = archive(11, 1_500_000)
@@ -36,9 +36,8 @@ except CorpusError as error:
 """
 
 
-def start(workspace: Workspace, source: str, limit: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, str(workspace.root), source, str(limit)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(workspace: Workspace, source: str, limit: int = 0) -> Forked:
+    return Forked([sys.executable, "-c", PROGRAM, str(workspace.root), source, str(limit)])
 
 
 def part_bytes(workspace: Workspace) -> int:

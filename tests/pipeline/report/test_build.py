@@ -63,7 +63,6 @@ def test_the_policy_names_what_is_in_the_page(path: Path) -> None:
 
 def test_equal_workspaces_and_seeds_give_equal_pages(filled: Workspace, path: Path) -> None:
     first = path.read_bytes()
-    assert build.run(filled).read_bytes() == first
     assert build.run(filled, seed=2).read_bytes() != first
     assert build.run(filled).read_bytes() == first
 

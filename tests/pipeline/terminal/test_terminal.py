@@ -19,8 +19,11 @@ from rich.cells import cell_len
 
 from corpus.pipeline import manifest
 from corpus.pipeline.terminal import console
+from tests.support import forked
 from tests.support.command import CORPUS, corpus, corpus_process
+from tests.support.forked import Forked
 from tests.support.records import ROOT
+from tests.support.runs import narrowed
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,9 +36,9 @@ def on_terminal(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     settings = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR", "FORCE_COLOR"}}
-    process = subprocess.Popen(
-        [str(part) for part in command], cwd=folder, stdin=theirs, stdout=theirs if stdout is None else stdout,
-        stderr=theirs, env=settings | {"TERM": "xterm-256color"} | environment,
+    process = Forked(
+        [str(part) for part in command], cwd=folder, terminal=theirs, stdout=stdout,
+        env=settings | {"TERM": "xterm-256color"} | environment,
     )  # fmt: skip
     os.close(theirs)
     came = b""
@@ -164,12 +167,12 @@ def test_only_a_terminal_gets_untrusted_text_made_safe(tmp_path: Path) -> None:
 def test_a_closed_stream_gets_nothing_and_changes_nothing(tmp_path: Path, closed: str) -> None:
     corpus("download", "--dataset", "demo", folder=tmp_path)
     for command, code in (("status --json", 0), ("datasets", 0), ("verify", 0), ("status --nonsense", 2)):
-        whole = subprocess.run([CORPUS, *command.split()], cwd=tmp_path, capture_output=True, check=False)
+        whole = forked.run([CORPUS, *command.split()], cwd=tmp_path)
         shell = ["sh", "-c", f"{CORPUS} {command} {closed}"]
-        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, check=False)
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, whole.returncode) == (code, code), done.stderr
-        assert done.stdout == (b"" if " >&-" in f" {closed}" else whole.stdout)
-        assert done.stderr == (b"" if "2>&-" in closed else whole.stderr)
+        assert done.stdout == ("" if " >&-" in f" {closed}" else whole.stdout)
+        assert done.stderr == ("" if "2>&-" in closed else whole.stderr)
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -195,7 +198,8 @@ def test_json_is_what_the_ledgers_say(tmp_path: Path) -> None:
         ["pack", "--seq-length", 64],
         ["train", "--model", "tiny", "--max-steps", 1, "--batch-size", 1, "--device", "cpu", "--run", "试"],
     ):
-        done = json.loads(corpus(*arguments, "--json", folder=tmp_path).stdout)
+        with narrowed():
+            done = json.loads(corpus(*arguments, "--json", folder=tmp_path).stdout)
         for stage in done:
             ledger = json.loads((tmp_path / stage["ledger"]).read_bytes())
             assert {name: stage[name] for name in ("stage", "dataset", "counts", "fingerprint")} == {

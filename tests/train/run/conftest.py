@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
 
-from corpus.train.presets import PRESETS
+from tests.support.runs import narrowed
 
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[None]:
-    """Two narrow layers under the name of `tiny`: the stage is the same, a run takes a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "tiny", dataclasses.replace(PRESETS["tiny"], layers=2, width=64, heads=2))
+    """Two narrow layers under the name of `tiny`."""
+    with narrowed():
         yield

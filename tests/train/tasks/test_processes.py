@@ -15,11 +15,11 @@ from corpus.train.run.stage import run
 from tests.support.packed import lay_tokenizer
 from tests.support.runs import history
 from tests.support.task_items import toy_records, write_task
-from tests.support.training import start
+from tests.support.training import start_several
 
 
 def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
-    """Seconds, as it starts two real processes. Of 21 items one step is short, and a pass of a process is empty."""
+    """Of 21 items one step is short, and a pass of a process is empty."""
     workspace = Workspace(tmp_path / "workspace")
     lay_tokenizer(workspace)
     other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
@@ -28,7 +28,7 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
         "objective": "task", "task": str(task), "model": "tiny", "epochs": 1.0, "batch_size": 8, "dropout": 0.0,
         "micro_batch_size": 2, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 3, "threads": 1, "run": "one",
     }  # fmt: skip
-    process = start(settings | {"init": "none"}, other, processes=2)
+    process = start_several(settings | {"init": "none"}, other, processes=2)
     one = run(TrainConfig(**settings), workspace)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
