@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from corpus.train.objective import Passes
 from corpus.train.preferences import actor_critic, networks, ppo
 from corpus.train.preferences.episodes import Judges
 from corpus.train.preferences.rollouts import Limits
-from tests.support.packed import VOCAB_SIZE, make_tokenizer, pad_id, separator_id
+from tests.support.packed import make_tokenizer, pad_id, separator_id
 from tests.support.rankings import CONTEXT, causal, ids_of
 
 SETTINGS = ppo.Settings(
@@ -97,9 +97,3 @@ def lay_reward_model(workspace: Workspace, run: str = "rm", **settings: Any) -> 
         (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | settings))
-
-
-__all__: Sequence[str] = (
-    "SETTINGS", "VOCAB_SIZE", "Optimizing", "alone", "lay_reward_model", "limits", "policy_and_judges", "prompts",
-    "reward_network",
-)  # fmt: skip

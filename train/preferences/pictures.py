@@ -63,11 +63,13 @@ def ppo(history: Sequence[Mapping[str, Any]]) -> bytes:
     if any("ptx_loss" in line for line in history):
         panels.append(("loss on pre-training rows (nats a token)", {"ptx_loss": ""}))
     rows = -(-len(panels) // 2)
-    drawing = Figure(figsize=(_WIDTH_IN, _ROW_IN * rows), dpi=_DPI, layout="constrained")
+    drawing = Figure(figsize=(_WIDTH_IN, _ROW_IN * rows), dpi=_DPI)
+    drawing.subplots_adjust(left=0.07, right=0.985, bottom=0.06, top=0.965, hspace=0.3, wspace=0.18)
     grid = drawing.subplots(rows, 2, sharex=True).flatten()
     for axes, (heading, series) in zip(grid, panels, strict=False):
         axes.set_title(heading, loc="left", fontsize=9)
         axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=8)
         for name, label in series.items():
             points = [(line["step"], line[name]) for line in history if name in line]
             measured = [
@@ -87,7 +89,8 @@ def ppo(history: Sequence[Mapping[str, Any]]) -> bytes:
             axes.legend(fontsize=8, frameon=False)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    for axes in grid[-2:]:
+    for axes in grid[len(panels) - 2 : len(panels)]:  # the last ones of both columns
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("step", fontsize=9)
     buffer = io.BytesIO()
     FigureCanvasAgg(drawing).print_png(buffer, metadata={"Software": None})

@@ -2,7 +2,7 @@
 
 In: rankings. Out: `Prompts`, ids by number.
 Invariant: a prompt is the separator and the question; without a question it is the separator and the first tokens of
-the best answer (Ziegler et al., 2019, section 3.1.1), never its end.
+the best answer, to be continued (after Ziegler et al., 2019), never its end.
 Cost: reads all rankings once for the lengths.
 """
 

@@ -99,4 +99,4 @@ def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
         one *= 1 + FORWARD_SHARE  # the Trainer switches it on later
     rows = -(-steps // plan.eval_steps) * plan.evaluated_rows
     measured = FORWARD_SHARE * rows / (context.rows_per_pass * context.device.world)
-    return one * (steps * context.passes * objective.work + measured)
+    return one * objective.work * (steps * context.passes + measured)

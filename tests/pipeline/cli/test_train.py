@@ -63,7 +63,8 @@ def test_a_shape_by_its_config(workspace: Workspace, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "flag"), [(("evaluate",), "--model"), (("sample",), "--model"), (("train",), "--init")]
+    ("command", "flag"),
+    [(("evaluate",), "--model"), (("sample",), "--model"), (("train",), "--init"), (("train",), "--reward")],
 )
 def test_a_name_that_is_no_run_lists_the_runs(workspace: Workspace, command: tuple[str, ...], flag: str) -> None:
     given = (*command, flag, "nope", "--workspace", workspace.root)
@@ -73,6 +74,14 @@ def test_a_name_that_is_no_run_lists_the_runs(workspace: Workspace, command: tup
     said = corpus(*given, folder=workspace.root.parent, code=1).stderr
     assert f"there is no run nope in {workspace.models}, and no folder of this name" in said
     assert f"Give {flag} one of the runs first, second, or a model's folder." in said
+
+
+@pytest.mark.parametrize("flag", ["--dataset", "--ptx-dataset"])
+def test_an_unknown_dataset_is_refused_by_its_flag(workspace: Workspace, flag: str) -> None:
+    (workspace.models / "one").mkdir(parents=True)
+    given = ("train", "--objective", "ppo", "--init", "one", "--reward", "one", flag, "nope")
+    said = corpus(*given, "--workspace", workspace.root, folder=workspace.root, code=2).stderr
+    assert f"{flag} nope: must be one of " in said
 
 
 def test_an_interrupted_evaluation_is_not_to_be_run_again(
