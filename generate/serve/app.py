@@ -89,14 +89,19 @@ class App:
     """The endpoints; `asgi` is the application."""
 
     def __init__(
-        self, served: Served, config: ServeConfig, access: Access, scheduler: Scheduler, *, report: Report
+        self, served: Served, config: ServeConfig, access: Access, scheduler: Scheduler, *, report: Report,
+        connections: Callable[[], int],
     ) -> None:  # fmt: skip
-        """`report` takes a line for each request where `config.access_log`, and unexpected errors."""
+        """`report` takes a line for each request where `config.access_log`, and unexpected errors.
+
+        `connections` counts those that are open.
+        """
         self._served = served
         self._config = config
         self._access = access
         self._scheduler = scheduler
         self._report = report
+        self._connections = connections
         self._encoding = ThreadPoolExecutor(1, "encoder")  # one thread: the tokenizer is not made for several
         vocabulary = range(served.model.network.config.vocab_size)
         known = [len(served.model.vocabulary.bytes_of(token)) for token in vocabulary]
@@ -145,6 +150,7 @@ class App:
         @functools.wraps(endpoint)
         async def guarded(request: Request) -> Response:
             try:
+                self._check_room()
                 self._access.check_page(request.headers)
                 if key:
                     self._access.check_key(request.headers)
@@ -262,6 +268,13 @@ class App:
         yield b"data: [DONE]\n\n"
 
     # --- checks ---
+
+    def _check_room(self) -> None:
+        if self._connections() > self._config.max_connections:
+            raise RequestError(
+                "too many connections are open",
+                status=503, kind="server_error", code="too_many_connections", retry_after_s=5,
+            )  # fmt: skip
 
     async def _body(self, request: Request) -> bytes:
         """The body, no larger and no later than allowed."""

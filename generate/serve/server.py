@@ -29,6 +29,8 @@ from corpus.pipeline.errors import ModelError, ServeError
 
 _SHUTDOWN_SECONDS = 10
 _HEADER_BYTES = 1 << 15
+_REFUSED_CONNECTIONS = 64
+"""Connections beyond the most that get an answer, which says so; others are closed."""
 
 
 def run(
@@ -100,9 +102,9 @@ def of_model(model: Model, folder: Path, name: str) -> Served:
 class _Connection(H11Protocol):
     """uvicorn's connection, closed where no request comes, and where the client does not read its answer."""
 
-    def __init__(self, seconds: float, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, limits: ServeConfig, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._seconds = seconds
+        self._limits = limits
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -110,6 +112,8 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # so that `pause_writing` is called for any unread byte
         self._watch("headers")
+        if len(self.connections) > self._limits.max_connections + _REFUSED_CONNECTIONS:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Wait no longer once the headers of a request are complete."""
@@ -137,7 +141,7 @@ class _Connection(H11Protocol):
 
     def _watch(self, name: str) -> None:
         if name not in self._timers:
-            self._timers[name] = self.loop.call_later(self._seconds, self.transport.abort)
+            self._timers[name] = self.loop.call_later(self._limits.max_idle_seconds, self.transport.abort)
 
     def _unwatch(self, name: str) -> None:
         if timer := self._timers.pop(name, None):
@@ -153,12 +157,15 @@ class Server:
         self._scheduler = Scheduler(
             served.model, rows=config.batch_size, queue=config.queue, call=self._call, report=report
         )
-        self._app = App(served, config, Access(keys, host=config.host), self._scheduler, report=report)
+        self._app = App(
+            served, config, Access(keys, host=config.host), self._scheduler, report=report,
+            connections=lambda: len(self._uvicorn.server_state.connections),
+        )  # fmt: skip
         settings: dict[str, Any] = {
-            "http": functools.partial(_Connection, config.max_idle_seconds), "interface": "asgi3", "ws": "none",
-            "lifespan": "off", "log_config": None, "log_level": "critical", "access_log": False, "server_header": False,
-            "proxy_headers": False, "limit_concurrency": config.max_connections,
-            "timeout_graceful_shutdown": _SHUTDOWN_SECONDS, "h11_max_incomplete_event_size": _HEADER_BYTES,
+            "http": functools.partial(_Connection, config), "interface": "asgi3", "ws": "none", "lifespan": "off",
+            "log_config": None, "log_level": "critical", "access_log": False, "server_header": False,
+            "proxy_headers": False, "timeout_graceful_shutdown": _SHUTDOWN_SECONDS,
+            "h11_max_incomplete_event_size": _HEADER_BYTES,
         }  # fmt: skip
         self._uvicorn = _Uvicorn(uvicorn.Config(self._app.asgi, **settings), self.stop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import socket
 import tempfile
 import threading
 import time
@@ -24,6 +25,8 @@ from tests.support.sampling import save_model
 from tests.support.server import LAST_MODIFIED  # noqa: F401  # sets NO_PROXY for 127.0.0.1
 
 CONTEXT = 2048
+HTTP = httpx.Client(timeout=60)
+"""One client for all requests: to make one takes longer than an answer."""
 
 
 def save_endless(folder: Path, context: int = CONTEXT) -> None:
@@ -55,18 +58,18 @@ class Running:
 
     def post(self, path: str, body: dict[str, Any] | bytes, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return httpx.post(f"{self.url}{path}", content=content, headers=headers, timeout=60)
+        return HTTP.post(f"{self.url}{path}", content=content, headers=headers)
 
     def running(self) -> int:
         """Texts that are being written."""
-        return int(httpx.get(f"{self.url}health").json()["running"])
+        return int(HTTP.get(f"{self.url}health").json()["running"])
 
     def wait_for(self, running: int, waiting: int = 0, seconds: float = 20) -> None:
         """Wait until so many texts are being written and so many requests wait."""
         until = time.monotonic() + seconds
-        while (now := httpx.get(f"{self.url}health").json()) | {"running": running, "waiting": waiting} != now:
+        while (now := HTTP.get(f"{self.url}health").json()) | {"running": running, "waiting": waiting} != now:
             assert time.monotonic() < until, now
-            time.sleep(0.01)
+            time.sleep(0.02)
 
 
 @functools.cache
@@ -76,9 +79,10 @@ def _client(url: str, key: str) -> OpenAI:
 
 @contextlib.contextmanager
 def serving(
-    model: Model | None = None, *, keys: Sequence[str] = (), folder: Path = Path("nowhere"), **settings: Any
+    model: Model | None = None, *, keys: Sequence[str] = (), folder: Path = Path("nowhere"), send_bytes: int = 0,
+    **settings: Any,
 ) -> Iterator[Running]:  # fmt: skip
-    """Serve a model, on a free port, until the context ends."""
+    """Serve a model, on a free port, until the context ends; `send_bytes` limits what the system buffers."""
     config = ServeConfig(port=0, **settings)
     reports: list[str] = []
     server = Server(config, of_model(model or endless_model(), folder, "endless"), keys, report=reports.append)
@@ -90,6 +94,8 @@ def serving(
         is_up.set()
 
     bound = bind(config, has_keys=bool(keys))
+    if send_bytes:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
     thread = threading.Thread(target=server.run, args=(bound, listening))
     thread.start()
     try:

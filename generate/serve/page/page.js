@@ -11,7 +11,6 @@ const WORDS = {
   length: [", cut at the limit of tokens", "，到词元上限为止"],
   time: [", cut because the time was up", "，因超时中断"],
   shutdown: [", cut because the server was stopped", "，因服务停止中断"],
-  stopped: [", stopped by you", "，由你停止"],
   lost: ["The connection was lost.", "连接中断。"],
   wrong_key: ["The key is wrong.", "密钥不对。"],
   too_long: ["The text is longer than the model can read ({0} tokens, with the answer). Shorten it, or allow fewer tokens.", "文字超出模型能读的长度（连同回答共 {0} 个词元）。请缩短，或减少词元上限。"],
@@ -77,6 +76,10 @@ async function greet() {
   if (response.status === 401) {
     setState(true, ...(key ? ["wrong_key"] : []));
     $("key").focus();
+    return;
+  }
+  if (!response.ok) {
+    setState(true, "failed", response.status);
     return;
   }
   model = (await response.json()).data[0];
@@ -203,7 +206,12 @@ async function write(turn, earlier, controller) {
 
 async function send() {
   const question = $("text").value.trim();
-  if (!question || reading || !model || !$("ask").reportValidity()) return;
+  if (!question || reading || !model) return;
+  if (!$("ask").checkValidity()) {
+    $("settings").open = true; // so that the browser can show which field is wrong
+    $("ask").reportValidity();
+    return;
+  }
   const controller = new AbortController();
   const earlier = turns.slice();
   const turn = show(question);

@@ -15,7 +15,8 @@ from corpus.generate.engine.model import Model
 from corpus.generate.serve.scheduler import Failure, FullError, Job, Part, Scheduler, StoppingError
 from tests.support.sampling import random_model, script_model
 
-LONG = SampleConfig(max_new_tokens=400, temperature=0)
+LONG = SampleConfig(max_new_tokens=150, temperature=0)
+ENDLESS = SampleConfig(max_new_tokens=10**6, temperature=0)
 
 
 def now(work: Callable[[], None]) -> None:
@@ -83,14 +84,15 @@ def test_an_error_ends_its_own_job_alone() -> None:
         good.next()
         scheduler.submit(bad.job)
         assert bad.all() == [Failure("internal error", "error")]
-        assert len(good.all()) == 399
+        assert len(good.all()) == 149
         assert [line.split(":")[:2] for line in reports] == [["internal error", " IndexError"]]
 
 
 def test_a_cancelled_job_hears_nothing_more_and_gives_up_its_rows() -> None:
     a = random_model().encode("a")[0]
     with running(script_model({a: a})) as (scheduler, _):
-        left, stays, waits = Asked(a, rows=2), Asked(a, config=SampleConfig(max_new_tokens=3, temperature=0)), Asked(a)
+        left, waits = Asked(a, rows=2, config=ENDLESS), Asked(a)
+        stays = Asked(a, config=SampleConfig(max_new_tokens=3, temperature=0))
         scheduler.submit(left.job)
         left.next()
         scheduler.submit(waits.job)
@@ -105,16 +107,16 @@ def test_a_cancelled_job_hears_nothing_more_and_gives_up_its_rows() -> None:
 def test_stopping_ends_what_is_written_and_gives_back_held_text() -> None:
     a = random_model().encode("a")[0]
     scripted = script_model({a: a})
-    held = SampleConfig(max_new_tokens=400, temperature=0, stop=("a" * 300 + "b",))
+    held = SampleConfig(max_new_tokens=10**6, temperature=0, stop=("aaab",))
     with running(scripted, rows=1) as (scheduler, _):
         open_, waits = Asked(a, config=held), Asked(a)
         scheduler.submit(open_.job)
-        open_.next()
+        first = open_.next()
         scheduler.submit(waits.job)
         scheduler.stop()
-        last = open_.all()[-1]
-        assert last.end == "shutdown"
-        assert last.text == "a" * last.tokens
+        written = [first, *open_.all()]
+        assert written[-1].end == "shutdown"
+        assert "".join(part.text for part in written) == "a" * written[-1].tokens
         assert waits.all() == [Failure("the server is stopping", "shutdown")]
         with pytest.raises(StoppingError):
             scheduler.submit(Asked(a).job)
@@ -123,7 +125,7 @@ def test_stopping_ends_what_is_written_and_gives_back_held_text() -> None:
 def test_a_queue_of_none_takes_what_fits_now() -> None:
     a = random_model().encode("a")[0]
     with running(script_model({a: a}), rows=3, waiting=0) as (scheduler, _):
-        jobs = [Asked(a), Asked(a, rows=2)]
+        jobs = [Asked(a, config=ENDLESS), Asked(a, rows=2, config=ENDLESS)]
         for each in jobs:
             scheduler.submit(each.job)
         with pytest.raises(FullError) as caught:

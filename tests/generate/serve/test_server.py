@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -10,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import openai
 import pytest
 
 from corpus.generate.chat import Chat
 from corpus.generate.config import SampleConfig
 from tests.support.sampling import texts
-from tests.support.serving import CONTEXT, Running, endless_model, serving
+from tests.support.serving import CONTEXT, HTTP, Running, endless_model, serving
 
 PROMPTS = ("河边的柳树", "What time does the library open?")
 ENDLESS: dict[str, Any] = {"model": "endless", "prompt": "河", "max_tokens": CONTEXT - 10}
@@ -33,7 +33,7 @@ def server() -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Running]:
     """One text at a time, one request that waits."""
-    with serving(batch_size=1, queue=1, max_idle_seconds=0.5, max_body_bytes=20_000) as running:
+    with serving(batch_size=1, queue=1) as running:
         yield running
 
 
@@ -136,7 +136,7 @@ def test_answers_side_by_side_are_those_alone(server: Running) -> None:
             "n": 1 + number % 2,
         }
         | more[number % 3]
-        for number in range(9)
+        for number in range(6)
     ]
 
     def write(ask: dict[str, Any]) -> list[str]:
@@ -216,15 +216,15 @@ def test_keys() -> None:
         answer = server.client(KEY).completions.create(model="endless", prompt="a", max_tokens=1)
         assert answer.choices[0].finish_reason == "length"
         for wrong in (KEY[:-1], f"{KEY}x", "密钥密钥密钥密钥密钥密钥".encode().decode("latin-1")):
-            refused = httpx.get(
+            refused = HTTP.get(
                 f"{server.url}v1/models", headers={b"Authorization": f"Bearer {wrong}".encode("latin-1")}
             )
             assert refused.status_code == 401
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").models.list()
-        assert httpx.get(f"{server.url}v1/models").headers["www-authenticate"] == "Bearer"
-        assert httpx.get(f"{server.url}health").status_code == 200
-        assert httpx.get(server.url).status_code == 200
+        assert HTTP.get(f"{server.url}v1/models").headers["www-authenticate"] == "Bearer"
+        assert HTTP.get(f"{server.url}health").status_code == 200
+        assert HTTP.get(server.url).status_code == 200
 
 
 def test_a_client_that_leaves_frees_its_slot(narrow: Running) -> None:
@@ -262,18 +262,13 @@ def test_a_full_queue_is_refused_with_a_time_to_wait(narrow: Running) -> None:
             assert waits.result().json()["usage"]["completion_tokens"] == 3
 
 
-def test_time_is_up_for_the_one_that_writes_and_the_one_that_waits() -> None:
-    with serving(batch_size=1, max_seconds=0.4) as server, ThreadPoolExecutor(1) as pool:
-        first = pool.submit(server.post, "v1/completions", ENDLESS)
-        server.wait_for(1)
-        late = server.post("v1/completions", {"prompt": "a"})
-        written = first.result().json()
-        assert written["choices"][0]["finish_reason"] == "length"
-        assert written["choices"][0]["ended_by"] == "time"
-        assert 0 < written["usage"]["completion_tokens"] < CONTEXT - 10
-        if late.status_code != 200:  # where its turn came in time, it was answered
-            assert (late.status_code, late.json()["error"]["code"]) == (503, "ended_by_time")
-            assert late.headers["retry-after"]
+def test_time_is_up() -> None:
+    with serving(max_seconds=1) as server:
+        chunks = list(server.client().completions.create(**ENDLESS, stream=True))
+        last = chunks[-1].choices[0]
+        assert (last.finish_reason, last.model_extra) == ("length", {"ended_by": "time"})
+        assert 1 < len(chunks) < CONTEXT - 10
+        server.wait_for(0)
 
 
 def test_stopping_ends_open_answers_and_refuses_those_that_wait() -> None:
@@ -282,7 +277,7 @@ def test_stopping_ends_open_answers_and_refuses_those_that_wait() -> None:
 
         def read() -> None:
             body = ENDLESS | {"stream": True, "stop": ["never found"]}
-            with httpx.stream("POST", f"{server.url}v1/completions", json=body, timeout=60) as answer:
+            with HTTP.stream("POST", f"{server.url}v1/completions", json=body) as answer:
                 lines.extend(line for line in answer.iter_lines() if line)
 
         reading = pool.submit(read)
@@ -299,20 +294,40 @@ def test_stopping_ends_open_answers_and_refuses_those_that_wait() -> None:
         assert refused.headers["retry-after"]
 
 
-def test_slow_clients_are_disconnected(narrow: Running) -> None:
-    """One sends no headers, one half a body, one does not read its answer."""
-    address = urlsplit(narrow.url)
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 100\r\n"
-    silent, headers, body = (socket.create_connection((address.hostname, address.port), 10) for _ in range(3))
-    headers.sendall(head.encode())
-    body.sendall(f"{head}\r\n{{".encode())
-    assert silent.recv(100) == b""
-    assert headers.recv(100) == b""
-    answer = b"".join(iter(lambda: body.recv(4096), b""))
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"body_too_slow" in answer
-    for connection in (silent, headers, body):
-        connection.close()
+def test_slow_clients_are_disconnected() -> None:
+    """One sends nothing, one no end of its headers, one half a body."""
+    with serving(max_idle_seconds=0.3) as server, contextlib.ExitStack() as opened:
+        address = urlsplit(server.url)
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 100\r\n"
+        silent, headers, body = (
+            opened.enter_context(socket.create_connection((address.hostname, address.port), 10)) for _ in range(3)
+        )
+        headers.sendall(head.encode())
+        body.sendall(f"{head}\r\n{{".encode())
+        assert silent.recv(100) == b""
+        assert headers.recv(100) == b""
+        answer = b"".join(iter(lambda: body.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"body_too_slow" in answer
+
+
+def test_a_client_that_does_not_read_is_disconnected() -> None:
+    body = json.dumps(ENDLESS | {"stream": True, "logprobs": 5}).encode()
+    with serving(max_idle_seconds=0.3, send_bytes=4096) as server, socket.socket() as client:
+        address = urlsplit(server.url)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect((address.hostname, address.port))
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        server.wait_for(1)
+        server.wait_for(0)
+        client.settimeout(10)
+        read = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := client.recv(1 << 16):
+                read += piece
+    assert read.startswith(b"HTTP/1.1 200 OK")
+    assert b"ended_by" not in read
 
 
 def test_many_connections_at_once(server: Running) -> None:
@@ -326,6 +341,25 @@ def test_many_connections_at_once(server: Running) -> None:
     assert set(statuses) <= {200, 429}
     assert statuses.count(200) >= 20
     server.wait_for(0)
+
+
+def test_too_many_connections_are_told_so_and_far_too_many_closed() -> None:
+    with serving(max_connections=3) as server, contextlib.ExitStack() as idle:
+        address = urlsplit(server.url)
+
+        def connect() -> socket.socket:
+            return idle.enter_context(socket.create_connection((address.hostname, address.port), 10))
+
+        others = [connect() for _ in range(3)]
+        refused = server.post("v1/completions", {"prompt": "a"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
+        assert refused.headers["retry-after"]
+        others += [connect() for _ in range(80)]
+        assert others[-1].recv(1) == b""
+        idle.close()
+        until = time.monotonic() + 10
+        while server.post("v1/completions", {"prompt": "a", "max_tokens": 1}).status_code != 200:
+            assert time.monotonic() < until
 
 
 def test_the_access_log_has_figures_and_no_text(server: Running) -> None:
