@@ -1,17 +1,16 @@
-"""Signatures of documents on disk: one file in `dedup/keys/` for each documents shard.
+"""Signatures of documents on disk: a file in `dedup/keys/` and one in `dedup/bands/` for each documents shard.
 
 In: documents shards.
-Out: `part-NNNNN.parquet` with one row of signatures a document, written by workers; and columns over all shards.
+Out: `keys/*/part-NNNNN.parquet` with a row for each document, `bands/*/part-NNNNN.parquet` (`dedup.bands`), written by
+workers; and columns over all shards.
 Invariants: documents are numbered in the order of their shards and lines. A file carries the fingerprint of its inputs
 and a checksum of each page, so a rerun keeps files that are current and undamaged. Workers and order change no byte.
-Cost: 25 MB of text a second and core, 45 where texts are long and 15 where they are short; 112 bytes a document on
-disk; one column at a time in memory.
+Cost: 272 bytes a document on disk; one column at a time in memory.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import clusters, minhash
+from corpus.pipeline.dedup import bands, clusters, minhash
 from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
@@ -32,11 +31,9 @@ from corpus.pipeline.workspace.files import atomic
 KEEP_FIRST = ("test", "validation", "train")
 """Splits in order of preference for the kept document."""
 DIGESTS = ("digest_0", "digest_1")
-BANDS = tuple(f"band_{band:02d}" for band in range(minhash.BANDS))
 SCHEMA = pa.schema(
     [("split", pa.uint8()), ("characters", pa.int32()), ("folded", pa.uint32()), ("shingles", pa.uint32())]
     + [(name, pa.uint64()) for name in DIGESTS]
-    + [(name, pa.uint32()) for name in BANDS]
 )
 """Signatures of documents: `split` is an index in `KEEP_FIRST`, the others are columns of `minhash.Signatures`."""
 _CHARACTERS_AT_ONCE = 1 << 20
@@ -48,7 +45,8 @@ class SignatureShard:
 
     dataset: str
     path: Path
-    signatures: Path
+    keys: Path
+    bands: Path
     identity: str
     """Fingerprint of the signatures."""
     first: int
@@ -62,7 +60,6 @@ def settings(threshold: float) -> dict[str, Any]:
         "shingle": minhash.SHINGLE,
         "bands": minhash.BANDS,
         "rows": minhash.rows_for(threshold),
-        "rensa": version("rensa"),
         "opencc": version("OpenCC"),
         "unicode": unicodedata.unidata_version,
     }
@@ -70,27 +67,32 @@ def settings(threshold: float) -> dict[str, Any]:
 
 def is_current(shard: SignatureShard) -> bool:
     """Whether a shard's signatures have the current fingerprint and are undamaged."""
-    if (part_metadata(shard.signatures) or ("",))[0] != shard.identity:
-        return False
-    try:
-        with pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file:
-            return bool(file.read().num_rows == shard.count)
-    except (pa.ArrowException, OSError):
-        return False
+    for path in (shard.keys, shard.bands):
+        if (part_metadata(path) or ("",))[0] != shard.identity:
+            return False
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                rows = file.read().num_rows
+        except (pa.ArrowException, OSError):
+            return False
+        if path == shard.keys and rows != shard.count:
+            return False
+    return True
 
 
 def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
     """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # one thread a worker; the library reads it on first use
-    tables = [SCHEMA.empty_table()]
+    tables, made = [SCHEMA.empty_table()], [np.zeros((0, minhash.BANDS), np.uint64)]
     for texts, splits in read_batches(shard.path):
-        made = minhash.signatures_of(texts, rows, TRANSLATE)
+        found = minhash.signatures_of(texts, rows, TRANSLATE)
         ranks = np.fromiter(map(KEEP_FIRST.index, splits), dtype=np.uint8, count=len(texts))
         characters = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
-        columns = [ranks, characters, made.folded, made.shingles, *made.digests.T, *made.bands.T]
+        columns = [ranks, characters, found.folded, found.shingles, *found.digests.T]
         tables.append(pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA))
+        made.append(found.bands)
     table = with_metadata(pa.concat_tables(tables).combine_chunks(), shard.identity, {})
-    with atomic(shard.signatures) as out:
+    bands.write(shard.bands, shard.identity, np.concatenate(made), table["shingles"].to_numpy() > 0)
+    with atomic(shard.keys) as out:
         pq.write_table(
             table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
         )
@@ -128,8 +130,8 @@ class SignatureStore:
         """A column as (number of the first document, [documents] values), shard by shard."""
         for shard in self.shards:
             with (
-                reading_part(shard.signatures),
-                pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file,
+                reading_part(shard.keys),
+                pq.ParquetFile(shard.keys, page_checksum_verification=True) as file,
             ):
                 yield shard.first, file.read(columns=[name])[name].to_numpy()
 
@@ -149,7 +151,7 @@ class SignatureStore:
         return values
 
     def groups(self, name: str, chosen: np.ndarray) -> clusters.Groups:
-        """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a value."""
+        """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a column's values."""
         packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
         filled = 0
         for first, values in self.column(name):
@@ -159,4 +161,4 @@ class SignatureStore:
             part <<= 32
             part |= (which + first).astype(np.uint64)
             filled += len(which)
-        return clusters.groups_by_value(packed)
+        return clusters.groups_by_half(packed)

@@ -1,8 +1,8 @@
 """The dedup stage: finds exact and near duplicates, within a dataset and across all of them.
 
 In: `documents/<dataset>/` of every dataset. Out: `dedup/<dataset>.parquet`, the duplicates to leave out, each with the
-document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/`, the keys of each
-documents shard.
+document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/` and `dedup/bands/`,
+the keys of each documents shard.
 Invariants: a removed document is similar to the one kept for it, the first kept one among its duplicates by split
 (test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
 train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
@@ -40,10 +40,12 @@ from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report,
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
-VERSION = 1
+VERSION = 2
+SIGNATURES = ("keys", "bands")
+"""Folders of what is kept of each documents shard."""
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
-THRESHOLD = 0.8
+THRESHOLD = 0.7
 CLUSTERS = "clusters.parquet"
 CLUSTERS_SCHEMA = pa.schema(
     [
@@ -105,9 +107,9 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     if report := stage.skipped():
         return report
     stage.begin()
-    store = SignatureStore(list(_shards(workspace, ledgers, keys)))
+    store = SignatureStore(shards_of(workspace, keys, ledgers))
     _make_keys(store.shards, folder, keys["rows"], config.workers, progress)
-    found = search.search(store, threshold, folder / "shingles", workers=config.workers, progress=progress)
+    found = search.search(store, threshold, folder / "scratch", workers=config.workers, progress=progress)
     lists = _Lists(store, found, names)
     _write(lists, folder, progress)
     counts = _counts(lists)
@@ -119,9 +121,13 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )
 
 
-def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], keys: Mapping[str, Any]) -> Iterator[SignatureShard]:
-    """The documents shards that the ledgers name, with the fingerprints of their keys."""
-    first = 0
+def shards_of(
+    workspace: Workspace, keys: Mapping[str, Any], ledgers: Mapping[str, Ledger] | None = None
+) -> list[SignatureShard]:
+    """The documents shards that the ledgers name, by default of all datasets, with the fingerprints of their keys."""
+    if ledgers is None:
+        ledgers = {name: documents_of(workspace, name) for name in datasets_of(workspace, ())}
+    first, shards = 0, []
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
         for path in parts(workspace.documents(name)):
@@ -129,10 +135,12 @@ def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], keys: Mapping[s
                 continue
             source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
             identity = fingerprint(f"{STAGE} keys", VERSION, keys, [source])
+            made = [workspace.dedup / area / name / path.name for area in SIGNATURES]
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
-            yield SignatureShard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
+            shards.append(SignatureShard(name, path, *made, identity, first, count))
             first += count
+    return shards
 
 
 def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, workers: int, progress: Progress) -> None:
@@ -140,9 +148,9 @@ def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, worker
     missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
-    wanted = {shard.signatures for shard in shards}
+    wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
     for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
-        for path in parts(folder / "keys" / name):
+        for path in (path for area in SIGNATURES for path in parts(folder / area / name)):
             if path not in wanted:
                 path.unlink()
     work = partial(signatures.write_signatures, rows=rows)
