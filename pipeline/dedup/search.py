@@ -1,6 +1,6 @@
 """Search for duplicates among the signatures of all documents.
 
-In: signatures (`dedup.signatures`).
+In: signatures (`corpus.pipeline.signatures`).
 Out: the documents that have duplicates, and the one that is kept for each.
 Invariants: equal documents are found by 128 bits of their folded characters. Candidates share a band, and are tested by
 the exact similarity of their texts. A removed document is similar to the one kept for it, which is the first by split
@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus.pipeline.dedup import bands, clusters, minhash
+from corpus.pipeline.dedup import clusters
 from corpus.pipeline.dedup.clusters import Clusters, Groups
 from corpus.pipeline.dedup.shingles import ShingleFile
-from corpus.pipeline.dedup.signatures import DIGESTS, SignatureStore
 from corpus.pipeline.progress import Progress
+from corpus.pipeline.signatures import bands, minhash
+from corpus.pipeline.signatures.files import DIGESTS, SignatureStore
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import disk_errors, scratch
 
@@ -81,7 +82,7 @@ def _groups(
         with disk_errors(marks):
             marks.write_bytes(chosen.astype(np.uint8).tobytes())
         pieces = [bands.Partition(begin, end, files, marks) for begin, end in runs]
-        for found in run_pieces(bands.groups_of, pieces, workers=worker_count(workers, len(pieces))):
+        for found in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
             members.append(found.members)
             numbers.append(found.numbers + np.uint32(before))
             before += int(found.numbers[-1]) + 1 if len(found.numbers) else 0
@@ -89,13 +90,34 @@ def _groups(
     return Groups(np.concatenate(members), np.concatenate(numbers))
 
 
+def groups_of(partition: bands.Partition) -> Groups:
+    """Groups of the chosen documents that share a value of a partition, whatever the order of its files; runs in a
+    worker. Raises DamageError if a file is damaged.
+    """
+    return clusters.groups_by_value(*bands.rows(partition))
+
+
 def _join_equal(store: SignatureStore, joined: Clusters) -> np.ndarray:
     """Merge documents that fold to the same characters. Returns all of these except the first of each group."""
-    members = np.sort(store.groups(DIGESTS[0], store.load("folded") > 0).members)
+    members = np.sort(_by_half(store, DIGESTS[0], store.load("folded") > 0).members)
     equal = clusters.groups_by_columns(members, *(store.take(name, members) for name in DIGESTS))
     leaders = equal.leaders()
     joined.union(leaders, equal.members)
     return np.asarray(equal.members[equal.members != leaders])
+
+
+def _by_half(store: SignatureStore, name: str, chosen: np.ndarray) -> Groups:
+    """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a column's values."""
+    packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
+    filled = 0
+    for first, values in store.column(name):
+        which = np.flatnonzero(chosen[first : first + len(values)])
+        part = packed[filled : filled + len(which)]
+        part[:] = values[which]
+        part <<= 32
+        part |= (which + first).astype(np.uint64)
+        filled += len(which)
+    return clusters.groups_by_half(packed)
 
 
 def _select_kept(

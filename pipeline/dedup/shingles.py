@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus.pipeline.dedup import minhash
-from corpus.pipeline.dedup.signatures import SignatureStore, range_slice, read_batches
 from corpus.pipeline.progress import Progress
+from corpus.pipeline.signatures import minhash
+from corpus.pipeline.signatures.files import SignatureStore, range_slice, read_batches
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import disk_errors

@@ -26,26 +26,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search, signatures
+from corpus.pipeline.dedup import search
 from corpus.pipeline.dedup.search import Duplicates
-from corpus.pipeline.dedup.signatures import KEEP_FIRST, SignatureShard, SignatureStore, range_slice
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.signatures import files as signatures
+from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch, fingerprint
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
 VERSION = 2
-SIGNATURES = ("keys", "bands")
-"""Folders of what is kept of each documents shard."""
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
-THRESHOLD = 0.7
+THRESHOLD = signatures.THRESHOLD
 CLUSTERS = "clusters.parquet"
 CLUSTERS_SCHEMA = pa.schema(
     [
@@ -107,8 +106,8 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     if report := stage.skipped():
         return report
     stage.begin()
-    store = SignatureStore(shards_of(workspace, keys, ledgers))
-    _make_keys(store.shards, folder, keys["rows"], config.workers, progress)
+    store = SignatureStore(shards_of(workspace, ledgers, config.threshold))
+    _make_keys(store.shards, folder, config, progress)
     found = search.search(store, threshold, folder / "scratch", workers=config.workers, progress=progress)
     lists = _Lists(store, found, names)
     _write(lists, folder, progress)
@@ -121,12 +120,8 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )
 
 
-def shards_of(
-    workspace: Workspace, keys: Mapping[str, Any], ledgers: Mapping[str, Ledger] | None = None
-) -> list[SignatureShard]:
-    """The documents shards that the ledgers name, by default of all datasets, with the fingerprints of their keys."""
-    if ledgers is None:
-        ledgers = {name: documents_of(workspace, name) for name in datasets_of(workspace, ())}
+def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: float) -> list[SignatureShard]:
+    """The documents shards that the ledgers name, with the fingerprints of their keys."""
     first, shards = 0, []
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
@@ -134,28 +129,28 @@ def shards_of(
             if path.name not in known:
                 continue
             source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
-            identity = fingerprint(f"{STAGE} keys", VERSION, keys, [source])
-            made = [workspace.dedup / area / name / path.name for area in SIGNATURES]
+            identity = signatures.identity(source, threshold)
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
+            made = Signing(workspace.dedup, name).places(path.name)
             shards.append(SignatureShard(name, path, *made, identity, first, count))
             first += count
     return shards
 
 
-def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, workers: int, progress: Progress) -> None:
+def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
     """Compute the missing keys, and delete those of shards that are gone."""
     missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
     wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
     for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
-        for path in (path for area in SIGNATURES for path in parts(folder / area / name)):
+        for path in (path for area in signatures.AREAS for path in parts(folder / area / name)):
             if path not in wanted:
                 path.unlink()
-    work = partial(signatures.write_signatures, rows=rows)
+    work = partial(signatures.write_signatures, threshold=config.threshold)
     with progress.bar("dedup: keys", sum(shard.count for shard in missing), "documents"):
-        for shard in run_pieces(work, missing, workers=worker_count(workers, len(missing))):
+        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
             progress.advance(shard.count)
 
 

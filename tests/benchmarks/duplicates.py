@@ -38,13 +38,13 @@ import opencc
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import minhash
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.dedup.stage import DedupConfig
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import Progress
+from corpus.pipeline.signatures import minhash
 from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, part_name, parts
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.pipeline import kernels
-from corpus.pipeline.dedup import clusters, minhash
+from corpus.pipeline.dedup import clusters
 from corpus.pipeline.dedup.clusters import MAX_ROUNDS, MAX_TURNS, Clusters
+from corpus.pipeline.signatures import minhash
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text import ngrams, normalize
 from corpus.pipeline.text.normalize import fold
@@ -157,8 +159,9 @@ def test_the_kernel_refuses_arrays_that_are_too_small() -> None:
     ):
         with pytest.raises(ValueError, match=r"where|shape|code point"):
             kernels.compiled.signatures(*given_)
+    wrong: list[Any] = [1]
     with pytest.raises(TypeError):
-        kernels.compiled.signatures([1], table, values, prefix, 5, 20, 7, 0, bands)
+        kernels.compiled.signatures(wrong, table, values, prefix, 5, 20, 7, 0, bands)
     flat, starts, pair, out = np.arange(4, dtype=np.uint32), np.array([0, 2, 4]), np.array([2]), np.zeros(1, np.int64)
     for sets_, first in ((starts, pair), (np.array([0, 2, 5]), np.array([0])), (np.array([0, 3, 2]), np.array([0]))):
         with pytest.raises(ValueError, match=r"set"):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpus.pipeline.dedup import minhash
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.dedup.clusters import MAX_ROUNDS
 from corpus.pipeline.dedup.stage import EXACT, NEAR
+from corpus.pipeline.signatures import minhash
 from corpus.pipeline.storage.document_shards import split_ref
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.text.normalize import fold

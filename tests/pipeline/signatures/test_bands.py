@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpus.pipeline.dedup import bands, search, signatures, stage
-from corpus.pipeline.dedup.signatures import SignatureStore
+from corpus.pipeline.dedup import search, stage
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT
+from corpus.pipeline.signatures import bands
+from corpus.pipeline.signatures.files import SignatureStore
+from corpus.pipeline.storage.selection import documents_of
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.copies import lay, make, sample
 
@@ -49,7 +51,7 @@ def test_groups_are_those_of_all_documents_that_share_a_value(tmp_path: Path, co
     for order in (files, files[::-1], [files[1], files[0], files[2]]):
         found = []
         for begin, end in bands.partitions(0, count):
-            groups = bands.groups_of(bands.Partition(begin, end, order, marks))
+            groups = search.groups_of(bands.Partition(begin, end, order, marks))
             edges = np.flatnonzero(np.diff(groups.numbers, prepend=-1, append=-1))
             found += [groups.members[one:other].tolist() for one, other in pairwise(edges.tolist())]
         assert found == expected
@@ -58,7 +60,8 @@ def test_groups_are_those_of_all_documents_that_share_a_value(tmp_path: Path, co
 def test_partitions_and_workers_change_nothing(tmp_path: Path) -> None:
     workspace = lay(Workspace(tmp_path), sample())
     make(workspace)
-    shards = stage.shards_of(workspace, signatures.settings(stage.THRESHOLD))
+    ledgers = {name: documents_of(workspace, name) for name in sample()}
+    shards = stage.shards_of(workspace, ledgers, stage.THRESHOLD)
     results = [
         search.search(
             SignatureStore(shards), stage.THRESHOLD, tmp_path / "scratch", workers=workers, progress=SILENT,
@@ -82,4 +85,4 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     content[len(content) // 3] ^= 1
     files[1][0].write_bytes(content)
     with pytest.raises(DamageError, match="part-1"):
-        bands.groups_of(bands.Partition(0, bands.RANGES, files, marks))
+        search.groups_of(bands.Partition(0, bands.RANGES, files, marks))

@@ -1,8 +1,8 @@
 """Signatures of documents on disk: a file in `dedup/keys/` and one in `dedup/bands/` for each documents shard.
 
 In: documents shards.
-Out: `keys/*/part-NNNNN.parquet` with a row for each document, `bands/*/part-NNNNN.parquet` (`dedup.bands`), written by
-workers; and columns over all shards.
+Out: `keys/*/part-NNNNN.parquet` with a row for each document, `bands/*/part-NNNNN.parquet` (`signatures.bands`),
+written by the workers of ingest, or by those of dedup where they are missing; and columns over all shards.
 Invariants: documents are numbered in the order of their shards and lines. A file carries the fingerprint of its inputs
 and a checksum of each page, so a rerun keeps files that are current and undamaged. Workers and order change no byte.
 Cost: 272 bytes a document on disk; one column at a time in memory.
@@ -22,12 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import bands, clusters, minhash
+from corpus.pipeline.signatures import bands, minhash
 from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
-from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.files import atomic, sha256_file
+from corpus.pipeline.workspace.ledger import FileDigest, fingerprint
 
+VERSION = 2
+THRESHOLD = 0.7
+"""Least similarity of near duplicates by default, which decides the rows of a band."""
+AREAS = ("keys", "bands")
+"""Folders of `dedup/` with a file for each documents shard."""
 KEEP_FIRST = ("test", "validation", "train")
 """Splits in order of preference for the kept document."""
 DIGESTS = ("digest_0", "digest_1")
@@ -52,6 +58,31 @@ class SignatureShard:
     first: int
     """Number of its first document, over all shards."""
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Where the signatures of a dataset's shards are, and how they are made."""
+
+    folder: Path
+    """`dedup/` of the workspace."""
+    dataset: str
+    threshold: float = THRESHOLD
+
+    def places(self, part: str) -> tuple[Path, Path]:
+        """Keys and bands of a documents shard."""
+        keys, beside = (self.folder / area / self.dataset / part for area in AREAS)
+        return keys, beside
+
+    def write(self, writer: SignatureWriter, shard: Path) -> None:
+        """Write the signatures of a documents shard that lies in its place."""
+        source = FileDigest(f"documents/{self.dataset}/{shard.name}", shard.stat().st_size, sha256_file(shard))
+        writer.write(*self.places(shard.name), identity(source, self.threshold))
+
+
+def identity(source: FileDigest, threshold: float) -> str:
+    """Fingerprint of the signatures of a documents shard."""
+    return fingerprint("dedup keys", VERSION, settings(threshold), [source])
 
 
 def settings(threshold: float) -> dict[str, Any]:
@@ -80,22 +111,39 @@ def is_current(shard: SignatureShard) -> bool:
     return True
 
 
-def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
-    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
-    tables, made = [SCHEMA.empty_table()], [np.zeros((0, minhash.BANDS), np.uint64)]
-    for texts, splits in read_batches(shard.path):
-        found = minhash.signatures_of(texts, rows, TRANSLATE)
+class SignatureWriter:
+    """Signatures of the documents of one shard, made as its texts come."""
+
+    def __init__(self, threshold: float) -> None:
+        self.rows = minhash.rows_for(threshold)
+        self._tables, self._bands = [SCHEMA.empty_table()], [np.zeros((0, minhash.BANDS), np.uint64)]
+
+    def add(self, texts: Sequence[str], splits: Sequence[str]) -> None:
+        """Sign some documents."""
+        found = minhash.signatures_of(texts, self.rows, TRANSLATE)
         ranks = np.fromiter(map(KEEP_FIRST.index, splits), dtype=np.uint8, count=len(texts))
         characters = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
         columns = [ranks, characters, found.folded, found.shingles, *found.digests.T]
-        tables.append(pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA))
-        made.append(found.bands)
-    table = with_metadata(pa.concat_tables(tables).combine_chunks(), shard.identity, {})
-    bands.write(shard.bands, shard.identity, np.concatenate(made), table["shingles"].to_numpy() > 0)
-    with atomic(shard.keys) as out:
-        pq.write_table(
-            table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
-        )
+        table = pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA)
+        self._tables.append(table)
+        self._bands.append(found.bands)
+
+    def write(self, keys: Path, bands_file: Path, identity: str) -> None:
+        """Write what was made, both files under one fingerprint."""
+        table = with_metadata(pa.concat_tables(self._tables).combine_chunks(), identity, {})
+        bands.write(bands_file, identity, np.concatenate(self._bands), table["shingles"].to_numpy() > 0)
+        with atomic(keys) as out:
+            pq.write_table(
+                table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
+            )
+
+
+def write_signatures(shard: SignatureShard, *, threshold: float) -> SignatureShard:
+    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
+    writer = SignatureWriter(threshold)
+    for texts, splits in read_batches(shard.path):
+        writer.add(texts, splits)
+    writer.write(shard.keys, shard.bands, shard.identity)
     return shard
 
 
@@ -149,16 +197,3 @@ class SignatureStore:
             within = range_slice(documents, first, len(part))
             values[within] = part[documents[within] - first]
         return values
-
-    def groups(self, name: str, chosen: np.ndarray) -> clusters.Groups:
-        """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a column's values."""
-        packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
-        filled = 0
-        for first, values in self.column(name):
-            which = np.flatnonzero(chosen[first : first + len(values)])
-            part = packed[filled : filled + len(which)]
-            part[:] = values[which]
-            part <<= 32
-            part |= (which + first).astype(np.uint64)
-            filled += len(which)
-        return clusters.groups_by_half(packed)

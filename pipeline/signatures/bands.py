@@ -1,15 +1,14 @@
 """Bands of signatures on disk, sorted by value: one file in `dedup/bands/` for each documents shard.
 
 In: signatures of a documents shard. Out: `part-NNNNN.parquet`, a row for each band of each document with shingles, in
-`RANGES` row groups by the upper bits of the value; and the groups of documents that share a value.
-Invariants: the groups of a partition, which is a run of ranges, depend on values and document numbers alone, not on the
-order of the files; partitions share no value, so their number changes nothing.
-Cost: 240 bytes a document on disk; grouping takes 30 bytes of memory for each row of a partition.
+`RANGES` row groups by the upper bits of the value; and the rows of a partition, which is a run of ranges of all files.
+Invariants: partitions share no value.
+Cost: 240 bytes a document on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup.clusters import Groups, groups_by_value
 from corpus.pipeline.storage.document_shards import reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.workspace.files import atomic
@@ -61,29 +59,22 @@ def write(path: Path, identity: str, bands: np.ndarray, has_shingles: np.ndarray
             writer.write_table(pa.Table.from_arrays([values[begin:end], owners[begin:end]], schema=writer.schema))
 
 
-def partitions(rows: int, count: int = 0) -> list[tuple[int, int]]:
-    """Runs of ranges, for so many rows in all: as few as bound the memory, or `count`."""
-    count = count or max(1, min(RANGES, -(-rows // _ROWS_AT_ONCE)))
+def partitions(total: int, count: int = 0) -> list[tuple[int, int]]:
+    """Runs of ranges, for `total` rows: as few as bound the memory, or `count`."""
+    count = count or max(1, min(RANGES, -(-total // _ROWS_AT_ONCE)))
     edges = [RANGES * part // count for part in range(count + 1)]
     return list(pairwise(edges))
 
 
-def groups_of(partition: Partition) -> Groups:
-    """Groups of the chosen documents that share a value; runs in a worker.
+def rows(partition: Partition) -> tuple[np.ndarray, np.ndarray]:
+    """[rows] uint64 values and [rows] uint32 documents of a partition.
 
     Raises:
         DamageError: a file is damaged.
 
     """
-    parts = list(_rows(partition))
-    values = np.concatenate([np.zeros(0, np.uint64), *(part[0] for part in parts)])
-    documents = np.concatenate([np.zeros(0, np.uint32), *(part[1] for part in parts)])
-    del parts
-    return groups_by_value(values, documents)
-
-
-def _rows(partition: Partition) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     chosen = np.memmap(partition.chosen, np.uint8, "r") if partition.chosen.stat().st_size else np.zeros(0, np.uint8)
+    values, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
     for path, first, count in partition.files:
         here = chosen[first : first + count]
         if not here.any():
@@ -92,4 +83,6 @@ def _rows(partition: Partition) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             table = file.read_row_groups(range(partition.begin, partition.end))
         lines = table["line"].to_numpy()
         used = here[lines].astype(np.bool_)
-        yield table["value"].to_numpy()[used], lines[used] + np.uint32(first)
+        values.append(table["value"].to_numpy()[used])
+        documents.append(lines[used] + np.uint32(first))
+    return np.concatenate(values), np.concatenate(documents)

@@ -103,7 +103,7 @@ def reference_signatures(texts: Sequence[str], rows: int, prefix: str = "") -> S
     folded = fold_all(texts)
     hashes, starts = _shingles(folded, prefix)
     return Signatures(
-        digests=_digests(memoryview(folded.codes.astype("<u4", copy=False)).cast("B"), folded.starts),
+        digests=_digests(memoryview(folded.codes.astype("<u4", copy=False).tobytes()), folded.starts),
         bands=_bands(hashes, starts, rows),
         folded=np.diff(folded.starts).astype(np.uint32),
         shingles=np.diff(starts).astype(np.uint32),
