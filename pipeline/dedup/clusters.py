@@ -169,7 +169,7 @@ def pick_kept(
     """Pick the documents to keep: the first of a cluster, then the first of those not similar to it, and so on.
 
     A cluster may be a chain whose ends have little in common, so each member is compared with the kept document itself.
-    After `MAX_TURNS` rounds the remaining members count as similar to the first of them.
+    After `MAX_TURNS` rounds the remaining members are kept.
 
     Args:
         members: [members] documents in order.
@@ -185,12 +185,12 @@ def pick_kept(
     order = np.lexsort((members, ranks, numbers))
     left = Groups(order, numbers[order])
     kept, values = members.copy(), np.ones(len(members))
-    for turn in range(MAX_TURNS):
+    for _ in range(MAX_TURNS):
         if not len(left.members):
             break
-        leaders, least = left.leaders(), threshold if turn < MAX_TURNS - 1 else 0.0
-        shared = similarity(members[leaders], members[left.members], least)
-        passed = shared >= least
+        leaders = left.leaders()
+        shared = similarity(members[leaders], members[left.members], threshold)
+        passed = shared >= threshold
         kept[left.members[passed]], values[left.members[passed]] = members[leaders[passed]], shared[passed]
         left = left.where(~passed)
     return kept, values
