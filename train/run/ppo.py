@@ -45,8 +45,6 @@ from corpus.train.run.samples import Samples
 
 TOKENS = 64
 """Most tokens of an answer, where the context leaves as many."""
-_ROWS = 8
-"""Rows of a pass of what the first process measures alone."""
 _BOUNDLESS = 1 << 30
 """Context of a model that does not say how much it reads."""
 _MEASURED = -1
@@ -100,6 +98,7 @@ class PPOObjective(Rankings):
         self._describe(workspace)
         self.judges: Any = None
         """The networks that do not learn, once `network` made them."""
+        self._passes = self.alone()
         self._logged: list[dict[str, float]] = []
 
     def _take_prompts(self) -> None:
@@ -207,7 +206,8 @@ class PPOObjective(Rankings):
 
     def begin(self, folder: Path, model: Any, passes: Passes) -> None:
         """Bring the networks that judge to the device."""
-        del folder, passes
+        del folder
+        self._passes = replace(passes, rank=0, world=1)
         device = next(model.parameters()).device
         self.judges.reference.to(device)
         self.judges.reward.to(device)
@@ -300,13 +300,14 @@ class PPOObjective(Rankings):
     # --- what is written ----------------------------------------------------------------------------------------------
 
     def counts(self) -> Mapping[str, Any]:
-        """Parameters of the policy, prompts by split, the figures of the test prompts, and those of the reference."""
+        """Parameters of the policy, prompts by split, the figures of the test prompts, and those of the reference, all
+        in the precision of the run's evaluations.
+        """
         splits: Mapping[str, list[Prompts]] = {
             "train": [self.train], "validation": [*self.validation.values()], "test": [*self.test.values()],
         }  # fmt: skip
         self.progress.say("test prompts, and answers of the reference ...")
-        passes = replace(self.alone(), rows=_ROWS)
-        reference = self.judges.reference
+        passes, reference = self._passes, self.judges.reference
         return {
             "parameters": self.made.num_parameters() - self.made.critic.num_parameters(),
             "prompts": {split: sum(map(len, every)) for split, every in splits.items() if every},

@@ -83,6 +83,15 @@ def test_a_run_says_what_its_answers_are_worth(judged: Workspace, ppo_run: Repor
     assert trained(judged, "ppo", **PTX).skipped
 
 
+def test_figures_of_the_end_are_those_of_an_evaluation_in_half_precision(judged: Workspace) -> None:
+    """A policy that learns nothing is its reference: in the same precision they say exactly the same."""
+    still = {"learning_rate": 1e-20, "weight_decay": 0.0, "precision": "bf16", "max_steps": 1, "eval_rows": 0}
+    counts = trained(judged, "still", **still).ledger.counts
+    assert counts["test"] == counts["reference"]["test"]
+    assert counts["test"]["demo"]["kl"] == counts["test"]["demo"]["kl_k3"] == 0.0
+    assert counts["validation"] == counts["reference"]["validation"]
+
+
 def test_the_value_model_is_in_checkpoints_alone(ppo_run: Report) -> None:
     held = {}
     for place in ("", "best", "checkpoint-5"):
