@@ -151,7 +151,10 @@ class PPOObjective(Rankings):
         )  # fmt: skip
         named = asdict(self.how)
         del named["seed"]
-        rows = {"ptx_datasets": sorted(config.ptx_datasets), "ptx_rows": config.ptx_rows} if beside else {}
+        rows = {
+            "ptx_datasets": sorted(config.ptx_datasets), "ptx_rows": config.ptx_rows,
+            "document_mask": config.document_mask,
+        } if beside else {}  # fmt: skip
         self.settings = dict(self.settings) | named | rows | {
             "seq_length": self.seq_length, "max_new_tokens": self.limits.tokens, "prompt_tokens": config.prompt_tokens,
             "chat": self.train.has_questions,

@@ -18,7 +18,8 @@ from corpus.pipeline.tokenizer.special_tokens import PAD
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report, read_ledger
 from corpus.train.config import TrainConfig
-from corpus.train.run import dry_run, stage
+from corpus.train.run import defaults, dry_run, stage
+from corpus.train.run import plan as plans
 from corpus.train.run.ppo import PPOObjective
 from tests.support.packed import lay_packed, make_tokenizer, random_segments
 from tests.support.policies import lay_reward_model
@@ -90,6 +91,16 @@ def test_figures_of_the_end_are_those_of_an_evaluation_in_half_precision(judged:
     assert counts["test"] == counts["reference"]["test"]
     assert counts["test"]["demo"]["kl"] == counts["test"]["demo"]["kl_k3"] == 0.0
     assert counts["validation"] == counts["reference"]["validation"]
+
+
+def test_another_mask_of_the_pre_training_rows_is_another_run(judged: Workspace) -> None:
+    """Without such rows the flag says nothing."""
+    ids = {
+        mask: plans.make(config, judged, PPOObjective(config, judged)).identity
+        for mask in (True, False)
+        for config in [defaults.resolve(TrainConfig(objective="ppo", **settings_of(judged, document_mask=mask, **PTX)))[0]]
+    }
+    assert ids[True] != ids[False]
 
 
 def test_the_value_model_is_in_checkpoints_alone(ppo_run: Report) -> None:
