@@ -17,8 +17,8 @@ from corpus.train.presets import PRESETS
 from tests.experiments.preference_runs import BATCH, METHODS, PROMPT_TOKENS, PTX, REFERENCE_SEED, Experiment
 
 _LEDGER = "ledger.json"
-_RANKINGS, _ANSWERS, _ANSWER, _QUESTIONS, _PAIR = 1_230, 4, 60, 620, 600
-"""Rankings of a half, answers of each, tokens of one; pairs of dpo_zh, tokens of both answers."""
+_RANKINGS, _ANSWERS, _ANSWER, _QUESTIONS, _PAIR = 925, 4, 60, 620, 600
+"""Training rankings of a half, answers of each, tokens of one; pairs of dpo_zh, tokens of both answers."""
 _FORWARD = 1 / 3
 """Of a training pass. A rollout counts as a whole one: it reads one token at a time."""
 _NETWORKS = 4

@@ -37,8 +37,8 @@ BATCH = 32
 PROMPT_TOKENS = 8
 REFERENCE_SEED = 1_000
 """Of the answers of SFT that policies are compared with: no policy answers with it."""
-_VALIDATION = 20
-"""One training ranking in so many is for validation."""
+_PARTS, _TEST = 20, 4
+"""Of so many parts of a half, one is for validation and so many for test; the rest is for training."""
 _FORMS = {
     "reviews": 'form = "article"\nbody = "text"\nsplit = "split"\nid = ["id"]',
     "rankings-a": 'form = "ranking"\nranking = "ranking"\nsplit = "split"\nid = ["id"]',
@@ -179,14 +179,15 @@ class Experiment:
         return int(self.ledger(self.workspace.packed(self.text[0]))["config"]["seq_length"])
 
     def _halve(self) -> None:
-        """Cut the rankings into halves by their hash; of the training ones some are for validation."""
+        """Cut the rankings into halves, and each into splits, by their hash; a test split of the file's own stays."""
         halves: dict[str, list[str]] = {"rankings-a": [], "rankings-b": []}
         with lzma.open(self.data / "sentiment_rankings.jsonl.xz", "rt", encoding="utf-8") as lines:
             for line in lines:
                 values = json.loads(line)
                 number = int(hashlib.sha256("\n".join(values["ranking"]).encode()).hexdigest(), 16)
-                held = values["split"] == "train" and number // 2 % _VALIDATION == 0
-                row = values | {"split": "validation" if held else values["split"]}
+                place = number // 2 % _PARTS
+                split = {0: "validation"}.get(place, "test" if place < 1 + _TEST else "train")
+                row = values | {"split": split if values["split"] == "train" else values["split"]}
                 halves["rankings-b" if number % 2 else "rankings-a"].append(json.dumps(row, ensure_ascii=False))
         for name, rows in halves.items():
             path, text = self.cells / f"{name}.jsonl", "".join(f"{row}\n" for row in rows)

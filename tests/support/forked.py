@@ -38,7 +38,7 @@ TORCH = (
 )  # fmt: skip
 SERVERS = {"pipeline": PIPELINE, "torch": TORCH}
 NEED_TORCH = ("train", "evaluate", "sample", "score", "demo")
-READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "OMP_", "MKL_", "OPENBLAS_", "HF_ENDPOINT", "HF_HUB")
+READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "OMP_", "MKL_", "OPENBLAS_", "HF_ENDPOINT", "HF_HUB_OFFLINE")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def flags_of(changes: dict[str, Any], workspace: Workspace) -> list[str]:
     flags = ["train", "--workspace", str(workspace.root)]
     for name, value in (SETTINGS | changes).items():
         if name == "architecture":
-            flags += ["--model", str(value)]
+            flags += ["--model", str(value)] if value else []
             continue
         for each in value if isinstance(value, tuple) else (value,):
             flags += [f"--{name.removesuffix('s') if isinstance(value, tuple) else name}".replace("_", "-"), str(each)]

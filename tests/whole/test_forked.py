@@ -22,7 +22,7 @@ blocked = sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))
 mask = os.umask(0)
 kinds = [sys.stdin.isatty(), sys.stdout.encoding, sys.stdout.errors, sys.stderr.errors, sys.stderr.line_buffering]
 print(json.dumps([sys.argv, os.getcwd(), dict(os.environ), os.getsid(0) == os.getpid(), mask, handlers, blocked, kinds,
-                  resource.getrlimit(resource.RLIMIT_FSIZE)[0], sorted(os.listdir("/proc/self/fd"))[:3], __name__]))
+                  resource.getrlimit(resource.RLIMIT_FSIZE)[0], __name__]))
 print("an error", file=sys.stderr)
 sys.exit(7)
 """

@@ -25,7 +25,7 @@ from tests.support.packed import lay_packed, make_tokenizer, random_segments
 from tests.support.policies import lay_reward_model
 from tests.support.rankings import ids_of, lay_rankings, ranking
 from tests.support.runs import history
-from tests.support.training import start
+from tests.support.training import start_several
 
 SETTINGS: dict[str, Any] = {
     "datasets": ("demo",), "max_steps": 5, "batch_size": 6, "micro_batch_size": 3, "learning_rate": 3e-3,
@@ -139,7 +139,7 @@ def test_interrupted_is_whole(judged: Workspace, ppo_run: Report, monkeypatch: p
 
 
 def test_two_processes_give_the_figures_of_one(judged: Workspace, tmp_path: Path) -> None:
-    """Seconds, as it starts two real processes. Of three episodes a step one process has two and the other one, of
+    """Of three episodes a step one process has two and the other one, of
     which a minibatch can be empty.
     """
     other = Workspace(tmp_path / "other")
@@ -147,7 +147,8 @@ def test_two_processes_give_the_figures_of_one(judged: Workspace, tmp_path: Path
         shutil.copytree(judged.root / part, other.root / part)
     changes: dict[str, Any] = {"batch_size": 3, "max_steps": 3, "minibatches": 3, "log_steps": 1, "save_steps": 9}
     changes |= {"ptx_datasets": ("news2016zh",), "eval_rows": 3}
-    process = start(settings_of(other, **changes) | {"objective": "ppo", "run": "two"}, other, processes=2)
+    flags = settings_of(other, **changes) | {"objective": "ppo", "run": "two", "architecture": None}
+    process = start_several(flags, other, processes=2)
     one = trained(judged, "two", **changes)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
