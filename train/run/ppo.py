@@ -44,7 +44,7 @@ from corpus.train.run.pretraining import PretrainingRows
 from corpus.train.run.samples import Samples
 
 TOKENS = 64
-"""Most tokens of an answer, where the context leaves as many."""
+"""Most tokens of an answer, or half of the context where that is less."""
 _BOUNDLESS = 1 << 30
 """Context of a model that does not say how much it reads."""
 _MEASURED = -1
@@ -110,25 +110,24 @@ class PPOObjective(Rankings):
         self.train = prompts(self.train)
         self.validation = {name: prompts(items) for name, items in self.validation.items()}
         self.test = {name: prompts(items) for name, items in self.test.items()}
-        every: list[Prompts] = [self.train, *self.validation.values(), *self.test.values()]
-        self._longest = max(int(items.lengths.max()) for items in every)
-        self.tokens, self.most_sequences = self.train.lengths, 1
-        self.collator = PromptCollator()
+        self.most_sequences, self.collator = 1, PromptCollator()
 
     def _limits(self) -> Limits:
-        """What an answer may hold: the context of policy and reward model decides.
+        """What an answer may hold: the context of policy and reward model decides. Longer prompts are left out.
 
         Raises:
-            TrainError: the longest prompt leaves too little of it.
+            TrainError: every training prompt leaves too little of it.
 
         """
         context, scored = (load.context_in(each) for each in (architecture.read(self.init), self._reward_config))
         most = min(context or _BOUNDLESS, (scored or _BOUNDLESS) - 1)  # an answer without an end is scored with one
-        room, asked = most - self._longest, self.config.max_new_tokens
-        if room < (asked or 1):
-            beside = f" and answers of {asked:,}" if asked else ""
+        asked, shortest = self.config.max_new_tokens, int(self.train.lengths.min())
+        tokens = asked or max(1, min(TOKENS, most // 2))
+        self._keep(most - tokens)
+        if not len(self.train):
+            beside, room = f" and answers of {asked:,}" if asked else "", most - shortest
             raise TrainError(
-                f"prompts of up to {self._longest:,} tokens{beside} do not fit into the {most:,} that --init and "
+                f"prompts of {shortest:,} tokens and more{beside} do not fit into the {most:,} that --init and "
                 "--reward read",
                 hint=f"Give --max-new-tokens {room} or fewer."
                 if room > 0
@@ -138,7 +137,19 @@ class PPOObjective(Rankings):
         special = [token for token, added in vocabulary.get_added_tokens_decoder().items() if added.special]
         separator, rows = self.shape.separator, self.shape.vocab_size
         banned = sampling.banned(vocabulary.get_vocab().values(), special, separator=separator, rows=rows)
-        return Limits(separator=separator, banned=tuple(banned), tokens=asked or min(TOKENS, room), context=most)
+        return Limits(separator=separator, banned=tuple(banned), tokens=tokens, context=most)
+
+    def _keep(self, most: int) -> None:
+        """Leave out the prompts of more than `most` tokens, and the datasets without any other."""
+        ends = np.cumsum([*self.rows.values()])
+        held_out = (*self.validation.values(), *self.test.values())
+        self._left_out = sum(prompts.keep(most) for prompts in (self.train, *held_out))
+        counts = np.diff(np.searchsorted(self.train.numbers, ends), prepend=0).tolist()
+        self.rows = {name: count for name, count in zip(self.rows, counts, strict=True) if count}
+        self.validation = {name: prompts for name, prompts in self.validation.items() if len(prompts)}
+        self.test = {name: prompts for name, prompts in self.test.items() if len(prompts)}
+        self.tokens = self.train.lengths
+        self._longest = max(int(prompts.lengths.max(initial=0)) for prompts in (self.train, *held_out))
 
     def _describe(self, workspace: Workspace) -> None:
         """Settings and inputs of the ledger, and what a step costs."""
@@ -314,6 +325,7 @@ class PPOObjective(Rankings):
         return {
             "parameters": self.made.num_parameters() - self.made.critic.num_parameters(),
             "prompts": {split: sum(map(len, every)) for split, every in splits.items() if every},
+            "left_out": self._left_out,
             "test": {name: self.measured(self.made, prompts, passes) for name, prompts in self.test.items()},
             "reference": {
                 split: {name: self.measured(reference, prompts, passes) for name, prompts in own.items()}
@@ -326,8 +338,11 @@ class PPOObjective(Rankings):
         said = []
         if self.made is not None:
             said.append(f"{self.made.critic.num_parameters():,} of the parameters are the value model's")
-        if self.config.max_new_tokens is None and self.limits.tokens < TOKENS:
-            said.append(f"answers have at most {self.limits.tokens} tokens: the longest prompt has {self._longest:,}")
+        if self._left_out:
+            said.append(
+                f"{self._left_out:,} prompts are left out: the context of {self.limits.context:,} tokens has no room "
+                f"for an answer of {self.limits.tokens:,} after them"
+            )
         return said
 
     def documents(self, result: Result) -> Mapping[str, bytes]:
