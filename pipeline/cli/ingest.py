@@ -104,7 +104,7 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 @options.dataset_option("all that have documents")
 @click.option("--near/--no-near", default=True, show_default=True, help="Also find near duplicates.")
 @click.option(
-    "--threshold", default=0.8, show_default=True, help="Least similarity of near duplicates (Jaccard, 5-shingles)."
+    "--threshold", default=0.7, show_default=True, help="Least similarity of near duplicates (Jaccard, 5-shingles)."
 )
 @options.workers_option
 @options.json_option

@@ -2,12 +2,12 @@
 
 In: values of documents, which are numbered from 0, and a similarity of pairs.
 Out: clusters, and the document that is kept for each member.
-Invariants: a document is tested at most `MAX_ROUNDS` times for each value it shares, whatever the size of the group.
-The result depends on the numbers and values alone.
+Invariants: a document is tested at most `MAX_ROUNDS` times for each value it shares, whatever the size of the group,
+and with no other document twice. The result depends on the numbers and values alone.
 Method: documents that share a value are tested against the first of them, those not similar to it against the first
 that remains, and so on. Clusters are a union-find (Tarjan, 1975) on whole arrays. Each is then divided, so that every
 member is similar to the document kept for it.
-Cost: four bytes a document for the clusters, eight for each document whose values are being compared.
+Cost: four bytes a document for the clusters, 24 for each place in a group, eight for each pair that is not similar.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MAX_ROUNDS = 8
 
 MAX_TURNS = 64
 """Rounds in which a cluster is divided; this bounds the cost of a long chain."""
+
+_HALF = np.uint64(32)
 
 PairTest = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From pairs, as two arrays of documents, to [pairs] bool: whether they are similar."""
@@ -78,8 +80,21 @@ class Groups:
         return Groups(self.members[chosen], self.numbers[chosen])
 
 
-def groups_by_value(packed: np.ndarray) -> Groups:
-    """Groups of two and more with one value, from [documents] `<u8` of value << 32 | document; sorts it in place."""
+def groups_by_value(values: np.ndarray, documents: np.ndarray) -> Groups:
+    """Groups of two and more documents with one value, from [rows] uint64 and [rows] uint32, in any order."""
+    order = np.argsort(values)
+    ordered = values[order]
+    again = np.zeros(len(ordered) + 1, dtype=np.bool_)
+    again[1:-1] = ordered[1:] == ordered[:-1]
+    grouped = again[:-1] | again[1:]
+    opens = ~again[:-1][grouped]
+    numbers = (np.cumsum(opens) - 1).astype(np.uint32)
+    members = documents[order[grouped]]
+    return Groups(members[np.lexsort((members, numbers))], numbers)
+
+
+def groups_by_half(packed: np.ndarray) -> Groups:
+    """The same for the lower half of values, from [documents] `<u8` of value << 32 | document; sorts it in place."""
     packed.sort()
     values = packed.view("<u4")[1::2]
     again = np.zeros(len(packed) + 1, dtype=np.bool_)
@@ -97,19 +112,55 @@ def groups_by_columns(members: np.ndarray, *columns: np.ndarray) -> Groups:
 
 
 def join_similar(groups: Groups, clusters: Clusters, is_similar: PairTest) -> tuple[int, int]:
-    """Merge the clusters of similar documents within groups. Returns the numbers of tested and of similar pairs."""
+    """Merge the clusters of similar documents within groups. Returns the numbers of tested and of similar pairs.
+
+    In a round each document is tested against the first of each of its groups, the smallest number first, until it is
+    in that one's cluster. All groups take part at once, and a pair is tested once, however many groups have it: so
+    neither the order of the groups nor how they are divided changes anything.
+    """
     tested = found = 0
+    failed = np.zeros(0, dtype=np.uint64)
     for _ in range(MAX_ROUNDS):
         leaders = groups.leaders()
-        apart = clusters.find(groups.members) != clusters.find(leaders)
+        apart = _apart(clusters, groups.members, leaders)
         groups, leaders = groups.where(apart), leaders[apart]
         if not len(leaders):
             break
-        passed = is_similar(leaders, groups.members)
-        clusters.union(leaders[passed], groups.members[passed])
-        tested, found = tested + len(passed), found + int(passed.sum())
-        groups = groups.where(clusters.find(groups.members) != clusters.find(leaders))
+        pairs = np.unique(groups.members.astype(np.uint64) << _HALF | leaders)
+        pairs = pairs[~_among(pairs, failed)]
+        differ = [failed]
+        while len(pairs):
+            turn = _row_changes(pairs >> _HALF)  # one pair of each document
+            second, first = _halves(pairs[turn])
+            passed = is_similar(first, second)
+            clusters.union(first[passed], second[passed])
+            differ.append(pairs[turn][~passed])
+            tested, found = tested + len(passed), found + int(passed.sum())
+            pairs = pairs[~turn]
+            second, first = _halves(pairs)
+            pairs = pairs[_apart(clusters, second, first)]
+        failed = np.sort(np.concatenate(differ))
+        groups = groups.where(_apart(clusters, groups.members, leaders))
     return tested, found
+
+
+def _apart(clusters: Clusters, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[documents] bool: whether two documents are in different clusters."""
+    return np.asarray(clusters.find(one) != clusters.find(other))
+
+
+def _halves(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upper and lower 32 bits of uint64."""
+    return (packed >> _HALF).astype(np.uint32), packed.astype(np.uint32)
+
+
+def _among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[values] bool: which are among others; both are sorted."""
+    places = np.searchsorted(others, values)
+    found = np.zeros(len(values), dtype=np.bool_)
+    inside = places < len(others)
+    found[inside] = others[places[inside]] == values[inside]
+    return found
 
 
 def pick_kept(
@@ -118,7 +169,7 @@ def pick_kept(
     """Pick the documents to keep: the first of a cluster, then the first of those not similar to it, and so on.
 
     A cluster may be a chain whose ends have little in common, so each member is compared with the kept document itself.
-    After `MAX_TURNS` rounds the remaining members count as similar to the first of them.
+    After `MAX_TURNS` rounds the remaining members are kept.
 
     Args:
         members: [members] documents in order.
@@ -134,12 +185,12 @@ def pick_kept(
     order = np.lexsort((members, ranks, numbers))
     left = Groups(order, numbers[order])
     kept, values = members.copy(), np.ones(len(members))
-    for turn in range(MAX_TURNS):
+    for _ in range(MAX_TURNS):
         if not len(left.members):
             break
-        leaders, least = left.leaders(), threshold if turn < MAX_TURNS - 1 else 0.0
-        shared = similarity(members[leaders], members[left.members], least)
-        passed = shared >= least
+        leaders = left.leaders()
+        shared = similarity(members[leaders], members[left.members], threshold)
+        passed = shared >= threshold
         kept[left.members[passed]], values[left.members[passed]] = members[leaders[passed]], shared[passed]
         left = left.where(~passed)
     return kept, values

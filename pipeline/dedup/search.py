@@ -1,6 +1,6 @@
 """Search for duplicates among the signatures of all documents.
 
-In: signatures (`dedup.signatures`).
+In: signatures (`corpus.pipeline.signatures`).
 Out: the documents that have duplicates, and the one that is kept for each.
 Invariants: equal documents are found by 128 bits of their folded characters. Candidates share a band, and are tested by
 the exact similarity of their texts. A removed document is similar to the one kept for it, which is the first by split
@@ -10,24 +10,20 @@ Cost: 0.64 GB of memory for 20 million documents; a temporary file of four bytes
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from corpus.pipeline.dedup import clusters, minhash
-from corpus.pipeline.dedup.clusters import Clusters
-from corpus.pipeline.dedup.signatures import BANDS, DIGESTS, SignatureStore, range_slice, read_batches
+from corpus.pipeline.dedup import clusters
+from corpus.pipeline.dedup.clusters import Clusters, Groups
+from corpus.pipeline.dedup.shingles import ShingleFile
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.templates import TRANSLATE
+from corpus.pipeline.signatures import bands, minhash
+from corpus.pipeline.signatures.files import DIGESTS, SignatureStore
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import disk_errors, scratch
-
-_SHINGLES_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,13 @@ class Duplicates:
 
 
 def search(
-    store: SignatureStore, threshold: float | None, path: Path, *, workers: int, progress: Progress
-) -> Duplicates:
+    store: SignatureStore, threshold: float | None, scratch_path: Path, *, workers: int, progress: Progress,
+    partitions: int = 0,
+) -> Duplicates:  # fmt: skip
     """Find all duplicates, near ones from similarity `threshold` on; None finds only equal documents.
 
-    `path` names a temporary file; `workers` processes read the texts of candidates.
+    `scratch_path` names temporary files. `workers` processes read texts and bands and compare; with `partitions` the
+    bands are grouped in so many, else in as many as bound the memory.
     """
     joined = Clusters(store.count)
     copies = _join_equal(store, joined)
@@ -59,38 +57,67 @@ def search(
         return _select_kept(store, joined, None, 1.0, {})
     chosen = store.load("shingles") > 0
     chosen[copies] = False
-    candidates = np.zeros(store.count, dtype=np.bool_)
-    for band in _bands(progress, "dedup: documents that share a band"):
-        candidates[store.groups(band, chosen).members] = True
-    with scratch(path) as file:
-        sets = ShingleFile(file, store, np.flatnonzero(candidates).astype(np.uint32))
-        sets.fill(workers, progress)
-        tested = verified = 0
+    groups = _groups(store, chosen, scratch_path, partitions, workers=workers, progress=progress)
+    with scratch(scratch_path.with_name("shingles")) as file:
+        sets = ShingleFile(file, store, np.unique(groups.members), workers=workers)
+        sets.fill(progress)
 
         def is_similar(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             return np.asarray(sets.similarity(first, second, threshold) >= threshold)
 
-        for band in _bands(progress, "dedup: comparing"):
-            more = clusters.join_similar(store.groups(band, candidates), joined, is_similar)
-            tested, verified = tested + more[0], verified + more[1]
+        progress.say("dedup: comparing")
+        tested, verified = clusters.join_similar(groups, joined, is_similar)
         counts = {"candidate_documents": len(sets.documents), "candidate_pairs": tested, "verified_pairs": verified}
         return _select_kept(store, joined, sets, threshold, counts)
 
 
-def _bands(progress: Progress, label: str) -> Iterator[str]:
-    with progress.bar(label, len(BANDS), "bands"):
-        for band in BANDS:
-            yield band
+def _groups(
+    store: SignatureStore, chosen: np.ndarray, path: Path, count: int, *, workers: int, progress: Progress
+) -> Groups:
+    """Groups of chosen documents ([documents] bool) that share a band."""
+    runs = bands.partitions(int(chosen.sum()) * minhash.BANDS, count)
+    files = [(shard.bands, shard.first, shard.count) for shard in store.shards]
+    members, numbers, before = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)], 0
+    with scratch(path.with_name("chosen")) as marks, progress.bar("dedup: grouping", len(runs), "partitions"):
+        with disk_errors(marks):
+            marks.write_bytes(chosen.astype(np.uint8).tobytes())
+        pieces = [bands.Partition(begin, end, files, marks) for begin, end in runs]
+        for found in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
+            members.append(found.members)
+            numbers.append(found.numbers + np.uint32(before))
+            before += int(found.numbers[-1]) + 1 if len(found.numbers) else 0
             progress.advance(1)
+    return Groups(np.concatenate(members), np.concatenate(numbers))
+
+
+def groups_of(partition: bands.Partition) -> Groups:
+    """Groups of the chosen documents that share a value of a partition, whatever the order of its files; runs in a
+    worker. Raises DamageError if a file is damaged.
+    """
+    return clusters.groups_by_value(*bands.rows(partition))
 
 
 def _join_equal(store: SignatureStore, joined: Clusters) -> np.ndarray:
     """Merge documents that fold to the same characters. Returns all of these except the first of each group."""
-    members = np.sort(store.groups(DIGESTS[0], store.load("folded") > 0).members)
+    members = np.sort(_by_half(store, DIGESTS[0], store.load("folded") > 0).members)
     equal = clusters.groups_by_columns(members, *(store.take(name, members) for name in DIGESTS))
     leaders = equal.leaders()
     joined.union(leaders, equal.members)
     return np.asarray(equal.members[equal.members != leaders])
+
+
+def _by_half(store: SignatureStore, name: str, chosen: np.ndarray) -> Groups:
+    """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a column's values."""
+    packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
+    filled = 0
+    for first, values in store.column(name):
+        which = np.flatnonzero(chosen[first : first + len(values)])
+        part = packed[filled : filled + len(which)]
+        part[:] = values[which]
+        part <<= 32
+        part |= (which + first).astype(np.uint64)
+        filled += len(which)
+    return clusters.groups_by_half(packed)
 
 
 def _select_kept(
@@ -114,66 +141,3 @@ def _select_kept(
     many = sizes[of] > 1
     exact = originals == originals[np.searchsorted(members, kept)]
     return Duplicates(members[many], kept[many], exact[many], values[many], counts)
-
-
-class ShingleFile:
-    """The shingle sets of some documents in a file, each at an offset that leaves room for all its shingles."""
-
-    def __init__(self, path: Path, store: SignatureStore, documents: np.ndarray) -> None:
-        self.path, self.store, self.documents = path, store, documents
-        room = store.take("shingles", documents).astype(np.int64)
-        self.offsets = np.cumsum(room) - room
-        """[documents] int64: where each begins, in shingles."""
-        self.sizes = np.zeros(len(documents), dtype=np.int64)
-        """[documents] int64: size of each set, after `fill`."""
-
-    def fill(self, workers: int, progress: Progress) -> None:
-        """Read the texts and write their shingle sets."""
-        pieces = []
-        for shard in self.store.shards:
-            within = range_slice(self.documents, shard.first, shard.count)
-            if within.start < within.stop:
-                pieces.append((shard.path, self.documents[within] - shard.first, self.offsets[within]))
-        work, filled = partial(_write_sets, file=self.path), 0
-        with progress.bar("dedup: shingles of candidates", len(self.documents), "documents"):
-            for sizes in run_pieces(work, pieces, workers=worker_count(workers, len(pieces))):
-                self.sizes[filled : filled + len(sizes)] = sizes
-                filled += len(sizes)
-                progress.advance(len(sizes))
-
-    def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
-        """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""
-        one, other = np.searchsorted(self.documents, [first, second])
-        larger = np.maximum(self.sizes[one], self.sizes[other])
-        near = np.flatnonzero(np.minimum(self.sizes[one], self.sizes[other]) >= least * larger)
-        values = np.zeros(len(one))
-        batches = np.cumsum(2 * larger[near]) // _SHINGLES_AT_ONCE
-        bounds = [*np.flatnonzero(np.diff(batches, prepend=-1)).tolist(), len(near)]
-        with disk_errors(self.path), self.path.open("rb", buffering=0) as file:
-            for begin, end in itertools.pairwise(bounds):
-                pairs = near[begin:end]
-                used, at = np.unique(np.stack([one[pairs], other[pairs]]), return_inverse=True)
-                values[pairs] = minhash.jaccard(self._read(file.fileno(), used), *at.reshape(2, -1))
-        return values
-
-    def _read(self, file: int, which: np.ndarray) -> minhash.ShingleSets:
-        starts = np.concatenate(([0], np.cumsum(self.sizes[which])))
-        flat = np.empty(starts[-1], dtype="<u4")
-        bounds = zip(starts[:-1].tolist(), starts[1:].tolist(), self.offsets[which].tolist(), strict=True)
-        for begin, end, offset in bounds:
-            os.preadv(file, [flat[begin:end].data], offset * flat.itemsize)
-        return minhash.ShingleSets(flat, starts)
-
-
-def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np.ndarray:
-    """Write the shingle sets of some lines of a shard at their offsets; runs in a worker. Returns their sizes."""
-    path, lines, offsets = piece
-    sizes: list[int] = []
-    with disk_errors(file), file.open("r+b", buffering=0) as out:
-        for texts, _ in read_batches(path, lines):
-            sets = minhash.shingle_sets(texts, TRANSLATE)
-            flat = sets.flat.astype("<u4", copy=False)
-            for begin, end in itertools.pairwise(sets.starts.tolist()):
-                os.pwrite(out.fileno(), flat[begin:end].data, int(offsets[len(sizes)]) * flat.itemsize)
-                sizes.append(end - begin)
-    return np.array(sizes, dtype=np.int64)

@@ -1,8 +1,8 @@
 """The dedup stage: finds exact and near duplicates, within a dataset and across all of them.
 
 In: `documents/<dataset>/` of every dataset. Out: `dedup/<dataset>.parquet`, the duplicates to leave out, each with the
-document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/`, the keys of each
-documents shard.
+document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/` and `dedup/bands/`,
+the keys of each documents shard.
 Invariants: a removed document is similar to the one kept for it, the first kept one among its duplicates by split
 (test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
 train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
@@ -26,24 +26,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search, signatures
+from corpus.pipeline.dedup import search
 from corpus.pipeline.dedup.search import Duplicates
-from corpus.pipeline.dedup.signatures import KEEP_FIRST, SignatureShard, SignatureStore, range_slice
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.signatures import files as signatures
+from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch, fingerprint
+from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
-VERSION = 1
+VERSION = 2
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
-THRESHOLD = 0.8
+THRESHOLD = signatures.THRESHOLD
 CLUSTERS = "clusters.parquet"
 CLUSTERS_SCHEMA = pa.schema(
     [
@@ -105,9 +106,9 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     if report := stage.skipped():
         return report
     stage.begin()
-    store = SignatureStore(list(_shards(workspace, ledgers, keys)))
-    _make_keys(store.shards, folder, keys["rows"], config.workers, progress)
-    found = search.search(store, threshold, folder / "shingles", workers=config.workers, progress=progress)
+    store = SignatureStore(shards_of(workspace, ledgers, config.threshold))
+    _make_keys(store.shards, folder, config, progress)
+    found = search.search(store, threshold, folder / "scratch", workers=config.workers, progress=progress)
     lists = _Lists(store, found, names)
     _write(lists, folder, progress)
     counts = _counts(lists)
@@ -119,35 +120,37 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )
 
 
-def _shards(workspace: Workspace, ledgers: Mapping[str, Ledger], keys: Mapping[str, Any]) -> Iterator[SignatureShard]:
+def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: float) -> list[SignatureShard]:
     """The documents shards that the ledgers name, with the fingerprints of their keys."""
-    first = 0
+    first, shards = 0, []
     for name, ledger in ledgers.items():
         known = {output.path: output for output in ledger.outputs}
         for path in parts(workspace.documents(name)):
             if path.name not in known:
                 continue
             source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
-            identity = fingerprint(f"{STAGE} keys", VERSION, keys, [source])
+            identity = signatures.identity(source, threshold)
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
-            yield SignatureShard(name, path, workspace.dedup / "keys" / name / path.name, identity, first, count)
+            made = Signing(workspace.dedup, name).places(path.name)
+            shards.append(SignatureShard(name, path, *made, identity, first, count))
             first += count
+    return shards
 
 
-def _make_keys(shards: Sequence[SignatureShard], folder: Path, rows: int, workers: int, progress: Progress) -> None:
+def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
     """Compute the missing keys, and delete those of shards that are gone."""
     missing = [shard for shard in shards if not signatures.is_current(shard)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
-    wanted = {shard.signatures for shard in shards}
+    wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
     for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
-        for path in parts(folder / "keys" / name):
+        for path in (path for area in signatures.AREAS for path in parts(folder / area / name)):
             if path not in wanted:
                 path.unlink()
-    work = partial(signatures.write_signatures, rows=rows)
+    work = partial(signatures.write_signatures, threshold=config.threshold)
     with progress.bar("dedup: keys", sum(shard.count for shard in missing), "documents"):
-        for shard in run_pieces(work, missing, workers=worker_count(workers, len(missing))):
+        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
             progress.advance(shard.count)
 
 

@@ -1,7 +1,7 @@
 """The stage that turns raw records into documents: read, clean, filter, write.
 
 In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and
-`rejected/part-NNNNN.parquet`, one pair for each piece.
+`rejected/part-NNNNN.parquet`, one pair for each piece, and with `signatures` what `corpus.pipeline.signatures` says.
 Invariants: records = documents + dropped, by reason, in every piece and in the sum; a shard depends on its piece alone,
 so workers, interruption and order change nothing; a shard carries a fingerprint, so a rerun keeps current shards. A
 file that a growing dataset cannot take leaves the earlier documents finished.
@@ -35,6 +35,7 @@ from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut, renumbered
 from corpus.pipeline.read.spans import Piece, RecordFile
+from corpus.pipeline.signatures.files import Signing
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
@@ -67,6 +68,8 @@ class IngestConfig:
     """Whether the kinds of personal data that the manifest names become placeholders."""
     piece_bytes: int = PIECE_BYTES
     """Bytes of records in one documents shard."""
+    signatures: bool = False
+    """Whether documents are signed for dedup while their texts are in memory; else dedup reads them again."""
 
     def __post_init__(self) -> None:
         if self.min_length is not None and self.min_length < 0:
@@ -110,7 +113,10 @@ def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
     files = list_files(raw, manifest)
     _say_layout(files, progress)
     came = batches.batches(read_ledger(raw), files, stage.inputs)
-    work = partial(make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"])
+    signing = Signing(stage.workspace.dedup, config.dataset) if config.signatures else None
+    work = partial(
+        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"], signing=signing
+    )
     counts, notes, received, first = Counts(), list[str](), list[dict[str, Any]](), 0
     total = _total(files, config.piece_bytes)
     workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)

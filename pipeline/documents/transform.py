@@ -30,6 +30,7 @@ from corpus.pipeline.manifest.schema import NESTED
 from corpus.pipeline.read.parse import SHAPE_REASONS, parser
 from corpus.pipeline.read.records import read
 from corpus.pipeline.read.spans import Block, Parsed, Piece, RecordFile, Reject
+from corpus.pipeline.signatures.files import SignatureWriter, Signing
 from corpus.pipeline.storage import document_shards
 from corpus.pipeline.storage.document_shards import CHAT_SCHEMA, DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
 from corpus.pipeline.templates import composer, parts_of, ranking, turn_starts, whole_turns
@@ -46,9 +47,10 @@ _ARRAY = " It looks like one JSON array: `jq -c '.[]'` makes lines of it."
 
 
 def make_part(
-    piece: Piece, *, raw: Path, folder: Path, manifest: Manifest, min_length: int, identity: str
-) -> tuple[int, Counts]:
-    """Make one shard and its counts; runs in a worker.
+    piece: Piece, *, raw: Path, folder: Path, manifest: Manifest, min_length: int, identity: str,
+    signing: Signing | None = None,
+) -> tuple[int, Counts]:  # fmt: skip
+    """Make one shard, its signatures if they are wanted, and its counts; runs in a worker.
 
     Raises:
         ShapeError: nearly all records of a file are not what the manifest describes.
@@ -56,6 +58,7 @@ def make_part(
     """
     counts, limits = Counts(), limits_of(manifest, min_length)
     kept, dropped = _Columns(_schema(manifest)), _Columns(REJECTED_SCHEMA)
+    signatures = SignatureWriter(signing.threshold) if signing else None
     name = part_name(piece.number)
     with atomic(folder / name) as out, _writer(out, kept.schema) as writer:
         for span in piece.spans:
@@ -63,10 +66,10 @@ def make_part(
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
                 if kept.characters >= _GROUP_CHARACTERS:
-                    kept.flush(writer)
+                    kept.flush(writer, signatures)
             _check_shape(span.file, manifest, maker.counts, dropped, first)
             counts.add(maker.counts)
-        kept.flush(writer)
+        kept.flush(writer, signatures)
         if dropped.rows:
             with atomic(folder / "rejected" / name) as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
                 dropped.flush(rejected)
@@ -74,6 +77,8 @@ def make_part(
         else:
             (folder / "rejected" / name).unlink(missing_ok=True)
         sign(writer, identity, counts.to_dict())
+    if signing and signatures:
+        signing.write(signatures, folder / name)
     return piece.number, counts
 
 
@@ -125,8 +130,11 @@ class _Columns:
         for column, values in zip(self.columns, many, strict=True):
             column.extend(values)
 
-    def flush(self, writer: pq.ParquetWriter) -> None:
+    def flush(self, writer: pq.ParquetWriter, signatures: SignatureWriter | None = None) -> None:
+        """Write the rows, and sign the documents that they are."""
         if self.rows:
+            if signatures:
+                signatures.add(*(self.columns[self.schema.get_field_index(name)] for name in ("text", "split")))
             writer.write_table(pa.Table.from_arrays(self.columns, schema=self.schema))
             self.columns = [[] for _ in self.schema]
             self.characters = 0

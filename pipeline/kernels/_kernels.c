@@ -783,6 +783,8 @@ static PyMethodDef METHODS[] = {
     {"parse", parse, METH_VARARGS, "Records as fields, up to the first that is not as usual."},
     {"vocabulary", vocabulary, METH_VARARGS, "A BPE vocabulary from its merges."},
     {"encode", encode, METH_VARARGS, "The ids of texts."},
+    {"signatures", signatures, METH_VARARGS, "Folded codes and MinHash bands of texts."},
+    {"overlaps", overlaps, METH_VARARGS, "How many numbers pairs of sorted sets share."},
     {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},
 };

@@ -50,4 +50,26 @@ def encode(
     lengths: np.ndarray,
     /,
 ) -> int: ...
+def signatures(
+    texts: list[str],
+    table: np.ndarray,
+    values: np.ndarray,
+    prefix: np.ndarray,
+    shingle: int,
+    bands: int,
+    rows: int,
+    seed: int,
+    out: np.ndarray,
+    /,
+) -> tuple[bytes, bytes, bytes]: ...
+def overlaps(
+    flat: np.ndarray,
+    starts: np.ndarray,
+    sets: int,
+    first: np.ndarray,
+    second: np.ndarray,
+    pairs: int,
+    out: np.ndarray,
+    /,
+) -> None: ...
 def source() -> str: ...

@@ -10,7 +10,7 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @functools.cache
-def _values() -> np.ndarray:
+def code_values() -> np.ndarray:
     """[0x110000] uint64: a fixed random number for every code point."""
     with np.errstate(over="ignore"):
         mixed = (np.arange(0x110000, dtype=np.uint64) + np.uint64(1)) * _BASE  # splitmix64 (Steele et al., 2014)
@@ -29,7 +29,7 @@ def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
         raise ValueError(f"n must be at least 1, is {n}")
     if len(codes) < n:
         return np.zeros(0, dtype=np.uint64)
-    power = _values().take(codes)  # hashes of the 2**k-grams
+    power = code_values().take(codes)  # hashes of the 2**k-grams
     length, base = 1, int(_BASE)
     whole: np.ndarray | None = None
     covered = 0

@@ -291,6 +291,7 @@ def _ingest(
     from corpus.pipeline.documents import stage as documents_stage
 
     documents, lists = list[Report](), list[Report]()
+    config = replace(config, signatures=dedup)
     for each in downloads:
         download.run(each, workspace, progress=progress)
         documents.append(documents_stage.run(replace(config, dataset=each.dataset), workspace, progress=progress))

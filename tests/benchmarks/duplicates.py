@@ -38,13 +38,13 @@ import opencc
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import minhash
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.dedup.stage import DedupConfig
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import Progress
+from corpus.pipeline.signatures import minhash
 from corpus.pipeline.storage.document_shards import DOCUMENT_SCHEMA, part_name, parts
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
@@ -112,6 +112,13 @@ def reorder(text: str, random: np.random.Generator, *, share: float) -> str:
     return "".join(made)
 
 
+def reframe(text: str, random: np.random.Generator, *, share: float) -> str:
+    """A header and a footer of other words, each of a share of the characters, in place of the first and last ones."""
+    size = max(1, round(share * len(text)))
+    header, footer = ("".join(random.permutation(list(text))[:size]) for _ in range(2))
+    return header + text[size : len(text) - size] + footer
+
+
 def traditional(text: str, random: np.random.Generator) -> str:
     """In the other script, as OpenCC writes it, phrases and all."""
     return str(opencc.OpenCC("s2t").convert(text))
@@ -125,8 +132,9 @@ def widen(text: str, random: np.random.Generator) -> str:
 KINDS: dict[str, Alter] = {
     "Traditional": traditional,
     "full width": widen,
-    **{f"typos {share:.0%}": partial(typos, share=share) for share in (0.01, 0.02, 0.05, 0.1)},
+    **{f"typos {share:.0%}": partial(typos, share=share) for share in (0.01, 0.02, 0.03, 0.05, 0.1)},
     **{f"cut {share:.0%}": partial(cut, share=share) for share in (0.05, 0.1, 0.2, 0.3)},
+    "other frame 5%": partial(reframe, share=0.05),
     **{f"reordered {share:.0%}": partial(reorder, share=share) for share in (0.1, 0.3, 1.0)},
 }
 
@@ -149,7 +157,7 @@ def plant(texts: Sequence[str], random: np.random.Generator) -> list[tuple[str, 
     return copies
 
 
-def quality(workspace: Workspace, work: Path, originals: int) -> None:
+def quality(workspace: Workspace, work: Path, originals: int, threshold: float) -> None:
     """Plant, find, and say of each kind how much was found."""
     random = np.random.default_rng(SEED)
     copy = Workspace(work / "quality")
@@ -157,33 +165,35 @@ def quality(workspace: Workspace, work: Path, originals: int) -> None:
     names = [name for name in workspace.finished("documents") if name != BUILT_IN]
     for name in names or [BUILT_IN]:
         shutil.copytree(workspace.documents(name), copy.documents(name))
-    _dedup(copy)
+    _dedup(copy, threshold)
     alone = _alone(copy)
     chosen = [alone[place] for place in random.permutation(len(alone))[: originals * len(KINDS)]]
     copies = plant([text for _, text in chosen], random)
     planted = "wiki2019zh" if not names else BUILT_IN
     lay_documents(copy, planted, [[(f"copy {place}", "train", text) for _, place, text in copies]])
-    _dedup(copy)
+    _dedup(copy, threshold)
     rows = pq.read_table(copy.dedup / dedup.CLUSTERS).to_pylist()
     cluster = {(row["dataset"], row["id"]): row["cluster"] for row in rows}
     click.echo(f"{len(alone):,} documents without a like, {len(copies):,} copies\n")
-    click.echo(f"{'kind':<16}{'copies':>8}{'similarity':>12}{'>= 0.8':>8}{'found':>8}{'found of >= 0.8':>17}")
+    click.echo(
+        f"{'kind':<16}{'copies':>8}{'similarity':>12}{f'>= {threshold}':>8}{'found':>8}{f'found of >= {threshold}':>17}"
+    )
     for kind in KINDS:
         mine = [(chosen[place], place, text) for own, place, text in copies if own == kind]
         alike = np.array([similarity(original[1], text) for original, _, text in mine])
         found = np.array(
             [cluster.get((planted, f"copy {place}"), -1) == cluster.get(original[0], -2) for original, place, _ in mine]
         )
-        near = alike >= dedup.THRESHOLD
+        near = alike >= threshold
         of_near = f"{found[near].mean():.3f}" if near.any() else "-"
         click.echo(f"{kind:<16}{len(mine):>8}{alike.mean():>12.3f}{near.mean():>8.2f}{found.mean():>8.2f}{of_near:>17}")
-    _precision(copy, rows)
-    _shingles([(kind, chosen[place][1], text) for kind, place, text in copies])
+    _precision(copy, rows, threshold)
+    _shingles([(kind, chosen[place][1], text) for kind, place, text in copies], threshold)
 
 
-def _dedup(workspace: Workspace) -> None:
+def _dedup(workspace: Workspace, threshold: float) -> None:
     with workspace.writing("dedup"):
-        dedup.run(DedupConfig(workers=1), workspace)
+        dedup.run(DedupConfig(workers=1, threshold=threshold), workspace)
 
 
 def _texts(workspace: Workspace) -> dict[tuple[str, str], str]:
@@ -208,7 +218,7 @@ def _alone(workspace: Workspace) -> list[tuple[tuple[str, str], str]]:
     ]
 
 
-def _precision(workspace: Workspace, rows: Sequence[dict[str, object]]) -> None:
+def _precision(workspace: Workspace, rows: Sequence[dict[str, object]], threshold: float) -> None:
     """Of what is removed, how much is truly so alike to what stays for it."""
     texts = _texts(workspace)
     kept = {row["cluster"]: texts[str(row["dataset"]), str(row["id"])] for row in rows if row["kept"]}
@@ -217,16 +227,16 @@ def _precision(workspace: Workspace, rows: Sequence[dict[str, object]]) -> None:
     exact = np.array([row["reason"] == dedup.EXACT for row in gone])
     for name, which in ((dedup.EXACT, exact), (dedup.NEAR, ~exact)):
         if which.any():
-            share = (alike[which] >= dedup.THRESHOLD).mean()
+            share = (alike[which] >= threshold).mean()
             click.echo(f"{name}: {which.sum():,} removed, {share:.1%} truly as alike, least {alike[which].min():.2f}")
 
 
-def _shingles(pairs: Sequence[tuple[str, str, str]]) -> None:
+def _shingles(pairs: Sequence[tuple[str, str, str]], threshold: float) -> None:
     """What share of copies could be found with shingles of other lengths."""
-    click.echo(f"\n{'similarity >= 0.8 with n =':<28}" + "".join(f"{n:>7}" for n in range(3, 8)))
+    click.echo(f"\n{f'similarity >= {threshold} with n =':<28}" + "".join(f"{n:>7}" for n in range(3, 8)))
     for kind in KINDS:
         mine = [(one, other) for own, one, other in pairs if own == kind]
-        shares = [np.mean([similarity(one, other, n) >= dedup.THRESHOLD for one, other in mine]) for n in range(3, 8)]
+        shares = [np.mean([similarity(one, other, n) >= threshold for one, other in mine]) for n in range(3, 8)]
         click.echo(f"{kind:<28}" + "".join(f"{share:>7.2f}" for share in shares))
 
 
@@ -321,6 +331,7 @@ class _Timer(Progress):
 @click.option("--quality", "wants_quality", is_flag=True, help="Plant altered copies and look which are found.")
 @click.option("--workspace", type=click.Path(path_type=Path), help="Whose documents; a copy is made.")
 @click.option("--originals", type=click.IntRange(1), default=_ORIGINALS, help="Documents altered of each kind.")
+@click.option("--threshold", type=float, default=dedup.THRESHOLD, help="Least similarity, with --quality.")
 @click.option("--documents", type=click.IntRange(0), default=0, help="Documents to make and compare.")
 @click.option("--workers", type=click.IntRange(1), default=2)
 @click.option("--work", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "bench-duplicates")
@@ -329,6 +340,7 @@ def main(
     wants_quality: bool,
     workspace: Path | None,
     originals: int,
+    threshold: float,
     documents: int,
     workers: int,
     work: Path,
@@ -339,7 +351,7 @@ def main(
         with Workspace(run).writing("dedup"):
             dedup.run(DedupConfig(workers=workers), Workspace(run), progress=_Timer())
     if wants_quality:
-        quality(Workspace(workspace) if workspace else built_in(work / "built-in"), work, originals)
+        quality(Workspace(workspace) if workspace else built_in(work / "built-in"), work, originals, threshold)
     if documents:
         cost(work, documents, workers)
 

@@ -25,9 +25,11 @@ import numpy as np
 
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.train.config import TrainConfig
 from corpus.train.evaluation.metrics import spread
 from corpus.train.preferences.batches import RankingItems
 from corpus.train.preferences.prompts import Prompts
+from corpus.train.run import stage
 from tests.experiments import policies
 
 PTX = "PPO-ptx"
@@ -210,6 +212,8 @@ class Experiment:
     def trained(self, run: str) -> Path:
         """The folder of a shared run, trained now if it is not."""
         runs, given = self.runs, self.given
+        if run in self._trained:
+            return self.place / "models" / run
         steps = ["--max-steps", given["sft_steps"], "--batch-size", BATCH]
         if run in {runs.sft, runs.chapter_sft}:
             base: list[object] = ["--init", self.place / "models" / self.base, *steps]
@@ -233,21 +237,30 @@ class Experiment:
         return self.train(run, "--objective", "reward" if run == runs.chapter_rm else "dpo", *start)
 
     def tuned(self, method: str, seed: int) -> Path:
-        """The folder of a run of PPO or DPO, with its checkpoints."""
-        given, name = self.given, METHODS[method]
-        own: list[object] = [
-            "--init", self.trained(self.runs.sft), "--dataset", "rankings-a", "--max-steps", given["steps"],
-            "--batch-size", BATCH, "--save-steps", self._spacing, "--save-total-limit", given["checkpoints"] + 1,
-        ]  # fmt: skip
-        rate = given["dpo_rate"] if method == "DPO" else given["ppo_rate"]
-        own += ["--learning-rate", rate] if rate else []
-        if method == "DPO":
-            return self.train(f"preferences-{name}-{seed}", "--objective", "dpo", *own, seed=seed)
-        own += ["--reward", self.trained(self.runs.proxy), "--kl-coef", given["kl_coef"]]
-        own += ["--max-new-tokens", given["tokens"], "--prompt-tokens", PROMPT_TOKENS]
+        """The folder of a run of PPO or DPO, with all its checkpoints, which no flag of `corpus train` keeps."""
+        run, given = f"preferences-{METHODS[method]}-{seed}", self.given
+        if run in self._trained:
+            return self.place / "models" / run
+        is_ppo = method != "DPO"
+        own: dict[str, Any] = {"objective": "dpo"}
+        if is_ppo:
+            own = {
+                "objective": "ppo", "reward": self.trained(self.runs.proxy), "kl_coef": given["kl_coef"],
+                "max_new_tokens": given["tokens"], "prompt_tokens": PROMPT_TOKENS,
+            }  # fmt: skip
         if method == PTX:
-            own += ["--ptx-coef", self.ptx_coef, *(word for each in self.text for word in ("--ptx-dataset", each))]
-        return self.train(f"preferences-{name}-{seed}", "--objective", "ppo", *own, seed=seed)
+            own |= {"ptx_datasets": tuple(self.text), "ptx_coef": self.ptx_coef}
+        config = TrainConfig(
+            run=run, seed=seed, init=self.trained(self.runs.sft), datasets=("rankings-a",), batch_size=BATCH,
+            max_steps=given["steps"], save_steps=self._spacing, save_total_limit=given["checkpoints"] + 1,
+            learning_rate=given["ppo_rate" if is_ppo else "dpo_rate"], threads=given["threads"], **own,
+        )  # fmt: skip
+        started = time.monotonic()
+        with self.workspace.writing("train"):
+            stage.run(config, self.workspace)
+        print(f"{run}: {time.monotonic() - started:.0f} s", flush=True)
+        self._trained.add(run)
+        return self.place / "models" / run
 
     @property
     def _spacing(self) -> int:

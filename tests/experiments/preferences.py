@@ -6,8 +6,9 @@ train one. Out: tables in Markdown and a picture, with `--page` in docs/preferen
 1 where a command failed.
 Method: a policy is fine-tuned on reviews (SFT). A reward model learns from one half of the rankings, cut by a hash, and
 every method tunes or chooses by it; the gold judge, a reward model of another seed on the other half, is asked by none.
-Policies write to the beginnings of the best answers of test rankings, at temperature 1 without filters. Every run is a
-`corpus` command, which skips what is finished; what a policy wrote is kept beside the workspace. So the script resumes.
+Policies write to the beginnings of the best answers of test rankings, at temperature 1 without filters. Every run is
+one of `corpus train`, which skips what is finished and resumes what is not; what a policy wrote is kept beside the
+workspace. A run whose settings changed is refused by its name: delete it from `models/`, or take another workspace.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def wins(experiment: Experiment) -> Iterator[str]:
     """Final policies against SFT under gold, and what they write."""
     other = experiment.reference()
     rows = []
-    for method in ("sft", *experiment.methods, f"best of {experiment.headline}"):
+    for method in ("SFT", *experiment.methods, f"best of {experiment.headline}"):
         per_seed = [experiment.final(method, seed) for seed in experiment.every_seed]
         won = np.mean([policies.wins(each.gold, other.gold_pd) for each in per_seed], axis=0)
         matched = [policies.matched_wins(each.gold, each.tokens, other.gold_pd, other.tokens_pd) for each in per_seed]

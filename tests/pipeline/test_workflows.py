@@ -20,7 +20,7 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.workflows import sources
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
-from tests.support.records import baike, lines
+from tests.support.records import baike, baike_near, lines
 from tests.support.runs import narrowed
 
 
@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> str:
     """A folder with one of the five corpora: 141 records: one is empty, one an exact and one a near duplicate."""
     folder = tmp_path / "fetched"
     folder.mkdir()
-    records = [*(baike(n) for n in range(119)), baike(5, qid="qid_again"), baike(999, answer="")]
+    records = [*map(baike, range(118)), baike_near(118, 7), baike(5, qid="qid_again"), baike(999, answer="")]
     (folder / TRAIN).write_bytes(lines(records))
     (folder / VALID).write_bytes(lines([baike(n) for n in range(120, 140)]))
     return str(folder)

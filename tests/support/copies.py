@@ -12,7 +12,7 @@ from corpus.pipeline.dedup.stage import DedupConfig
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA
 from corpus.pipeline.workspace.layout import Workspace
-from tests.benchmarks.duplicates import Row
+from tests.benchmarks.duplicates import Row, lay_documents, plant
 
 RAIN = (
     "春天的雨下了一整夜，早上院子里的石板还是湿的，台阶边上落下几片昨天开的花；"
@@ -39,3 +39,25 @@ def removed(workspace: Workspace, dataset: str = "wiki2019zh") -> list[dict[str,
 def random_texts(count: int, length: int, seed: int = 0) -> list[str]:
     codes = HAN[np.random.default_rng(seed).integers(0, len(HAN), (count, length))]
     return [row.astype("<u4").tobytes().decode("utf-32-le") for row in codes]
+
+
+def sample(seed: int = 3) -> dict[str, list[list[Row]]]:
+    """Three datasets in shards, with copies within and across them, and their splits."""
+    random = np.random.default_rng(seed)
+    texts = [f"{text}。{text[::-1]}" for text in random_texts(160, 70, seed)]
+    copies = plant(texts[:65], random)
+    every = [*texts, *[text for _, _, text in copies], *texts[100:130], "", "。！", "好的", "好的。"]
+    order = random.permutation(len(every))
+    names = ("wiki2019zh", "baike2018qa", "demo")
+    splits = ("train", "train", "train", "validation", "test")
+    laid: dict[str, list[list[Row]]] = {name: [[] for _ in range(4)] for name in names}
+    for place, which in enumerate(order.tolist()):
+        name = names[place % 3]
+        laid[name][place // 3 % 4].append((f"{name} {which}", splits[which % 5], every[which]))
+    return laid
+
+
+def lay(workspace: Workspace, laid: dict[str, list[list[Row]]]) -> Workspace:
+    for name, shards in laid.items():
+        lay_documents(workspace, name, shards)
+    return workspace

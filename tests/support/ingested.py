@@ -16,7 +16,7 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
-from tests.support.records import baike, lines
+from tests.support.records import baike, baike_near, lines
 
 
 def make(workspace: Workspace, **settings_: Any) -> Any:
@@ -56,7 +56,9 @@ def tar_of(files: dict[str, bytes], mode: str) -> bytes:
     return out.getvalue()
 
 
-PLAIN = {TRAIN: lines([baike(n) for n in range(300)]), VALID: lines([baike(n) for n in range(300, 320)])}
+PLAIN = {
+    TRAIN: lines([*map(baike, range(299)), baike_near(299, 7)]), VALID: lines([baike(n) for n in range(300, 320)])
+}  # fmt: skip
 FORMS: dict[str, dict[str, bytes]] = {
     "plain": PLAIN,
     "zip": {"baike2018qa.zip": zip_of(PLAIN)},

@@ -39,13 +39,34 @@ def lines(records: Iterable[Any]) -> bytes:
     return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
 
 
+_DIGITS = (
+    "灯下读信",
+    "河边种柳",
+    "雨后修伞",
+    "山中采茶",
+    "桥头卖花",
+    "夜里磨墨",
+    "清晨扫雪",
+    "午后晒书",
+    "门前数燕",
+    "井旁洗米",
+)
+
+
 def baike(number: int, **fields: Any) -> dict[str, Any]:
-    """One baike record, different for each number."""
+    """One baike record, like no other number's."""
+    told = "、".join(_DIGITS[int(digit)] for digit in f"{number:03}")
     record = {
         "qid": f"qid_{number}",
         "category": "生活",
         "title": f"第{number}个问题该怎样回答？",
         "desc": "",
-        "answer": f"先想清楚第{number}个问题问的是什么，再用自己的话慢慢说。",
+        "answer": f"第{number}个问题问的是{told}，想清楚再说。",
     }
     return record | fields
+
+
+def baike_near(number: int, other: int) -> dict[str, Any]:
+    """A record with the text of another number, but for a word."""
+    like = baike(other)
+    return baike(number, title=like["title"], answer=like["answer"].replace("清楚", "清楚了"))

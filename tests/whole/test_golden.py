@@ -17,7 +17,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from tests.support.records import ROOT
 
 LIST = ROOT / "tests" / "golden" / "demo.sha256"
-DECIDE = ("pyarrow", "tokenizers", "rensa", "OpenCC", "orjson", "numpy")
+DECIDE = ("pyarrow", "tokenizers", "OpenCC", "orjson", "numpy")
 """Libraries whose version decides bytes: Parquet and Arrow files with their zstd, vocabularies, signatures, script."""
 
 

@@ -18,7 +18,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from tests.support.command import CORPUS, corpus, corpus_process
 from tests.support.documents import TRAIN, VALID
 from tests.support.forked import Forked
-from tests.support.records import baike, lines
+from tests.support.records import baike, baike_near, lines
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def source(tmp_path: Path) -> Path:
     """A folder of unpacked files, fetched by hand."""
     folder = tmp_path / "fetched"
     folder.mkdir()
-    (folder / TRAIN).write_bytes(lines([baike(n) for n in range(120)] + [baike(999, answer="")]))
+    (folder / TRAIN).write_bytes(lines([*map(baike, range(119)), baike_near(119, 7), baike(999, answer="")]))
     (folder / VALID).write_bytes(lines([baike(n) for n in range(120, 140)]))
     return folder
 

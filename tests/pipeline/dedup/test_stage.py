@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,31 +20,9 @@ from corpus.pipeline.errors import BooksError, DamageError, WorkspaceError
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, read_part, split_ref
 from corpus.pipeline.workspace.layout import Workspace
-from tests.benchmarks.duplicates import Row, lay_documents, plant
-from tests.support.copies import NOODLES, RAIN, make, random_texts, removed, rows
+from tests.benchmarks.duplicates import Row, lay_documents
+from tests.support.copies import NOODLES, RAIN, lay, make, random_texts, removed, rows, sample
 from tests.support.documents import Listener, tree
-
-
-def sample(seed: int = 3) -> dict[str, list[list[Row]]]:
-    """Three datasets in shards, with copies within and across them, and their splits."""
-    random = np.random.default_rng(seed)
-    texts = [f"{text}。{text[::-1]}" for text in random_texts(160, 70, seed)]
-    copies = plant(texts[:65], random)
-    every = [*texts, *[text for _, _, text in copies], *texts[100:130], "", "。！", "好的", "好的。"]
-    order = random.permutation(len(every))
-    names = ("wiki2019zh", "baike2018qa", "demo")
-    splits = ("train", "train", "train", "validation", "test")
-    laid: dict[str, list[list[Row]]] = {name: [[] for _ in range(4)] for name in names}
-    for place, which in enumerate(order.tolist()):
-        name = names[place % 3]
-        laid[name][place // 3 % 4].append((f"{name} {which}", splits[which % 5], every[which]))
-    return laid
-
-
-def lay(workspace: Workspace, laid: dict[str, list[list[Row]]]) -> Workspace:
-    for name, shards in laid.items():
-        lay_documents(workspace, name, shards)
-    return workspace
 
 
 def test_workers_order_and_interruption_change_no_byte(tmp_path: Path) -> None:

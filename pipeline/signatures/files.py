@@ -1,17 +1,16 @@
-"""Signatures of documents on disk: one file in `dedup/keys/` for each documents shard.
+"""Signatures of documents on disk: a file in `dedup/keys/` and one in `dedup/bands/` for each documents shard.
 
 In: documents shards.
-Out: `part-NNNNN.parquet` with one row of signatures a document, written by workers; and columns over all shards.
+Out: `keys/*/part-NNNNN.parquet` with a row for each document, `bands/*/part-NNNNN.parquet` (`signatures.bands`),
+written by the workers of ingest, or by those of dedup where they are missing; and columns over all shards.
 Invariants: documents are numbered in the order of their shards and lines. A file carries the fingerprint of its inputs
 and a checksum of each page, so a rerun keeps files that are current and undamaged. Workers and order change no byte.
-Cost: 25 MB of text a second and core, 45 where texts are long and 15 where they are short; 112 bytes a document on
-disk; one column at a time in memory.
+Cost: 272 bytes a document on disk; one column at a time in memory.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,20 +22,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import clusters, minhash
+from corpus.pipeline.signatures import bands, minhash
 from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
-from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.files import atomic, sha256_file
+from corpus.pipeline.workspace.ledger import FileDigest, fingerprint
 
+VERSION = 2
+THRESHOLD = 0.7
+"""Least similarity of near duplicates by default, which decides the rows of a band."""
+AREAS = ("keys", "bands")
+"""Folders of `dedup/` with a file for each documents shard."""
 KEEP_FIRST = ("test", "validation", "train")
 """Splits in order of preference for the kept document."""
 DIGESTS = ("digest_0", "digest_1")
-BANDS = tuple(f"band_{band:02d}" for band in range(minhash.BANDS))
 SCHEMA = pa.schema(
     [("split", pa.uint8()), ("characters", pa.int32()), ("folded", pa.uint32()), ("shingles", pa.uint32())]
     + [(name, pa.uint64()) for name in DIGESTS]
-    + [(name, pa.uint32()) for name in BANDS]
 )
 """Signatures of documents: `split` is an index in `KEEP_FIRST`, the others are columns of `minhash.Signatures`."""
 _CHARACTERS_AT_ONCE = 1 << 20
@@ -48,12 +51,38 @@ class SignatureShard:
 
     dataset: str
     path: Path
-    signatures: Path
+    keys: Path
+    bands: Path
     identity: str
     """Fingerprint of the signatures."""
     first: int
     """Number of its first document, over all shards."""
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Where the signatures of a dataset's shards are, and how they are made."""
+
+    folder: Path
+    """`dedup/` of the workspace."""
+    dataset: str
+    threshold: float = THRESHOLD
+
+    def places(self, part: str) -> tuple[Path, Path]:
+        """Keys and bands of a documents shard."""
+        keys, beside = (self.folder / area / self.dataset / part for area in AREAS)
+        return keys, beside
+
+    def write(self, writer: SignatureWriter, shard: Path) -> None:
+        """Write the signatures of a documents shard that lies in its place."""
+        source = FileDigest(f"documents/{self.dataset}/{shard.name}", shard.stat().st_size, sha256_file(shard))
+        writer.write(*self.places(shard.name), identity(source, self.threshold))
+
+
+def identity(source: FileDigest, threshold: float) -> str:
+    """Fingerprint of the signatures of a documents shard."""
+    return fingerprint("dedup keys", VERSION, settings(threshold), [source])
 
 
 def settings(threshold: float) -> dict[str, Any]:
@@ -62,7 +91,6 @@ def settings(threshold: float) -> dict[str, Any]:
         "shingle": minhash.SHINGLE,
         "bands": minhash.BANDS,
         "rows": minhash.rows_for(threshold),
-        "rensa": version("rensa"),
         "opencc": version("OpenCC"),
         "unicode": unicodedata.unidata_version,
     }
@@ -70,30 +98,52 @@ def settings(threshold: float) -> dict[str, Any]:
 
 def is_current(shard: SignatureShard) -> bool:
     """Whether a shard's signatures have the current fingerprint and are undamaged."""
-    if (part_metadata(shard.signatures) or ("",))[0] != shard.identity:
-        return False
-    try:
-        with pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file:
-            return bool(file.read().num_rows == shard.count)
-    except (pa.ArrowException, OSError):
-        return False
+    for path in (shard.keys, shard.bands):
+        if (part_metadata(path) or ("",))[0] != shard.identity:
+            return False
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                rows = file.read().num_rows
+        except (pa.ArrowException, OSError):
+            return False
+        if path == shard.keys and rows != shard.count:
+            return False
+    return True
 
 
-def write_signatures(shard: SignatureShard, *, rows: int) -> SignatureShard:
-    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # one thread a worker; the library reads it on first use
-    tables = [SCHEMA.empty_table()]
-    for texts, splits in read_batches(shard.path):
-        made = minhash.signatures_of(texts, rows, TRANSLATE)
+class SignatureWriter:
+    """Signatures of the documents of one shard, made as its texts come."""
+
+    def __init__(self, threshold: float) -> None:
+        self.rows = minhash.rows_for(threshold)
+        self._tables, self._bands = [SCHEMA.empty_table()], [np.zeros((0, minhash.BANDS), np.uint64)]
+
+    def add(self, texts: Sequence[str], splits: Sequence[str]) -> None:
+        """Sign some documents."""
+        found = minhash.signatures_of(texts, self.rows, TRANSLATE)
         ranks = np.fromiter(map(KEEP_FIRST.index, splits), dtype=np.uint8, count=len(texts))
         characters = np.fromiter(map(len, texts), dtype=np.int32, count=len(texts))
-        columns = [ranks, characters, made.folded, made.shingles, *made.digests.T, *made.bands.T]
-        tables.append(pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA))
-    table = with_metadata(pa.concat_tables(tables).combine_chunks(), shard.identity, {})
-    with atomic(shard.signatures) as out:
-        pq.write_table(
-            table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
-        )
+        columns = [ranks, characters, found.folded, found.shingles, *found.digests.T]
+        table = pa.Table.from_arrays([pa.array(np.ascontiguousarray(part)) for part in columns], schema=SCHEMA)
+        self._tables.append(table)
+        self._bands.append(found.bands)
+
+    def write(self, keys: Path, bands_file: Path, identity: str) -> None:
+        """Write what was made, both files under one fingerprint."""
+        table = with_metadata(pa.concat_tables(self._tables).combine_chunks(), identity, {})
+        bands.write(bands_file, identity, np.concatenate(self._bands), table["shingles"].to_numpy() > 0)
+        with atomic(keys) as out:
+            pq.write_table(
+                table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
+            )
+
+
+def write_signatures(shard: SignatureShard, *, threshold: float) -> SignatureShard:
+    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
+    writer = SignatureWriter(threshold)
+    for texts, splits in read_batches(shard.path):
+        writer.add(texts, splits)
+    writer.write(shard.keys, shard.bands, shard.identity)
     return shard
 
 
@@ -128,8 +178,8 @@ class SignatureStore:
         """A column as (number of the first document, [documents] values), shard by shard."""
         for shard in self.shards:
             with (
-                reading_part(shard.signatures),
-                pq.ParquetFile(shard.signatures, page_checksum_verification=True) as file,
+                reading_part(shard.keys),
+                pq.ParquetFile(shard.keys, page_checksum_verification=True) as file,
             ):
                 yield shard.first, file.read(columns=[name])[name].to_numpy()
 
@@ -147,16 +197,3 @@ class SignatureStore:
             within = range_slice(documents, first, len(part))
             values[within] = part[documents[within] - first]
         return values
-
-    def groups(self, name: str, chosen: np.ndarray) -> clusters.Groups:
-        """Groups of the chosen documents ([documents] bool) that share the lower 32 bits of a value."""
-        packed = np.empty(np.count_nonzero(chosen), dtype="<u8")
-        filled = 0
-        for first, values in self.column(name):
-            which = np.flatnonzero(chosen[first : first + len(values)])
-            part = packed[filled : filled + len(which)]
-            part[:] = values[which]
-            part <<= 32
-            part |= (which + first).astype(np.uint64)
-            filled += len(which)
-        return clusters.groups_by_value(packed)

@@ -1,0 +1,116 @@
+"""The shingle sets of candidates in one temporary file, and the similarity of pairs of them.
+
+In: documents shards and the documents that share a band.
+Out: the Jaccard similarity of pairs, computed by workers.
+Invariants: the number of workers changes nothing. A set lies at an offset that leaves room for all its shingles, so
+workers write without knowing of each other.
+Cost: four bytes on disk for each character of candidates; 8 MB of sets in each worker at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from corpus.pipeline.progress import Progress
+from corpus.pipeline.signatures import minhash
+from corpus.pipeline.signatures.files import SignatureStore, range_slice, read_batches
+from corpus.pipeline.templates import TRANSLATE
+from corpus.pipeline.workers import run_pieces, worker_count
+from corpus.pipeline.workspace.files import disk_errors
+
+_SHINGLES_AT_ONCE = 1 << 21
+_PIECE_PAIRS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Pairs of sets: where each begins in the file and how large it is."""
+
+    offsets: np.ndarray
+    """[2, pairs] int64, in shingles."""
+    sizes: np.ndarray
+    """[2, pairs] int64."""
+
+
+class ShingleFile:
+    """The shingle sets of some documents."""
+
+    def __init__(self, path: Path, store: SignatureStore, documents: np.ndarray, *, workers: int) -> None:
+        self.path, self.store, self.documents, self.workers = path, store, documents, workers
+        room = store.take("shingles", documents).astype(np.int64)
+        self.offsets = np.cumsum(room) - room
+        """[documents] int64: where each begins, in shingles."""
+        self.sizes = np.zeros(len(documents), dtype=np.int64)
+        """[documents] int64: size of each set, after `fill`."""
+
+    def fill(self, progress: Progress) -> None:
+        """Read the texts and write their shingle sets."""
+        pieces = []
+        for shard in self.store.shards:
+            within = range_slice(self.documents, shard.first, shard.count)
+            if within.start < within.stop:
+                pieces.append((shard.path, self.documents[within] - shard.first, self.offsets[within]))
+        work, filled = partial(_write_sets, file=self.path), 0
+        with progress.bar("dedup: shingles of candidates", len(self.documents), "documents"):
+            for sizes in run_pieces(work, pieces, workers=worker_count(self.workers, len(pieces))):
+                self.sizes[filled : filled + len(sizes)] = sizes
+                filled += len(sizes)
+                progress.advance(len(sizes))
+
+    def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
+        """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""
+        both = np.searchsorted(self.documents, [first, second])
+        sizes = self.sizes[both]
+        near = np.flatnonzero(sizes.min(axis=0) >= least * sizes.max(axis=0))
+        pieces = []
+        for begin in range(0, len(near), _PIECE_PAIRS):
+            pairs = near[begin : begin + _PIECE_PAIRS]
+            pieces.append(_Pairs(self.offsets[both[:, pairs]], sizes[:, pairs]))
+        values = np.zeros(len(first))
+        work = partial(_similarity, file=self.path)
+        found = run_pieces(work, pieces, workers=min(worker_count(self.workers, len(pieces)), max(1, len(pieces))))
+        values[near] = np.concatenate([np.zeros(0), *found])
+        return values
+
+
+def _similarity(pairs: _Pairs, *, file: Path) -> np.ndarray:
+    """[pairs] float64; runs in a worker."""
+    values = np.zeros(pairs.sizes.shape[1])
+    batches = np.cumsum(pairs.sizes.sum(axis=0)) // _SHINGLES_AT_ONCE
+    bounds = [*np.flatnonzero(np.diff(batches, prepend=-1)).tolist(), len(values)]
+    with disk_errors(file), file.open("rb", buffering=0) as opened:
+        for begin, end in itertools.pairwise(bounds):
+            offsets, which, at = np.unique(pairs.offsets[:, begin:end], return_index=True, return_inverse=True)
+            sizes = pairs.sizes[:, begin:end].reshape(-1)[which]
+            sets = _read(opened.fileno(), offsets, sizes)
+            values[begin:end] = minhash.jaccard(sets, *at.reshape(2, -1))
+    return values
+
+
+def _read(file: int, offsets: np.ndarray, sizes: np.ndarray) -> minhash.ShingleSets:
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    flat = np.empty(starts[-1], dtype="<u4")
+    bounds = zip(starts[:-1].tolist(), starts[1:].tolist(), offsets.tolist(), strict=True)
+    for begin, end, offset in bounds:
+        os.preadv(file, [flat[begin:end].data], offset * flat.itemsize)
+    return minhash.ShingleSets(flat, starts)
+
+
+def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np.ndarray:
+    """Write the shingle sets of some lines of a shard at their offsets; runs in a worker. Returns their sizes."""
+    path, lines, offsets = piece
+    sizes: list[int] = []
+    with disk_errors(file), file.open("r+b", buffering=0) as out:
+        for texts, _ in read_batches(path, lines):
+            sets = minhash.shingle_sets(texts, TRANSLATE)
+            flat = sets.flat.astype("<u4", copy=False)
+            for begin, end in itertools.pairwise(sets.starts.tolist()):
+                os.pwrite(out.fileno(), flat[begin:end].data, int(offsets[len(sizes)]) * flat.itemsize)
+                sizes.append(end - begin)
+    return np.array(sizes, dtype=np.int64)

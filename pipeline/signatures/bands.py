@@ -1,0 +1,88 @@
+"""Bands of signatures on disk, sorted by value: one file in `dedup/bands/` for each documents shard.
+
+In: signatures of a documents shard. Out: `part-NNNNN.parquet`, a row for each band of each document with shingles, in
+`RANGES` row groups by the upper bits of the value; and the rows of a partition, which is a run of ranges of all files.
+Invariants: partitions share no value.
+Cost: 240 bytes a document on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.pipeline.storage.document_shards import reading_part
+from corpus.pipeline.storage.row_shards import with_metadata
+from corpus.pipeline.workspace.files import atomic
+
+RANGES = 64
+"""Row groups of a file: as many partitions there can be."""
+SCHEMA = pa.schema([("value", pa.uint64()), ("line", pa.uint32())])
+_SHIFT = np.uint64(58)
+_ROWS_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A run of ranges of values, in all files."""
+
+    begin: int
+    end: int
+    files: Sequence[tuple[Path, int, int]]
+    """Bands of each shard, the number of its first document, and its documents."""
+    chosen: Path
+    """[documents] uint8: 1 for those that are compared."""
+
+
+def write(path: Path, identity: str, bands: np.ndarray, has_shingles: np.ndarray) -> None:
+    """Write the bands ([documents, bands] uint64) of the documents that have shingles ([documents] bool)."""
+    lines = np.flatnonzero(has_shingles).astype(np.uint32)
+    values = bands[lines].reshape(-1)
+    order = np.argsort(values, kind="stable")
+    owners = np.repeat(lines, bands.shape[1])[order]
+    values = values[order]
+    edges = [*np.searchsorted(values, np.arange(RANGES, dtype=np.uint64) << _SHIFT).tolist(), len(values)]
+    with (
+        atomic(path) as out,
+        pq.ParquetWriter(
+            out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, compression="none", use_dictionary=False,
+            write_statistics=False, write_page_checksum=True,
+        ) as writer,
+    ):  # fmt: skip
+        for begin, end in pairwise(edges):  # an empty range is an empty row group
+            writer.write_table(pa.Table.from_arrays([values[begin:end], owners[begin:end]], schema=writer.schema))
+
+
+def partitions(total: int, count: int = 0) -> list[tuple[int, int]]:
+    """Runs of ranges, for `total` rows: as few as bound the memory, or `count`."""
+    count = count or max(1, min(RANGES, -(-total // _ROWS_AT_ONCE)))
+    edges = [RANGES * part // count for part in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def rows(partition: Partition) -> tuple[np.ndarray, np.ndarray]:
+    """[rows] uint64 values and [rows] uint32 documents of a partition.
+
+    Raises:
+        DamageError: a file is damaged.
+
+    """
+    chosen = np.memmap(partition.chosen, np.uint8, "r") if partition.chosen.stat().st_size else np.zeros(0, np.uint8)
+    values, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
+    for path, first, count in partition.files:
+        here = chosen[first : first + count]
+        if not here.any():
+            continue
+        with reading_part(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read_row_groups(range(partition.begin, partition.end))
+        lines = table["line"].to_numpy()
+        used = here[lines].astype(np.bool_)
+        values.append(table["value"].to_numpy()[used])
+        documents.append(lines[used] + np.uint32(first))
+    return np.concatenate(values), np.concatenate(documents)
