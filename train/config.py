@@ -72,7 +72,7 @@ class TrainConfig:
     missing_end_penalty: float = 1.0
     """What an answer without an end loses of its score."""
     max_new_tokens: int | None = None
-    """Most tokens of an answer. When None: 64, or what the longest prompt leaves of the context."""
+    """Most tokens of an answer. When None: 64, or half of the context where that is less."""
     prompt_tokens: int = 8
     """First tokens of the best answer that are the prompt where a ranking has no question."""
     inner_epochs: int = 2

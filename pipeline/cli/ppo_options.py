@@ -21,7 +21,8 @@ _OPTIONS = (
     ),
     click.option(
         "--max-new-tokens", type=int, metavar="N",
-        help="Most tokens of an answer.  [default: 64, or what the prompts leave of the context]",
+        help="Most tokens of an answer; prompts without room for so many are left out.  [default: 64, or half of the "
+        "context]",
     ),
     click.option(
         "--missing-end-penalty", type=float, default=1.0, show_default=True, metavar="X",

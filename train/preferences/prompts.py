@@ -2,7 +2,7 @@
 
 In: rankings. Out: `Prompts`, ids by number.
 Invariant: a prompt is the separator and the question; without a question it is the separator and the first tokens of
-the best answer, to be continued (after Ziegler et al., 2019), never its end.
+the best answer, to be continued (after Ziegler et al., 2019), never its end. No prompt is cut.
 Cost: reads all rankings once for the lengths.
 """
 
@@ -30,11 +30,19 @@ class Prompts(Dataset[np.ndarray]):
         asked = [(bool(len(item.question)), len(self._prompt(item))) for part in parts for item in self._items(part)]
         self.lengths = np.array([length for _, length in asked], np.int64)
         """[items] tokens of each prompt."""
+        self.numbers = np.arange(len(asked))
+        """[items] the ranking of each prompt."""
         self.has_questions = any(is_asked for is_asked, _ in asked)
+
+    def keep(self, most: int) -> int:
+        """Leave out the prompts of more than `most` tokens: how many these are."""
+        short = self.lengths <= most
+        self.lengths, self.numbers = self.lengths[short], self.numbers[short]
+        return int((~short).sum())
 
     def __len__(self) -> int:
         """Prompts."""
-        return len(self._rankings)
+        return len(self.numbers)
 
     def __getitem__(self, number: int) -> np.ndarray:
         """One prompt."""
@@ -42,7 +50,7 @@ class Prompts(Dataset[np.ndarray]):
 
     def __getitems__(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Those with these numbers."""
-        return [self._prompt(item) for item in self._items(rows)]
+        return [self._prompt(item) for item in self._items(self.numbers[np.asarray(rows, np.int64)])]
 
     def _items(self, rows: Sequence[int] | np.ndarray) -> list[RankingItem]:
         return self._rankings.__getitems__(rows)

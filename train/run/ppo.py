@@ -44,9 +44,7 @@ from corpus.train.run.pretraining import PretrainingRows
 from corpus.train.run.samples import Samples
 
 TOKENS = 64
-"""Most tokens of an answer, where the context leaves as many."""
-_ROWS = 8
-"""Rows of a pass of what the first process measures alone."""
+"""Most tokens of an answer, or half of the context where that is less."""
 _BOUNDLESS = 1 << 30
 """Context of a model that does not say how much it reads."""
 _MEASURED = -1
@@ -100,6 +98,7 @@ class PPOObjective(Rankings):
         self._describe(workspace)
         self.judges: Any = None
         """The networks that do not learn, once `network` made them."""
+        self._passes = self.alone()
         self._logged: list[dict[str, float]] = []
 
     def _take_prompts(self) -> None:
@@ -111,25 +110,24 @@ class PPOObjective(Rankings):
         self.train = prompts(self.train)
         self.validation = {name: prompts(items) for name, items in self.validation.items()}
         self.test = {name: prompts(items) for name, items in self.test.items()}
-        every: list[Prompts] = [self.train, *self.validation.values(), *self.test.values()]
-        self._longest = max(int(items.lengths.max()) for items in every)
-        self.tokens, self.most_sequences = self.train.lengths, 1
-        self.collator = PromptCollator()
+        self.most_sequences, self.collator = 1, PromptCollator()
 
     def _limits(self) -> Limits:
-        """What an answer may hold: the context of policy and reward model decides.
+        """What an answer may hold: the context of policy and reward model decides. Longer prompts are left out.
 
         Raises:
-            TrainError: the longest prompt leaves too little of it.
+            TrainError: every training prompt leaves too little of it.
 
         """
         context, scored = (load.context_in(each) for each in (architecture.read(self.init), self._reward_config))
         most = min(context or _BOUNDLESS, (scored or _BOUNDLESS) - 1)  # an answer without an end is scored with one
-        room, asked = most - self._longest, self.config.max_new_tokens
-        if room < (asked or 1):
-            beside = f" and answers of {asked:,}" if asked else ""
+        asked, shortest = self.config.max_new_tokens, int(self.train.lengths.min())
+        tokens = asked or max(1, min(TOKENS, most // 2))
+        self._keep(most - tokens)
+        if not len(self.train):
+            beside, room = f" and answers of {asked:,}" if asked else "", most - shortest
             raise TrainError(
-                f"prompts of up to {self._longest:,} tokens{beside} do not fit into the {most:,} that --init and "
+                f"prompts of {shortest:,} tokens and more{beside} do not fit into the {most:,} that --init and "
                 "--reward read",
                 hint=f"Give --max-new-tokens {room} or fewer."
                 if room > 0
@@ -139,7 +137,19 @@ class PPOObjective(Rankings):
         special = [token for token, added in vocabulary.get_added_tokens_decoder().items() if added.special]
         separator, rows = self.shape.separator, self.shape.vocab_size
         banned = sampling.banned(vocabulary.get_vocab().values(), special, separator=separator, rows=rows)
-        return Limits(separator=separator, banned=tuple(banned), tokens=asked or min(TOKENS, room), context=most)
+        return Limits(separator=separator, banned=tuple(banned), tokens=tokens, context=most)
+
+    def _keep(self, most: int) -> None:
+        """Leave out the prompts of more than `most` tokens, and the datasets without any other."""
+        ends = np.cumsum([*self.rows.values()])
+        held_out = (*self.validation.values(), *self.test.values())
+        self._left_out = sum(prompts.keep(most) for prompts in (self.train, *held_out))
+        counts = np.diff(np.searchsorted(self.train.numbers, ends), prepend=0).tolist()
+        self.rows = {name: count for name, count in zip(self.rows, counts, strict=True) if count}
+        self.validation = {name: prompts for name, prompts in self.validation.items() if len(prompts)}
+        self.test = {name: prompts for name, prompts in self.test.items() if len(prompts)}
+        self.tokens = self.train.lengths
+        self._longest = max(int(prompts.lengths.max(initial=0)) for prompts in (self.train, *held_out))
 
     def _describe(self, workspace: Workspace) -> None:
         """Settings and inputs of the ledger, and what a step costs."""
@@ -152,7 +162,10 @@ class PPOObjective(Rankings):
         )  # fmt: skip
         named = asdict(self.how)
         del named["seed"]
-        rows = {"ptx_datasets": sorted(config.ptx_datasets), "ptx_rows": config.ptx_rows} if beside else {}
+        rows = {
+            "ptx_datasets": sorted(config.ptx_datasets), "ptx_rows": config.ptx_rows,
+            "document_mask": config.document_mask,
+        } if beside else {}  # fmt: skip
         self.settings = dict(self.settings) | named | rows | {
             "seq_length": self.seq_length, "max_new_tokens": self.limits.tokens, "prompt_tokens": config.prompt_tokens,
             "chat": self.train.has_questions,
@@ -207,7 +220,8 @@ class PPOObjective(Rankings):
 
     def begin(self, folder: Path, model: Any, passes: Passes) -> None:
         """Bring the networks that judge to the device."""
-        del folder, passes
+        del folder
+        self._passes = replace(passes, rank=0, world=1)
         device = next(model.parameters()).device
         self.judges.reference.to(device)
         self.judges.reward.to(device)
@@ -300,16 +314,18 @@ class PPOObjective(Rankings):
     # --- what is written ----------------------------------------------------------------------------------------------
 
     def counts(self) -> Mapping[str, Any]:
-        """Parameters of the policy, prompts by split, the figures of the test prompts, and those of the reference."""
+        """Parameters of the policy, prompts by split, the figures of the test prompts, and those of the reference, all
+        in the precision of the run's evaluations.
+        """
         splits: Mapping[str, list[Prompts]] = {
             "train": [self.train], "validation": [*self.validation.values()], "test": [*self.test.values()],
         }  # fmt: skip
         self.progress.say("test prompts, and answers of the reference ...")
-        passes = replace(self.alone(), rows=_ROWS)
-        reference = self.judges.reference
+        passes, reference = self._passes, self.judges.reference
         return {
             "parameters": self.made.num_parameters() - self.made.critic.num_parameters(),
             "prompts": {split: sum(map(len, every)) for split, every in splits.items() if every},
+            "left_out": self._left_out,
             "test": {name: self.measured(self.made, prompts, passes) for name, prompts in self.test.items()},
             "reference": {
                 split: {name: self.measured(reference, prompts, passes) for name, prompts in own.items()}
@@ -322,8 +338,11 @@ class PPOObjective(Rankings):
         said = []
         if self.made is not None:
             said.append(f"{self.made.critic.num_parameters():,} of the parameters are the value model's")
-        if self.config.max_new_tokens is None and self.limits.tokens < TOKENS:
-            said.append(f"answers have at most {self.limits.tokens} tokens: the longest prompt has {self._longest:,}")
+        if self._left_out:
+            said.append(
+                f"{self._left_out:,} prompts are left out: the context of {self.limits.context:,} tokens has no room "
+                f"for an answer of {self.limits.tokens:,} after them"
+            )
         return said
 
     def documents(self, result: Result) -> Mapping[str, bytes]:

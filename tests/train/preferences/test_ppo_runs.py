@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
@@ -18,7 +19,8 @@ from corpus.pipeline.tokenizer.special_tokens import PAD
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report, read_ledger
 from corpus.train.config import TrainConfig
-from corpus.train.run import dry_run, stage
+from corpus.train.run import defaults, dry_run, stage
+from corpus.train.run import plan as plans
 from corpus.train.run.ppo import PPOObjective
 from tests.support.packed import lay_packed, make_tokenizer, random_segments
 from tests.support.policies import lay_reward_model
@@ -83,6 +85,24 @@ def test_a_run_says_what_its_answers_are_worth(judged: Workspace, ppo_run: Repor
     assert trained(judged, "ppo", **PTX).skipped
 
 
+def test_figures_of_the_end_are_those_of_an_evaluation_in_half_precision(judged: Workspace) -> None:
+    """A policy that learns nothing is its reference: in the same precision they say exactly the same."""
+    still = {"learning_rate": 1e-20, "weight_decay": 0.0, "precision": "bf16", "max_steps": 1, "eval_rows": 0}
+    counts = trained(judged, "still", **still).ledger.counts
+    assert counts["test"] == counts["reference"]["test"]
+    assert counts["test"]["demo"]["kl"] == counts["test"]["demo"]["kl_k3"] == 0.0
+    assert counts["validation"] == counts["reference"]["validation"]
+
+
+def test_another_mask_of_the_pre_training_rows_is_another_run(judged: Workspace) -> None:
+    ids = {}
+    for mask in (True, False):
+        settings = settings_of(judged, document_mask=mask, **PTX)
+        config, _ = defaults.resolve(TrainConfig(objective="ppo", **settings))
+        ids[mask] = plans.make(config, judged, PPOObjective(config, judged)).identity
+    assert ids[True] != ids[False]
+
+
 def test_the_value_model_is_in_checkpoints_alone(ppo_run: Report) -> None:
     held = {}
     for place in ("", "best", "checkpoint-5"):
@@ -142,6 +162,28 @@ def test_two_processes_give_the_figures_of_one(judged: Workspace, tmp_path: Path
             assert theirs[name] == pytest.approx(mine[name], rel=2e-3, abs=2e-4), name
 
 
+def test_a_long_prompt_is_left_out_and_shortens_no_other_answer(judged: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "w")
+    shutil.copytree(judged.tokenizer, other.tokenizer)
+    long, short = (ranking(question, ["茶好", "茶坏"]) for question in ("春雨早石书窗猫尾山灯船茶" * 3, "茶？"))
+    lay_rankings(other, "demo", {"train": [long, short, short], "validation": [short, long], "test": [long]})
+    lay_rankings(other, "wiki2019zh", {"train": [long], "validation": [short]})
+    lay_rankings(other, "news2016zh", {"train": [short, long, short]})
+    settings = settings_of(judged, max_new_tokens=None, datasets=("demo", "wiki2019zh", "news2016zh"))
+    objective = PPOObjective(TrainConfig(objective="ppo", **settings), other)
+    assert objective.limits.tokens == 23  # half of the 47 that the reward model leaves
+    assert objective.rows == {"demo": 2, "news2016zh": 2}
+    asked = [0, *short.question]
+    assert [prompt.tolist() for prompt in objective.train.__getitems__(np.arange(4))] == [asked] * 4
+    assert objective.tokens.tolist() == [len(asked)] * 4
+    assert {name: len(own) for name, own in objective.validation.items()} == {"demo": 1, "wiki2019zh": 1}
+    assert not objective.test
+    assert objective.seq_length == len(asked) + 23
+    assert list(objective.notes()) == [
+        "5 prompts are left out: the context of 47 tokens has no room for an answer of 23 after them"
+    ]
+
+
 def test_without_a_question_the_prompt_is_the_beginning_of_the_best_answer(judged: Workspace, tmp_path: Path) -> None:
     other = Workspace(tmp_path / "w")
     shutil.copytree(judged.tokenizer, other.tokenizer)
@@ -185,7 +227,9 @@ def test_what_cannot_be_trained_on_is_named(judged: Workspace, tmp_path: Path) -
     tokenizer = judged.models / "other" / "tokenizer.json"
     tokenizer.write_text(make_tokenizer(copies=5).to_str())
     assert "--reward" in refused(TokenizerError, "are different tokenizers", reward=tokenizer.parent)
-    hint = refused(TrainError, "prompts of up to .* and answers of 99 do not fit into the 47", max_new_tokens=99)
+    hint = refused(
+        TrainError, "prompts of 7 tokens and more and answers of 99 do not fit into the 47", max_new_tokens=99
+    )
     assert "--max-new-tokens" in hint
     lay_reward_model(judged, "short", n_positions=6)
     hint = refused(TrainError, "do not fit into the 5 that", reward=judged.models / "short", max_new_tokens=None)
