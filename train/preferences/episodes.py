@@ -129,7 +129,7 @@ def judge(
             if with_values:
                 said["values_nt"] = actor_critic.values(policy.critic, *sequences, shift=judges.shift)
             for name, values_m in said.items():
-                getattr(episodes, name)[part][written_nt] = values_m.double().cpu().numpy()
+                getattr(episodes, name)[part][written_nt] = values_m.cpu().double().numpy()
             episodes.scores_n[part] = _scores(episodes, part, judges, device)
 
 
@@ -143,5 +143,5 @@ def _scores(episodes: Episodes, part: slice, judges: Judges, device: torch.devic
     width = int(mask_nt.sum(axis=1).max())
     inputs = {"input_ids": ids_nt[:, :width], "attention_mask": mask_nt[:, :width]}
     given = judges.reward(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()}).logits
-    scores: np.ndarray = (given[:, 0].double().cpu().numpy() - judges.shift) * episodes.real_n[part]
+    scores: np.ndarray = (given[:, 0].cpu().double().numpy() - judges.shift) * episodes.real_n[part]
     return scores

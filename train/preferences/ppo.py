@@ -183,7 +183,7 @@ class _Lesson:
             learner.learn(self._inputs(self.blank, slice(None), 1.0), is_last=True)
         for part in parts:
             inputs = self._inputs(episodes, part, tokens / world)
-            sums[:3] += learner.learn(inputs, is_last=part is parts[-1]).terms.double().cpu().numpy()
+            sums[:3] += learner.learn(inputs, is_last=part is parts[-1]).terms.cpu().double().numpy()
         return sums
 
     def _pretraining(self, epoch: int, numbers: np.ndarray, rows: int) -> Sequence[Mapping[str, Any]]:

@@ -36,7 +36,7 @@ def logits(
             batch = collator(items.__getitems__([numbers[place] for place in places]))
             inputs = {name: value.to(device) for name, value in batch.items()}
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                given_nk = network(**inputs).logits.double().cpu().numpy()
+                given_nk = network(**inputs).logits.cpu().double().numpy()
             found_nk[places, : given_nk.shape[1]] = given_nk
     finally:
         network.train(training)
