@@ -130,13 +130,9 @@ def sample(
             _time(timed, opened, output or Path(f"timings-{name_of(folder)}"))
         elif talks:
             conversation.talk(opened, config, scorer)
-        elif file is not None:
-            form = _form(pairs, chat=chat, translate=translate)
-            _sample_file(config, opened, file, output, form, scorer=scorer, new_seed=seed is None)
-        elif scorer is not None:
-            _print_best(opened, config, _form(pairs, chat=chat, translate=translate), scorer)
         else:
-            _print_samples(opened, config, _form(pairs, chat=chat, translate=translate))
+            form = _form(pairs, chat=chat, translate=translate)
+            _continue(config, opened, file, output, form, scorer, new_seed=seed is None)
 
 
 def _check_modes(modes: dict[str, Any], prompts: Sequence[str], *, talks: bool, many: int) -> None:
@@ -173,6 +169,18 @@ def _scorer(reward: Path | None, model: Path, config: Any, *, device: str, preci
         "no text is streamed, as the choice needs all of them"
     )
     return found
+
+
+def _continue(
+    config: Any, model: Any, prompts: Any, output: Path | None, form: Any, scorer: Any, *, new_seed: bool
+) -> None:
+    """Continue a file of prompts, or those of the configuration; with a scorer the best sample of each."""
+    if prompts is not None:
+        _sample_file(config, model, prompts, output, form, scorer=scorer, new_seed=new_seed)
+    elif scorer is not None:
+        _print_best(model, config, form, scorer)
+    else:
+        _print_samples(model, config, form)
 
 
 def _print_best(model: Any, config: Any, form: Any, scorer: Any) -> None:

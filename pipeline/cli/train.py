@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,16 +251,20 @@ def train(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in trackers if name != "none")), **settings,
         )  # fmt: skip
-        known = workspace.datasets()
-        for flag, names in (("--dataset", config.mixture), ("--ptx-dataset", config.ptx_datasets)):
-            for name in names:
-                if name not in known:
-                    raise click.UsageError(f"{flag} {name}: must be one of {', '.join(known)}")
+        _check_datasets(workspace.datasets(), {"--dataset": config.mixture, "--ptx-dataset": config.ptx_datasets})
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
             _dry_run(config, workspace, rate, as_json=as_json)
         elif not dry_run:
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
+
+
+def _check_datasets(known: Sequence[str], given: Mapping[str, Iterable[str]]) -> None:
+    """Refuse a dataset that is not known; `given` has those of each flag."""
+    for flag, names in given.items():
+        for name in names:
+            if name not in known:
+                raise click.UsageError(f"{flag} {name}: must be one of {', '.join(known)}")
 
 
 def _architecture(model: str) -> Path | None:

@@ -1,7 +1,10 @@
-"""What `--help` and worker processes must not load, and that each wing is in the wheel and among the layers."""
+"""What `--help` and worker processes must not load, that each wing is in the wheel and among the layers, and how long
+files and functions may be.
+"""
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 import subprocess
@@ -60,3 +63,18 @@ def test_every_wing_is_in_the_wheel_and_among_the_layers() -> None:
     modules = {f"corpus.pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("[a-z]*.py")}
     wings = {name for name in packages if name.startswith("corpus.pipeline.")} | modules
     assert set(re.findall(r"[\w.]+", " ".join(layers))) == {*wings, "corpus.train", "corpus.generate"}
+
+
+def test_no_file_is_over_400_lines_and_no_function_over_60() -> None:
+    files = [path for folder in ("pipeline", "train", "generate", "tests") for path in (ROOT / folder).rglob("*.py")]
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
+    functions = [
+        (name, node)
+        for name, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 1000
+    assert not [name for name, text in texts.items() if text.count("\n") > 400]
+    assert not [(name, node.name) for name, node in functions if (node.end_lineno or 0) - node.lineno >= 60]
+    assert len(list((ROOT / "pipeline").glob("*.py"))) <= 9
