@@ -174,7 +174,7 @@ class Scheduler:
             is_last = self._is_stopping
             try:
                 self._turn(mail)
-            except Exception as error:  # noqa: BLE001  # nobody may wait for ever
+            except Exception as error:  # noqa: BLE001  # a waiting job must get an answer
                 self._give_up(error, mail)
             self._deliver(mail)
             if is_last:

@@ -7,7 +7,7 @@ Invariants: a removed document is similar to the one kept for it, the first kept
 (test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
 train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
 fingerprint of their documents shard, so after a new dataset or a killed run only missing keys are computed.
-Cost: see `corpus.pipeline.dedup.signatures` and `corpus.pipeline.dedup.search`.
+Cost: see `corpus.pipeline.signatures` and `corpus.pipeline.dedup.search`.
 """
 
 from __future__ import annotations

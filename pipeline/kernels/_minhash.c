@@ -1,7 +1,7 @@
 /* Signatures of texts: folding, rolling hashes of shingles and MinHash in one pass over each text; overlaps of sets.
  *
  * In: strings, the table of folded code points and that of their random values. Out: folded codes, their ends and the
- * numbers of shingles as bytes, bands written into an array. `dedup.minhash` has the same in numpy, which is the
+ * numbers of shingles as bytes, bands written into an array. `signatures.minhash` has the same in numpy, which is the
  * reference. Cost: two lookups a character, one hash a shingle and about SIZE ln SIZE hashes a text.
  */
 #include "_kernels.h"

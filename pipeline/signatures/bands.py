@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,10 @@ from corpus.pipeline.workspace.files import atomic
 RANGES = 64
 """Row groups of a file: as many partitions there can be."""
 SCHEMA = pa.schema([("value", pa.uint64()), ("line", pa.uint32())])
+STORED: dict[str, Any] = {
+    "compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True,
+}  # fmt: skip
+"""How Parquet holds random numbers: as they are, each page with a checksum."""
 _SHIFT = np.uint64(58)
 _ROWS_AT_ONCE = 1 << 22
 
@@ -50,11 +55,8 @@ def write(path: Path, identity: str, bands: np.ndarray, has_shingles: np.ndarray
     edges = [*np.searchsorted(values, np.arange(RANGES, dtype=np.uint64) << _SHIFT).tolist(), len(values)]
     with (
         atomic(path) as out,
-        pq.ParquetWriter(
-            out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, compression="none", use_dictionary=False,
-            write_statistics=False, write_page_checksum=True,
-        ) as writer,
-    ):  # fmt: skip
+        pq.ParquetWriter(out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, **STORED) as writer,
+    ):
         for begin, end in pairwise(edges):  # an empty range is an empty row group
             writer.write_table(pa.Table.from_arrays([values[begin:end], owners[begin:end]], schema=writer.schema))
 

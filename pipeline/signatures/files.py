@@ -133,9 +133,7 @@ class SignatureWriter:
         table = with_metadata(pa.concat_tables(self._tables).combine_chunks(), identity, {})
         bands.write(bands_file, identity, np.concatenate(self._bands), table["shingles"].to_numpy() > 0)
         with atomic(keys) as out:
-            pq.write_table(
-                table, out, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
-            )
+            pq.write_table(table, out, **bands.STORED)
 
 
 def write_signatures(shard: SignatureShard, *, threshold: float) -> SignatureShard:

@@ -158,7 +158,7 @@ def distinct_2(texts: Sequence[str]) -> float:
 
 
 def picture(lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> bytes:
-    """Gold reward over the root of the divergence: a colour for each method, a line for each seed; a PNG."""
+    """Gold reward against the square root of the KL divergence: a colour a method, a line a seed; a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

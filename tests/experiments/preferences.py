@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def curve(experiment: Experiment) -> Iterator[str]:
-    """Gold reward over the root of the divergence, for every method, checkpoint and seed."""
+    """Gold reward against the square root of the KL divergence: each method, checkpoint and seed."""
     lines: dict[str, list[list[tuple[float, float]]]] = {}
     rows: list[tuple[object, ...]] = []
     for method in experiment.methods:

@@ -1,4 +1,4 @@
-"""Bands on disk: the same groups and clusters for every number of partitions and every order of the files."""
+"""Bands on disk: groups and clusters depend neither on the number of partitions nor on the order of the files."""
 
 from __future__ import annotations
 
