@@ -10,16 +10,16 @@ class Progress:
     """One bar at a time. Amounts are in `unit` ("B" for bytes, else a plural noun such as "documents")."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str) -> Iterator[None]:
+    def bar(self, label: str, total: int | None, unit: str, done: int = 0) -> Iterator[None]:
         """A bar for as long as the block runs."""
-        self.begin(label, total, unit)
+        self.begin(label, total, unit, done)
         try:
             yield
         finally:
             self.end()
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
-        """Start a bar; `total` is None when it is not known."""
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
+        """Start a bar; `total` is None when it is not known. `done` was done before, which no rate counts."""
 
     def advance(self, amount: int) -> None:
         """Move the bar by `amount` units."""

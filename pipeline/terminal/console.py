@@ -36,14 +36,14 @@ class Console(Progress):
         self._bar: Bar | None = None
         self._log: ProgressLog | None = None
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         """Start a bar, or a log."""
         self.end()
-        self._log = log = ProgressLog(label, total, unit)
+        self._log = log = ProgressLog(label, total, unit, done=done)
         if sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}:
             from corpus.pipeline.terminal.progress_bar import Bar
 
-            self._bar = Bar(label, total, unit, dropped=log.dropped.total, note=lambda: log.note)
+            self._bar = Bar(label, total, unit, dropped=log.dropped.total, note=lambda: log.note, done=done)
             self._bar.start()
 
     def advance(self, amount: int) -> None:

@@ -30,7 +30,10 @@ _LEAST_WINDOW_S = 1.0
 
 
 class Bar(Progress):
-    """One piece of work; `dropped` tells how much of it was dropped so far, `note` what else there is to say."""
+    """One piece of work; `dropped` tells how much of it was dropped so far, `note` what else there is to say.
+
+    `done` was done before the bar began.
+    """
 
     def __init__(
         self,
@@ -41,13 +44,14 @@ class Bar(Progress):
         screen: Console | None = None,
         clock: Callable[[], float] | None = None,
         note: Callable[[], str] = str,
+        done: int = 0,
     ) -> None:
         self._unit, self._dropped, self._note = unit, dropped, note
         self._seen: deque[tuple[float, float]] = deque(maxlen=_WINDOW_DRAWINGS)
         screen = screen or Console(stderr=True)
         # Not redirected: results must not end beside the bar.
         super().__init__(console=screen, get_time=clock, transient=True, redirect_stdout=False)
-        self.task = self.add_task(label, total=total)
+        self.task = self.add_task(label, total=total, completed=done)
 
     def say(self, message: str) -> None:
         """Lines above the bar, as they are."""

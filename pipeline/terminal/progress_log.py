@@ -24,15 +24,22 @@ _REASONS = 3
 
 
 class ProgressLog:
-    """One piece of work, from its start."""
+    """One piece of work, from its start, or from what an interrupted one had done."""
 
-    def __init__(self, label: str, total: int | None, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        unit: str,
+        clock: Callable[[], float] = time.monotonic,
+        done: int = 0,
+    ) -> None:
         self._label, self._total, self._unit, self._clock = label, total, unit, clock
-        self._began = clock()
-        self._seen = deque([(self._began, 0)], maxlen=_WINDOW_LINES)
+        self._began, self._before = clock(), done
+        self._seen = deque([(self._began, done)], maxlen=_WINDOW_LINES)
         self._wait = FIRST_S
         self._due = self._began + FIRST_S
-        self._done = 0
+        self._done = done
         self.dropped: Counter[str] = Counter()
         """What was dropped so far, by reason."""
         self.note = ""
@@ -64,7 +71,7 @@ class ProgressLog:
             return None
         if not self._done:
             return self._line([f"ended after {duration(seconds)}", self._drops()])
-        rate = speed(self._done / seconds, self._unit)
+        rate = speed((self._done - self._before) / seconds, self._unit)
         return self._line([f"{self._amount()} in {duration(seconds)}", rate, self._drops()])
 
     def _amount(self) -> str:

@@ -9,6 +9,7 @@ evaluate --benchmark`; a finished run is kept, so the script resumes. Mean and s
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -55,6 +56,8 @@ class Experiment:
     seeds: int
     steps: int
     """Steps of a fine-tuning run."""
+    task_steps: Mapping[str, int]
+    """Steps of a task where they are others."""
     limit: int
     """Most items of a benchmark."""
     threads: int
@@ -82,9 +85,10 @@ class Experiment:
             data = ["--data", self.file(TUNED[task])]
             self.corpus(
                 "train", "--objective", "task", "--task", task, *data, *init, "--run", run, "--seed", seed,
-                "--max-steps", self.steps, "--threads", self.threads, *more,
+                "--max-steps", self.task_steps.get(task, self.steps), "--eval-rows", 500,
+                "--threads", self.threads, *more,
             )  # fmt: skip
-            found = json.loads(self.corpus("evaluate", "--task", task, *data, "--model", run, "--json"))
+            found = self.evaluated(run, "--task", task, *data, "--model", run)
             values.append(100 * found["all"]["figures"]["accuracy"])
             floors = {name: 100 * each["figures"]["accuracy"] for name, each in found["floors"].items()}
             print(f"{run}: {values[-1]:.2f}", flush=True)
@@ -92,11 +96,23 @@ class Experiment:
 
     def asked(self, benchmark: str, file: str, model: str, *more: object) -> dict[str, Any]:
         """What `corpus evaluate --benchmark` gives."""
-        words = ("--data", self.file(file), "--model", model, "--limit", self.limit, "--json", *more)
-        found = json.loads(self.corpus("evaluate", "--benchmark", benchmark, *words))
+        words = ("--data", self.file(file), "--model", model, "--limit", self.limit, *more)
+        found = self.evaluated(model, "--benchmark", benchmark, *words)
         (result,) = found["benchmarks"]
         print(f"{benchmark}, {model}: {result['shots']}", flush=True)
         return dict(result)
+
+    def evaluated(self, run: str, *words: object) -> dict[str, Any]:
+        """What `corpus evaluate` prints as JSON about a run, kept beside the workspace for the same weights."""
+        weights = (self.workspace / "models" / run / "model.safetensors").read_bytes()
+        asked = json.dumps([hashlib.sha256(weights).hexdigest(), *map(str, words)])
+        folder = self.workspace.with_name(f"{self.workspace.name}-tasks")
+        path = folder / f"{run}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+        if not path.exists():
+            text = self.corpus("evaluate", *words, "--json")
+            folder.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return dict(json.loads(path.read_bytes()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {name: int(tokens) for name, _, tokens in (text.partition("=") for text in given.model)}
     experiment = Experiment(
         data=given.data, workspace=given.workspace, models=models, preset=given.preset, seeds=given.seeds,
-        steps=given.steps, limit=given.limit, threads=given.threads, tasks=given.task or tuple(TUNED),
+        steps=given.steps, task_steps=dict(map(_steps, given.task_steps)), limit=given.limit, threads=given.threads,
+        tasks=given.task or tuple(TUNED),
     )  # fmt: skip
     parts = {"tuned": tuned, "forms": forms, "asked": asked, "shots": shots}
     text = "\n\n".join(line for name in given.only or parts for line in parts[name](experiment))
@@ -125,7 +142,8 @@ def tuned(experiment: Experiment) -> Iterator[str]:
         cells = [_mean(experiment.tuned(task, model)[0]) for model in experiment.models]
         rows.append((task, *_floors(floors), _mean(scratch), *cells, PEERS.get(task, "")))
     heads = [f"after {count_text(tokens)} tokens" for tokens in experiment.models.values()]
-    yield f"Accuracy on test items, %, after {experiment.steps} steps of 32 items, {experiment.seeds} seeds:"
+    others = "".join(f" ({task}: {steps})" for task, steps in experiment.task_steps.items())
+    yield f"Accuracy on test items, %, after {experiment.steps} steps{others} of 32 items, {experiment.seeds} seeds:"
     yield markdown_table(("task", "majority", "n-grams", "from scratch", *heads, "peer"), rows)
 
 
@@ -169,6 +187,11 @@ def shots(experiment: Experiment) -> Iterator[str]:
     yield markdown_table(("benchmark", "score", "chance", *(f"{number} shots" for number in numbers)), rows)
 
 
+def _steps(text: str) -> tuple[str, int]:
+    task, _, steps = text.partition("=")
+    return task, int(steps)
+
+
 def _figure(found: dict[str, Any], number: int, name: str) -> str:
     figure = found["shots"][str(number)].get(name)
     if figure is None:
@@ -197,6 +220,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny", help="size of the models from scratch")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150, help="of 32 items, in each fine-tuning run")
+    parser.add_argument("--task-steps", action="append", default=[], metavar="TASK=STEPS", help="where they are others")
     parser.add_argument("--limit", type=int, default=1000, help="most items of a benchmark")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--task", action="append", choices=tuple(TUNED), help="of the first table; all when left out")

@@ -159,8 +159,7 @@ def _begin(
 
 
 def _run_trainer(trainer: CorpusTrainer, context: RunContext, first: int, checkpoint: Path | None) -> None:
-    with context.progress.bar("training", context.plan.steps.count, "steps"):
-        context.progress.advance(first)
+    with context.progress.bar("training", context.plan.steps.count, "steps", done=first):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with saving_errors(context.plan.folder):
         trainer.save_model(str(context.folder.saving / "model"))

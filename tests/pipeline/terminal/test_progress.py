@@ -73,6 +73,19 @@ def test_what_a_rerun_finds_finished_is_soon_not_in_the_rate() -> None:
     assert "1.0/s" in told[-1]
 
 
+def test_what_an_interrupted_run_had_done_is_in_the_amount_and_in_no_rate() -> None:
+    clock = Clock()
+    screen = Screen(width=120, file=io.StringIO(), color_system=None)
+    bar = Bar("training", 3_000, "steps", dropped=lambda: 0, screen=screen, clock=clock, done=1_000)
+    work = ProgressLog("training", 3_000, "steps", clock, done=1_000)
+    assert "1,000 of 3,000 steps (33%)" in drawn(bar)
+    clock.now = 20.0
+    bar.advance(bar.task, 40)
+    assert "1,040 of 3,000 steps (35%)  2.0/s  16 min left" in drawn(bar)
+    assert work.advance(40) == "training: 1,040 of 3,000 steps (35%), 2.0/s, about 16 min left"
+    assert work.ended() == "training: 1,040 of 3,000 steps (35%) in 20 s, 2.0/s"
+
+
 def test_ingest_in_a_log(tmp_path: Path) -> None:
     """The real command, with the ten seconds made none."""
     folder = tmp_path / "fetched"
