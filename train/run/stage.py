@@ -71,6 +71,8 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     device = devices.choose(
         config.device, config.precision, workers=config.workers, compile_model=config.compile, threads=config.threads
     )
+    if device.kind == "cpu":
+        devices.keep_freed_memory()
     progress = progress if device.rank == 0 else SILENT
     if chosen:
         progress.say(chosen)
