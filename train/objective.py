@@ -114,6 +114,8 @@ class Objective(abc.ABC):
     """Training items of each dataset, in their order in `train`."""
     tokens: np.ndarray
     """[items] tokens of each training item, padding left out."""
+    lengths: np.ndarray | None = None
+    """[items] tokens to which each training item is padded; None where all have the same, or the order tells."""
     validation: Mapping[str, Items]
     """Validation items by dataset; a dataset without any is left out."""
     seq_length: int
@@ -239,9 +241,12 @@ class ItemObjective(Objective):
         return float(self.tokens.mean())
 
     def most_rows(self, device: Device) -> int:
-        """As many items as hold the tokens of the useful packed rows; nine items in ten are not longer than `usual`."""
+        """As many items as hold the tokens of the useful packed rows; nine items in ten are not longer than `usual`.
+
+        On a CPU as many as hold those of one: a smaller pass computes as fast there, and less of it is padding.
+        """
         usual = float(np.percentile(self.tokens, 90))
-        return max(1, int(device.most_rows * PASS_TOKENS / usual))
+        return max(1, int((1 if device.kind == "cpu" else device.most_rows) * PASS_TOKENS / usual))
 
     def pass_tokens(self, passes: Passes) -> int:
         """Most tokens of a pass of an evaluation, padding included."""

@@ -320,7 +320,7 @@ def _some(workspace: Workspace) -> list[str]:
 class _Timer(Progress):
     """Tells how long each part took."""
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self._label, self._total, self._unit, self._start = label, total, unit, time.perf_counter()
 
     def end(self) -> None:

@@ -52,7 +52,7 @@ class Said(Progress):
         self.bars: list[list[int | None]] = []
         self.open = 0
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         assert unit == "B"
         assert self.open == 0
         self.open += 1

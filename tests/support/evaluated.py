@@ -73,7 +73,7 @@ class Listener(Progress):
         self.begun: list[tuple[str, int | None, str]] = []
         self.done = 0
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.begun.append((label, total, unit))
 
     def advance(self, amount: int) -> None:

@@ -42,8 +42,9 @@ class Recorder(Progress):
         self.done = 0
         self.ended = 0
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.total = total
+        self.done += done
 
     def advance(self, amount: int) -> None:
         self.done += amount

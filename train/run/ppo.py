@@ -149,6 +149,7 @@ class PPOObjective(Rankings):
         self.validation = {name: prompts for name, prompts in self.validation.items() if len(prompts)}
         self.test = {name: prompts for name, prompts in self.test.items() if len(prompts)}
         self.tokens = self.train.lengths
+        self.lengths = None  # episodes are drawn in the order of their prompts
         self._longest = max(int(prompts.lengths.max(initial=0)) for prompts in (self.train, *held_out))
 
     def _describe(self, workspace: Workspace) -> None:

@@ -70,7 +70,8 @@ class Rankings(ItemObjective):
             for split in ("validation", "test")
         )
         self.rows = {name: len(rows["train"]) for name, rows in splits.items() if "train" in rows}
-        self.tokens, self.most_sequences = self.train.tokens, self.train.most_sequences
+        self.tokens, self.lengths = self.train.tokens, self.train.lengths
+        self.most_sequences = self.train.most_sequences
         every = [self.train, *self.validation.values(), *self.test.values()]
         self.seq_length = max(items.longest for items in every)
         self.inputs = [workspace.file_digest(workspace.root / RANKING / name / LEDGER) for name in ledgers]

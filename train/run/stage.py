@@ -100,7 +100,7 @@ def _train(
     given = share if objective.takes_steps else rows_per_pass
     order = Order(
         parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=given,
-        seed=config.seed, rank=device.rank, world=device.world,
+        seed=config.seed, rank=device.rank, world=device.world, lengths=objective.lengths,
     )  # fmt: skip
     args = arguments(config, plan, device, rows_per_pass=given, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters(), one_moment=one_moment)

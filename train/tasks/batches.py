@@ -62,9 +62,14 @@ class TaskItems:
         return np.array([sum(map(len, item.sequences)) for item in self.encoded], dtype=np.int64)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """[items] tokens of the longest sequence of each item."""
+        return np.array([max(map(len, item.sequences)) for item in self.encoded], dtype=np.int64)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
-        return max((len(ids) for item in self.encoded for ids in item.sequences), default=0)
+        return int(self.lengths.max(initial=0))
 
     @property
     def most_sequences(self) -> int:

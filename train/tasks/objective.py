@@ -82,6 +82,7 @@ class TaskObjective(ItemObjective):
         validation = splits.get("validation", [])
         self.validation = {task.name: self._encoded(validation)} if validation else {}
         self.rows, self.tokens = {task.name: len(self.train)}, self.train.tokens
+        self.lengths = self.train.lengths
         measured = [self.train, *self.validation.values()]
         self.seq_length = max(items.longest for items in measured)
         self.most_sequences = max(items.most_sequences for items in measured)

@@ -60,7 +60,7 @@ class Bar(Progress):
         self.total: int | None = None
         self.done = 0
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         if label == "leaks":
             self.total, self.done = total, 0
 

@@ -77,7 +77,7 @@ def test_a_bar_is_shown_where_hashing_takes_time(workspace: Workspace) -> None:
     seen: list[object] = []
 
     class Bars(Progress):
-        def begin(self, label: str, total: int | None, unit: str) -> None:
+        def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
             seen.append((label, total, unit))
 
         def advance(self, amount: int) -> None:

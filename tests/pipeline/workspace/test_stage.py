@@ -34,7 +34,7 @@ class Stopping(Listener):
         self.folder, self.before = folder, before
         self.ledgers: list[bool] = []
 
-    def begin(self, label: str, total: int | None, unit: str) -> None:
+    def begin(self, label: str, total: int | None, unit: str, done: int = 0) -> None:
         self.ledgers.append((self.folder / LEDGER).exists())
         if label == self.before:
             raise KeyboardInterrupt

@@ -56,6 +56,17 @@ def test_a_step_has_the_same_rows_however_it_is_shared(world: int, micro: int) -
         assert all(len(one) <= micro for passes in shares for one in passes)
 
 
+@pytest.mark.parametrize(("world", "micro"), [(1, 3), (2, 2), (3, 1)])
+def test_rows_of_like_length_stand_in_one_pass_and_each_step_keeps_its_rows(world: int, micro: int) -> None:
+    lengths = np.random.default_rng(1).integers(1, 500, 50)
+    orders = [make(world=world, rank=rank, micro_batch_size=micro, lengths=lengths) for rank in range(world)]
+    for number in range(orders[0].steps.count):
+        shares = [order.passes(number) for order in orders]
+        in_turn = [row for one in zip(*shares, strict=True) for rows in one for row in rows]
+        assert sorted(in_turn) == sorted(make().step(number).tolist())
+        assert lengths[in_turn].tolist() == sorted(lengths[in_turn].tolist(), reverse=True)
+
+
 def test_an_iteration_begins_where_the_run_is() -> None:
     whole = list(make())
     assert len(whole) == len(make()) == 13 * 3
