@@ -58,6 +58,8 @@ class Experiment:
     """Steps of a fine-tuning run."""
     task_steps: Mapping[str, int]
     """Steps of a task where they are others."""
+    learning_rate: float | None
+    """Of all fine-tuning runs; that of `corpus train` when left out."""
     limit: int
     """Most items of a benchmark."""
     threads: int
@@ -83,10 +85,11 @@ class Experiment:
             run = "-".join([task, model, *(word.strip("-") for word in more), str(seed)])
             init = ["--init", model] if model != "none" else ["--init", "none", "--model", self.preset]
             data = ["--data", self.file(TUNED[task])]
+            rate = ["--learning-rate", self.learning_rate] if self.learning_rate else []
             self.corpus(
                 "train", "--objective", "task", "--task", task, *data, *init, "--run", run, "--seed", seed,
                 "--max-steps", self.task_steps.get(task, self.steps), "--eval-rows", 500,
-                "--threads", self.threads, *more,
+                "--threads", self.threads, *rate, *more,
             )  # fmt: skip
             found = self.evaluated(run, "--task", task, *data, "--model", run)
             values.append(100 * found["all"]["figures"]["accuracy"])
@@ -121,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = {name: int(tokens) for name, _, tokens in (text.partition("=") for text in given.model)}
     experiment = Experiment(
         data=given.data, workspace=given.workspace, models=models, preset=given.preset, seeds=given.seeds,
-        steps=given.steps, task_steps=dict(map(_steps, given.task_steps)), limit=given.limit, threads=given.threads,
-        tasks=given.task or tuple(TUNED),
+        steps=given.steps, task_steps=dict(map(_steps, given.task_steps)),
+        learning_rate=given.learning_rate, limit=given.limit, threads=given.threads, tasks=given.task or tuple(TUNED),
     )  # fmt: skip
     parts = {"tuned": tuned, "forms": forms, "asked": asked, "shots": shots}
     text = "\n\n".join(line for name in given.only or parts for line in parts[name](experiment))
@@ -143,7 +146,11 @@ def tuned(experiment: Experiment) -> Iterator[str]:
         rows.append((task, *_floors(floors), _mean(scratch), *cells, PEERS.get(task, "")))
     heads = [f"after {count_text(tokens)} tokens" for tokens in experiment.models.values()]
     others = "".join(f" ({task}: {steps})" for task, steps in experiment.task_steps.items())
-    yield f"Accuracy on test items, %, after {experiment.steps} steps{others} of 32 items, {experiment.seeds} seeds:"
+    rate = f", learning rate {experiment.learning_rate:g}" if experiment.learning_rate else ""
+    yield (
+        f"Accuracy on test items, %, after {experiment.steps} steps{others} of 32 items{rate}, "
+        f"{experiment.seeds} seeds:"
+    )
     yield markdown_table(("task", "majority", "n-grams", "from scratch", *heads, "peer"), rows)
 
 
@@ -221,6 +228,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150, help="of 32 items, in each fine-tuning run")
     parser.add_argument("--task-steps", action="append", default=[], metavar="TASK=STEPS", help="where they are others")
+    parser.add_argument("--learning-rate", type=float, help="of all fine-tuning runs  [default: that of corpus train]")
     parser.add_argument("--limit", type=int, default=1000, help="most items of a benchmark")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--task", action="append", choices=tuple(TUNED), help="of the first table; all when left out")

@@ -93,7 +93,7 @@ def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
     if steps == 0:
         return 0.0
     plan, objective = context.plan, context.plan.objective
-    filled = [rows for rows in context.order.passes(0) if rows] or [context.order.step(0)]
+    filled = [rows for rows in context.order.passes(0) if rows] or [context.order.step(0).tolist()]
     batch = dict(objective.timed(filled[len(filled) // 2][: context.rows_per_pass]))
     one = pass_seconds(trainer.model, batch, precision=context.device.precision)
     if context.config.gradient_checkpointing:
