@@ -29,7 +29,7 @@ from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workspace.files import atomic, sha256_file
 from corpus.pipeline.workspace.ledger import FileDigest, fingerprint
 
-VERSION = 2
+VERSION = 3
 THRESHOLD = 0.7
 """Least similarity of near duplicates by default, which decides the rows of a band."""
 AREAS = ("keys", "bands")

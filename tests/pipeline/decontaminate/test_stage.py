@@ -373,4 +373,4 @@ def test_phrases_are_counted_over_all_datasets(workspace: Workspace, lay_raw: La
 
 def rows_after(workspace: Workspace, *against: Path) -> list[dict[str, Any]]:
     make(workspace, *against)
-    return hits(workspace)
+    return listed_hits(workspace)
