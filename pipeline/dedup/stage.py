@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.dedup import search
 from corpus.pipeline.dedup.search import Duplicates
-from corpus.pipeline.errors import BooksError
+from corpus.pipeline.errors import BooksError, DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
 from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
@@ -108,7 +108,12 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     stage.begin()
     store = SignatureStore(shards_of(workspace, ledgers, config.threshold))
     _make_keys(store.shards, folder, config, progress)
-    found = search.search(store, threshold, folder / "scratch", workers=config.workers, progress=progress)
+    look = partial(search.search, store, threshold, folder / "scratch", workers=config.workers, progress=progress)
+    try:
+        found = look()
+    except DamageError:  # of keys, which are compared with their checksums only as they are read
+        _make_keys(store.shards, folder, config, progress, thorough=True)
+        found = look()
     lists = _Lists(store, found, names)
     written = _write(lists, workspace, progress)
     counts = _counts(lists)
@@ -138,9 +143,11 @@ def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: fl
     return shards
 
 
-def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
-    """Compute the missing keys, and delete those of shards that are gone."""
-    missing = [shard for shard in shards if not signatures.is_current(shard)]
+def _make_keys(
+    shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress, *, thorough: bool = False
+) -> None:
+    """Compute the missing keys, with `thorough` the damaged ones too, and delete those of shards that are gone."""
+    missing = [shard for shard in shards if not signatures.is_current(shard, thorough=thorough)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
     wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
