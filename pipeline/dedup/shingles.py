@@ -4,7 +4,7 @@ In: documents shards and the documents that share a band.
 Out: the Jaccard similarity of pairs, computed by workers.
 Invariants: the number of workers changes nothing. A set lies at an offset that leaves room for all its shingles, so
 workers write without knowing of each other.
-Cost: four bytes on disk for each character of candidates, of which a worker maps 32 MB at a time.
+Cost: four bytes on disk for each character of candidates, of which a worker maps 8 MB at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import disk_errors
 
-_SHINGLES_AT_ONCE = 1 << 23
+_SHINGLES_AT_ONCE = 1 << 21
 _PIECE_PAIRS = 1 << 15
 
 
