@@ -86,14 +86,14 @@ def _similarity(pairs: _Pairs, *, file: Path, least: float) -> np.ndarray:
     values = np.zeros(pairs.sizes.shape[1])
     batches = np.cumsum(pairs.sizes.sum(axis=0)) // _SHINGLES_AT_ONCE
     bounds = [*np.flatnonzero(np.diff(batches, prepend=-1)).tolist(), len(values)]
-    with disk_errors(file), file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    with disk_errors(file), file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last array on it
         flat = np.frombuffer(mapped, dtype="<u4")
         for begin, end in itertools.pairwise(bounds):
             offsets, sizes = pairs.offsets[:, begin:end].reshape(-1), pairs.sizes[:, begin:end].reshape(-1)
             first, second = np.arange(len(sizes)).reshape(2, -1)
             values[begin:end] = minhash.jaccard(minhash.ShingleSets(flat, offsets, sizes), first, second, least)
             mapped.madvise(mmap.MADV_DONTNEED)  # so that the memory of a worker does not grow to the size of the file
-        del flat  # else the file stays mapped
     return values
 
 
@@ -112,7 +112,7 @@ def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np
 
 def _write_at(file: int, flat: np.ndarray, offset: int) -> None:
     """Write shingles at an offset, in shingles."""
-    left, at = memoryview(flat).cast("B"), offset * flat.itemsize
+    left, at = flat.view(np.uint8).data, offset * flat.itemsize
     while left:  # a disk that gets full takes a part first
         written = os.pwrite(file, left, at)
         left, at = left[written:], at + written

@@ -117,8 +117,8 @@ def read_index(path: Path) -> ListIndex:
     """An index from its file. Raises DamageError if it cannot be read."""
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
-        counts = [Counter[str](values[name]) for name in ("documents", "characters", "reasons")]
-        return ListIndex(*counts, shards=dict(values["shards"]))
+        documents, characters, reasons = (Counter(values[name]) for name in ("documents", "characters", "reasons"))
+        return ListIndex(documents, characters, reasons, dict(values["shards"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{path} cannot be read: {error}", hint="`corpus verify` says how to rebuild it.") from error
 

@@ -90,8 +90,8 @@ class Selection:
             lines = np.union1d(lines, table["document"].to_numpy()[whole] - document_ref(number, 0))
             for row in table.filter(pa.array(~whole)).to_pylist() if not whole.all() else ():
                 cuts.setdefault(split_ref(row["document"])[1], []).append((row["start"], row["end"]))
-        for line in self.excluded.get(number, np.zeros(0, dtype=np.int64)).tolist():
-            cuts.pop(line, None)
+        for line in {*cuts}.intersection(lines.tolist()) if cuts else ():
+            del cuts[line]
         return ShardSelection(lines, cuts)
 
     def digests(self, groups: Iterable[Iterable[int]]) -> list[str]:
@@ -110,19 +110,20 @@ class Selection:
 
 def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: Sequence[str] = LISTS) -> Selection:
     """What the lists of a dataset leave out; with `removals` also the removal list, which rows follow and the tokenizer
-    does not.
+    does not. A document that several lists have counts for the first.
 
     Raises:
         WorkspaceError: a list was made from other documents, or by an earlier version.
         DamageError: a list cannot be read.
 
     """
-    selection = Selection()
+    selection, apart = Selection(), True
     for area in areas:
         path = index_of(workspace, area, dataset)
         if path is None:
             continue
-        index = read_index(path)
+        index, ledger = read_index(path), read_ledger(workspace.root / area)
+        apart &= ledger is not None and {*selection.inputs} <= {*ledger.inputs}
         selection.inputs.append(workspace.file_digest(path))
         selection.documents.update(index.documents)
         selection.characters.update(index.characters)
@@ -130,9 +131,33 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: S
         for name in index.shards:
             place = checked(workspace, list_path(workspace.root / area, dataset, name))
             selection.lists.setdefault(part_number(place), []).append(place)
+    if not apart:
+        _count_again(selection)
     if removals:
         _remove(workspace, dataset, selection)
     return selection
+
+
+def _count_again(selection: Selection) -> None:
+    """Count the rows of lists where a stage did not know of those before it, so that both may have a document."""
+    documents, characters, reasons = Counter[str](), Counter[str](), Counter[str]()
+    for number in selection.lists:
+        whole, cut = set[int](), Counter[int]()
+        for path in selection.lists[number]:
+            before = frozenset(whole)
+            for row in read_list(path, ["document", "split", "reason", "start", "end", "whole"]).to_pylist():
+                document, split, size = row["document"], row["split"], row["end"] - row["start"]
+                if document in before:
+                    continue
+                reasons[row["reason"]] += 1
+                characters[split] += size
+                if row["whole"]:
+                    documents[split] += 1
+                    characters[split] -= cut.pop(document, 0)
+                    whole.add(document)
+                else:
+                    cut[document] += size
+    selection.documents, selection.characters, selection.reasons = documents, characters, reasons
 
 
 def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:

@@ -18,7 +18,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, read_ledger, write_ledger
 from tests.benchmarks.duplicates import lay_documents
 from tests.support.copies import NOODLES, RAIN, make, rows
-from tests.support.left_out import documents_out, rows_of
+from tests.support.left_out import documents_out, rows_of, spans_out
 
 NAME = "wiki2019zh"
 
@@ -100,3 +100,22 @@ def test_a_damaged_index_or_list_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1")
     with pytest.raises(DamageError, match="part-00000"):
         removal_lists.read_list(path)
+
+
+def test_a_document_in_lists_that_do_not_know_of_each_other_counts_once(workspace: Workspace) -> None:
+    lay_documents(workspace, NAME, [rows(RAIN, RAIN, NOODLES, NOODLES)])
+    make(workspace)  # leaves out 1 and 3
+    folder, size = workspace.decontaminate, len(RAIN)
+    every = table((0, 0, 0, size, True), (0, 1, 0, size, True), (0, 2, 1, 4, False), (0, 3, 1, 4, False))
+    documents = workspace.file_digest(workspace.documents(NAME) / LEDGER)
+    written = removal_lists.write(folder, NAME, removal_lists.by_shard(every), workspace.digest)
+    before = read_ledger(workspace.dedup)
+    assert before is not None
+    values = {name: getattr(before, name) for name in before.__slots__}
+    outputs = workspace.file_digests(written, folder)
+    write_ledger(folder, type(before)(**values | {"inputs": [documents], "outputs": outputs}), {})
+    chosen = selection.load(workspace, NAME)
+    assert chosen.documents == {"train": 3}
+    assert chosen.characters == {"train": 2 * size + len(NOODLES) + 3}
+    assert chosen.reasons == {"exact_duplicate": 2, "contaminated": 2}
+    assert (documents_out(chosen), spans_out(chosen)) == ([0, 1, 3], {2: [(1, 4)]})

@@ -182,6 +182,7 @@ def test_a_removed_document_that_had_lost_a_span_counts_once(cut: Workspace) -> 
 def test_a_duplicate_goes_whole_beside_a_document_that_loses_a_span(cut: Workspace) -> None:
     before = selection.load(cut, "news2016zh")
     dedup.run(dedup.DedupConfig(workers=1), cut)
+    stale = selection.load(cut, "news2016zh")
     decontaminate.run(config.DecontaminateConfig(cut=True, workers=1), cut)
     chosen = selection.load(cut, "news2016zh")
     repeated = document_at(cut, "news2016zh", document_ref(0, 21))
@@ -192,7 +193,8 @@ def test_a_duplicate_goes_whole_beside_a_document_that_loses_a_span(cut: Workspa
     assert documents_out(chosen) == [document_ref(0, 21)]
     assert spans_out(chosen) == spans_out(before)
     assert list(spans_out(chosen)) == [document_ref(0, 7)]
-    assert chosen.reasons == {"exact_duplicate": 1, "contaminated": 1}
+    assert chosen.reasons == stale.reasons == {"exact_duplicate": 1, "contaminated": 1}
+    assert (chosen.documents, chosen.characters) == (stale.documents, stale.characters)
     assert chosen.documents == {"train": 1}
     assert chosen.characters["train"] == len(repeated["text"]) + before.characters["train"]
     (path,) = parts(cut.documents("news2016zh"))
