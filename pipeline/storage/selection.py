@@ -123,7 +123,8 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: S
         if path is None:
             continue
         index, ledger = read_index(path), read_ledger(workspace.root / area)
-        apart &= ledger is not None and {*selection.inputs} <= {*ledger.inputs}
+        knows = ledger is not None and {*selection.inputs} <= {*ledger.inputs}
+        apart &= knows and selection.reasons.total() == selection.documents.total()  # all whole, none cut before
         selection.inputs.append(workspace.file_digest(path))
         selection.documents.update(index.documents)
         selection.characters.update(index.characters)
