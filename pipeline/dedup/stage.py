@@ -111,7 +111,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     look = partial(search.search, store, threshold, folder / "scratch", workers=config.workers, progress=progress)
     try:
         found = look()
-    except DamageError:  # of keys, which are compared with their checksums only as they are read
+    except DamageError:  # of bands, which are compared with their checksums only as they are read
         _make_keys(store.shards, folder, config, progress, thorough=True)
         found = look()
     lists = _Lists(store, found, names)

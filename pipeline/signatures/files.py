@@ -97,11 +97,13 @@ def settings(threshold: float) -> dict[str, Any]:
 
 
 def is_current(shard: SignatureShard, *, thorough: bool = False) -> bool:
-    """Whether a shard's signatures have the current fingerprint; with `thorough` also whether they are undamaged."""
+    """Whether a shard's signatures have the current fingerprint and undamaged keys; with `thorough` undamaged bands,
+    which are nine tenths of the bytes.
+    """
     for path in (shard.keys, shard.bands):
         if (part_metadata(path) or ("",))[0] != shard.identity:
             return False
-        if not thorough:
+        if path == shard.bands and not thorough:
             continue
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
