@@ -46,9 +46,9 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dedup = root / "dedup"
-        """Documents that repeat others: `<dataset>.parquet`, and the keys they were compared by."""
+        """Documents that repeat others, in `lists/`, and the keys they were compared by."""
         self.decontaminate = root / "decontaminate"
-        """Documents that hold evaluation items: `<dataset>.parquet`, and the evaluation files in `evals/`."""
+        """Documents that hold evaluation items, in `lists/`, and the evaluation files in `evals/`."""
         self.tokenizer = root / "tokenizer"
         """`tokenizer.json` and its configuration."""
         self.models = root / "models"
