@@ -1,6 +1,6 @@
-"""Which documents of a dataset are used: all but those that `corpus dedup` and `corpus decontaminate` leave out.
+"""Which documents of a dataset are used: all but those that `corpus dedup`, `decontaminate` and `quality` leave out.
 
-In: `documents/<dataset>/`, `dedup/<dataset>.parquet`, `decontaminate/<dataset>.parquet`, `exclude.txt`.
+In: `documents/<dataset>/`, `<dataset>.parquet` in `dedup/`, `decontaminate/` and `quality/`, `exclude.txt`.
 Out: the used documents, with their shard and line.
 Invariants: documents are never rewritten, so references stay valid. A list made from other documents is refused.
 Cost: one row of a list for each document left out, in memory.
@@ -29,7 +29,8 @@ from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
 
-LISTS = ("dedup", "decontaminate")
+LISTS = ("dedup", "decontaminate", "quality")
+"""Stages that leave documents out, in order: each skips what those before it leave out."""
 
 
 @dataclass(slots=True)
@@ -73,6 +74,13 @@ class Selection:
             found.append(digest.hexdigest())
         return found
 
+    def of_shard(self, shard: int) -> Selection:
+        """What is left out of one shard, without counts."""
+        first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
+        begin, end = np.searchsorted(self.whole, (first, last))
+        cuts = {document: spans for document, spans in self.cuts.items() if first <= document < last}
+        return Selection(whole=self.whole[begin:end], cuts=cuts)
+
     def cut(self, document: int, text: str) -> str:
         """A document's text without the spans left out."""
         spans = self.cuts.get(document)
@@ -82,9 +90,9 @@ class Selection:
         return "".join([text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)])
 
 
-def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selection:
+def load(workspace: Workspace, dataset: str, *, removals: bool = False, lists: Sequence[str] = LISTS) -> Selection:
     """What the lists of a dataset leave out; with `removals` also the removal list, which rows follow and the tokenizer
-    does not.
+    does not. A document that several lists have counts for the first.
 
     Raises:
         WorkspaceError: a list was made from other documents.
@@ -92,10 +100,11 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selec
 
     """
     selection, columns = Selection(), ["document", "split", "reason", "start", "end", "whole"]
-    for path in [path for area in LISTS if (path := list_of(workspace, area, dataset))]:
+    for path in [path for area in lists if (path := list_of(workspace, area, dataset))]:
         selection.inputs.append(workspace.file_digest(path))
         with reading_part(path):
             table = pq.read_table(path, columns=columns)
+        table = table.filter(~np.isin(table["document"].to_numpy(), selection.whole))
         whole = table.filter(table["whole"])["document"].to_numpy()
         selection.whole = np.union1d(selection.whole, whole)
         for document, split, reason, start, end, all_of_it in zip(
@@ -104,6 +113,8 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False) -> Selec
             selection.reasons[reason] += 1
             selection.characters[split] += end - start
             if all_of_it:
+                cuts = selection.cuts.pop(document, ())
+                selection.characters[split] -= sum(last - first for first, last in cuts)
                 selection.documents[split] += 1
             else:
                 selection.cuts.setdefault(document, []).append((start, end))
@@ -182,7 +193,7 @@ def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT
 
 
 def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
-    """The list of `dedup` or `decontaminate` for a dataset; None where it did not read the dataset.
+    """The list that a stage of `LISTS` made for a dataset; None where it did not read the dataset.
 
     Raises:
         WorkspaceError: the list was made from other documents.
