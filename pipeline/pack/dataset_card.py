@@ -8,6 +8,7 @@ Cost: milliseconds.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from corpus.pipeline.humanize import markdown_table
 from corpus.pipeline.manifest import Manifest, licence_of, rights_of
 from corpus.pipeline.pack import croissant
 from corpus.pipeline.storage.removals import LIST, REASON
+from corpus.pipeline.storage.selection import LISTS
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, read_ledger
@@ -166,6 +168,9 @@ def _rules(documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Led
         inputs = upstream["decontaminate"].inputs
         names = sorted(Path(entry.path).name for entry in inputs if "/evals/" in entry.path)
         notes.append(f"Compared with the evaluation sets {', '.join(f'`{name}`' for name in names)}.")
+    if "quality" in upstream:
+        good = ", ".join(f"`{name}`" for name in upstream["quality"].counts["model"]["positive"])
+        notes.append(f"Scored by likeness to {good}; most training documents of a low score were left out.")
     return markdown_table(("what", "rule or reason", "records or documents"), rows) + "\n\n" + " ".join(notes)
 
 
@@ -196,6 +201,12 @@ def _rebuild(
         named = " ".join(f"--dataset {name}" for name in compared["datasets"])
         near = f"--threshold {compared['threshold']}" if compared["near"] else "--no-near"
         lines.append(f"corpus dedup {named} {near}")
+    if "quality" in upstream:
+        scored = upstream["quality"]
+        good = [f"--positive {shlex.quote(name)}" for name in scored.config["positive"]]
+        given = ["--model FILE"] if scored.config["model"] else good + [f"--field {n}" for n in scored.config["fields"]]
+        named = [f"--dataset {name}" for name, own in scored.counts["datasets"].items() if not own["positive"]]
+        lines.append(" ".join(["corpus quality", *given, *named, f"--alpha {scored.config['alpha']:g}"]))
     tokenizer = upstream.get("tokenizer")
     if tokenizer is not None:
         named = " ".join(f"--dataset {name}" for name in tokenizer.config["datasets"])
@@ -217,13 +228,14 @@ def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Led
         "documents": workspace.documents(dataset),
         "dedup": workspace.dedup,
         "decontaminate": workspace.decontaminate,
+        "quality": workspace.quality,
         "tokenizer": workspace.tokenizer,
     }
     found = {area: read_ledger(folder) for area, folder in folders.items()}
     return {
         area: ledger
         for area, ledger in found.items()
-        if ledger is not None and (area not in {"dedup", "decontaminate"} or f"{area}/{dataset}.parquet" in used)
+        if ledger is not None and (area not in LISTS or f"{area}/{dataset}.parquet" in used)
     }
 
 

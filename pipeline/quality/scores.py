@@ -21,11 +21,20 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.quality import model_file
 from corpus.pipeline.quality.sample import ScoredShard
 from corpus.pipeline.quality.scoring import draws_of, keys_of, scores_of
-from corpus.pipeline.storage.document_shards import document_ref, part_metadata, read_part, reading_part
+from corpus.pipeline.storage.document_shards import (
+    document_ref,
+    part_metadata,
+    part_name,
+    read_part,
+    reading_part,
+    split_ref,
+)
 from corpus.pipeline.storage.row_shards import with_metadata
-from corpus.pipeline.storage.selection import select
+from corpus.pipeline.storage.selection import list_of, select
 from corpus.pipeline.workers import run_pieces, worker_count
+from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import fingerprint
 
 SCHEMA = pa.schema(
@@ -86,6 +95,25 @@ def _identity(shard: ScoredShard, digest: str, version: int) -> str:
 def _is_current(shard: ScoredShard, digest: str, version: int) -> bool:
     metadata = part_metadata(shard.scores)
     return metadata is not None and metadata[0] == _identity(shard, digest, version)
+
+
+def score_at(workspace: Workspace, dataset: str, document: int) -> tuple[float, bool] | None:
+    """The score of a document, and whether it is left out; None where it was not scored.
+
+    Raises:
+        WorkspaceError: the scores are of other documents than there are now.
+        DamageError: the scores or the list are not what their ledger says.
+
+    """
+    listed = list_of(workspace, "quality", dataset)
+    path = workspace.quality / "scores" / dataset / part_name(split_ref(document)[0])
+    if listed is None or not path.is_file():
+        return None
+    wanted = [("document", "=", document)]
+    with reading_part(checked(workspace, path)):
+        found = pq.read_table(path, columns=["score"], filters=wanted)["score"].to_pylist()
+        out = pq.read_table(listed, columns=["document"], filters=wanted).num_rows > 0
+    return (found[0], out) if found else None
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
