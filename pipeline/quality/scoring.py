@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from corpus.pipeline.text.codepoints import codes_of
-from corpus.pipeline.text.ngrams import ngram_hashes
+from corpus.pipeline.text.ngrams import hashes_up_to
 
 ORDERS = (2, 3)
 """Characters of an n-gram."""
@@ -44,9 +44,11 @@ class Weights:
     bias: int
 
 
-def buckets(codes: np.ndarray, order: int) -> np.ndarray:
-    """[len(codes) - order + 1] int64: the bucket of each n-gram; empty for fewer codes."""
-    return (ngram_hashes(codes, order) >> _SHIFT).view(np.int64)
+def buckets_of(codes: np.ndarray) -> Iterator[np.ndarray]:
+    """[len(codes) - order + 1] int64 for each of `ORDERS`: the bucket of each n-gram; empty for fewer codes."""
+    for order, hashes in enumerate(hashes_up_to(codes, ORDERS[-1]), 1):
+        if order in ORDERS:
+            yield (hashes >> _SHIFT).view(np.int64)
 
 
 def scores_of(texts: Sequence[str], model: Weights) -> np.ndarray:
@@ -66,10 +68,9 @@ def _sums(joined: str, lengths: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """[texts] int64: the sum of the weights of the n-grams of each text in joined ones."""
     codes, ends = codes_of(joined), np.cumsum(lengths)
     total = np.zeros(len(lengths), dtype=np.int64)
-    for order in ORDERS:
-        found = buckets(codes, order)
+    for order, found in zip(ORDERS, buckets_of(codes), strict=True):
         before = np.zeros(len(found) + 1, dtype=np.int64)
-        np.cumsum(weights.take(found), out=before[1:])
+        np.cumsum(weights.take(found), dtype=np.int64, out=before[1:])
         inside = np.flatnonzero(lengths >= order)  # a difference of sums leaves n-grams that cross a seam out
         total[inside] += before[ends[inside] - order + 1] - before[ends[inside] - lengths[inside]]
     return total

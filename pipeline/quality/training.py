@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.quality.scoring import BUCKETS, ORDERS, UNIT, Weights, buckets
+from corpus.pipeline.quality.scoring import BUCKETS, ORDERS, UNIT, Weights, buckets_of
 from corpus.pipeline.text.codepoints import codes_of
 
 EXCERPT = 1_000
@@ -40,7 +40,7 @@ def count(text: str, key: int) -> Counted:
     """The n-grams of an excerpt of a text; `key`, a random number, decides where it begins."""
     start = key % (len(text) - EXCERPT + 1) if len(text) > EXCERPT else 0
     codes = codes_of(text[start : start + EXCERPT])
-    found, counts = np.unique(np.concatenate([buckets(codes, order) for order in ORDERS]), return_counts=True)
+    found, counts = np.unique(np.concatenate([*buckets_of(codes)]), return_counts=True)
     return Counted(found.astype(np.int32), counts.astype(np.int32))
 
 

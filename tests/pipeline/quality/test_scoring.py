@@ -17,7 +17,6 @@ from corpus.pipeline.quality.scoring import (
     ORDERS,
     UNIT,
     Weights,
-    buckets,
     draws_of,
     keys_of,
     scores_of,
@@ -25,6 +24,7 @@ from corpus.pipeline.quality.scoring import (
     stays,
 )
 from corpus.pipeline.text.codepoints import codes_of
+from corpus.pipeline.text.ngrams import ngram_hashes
 from tests.support.records import examples
 
 MODEL = Weights(np.random.default_rng(1).integers(-40_000, 40_000, BUCKETS).astype(np.int32), -321)
@@ -33,7 +33,7 @@ MODEL = Weights(np.random.default_rng(1).integers(-40_000, 40_000, BUCKETS).asty
 def score_by_definition(text: str) -> float:
     """The logistic function of the mean weight, gram by gram."""
     grams = [text[at : at + order] for order in ORDERS for at in range(len(text) - order + 1)]
-    total = sum(int(MODEL.weights[buckets(codes_of(gram), len(gram))[0]]) for gram in grams)
+    total = sum(int(MODEL.weights[ngram_hashes(codes_of(gram), len(gram))[0] >> np.uint64(46)]) for gram in grams)
     return round(1 / (1 + math.exp(-(MODEL.bias + total / max(1, len(grams))) / UNIT)), 4)
 
 
