@@ -201,12 +201,7 @@ def _rebuild(
         named = " ".join(f"--dataset {name}" for name in compared["datasets"])
         near = f"--threshold {compared['threshold']}" if compared["near"] else "--no-near"
         lines.append(f"corpus dedup {named} {near}")
-    if "quality" in upstream:
-        scored = upstream["quality"]
-        good = [f"--positive {shlex.quote(name)}" for name in scored.config["positive"]]
-        given = ["--model FILE"] if scored.config["model"] else good + [f"--field {n}" for n in scored.config["fields"]]
-        named = [f"--dataset {name}" for name, own in scored.counts["datasets"].items() if not own["positive"]]
-        lines.append(" ".join(["corpus quality", *given, *named, f"--alpha {scored.config['alpha']:g}"]))
+    lines += [_quality_command(upstream["quality"])] if "quality" in upstream else []
     tokenizer = upstream.get("tokenizer")
     if tokenizer is not None:
         named = " ".join(f"--dataset {name}" for name in tokenizer.config["datasets"])
@@ -218,6 +213,16 @@ def _rebuild(
     excluded = " --exclude FILE" if REASON in ledger.config else ""
     lines.append(f"corpus pack --dataset {manifest.name} {'--form chat ' if form == 'chat' else ''}{shape}{excluded}")
     return "```sh\n" + "\n".join(lines) + "\n```\n\nThe same records, settings and version give the same bytes."
+
+
+def _quality_command(scored: Ledger) -> str:
+    config = scored.config
+    words = ["corpus quality"] + (["--model FILE"] if config["model"] else [])
+    if not config["model"]:
+        words += [f"--positive {shlex.quote(name)}" for name in config["positive"]]
+        words += [f"--field {shlex.quote(name)}" for name in config["fields"]]
+    words += [f"--dataset {name}" for name, own in scored.counts["datasets"].items() if not own["positive"]]
+    return " ".join([*words, f"--alpha {config['alpha']:g}"])
 
 
 def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Ledger]:

@@ -63,16 +63,20 @@ def read(path: Path) -> Trained:
         length = int.from_bytes(data[:_HEADER_BYTES], "little")
         about = json.loads(json.loads(data[_HEADER_BYTES : _HEADER_BYTES + length])["__metadata__"][_KEY])
         weights, (bias,) = arrays["weights"], arrays["bias"].tolist()
-        positive = [str(name) for name in about["facts"]["positive"]]
-        fits = weights.dtype == np.int32 and weights.shape == (BUCKETS,) and about["orders"] == list(ORDERS)
-        if not fits or type(bias) is not int or type(about["identity"]) is not str or not positive:
+        facts, figures = about["facts"], [about["facts"]["auc"], *about["facts"]["held_back"].values()]
+        if (weights.dtype, weights.shape) != (np.dtype(np.int32), (BUCKETS,)) or about["orders"] != list(ORDERS):
             raise ValueError("its weights are not those of this version")
+        named = facts["positive"] and all(type(name) is str and name for name in facts["positive"])
+        if not named or not all(isinstance(figure, int | float) for figure in figures):
+            raise ValueError("it does not say what it was trained on")
+        if type(bias) is not int or type(about["identity"]) is not str:
+            raise ValueError("its bias or identity has another type")
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SourceError(
             f"{path} is not a model that `corpus quality` trained: {error}",
             hint="Give --model the quality/model.safetensors of a workspace.",
         ) from error
-    return Trained(Weights(np.ascontiguousarray(weights), bias), about["identity"], about["facts"])
+    return Trained(Weights(np.ascontiguousarray(weights), bias), about["identity"], facts)
 
 
 @functools.lru_cache(maxsize=1)

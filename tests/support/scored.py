@@ -24,7 +24,7 @@ POSITIVE, MIXED, PLAIN = "wiki2019zh", "news2016zh", "baike2018qa"
 
 def text(share: float, length: int, chance: random.Random) -> str:
     """A text of which a share is good."""
-    spans = []
+    spans = list[str]()
     while sum(map(len, spans)) < length:
         source = GOOD if chance.random() < share else OTHER
         start = chance.randrange(len(source) - 6)
