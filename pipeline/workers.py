@@ -252,8 +252,13 @@ class _WithoutPandas(MetaPathFinder):
             raise ModuleNotFoundError(fullname, name=fullname)
 
 
-def _start_worker() -> None:
+def refuse_pandas() -> None:
+    """Let nothing in this process import pandas from now on; for processes that are ours alone."""
     sys.meta_path.insert(0, _WithoutPandas())
+
+
+def _start_worker() -> None:
+    refuse_pandas()
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -113,7 +113,7 @@ def dedup(as_json: bool, **settings: Any) -> None:
     """Find duplicate documents, within and across datasets.
 
     Script, width, punctuation and blanks do not count. One document of each group is kept: one of the test split,
-    else of validation, else the first in the order of datasets, files and records. dedup/NAME.parquet lists the
+    else of validation, else the first in the order of datasets, files and records. dedup/lists/NAME/ lists the
     others, and no later command uses them.
 
     \b
@@ -142,7 +142,7 @@ def dedup(as_json: bool, **settings: Any) -> None:
 def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> None:
     """Find documents that hold items of evaluation sets.
 
-    Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/NAME.parquet
+    Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/lists/NAME/
     lists the documents with the item and the shared span, and no later command uses them. The workspace keeps the
     sets: without --against, those given before are used; --forget takes one out by the name of its file. A set that
     has none of the fields of --field is searched for whole.
@@ -189,7 +189,7 @@ def quality(as_json: bool, **settings: Any) -> None:
     """Score documents by their likeness to good text, and leave out most of a low score.
 
     Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
-    stays when a Pareto draw of its id exceeds 1 - score. quality/NAME.parquet lists the others, and no later command
+    stays when a Pareto draw of its id exceeds 1 - score. quality/lists/ names the others, and no later command
     uses them; quality/scores/ has the score of every document. Validation, test and positive datasets lose nothing.
     Training needs scikit-learn (`pip install 'corpus-zh[quality]'`), scoring with --model does not.
 

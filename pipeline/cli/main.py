@@ -39,6 +39,9 @@ from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
+_WITHOUT_PANDAS = {"clean", "ingest", "dedup", "decontaminate", "tokenizer", "pack"}
+"""Commands that need no pandas, which pyarrow would load where it is installed: a quarter of a second, unused."""
+
 
 class Commands(click.Group):
     """Commands in the order of use instead of the alphabet's."""
@@ -122,6 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         words = [*words[1:2], "--help"]
     elif words[:1] == ["version"]:
         words = ["--version"]
+    if arguments is None and words and words[0] in _WITHOUT_PANDAS and not {"-h", "--help"} & {*words}:
+        from corpus.pipeline.workers import refuse_pandas
+
+        refuse_pandas()
     try:
         code = cli.main(words, prog_name="corpus", standalone_mode=False) or 0
     except click.ClickException as error:

@@ -15,11 +15,14 @@ from corpus.pipeline.decontaminate import matching
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.ngram_index import Index
 from corpus.pipeline.decontaminate.search import SearchResult
+from corpus.pipeline.storage import removal_lists
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA
 from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger
 
 REASON = "contaminated"
+HITS = "hits.parquet"
 HITS_SCHEMA = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -45,7 +48,7 @@ _DETAIL_CHARACTERS = 80
 
 
 def removal_list(found: SearchResult, index: Index, config: DecontaminateConfig, ledger: Ledger) -> pa.Table:
-    """The table of `decontaminate/<dataset>.parquet`: what is removed from one dataset.
+    """What is removed from one dataset, in order of documents.
 
     A document is removed whole if less than half of it, or than the dataset's shortest document, would remain.
     """
@@ -87,14 +90,16 @@ def hit_rows(found: Mapping[str, SearchResult], index: Index) -> Iterator[dict[s
                 }  # fmt: skip
 
 
-def write_lists(folder: Path, tables: Mapping[str, pa.Table]) -> None:
-    """Write the lists, and delete lists of datasets that were not searched."""
-    for name, table in tables.items():
-        with atomic(folder / name) as out:
-            pq.write_table(table, out, compression="zstd")
-    for path in folder.glob("*.parquet"):
-        if path.name not in tables:
-            path.unlink()
+def write_lists(workspace: Workspace, lists: Mapping[str, pa.Table], hits: pa.Table) -> list[Path]:
+    """Write the lists and the hits, and delete lists of datasets that were not searched. Returns the files."""
+    folder = workspace.decontaminate
+    removal_lists.delete_others(folder, list(lists), [HITS])
+    with atomic(folder / HITS) as out:
+        pq.write_table(hits, out, compression="zstd")
+    written = [folder / HITS]
+    for name, rows in lists.items():
+        written += removal_lists.write(folder, name, removal_lists.by_shard(rows), workspace.digest)
+    return written
 
 
 def count_hits(

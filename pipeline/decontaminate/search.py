@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from corpus.pipeline.decontaminate import eval_files, matching, ngram_index
@@ -18,7 +17,7 @@ from corpus.pipeline.decontaminate.matching import Hit, PhraseFilter
 from corpus.pipeline.decontaminate.ngram_index import Index
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, reading_part, split_ref
+from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, split_ref
 from corpus.pipeline.storage.selection import Selection, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
@@ -32,8 +31,8 @@ class SearchShard:
     """The work of one worker process."""
 
     path: Path
-    duplicates: np.ndarray
-    """[documents] sorted references of the documents that dedup removed."""
+    duplicates: Selection
+    """What dedup leaves out of it."""
 
 
 @dataclass(slots=True)
@@ -68,24 +67,18 @@ def open_index(folder: Path, fields: Sequence[str], identity: str) -> tuple[Inde
     return index, [replace(evaluation, texts=()) for evaluation in found]
 
 
-def list_shards(workspace: Workspace, name: str, duplicates: Path | None) -> Iterator[SearchShard]:
-    """The shards of a dataset, each with the documents that dedup removed."""
-    out = np.zeros(0, dtype=np.int64)
-    if duplicates is not None:
-        with reading_part(duplicates):
-            table = pq.read_table(duplicates, columns=["document", "whole"])
-        out = np.unique(table["document"].to_numpy()[table["whole"].to_numpy()])
+def list_shards(workspace: Workspace, name: str, duplicates: Selection) -> Iterator[SearchShard]:
+    """The shards of a dataset, each with what dedup leaves out of it."""
     for path in parts(workspace.documents(name)):
-        first, last = (document_ref(part_number(path) + more, 0) for more in (0, 1))
-        yield SearchShard(path, out[(out >= first) & (out < last)])
+        yield SearchShard(path, duplicates.of([path]))
 
 
 def search_shard(shard: SearchShard, *, evaluations: Path, config: DecontaminateConfig, identity: str) -> SearchResult:
     """Search one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     index, _ = open_index(evaluations, config.fields, identity)
-    found, left_out = SearchResult(), Selection(whole=shard.duplicates)
+    found, left_out = SearchResult(), shard.duplicates.shard(part_number(shard.path))
     for number, line, whole in read_part(shard.path, ["id", "text", "prompt_length", "split"]):
-        lines, batch = select(whole, number, line, left_out)
+        lines, batch = select(whole, line, left_out)
         texts = batch["text"].to_pylist()
         found.skipped += len(whole) - len(batch)
         found.documents.update(batch["split"].to_pylist())

@@ -1,8 +1,8 @@
 """The decontaminate stage: keeps evaluation items out of the training data.
 
-In: `documents/<dataset>/` of every dataset, `dedup/<dataset>.parquet` where there is one, and evaluation files. Out:
-`decontaminate/<dataset>.parquet`, the documents and spans to leave out; `decontaminate/hits.parquet`, why;
-`decontaminate/evals/`, copies of the evaluation files, for later runs.
+In: `documents/<dataset>/` of every dataset, the lists of dedup where there are any, and evaluation files. Out:
+`decontaminate/lists/`, for each documents shard the documents and spans to leave out; `decontaminate/hits.parquet`,
+why; `decontaminate/evals/`, copies of the evaluation files, for later runs.
 Invariants: every document is searched, or was left out by dedup; no document is rewritten and no prompt cut; the lists
 depend on documents, evaluation files and settings alone, so workers change nothing.
 Cost: a worker holds the index and one row group of documents; the command holds one row for each hit.
@@ -26,7 +26,7 @@ from corpus.pipeline.decontaminate.search import check_books, list_shards, open_
 from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.items import is_among
-from corpus.pipeline.storage.selection import datasets_of, documents_of, list_of
+from corpus.pipeline.storage.selection import datasets_of, documents_of, load
 from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -34,7 +34,7 @@ from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_led
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "decontaminate"
-VERSION = 1
+VERSION = 2
 
 
 def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
@@ -49,14 +49,15 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     """
     watch, folder = Stopwatch(), workspace.decontaminate
     ledgers = {name: documents_of(workspace, name, progress) for name in datasets_of(workspace, config.datasets)}
-    duplicates = {name: path for name in ledgers if (path := list_of(workspace, "dedup", name))}
+    duplicates = {name: load(workspace, name, areas=("dedup",)) for name in ledgers}
     evals = folder / "evals"
     _forget_eval_files(config, evals, progress)
     _add_eval_files(config, evals, progress)
     if not eval_files.list_files(evals) and read_ledger(folder) is None:
         raise WorkspaceError("there are no evaluation files", hint="Give some: `corpus decontaminate --against FILE`.")
-    inputs = [*(workspace.documents(name) / LEDGER for name in ledgers), *duplicates.values()]
-    inputs += eval_files.list_files(evals)
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in ledgers]
+    inputs += [entry for found in duplicates.values() for entry in found.inputs]
+    inputs += map(workspace.file_digest, eval_files.list_files(evals))
     settings = {
         "datasets": list(ledgers),
         "fields": sorted({*config.fields}),
@@ -67,7 +68,7 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     }
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, config=settings,
-        inputs=[workspace.file_digest(path) for path in inputs], watch=watch, progress=progress,
+        inputs=inputs, watch=watch, progress=progress,
     )  # fmt: skip
     if report := stage.skipped():
         return report
@@ -75,15 +76,14 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
     items = {found.file: found.items for found in sets}
     stage.begin()
     search = partial(search_shard, evaluations=evals, config=config, identity=stage.fingerprint)
-    shards = {name: list(list_shards(workspace, name, duplicates.get(name))) for name in ledgers}
+    shards = {name: list(list_shards(workspace, name, duplicates[name])) for name in ledgers}
     found, phrases = search_all(search, shards, ledgers, config, PhraseFilter(index, config.min_share), progress)
     lists = {name: removal_list(found[name], index, config, ledgers[name]) for name in ledgers}
     hits = pa.Table.from_pylist(list(hit_rows(found, index)), HITS_SCHEMA)
-    outputs = {f"{name}.parquet": table for name, table in (*lists.items(), ("hits", hits))}
-    write_lists(folder, outputs)
+    written = write_lists(workspace, lists, hits)
     counts = count_hits(found, lists, index, items, phrases)
     return stage.finish(
-        outputs=[folder / name for name in sorted(outputs)],
+        outputs=written,
         counts=counts,
         check_books=partial(check_books, shards, ledgers, found),
         timings={"workers": worker_count(config.workers, None)},

@@ -75,22 +75,40 @@ class Groups:
         opens = np.flatnonzero(_row_changes(self.numbers))
         return np.repeat(self.members[opens], np.diff(opens, append=len(self.numbers)))
 
+    def of_many(self) -> Groups:
+        """Those of two members and more, numbered anew."""
+        many = self.where(_repeated(self.numbers))
+        return Groups(many.members, (np.cumsum(_row_changes(many.numbers)) - 1).astype(np.uint32))
+
     def where(self, chosen: np.ndarray) -> Groups:
         """The members for which `chosen` ([members] bool) is true."""
         return Groups(self.members[chosen], self.numbers[chosen])
 
 
 def groups_by_value(values: np.ndarray, documents: np.ndarray) -> Groups:
-    """Groups of two and more documents with one value, from [rows] uint64 and [rows] uint32, in any order."""
-    order = np.argsort(values)
-    ordered = values[order]
+    """Groups of two and more documents with one value, from [rows] uint64 and [rows] uint32, in any order.
+
+    numpy sorts numbers several times as fast as it finds their order. So the upper bits of each value are sorted with
+    the place of its row in the lower ones; only rows whose upper bits another row has are compared whole.
+    """
+    shift = np.uint64(max(1, len(values).bit_length()))
+    packed = values >> shift << shift | np.arange(len(values), dtype=np.uint64)
+    packed.sort()
+    rows = (packed[_repeated(packed >> shift)] & (np.uint64(1) << shift) - np.uint64(1)).astype(np.int64)
+    order = np.argsort(values[rows])
+    ordered = values[rows[order]]
+    again = _repeated(ordered)
+    numbers = (np.cumsum(_row_changes(ordered[again])) - 1).astype(np.uint64)
+    joined = numbers << _HALF | documents[rows[order[again]]]
+    joined.sort()
+    return Groups(joined.astype(np.uint32), (joined >> _HALF).astype(np.uint32))
+
+
+def _repeated(ordered: np.ndarray) -> np.ndarray:
+    """[values] bool: which of sorted values are there twice or more."""
     again = np.zeros(len(ordered) + 1, dtype=np.bool_)
     again[1:-1] = ordered[1:] == ordered[:-1]
-    grouped = again[:-1] | again[1:]
-    opens = ~again[:-1][grouped]
-    numbers = (np.cumsum(opens) - 1).astype(np.uint32)
-    members = documents[order[grouped]]
-    return Groups(members[np.lexsort((members, numbers))], numbers)
+    return again[:-1] | again[1:]
 
 
 def groups_by_half(packed: np.ndarray) -> Groups:
@@ -126,7 +144,8 @@ def join_similar(groups: Groups, clusters: Clusters, is_similar: PairTest) -> tu
         groups, leaders = groups.where(apart), leaders[apart]
         if not len(leaders):
             break
-        pairs = np.unique(groups.members.astype(np.uint64) << _HALF | leaders)
+        pairs = np.sort(groups.members.astype(np.uint64) << _HALF | leaders)
+        pairs = pairs[_row_changes(pairs)]
         pairs = pairs[~_among(pairs, failed)]
         differ = [failed]
         while len(pairs):

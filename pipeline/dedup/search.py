@@ -24,7 +24,7 @@ from corpus.pipeline.progress import Progress
 from corpus.pipeline.signatures import bands, minhash
 from corpus.pipeline.signatures.files import DIGESTS, SignatureStore
 from corpus.pipeline.workers import run_pieces, worker_count
-from corpus.pipeline.workspace.files import disk_errors, scratch
+from corpus.pipeline.workspace.files import scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def search(
         return _select_kept(store, joined, None, 1.0, {})
     chosen = store.load("shingles") > 0
     chosen[copies] = False
-    groups = _groups(store, chosen, scratch_path, partitions, workers=workers, progress=progress)
+    groups = _groups(store, chosen, partitions, workers=workers, progress=progress)
     with scratch(scratch_path.with_name("shingles")) as file:
         sets = ShingleFile(file, store, np.unique(groups.members), workers=workers)
         sets.fill(progress)
@@ -74,18 +74,17 @@ def search(
         return _select_kept(store, joined, sets, threshold, counts)
 
 
-def _groups(
-    store: SignatureStore, chosen: np.ndarray, path: Path, count: int, *, workers: int, progress: Progress
-) -> Groups:
+def _groups(store: SignatureStore, chosen: np.ndarray, count: int, *, workers: int, progress: Progress) -> Groups:
     """Groups of chosen documents ([documents] bool) that share a band."""
-    runs = bands.partitions(int(chosen.sum()) * minhash.BANDS, count)
-    files = [(shard.bands, shard.first, shard.count) for shard in store.shards]
+    runs = bands.partitions(store.count * minhash.BANDS, count)
+    files = [
+        (shard.bands, shard.first) for shard in store.shards if chosen[shard.first : shard.first + shard.count].any()
+    ]
     members, numbers, before = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)], 0
-    with scratch(path.with_name("chosen")) as marks, progress.bar("dedup: grouping", len(runs), "partitions"):
-        with disk_errors(marks):
-            marks.write_bytes(chosen.astype(np.uint8).tobytes())
-        pieces = [bands.Partition(begin, end, files, marks) for begin, end in runs]
-        for found in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
+    with progress.bar("dedup: grouping", len(runs), "partitions"):
+        pieces = [bands.Partition(begin, end, files) for begin, end in runs]
+        for every in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
+            found = every.where(chosen[every.members]).of_many()
             members.append(found.members)
             numbers.append(found.numbers + np.uint32(before))
             before += int(found.numbers[-1]) + 1 if len(found.numbers) else 0
@@ -94,8 +93,9 @@ def _groups(
 
 
 def groups_of(partition: bands.Partition) -> Groups:
-    """Groups of the chosen documents that share a value of a partition, whatever the order of its files; runs in a
-    worker. Raises DamageError if a file is damaged.
+    """Groups of documents that share a value of a partition, whatever the order of its files; runs in a worker.
+
+    Raises DamageError if a file is damaged.
     """
     return clusters.groups_by_value(*bands.rows(partition))
 

@@ -4,12 +4,13 @@ In: documents shards and the documents that share a band.
 Out: the Jaccard similarity of pairs, computed by workers.
 Invariants: the number of workers changes nothing. A set lies at an offset that leaves room for all its shingles, so
 workers write without knowing of each other.
-Cost: four bytes on disk for each character of candidates; 8 MB of sets in each worker at a time.
+Cost: four bytes on disk for each character of candidates, of which a worker maps 8 MB at a time.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -64,53 +65,54 @@ class ShingleFile:
                 progress.advance(len(sizes))
 
     def similarity(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
-        """[pairs] float64: Jaccard similarity of documents; 0 where their sizes imply that it is below `least`."""
+        """[pairs] float64: Jaccard similarity of documents; 0 where it is below `least`."""
         both = np.searchsorted(self.documents, [first, second])
         sizes = self.sizes[both]
         near = np.flatnonzero(sizes.min(axis=0) >= least * sizes.max(axis=0))
+        near = near[np.lexsort(both[:, near][::-1])]  # in order of the first: see `minhash.jaccard`
         pieces = []
         for begin in range(0, len(near), _PIECE_PAIRS):
             pairs = near[begin : begin + _PIECE_PAIRS]
             pieces.append(_Pairs(self.offsets[both[:, pairs]], sizes[:, pairs]))
         values = np.zeros(len(first))
-        work = partial(_similarity, file=self.path)
+        work = partial(_similarity, file=self.path, least=least)
         found = run_pieces(work, pieces, workers=min(worker_count(self.workers, len(pieces)), max(1, len(pieces))))
         values[near] = np.concatenate([np.zeros(0), *found])
         return values
 
 
-def _similarity(pairs: _Pairs, *, file: Path) -> np.ndarray:
-    """[pairs] float64; runs in a worker."""
+def _similarity(pairs: _Pairs, *, file: Path, least: float) -> np.ndarray:
+    """[pairs] float64, 0 where it is below `least`; runs in a worker."""
     values = np.zeros(pairs.sizes.shape[1])
     batches = np.cumsum(pairs.sizes.sum(axis=0)) // _SHINGLES_AT_ONCE
     bounds = [*np.flatnonzero(np.diff(batches, prepend=-1)).tolist(), len(values)]
-    with disk_errors(file), file.open("rb", buffering=0) as opened:
+    with disk_errors(file), file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last array on it
+        flat = np.frombuffer(mapped, dtype="<u4")
         for begin, end in itertools.pairwise(bounds):
-            offsets, which, at = np.unique(pairs.offsets[:, begin:end], return_index=True, return_inverse=True)
-            sizes = pairs.sizes[:, begin:end].reshape(-1)[which]
-            sets = _read(opened.fileno(), offsets, sizes)
-            values[begin:end] = minhash.jaccard(sets, *at.reshape(2, -1))
+            offsets, sizes = pairs.offsets[:, begin:end].reshape(-1), pairs.sizes[:, begin:end].reshape(-1)
+            first, second = np.arange(len(sizes)).reshape(2, -1)
+            values[begin:end] = minhash.jaccard(minhash.ShingleSets(flat, offsets, sizes), first, second, least)
+            mapped.madvise(mmap.MADV_DONTNEED)  # so that the memory of a worker does not grow to the size of the file
     return values
-
-
-def _read(file: int, offsets: np.ndarray, sizes: np.ndarray) -> minhash.ShingleSets:
-    starts = np.concatenate(([0], np.cumsum(sizes)))
-    flat = np.empty(starts[-1], dtype="<u4")
-    bounds = zip(starts[:-1].tolist(), starts[1:].tolist(), offsets.tolist(), strict=True)
-    for begin, end, offset in bounds:
-        os.preadv(file, [flat[begin:end].data], offset * flat.itemsize)
-    return minhash.ShingleSets(flat, starts)
 
 
 def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np.ndarray:
     """Write the shingle sets of some lines of a shard at their offsets; runs in a worker. Returns their sizes."""
     path, lines, offsets = piece
-    sizes: list[int] = []
+    sizes = [np.zeros(0, dtype=np.int64)]
     with disk_errors(file), file.open("r+b", buffering=0) as out:
         for texts, _ in read_batches(path, lines):
             sets = minhash.shingle_sets(texts, TRANSLATE)
-            flat = sets.flat.astype("<u4", copy=False)
-            for begin, end in itertools.pairwise(sets.starts.tolist()):
-                os.pwrite(out.fileno(), flat[begin:end].data, int(offsets[len(sizes)]) * flat.itemsize)
-                sizes.append(end - begin)
-    return np.array(sizes, dtype=np.int64)
+            flat = sets.flat.astype("<u4", copy=False)  # with the room of each set
+            _write_at(out.fileno(), flat, int(offsets[sum(map(len, sizes))]))
+            sizes.append(sets.sizes)
+    return np.concatenate(sizes)
+
+
+def _write_at(file: int, flat: np.ndarray, offset: int) -> None:
+    """Write shingles at an offset, in shingles."""
+    left, at = flat.view(np.uint8).data, offset * flat.itemsize
+    while left:  # a disk that gets full takes a part first
+        written = os.pwrite(file, left, at)
+        left, at = left[written:], at + written

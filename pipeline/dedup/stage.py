@@ -1,8 +1,8 @@
 """The dedup stage: finds exact and near duplicates, within a dataset and across all of them.
 
-In: `documents/<dataset>/` of every dataset. Out: `dedup/<dataset>.parquet`, the duplicates to leave out, each with the
-document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/` and `dedup/bands/`,
-the keys of each documents shard.
+In: `documents/<dataset>/` of every dataset. Out: `dedup/lists/`, for each documents shard the duplicates to leave out,
+each with the document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/` and
+`dedup/bands/`, the keys of each documents shard.
 Invariants: a removed document is similar to the one kept for it, the first kept one among its duplicates by split
 (test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
 train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
@@ -13,8 +13,7 @@ Cost: see `corpus.pipeline.signatures` and `corpus.pipeline.dedup.search`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,11 +27,12 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.dedup import search
 from corpus.pipeline.dedup.search import Duplicates
-from corpus.pipeline.errors import BooksError
+from corpus.pipeline.errors import BooksError, DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
 from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
-from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number, parts, reading_part
+from corpus.pipeline.storage import removal_lists
+from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
@@ -41,7 +41,7 @@ from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report,
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
-VERSION = 2
+VERSION = 3
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 THRESHOLD = signatures.THRESHOLD
@@ -108,12 +108,17 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     stage.begin()
     store = SignatureStore(shards_of(workspace, ledgers, config.threshold))
     _make_keys(store.shards, folder, config, progress)
-    found = search.search(store, threshold, folder / "scratch", workers=config.workers, progress=progress)
+    look = partial(search.search, store, threshold, folder / "scratch", workers=config.workers, progress=progress)
+    try:
+        found = look()
+    except DamageError:  # of keys, which are compared with their checksums only as they are read
+        _make_keys(store.shards, folder, config, progress, thorough=True)
+        found = look()
     lists = _Lists(store, found, names)
-    _write(lists, folder, progress)
+    written = _write(lists, workspace, progress)
     counts = _counts(lists)
     return stage.finish(
-        outputs=sorted(folder.glob("*.parquet")),
+        outputs=written,
         counts=counts,
         check_books=partial(_check_books, store, ledgers, folder, counts),
         timings={"workers": worker_count(config.workers, None)},
@@ -138,9 +143,11 @@ def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: fl
     return shards
 
 
-def _make_keys(shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress) -> None:
-    """Compute the missing keys, and delete those of shards that are gone."""
-    missing = [shard for shard in shards if not signatures.is_current(shard)]
+def _make_keys(
+    shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress, *, thorough: bool = False
+) -> None:
+    """Compute the missing keys, with `thorough` the damaged ones too, and delete those of shards that are gone."""
+    missing = [shard for shard in shards if not signatures.is_current(shard, thorough=thorough)]
     if len(missing) < len(shards):
         progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
     wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
@@ -206,29 +213,32 @@ def _ids(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
         return file.read(columns=["id"])["id"].take(pa.array(documents.astype(np.int64) - shard.first))
 
 
-def _write(lists: _Lists, folder: Path, progress: Progress) -> None:
-    """Write the list of each dataset and the table of clusters, and delete all other lists."""
-    for stray in {*folder.glob("*.parquet")} - {folder / f"{name}.parquet" for name in lists.names}:
-        stray.unlink()
+def _write(lists: _Lists, workspace: Workspace, progress: Progress) -> list[Path]:
+    """Write the lists and the table of clusters, and delete all other lists. Returns the files."""
+    folder = workspace.dedup
+    removal_lists.delete_others(folder, lists.names, [CLUSTERS])
+    written = [folder / CLUSTERS]
     with (
         progress.bar("dedup: lists", lists.store.count, "documents"),
-        _writer(folder / CLUSTERS, CLUSTERS_SCHEMA) as members,
+        atomic(folder / CLUSTERS) as out,
+        pq.ParquetWriter(out, CLUSTERS_SCHEMA, compression="zstd") as members,
     ):
         for name in lists.names:
-            with _writer(folder / f"{name}.parquet", REMOVED_SCHEMA) as removed:
-                for shard in (shard for shard in lists.store.shards if shard.dataset == name):
-                    rows = lists.rows(shard)
-                    if rows.num_rows:
-                        members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
-                        gone = rows.filter(pc.invert(rows["kept"]))
-                        removed.write_table(gone.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA))
-                    progress.advance(shard.count)
+            shards = (shard for shard in lists.store.shards if shard.dataset == name)
+            written += removal_lists.write(folder, name, _lists(lists, shards, members, progress), workspace.digest)
+    return written
 
 
-@contextmanager
-def _writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    with atomic(path) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        yield writer
+def _lists(
+    lists: _Lists, shards: Iterable[SignatureShard], members: pq.ParquetWriter, progress: Progress
+) -> Iterator[tuple[int, pa.Table]]:
+    """The number and the removed documents of each shard; what is known of its members is written to `members`."""
+    for shard in shards:
+        rows = lists.rows(shard)
+        if rows.num_rows:
+            members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
+        yield part_number(shard.path), rows.filter(pc.invert(rows["kept"]))
+        progress.advance(shard.count)
 
 
 def _counts(lists: _Lists) -> dict[str, Any]:
@@ -268,17 +278,21 @@ def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: P
     for name, ledger in ledgers.items():
         shards = [shard for shard in store.shards if shard.dataset == name]
         start, end = end, end + sum(shard.count for shard in shards)
-        with reading_part(folder / f"{name}.parquet"):
-            table = pq.read_table(folder / f"{name}.parquet", columns=["document", "split"])
-        documents = table["document"].to_numpy()
         stays = np.ones(end - start, dtype=np.bool_)
-        for shard in shards:
-            reference = document_ref(part_number(shard.path), 0)
+        listed = [np.zeros(0, dtype=np.int64)]
+        there = removal_lists.read_index(removal_lists.index_path(folder, name)).shards
+        for shard in (shard for shard in shards if shard.path.name in there):
+            table = removal_lists.read_list(
+                removal_lists.list_path(folder, name, shard.path.name), ["document", "split"]
+            )
+            reference, documents = document_ref(part_number(shard.path), 0), table["document"].to_numpy()
             here = documents[range_slice(documents, reference, shard.count)]
             stays[here - reference + shard.first - start] = False
-        listed = pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy()
-        if not np.array_equal(splits[start:end][~stays], listed):
-            raise BooksError(f"{name}: its list repeats a document, or has one that does not exist or of another split")
+            listed.append(pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy())
+        if not np.array_equal(splits[start:end][~stays], np.concatenate(listed)):
+            raise BooksError(
+                f"{name}: its lists repeat a document, or have one that does not exist or of another split"
+            )
         kept = _named(KEEP_FIRST, np.bincount(splits[start:end][stays], minlength=len(KEEP_FIRST)))
         removed = Counter(counts["datasets"][name][EXACT]) + Counter(counts["datasets"][name][NEAR])
         counted = ledger.counts["splits"]

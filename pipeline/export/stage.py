@@ -135,7 +135,8 @@ def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: P
     write_atomic(place / MARK, _mark(config))
     files = _resume(stage, pieces, form)
     with pool.kept():
-        missing = [(piece, chosen[piece.dataset]) for each in files for piece in each.pieces[len(each.kept) :]]
+        due = [piece for each in files for piece in each.pieces[len(each.kept) :]]
+        missing = [(piece, chosen[piece.dataset].of(piece.parts)) for piece in due]
         workers = pool.worker_count(config.workers, len(missing))
         if form.tokens:
             pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))

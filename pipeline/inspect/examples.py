@@ -27,9 +27,9 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import records_at
 from corpus.pipeline.read.spans import RecordFile
-from corpus.pipeline.storage import removals
-from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_at, parts, reading_part
-from corpus.pipeline.storage.selection import LISTS
+from corpus.pipeline.storage import removals, selection
+from corpus.pipeline.storage.document_shards import document_at, part_number, parts, reading_part
+from corpus.pipeline.storage.removal_lists import read_list
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
@@ -83,10 +83,13 @@ def sample(
     dropped record as it came.
 
     Raises:
-        WorkspaceError: nothing to show, or the reason is unknown; the hint lists those there are.
+        WorkspaceError: nothing to show, or the reason is unknown; the hint lists those there are. Or documents that
+            are left out are asked for, and the lists were made from other documents.
 
     """
     random_ = random.Random(seed)  # noqa: S311  # a choice of examples
+    for name in datasets if state == "left-out" else ():
+        selection.load(workspace, name)  # which refuses stale lists
     known = {name: reasons(workspace, name) for name in datasets}
     there = sorted({each for states in known.values() for found in states.values() for each in found})
     if reason and reason not in there:
@@ -125,7 +128,7 @@ def reasons(workspace: Workspace, dataset: str) -> dict[str, list[str]]:
     ledger = read_ledger(workspace.documents(dataset))
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    left_out = {str(value) for table in _lists(workspace, dataset) for value in table["reason"].unique().to_pylist()}
+    left_out = _left_out_of(workspace, dataset).reasons
     return {
         "changed": [*ledger.counts["cleaned"], *ledger.counts["masked"]],
         "dropped": list(ledger.counts["dropped"]),
@@ -169,10 +172,17 @@ def _shortened(text: str, *, first: bool, last: bool) -> list[tuple[str, str]]:
 def _kept(
     workspace: Workspace, dataset: str, _reason: str, limit: int, random_: random.Random, _most: int | None
 ) -> Iterator[Example]:
-    left_out = {name for table in _lists(workspace, dataset) for name in table.filter(table["whole"])["id"].to_pylist()}
-    paths, most = parts(workspace.documents(dataset)), limit + min(len(left_out), limit * _READ_FOR_EACH)
-    rows = _rows(workspace, paths, most, random_)
-    for row in itertools.islice((row for row in rows if row["id"] not in left_out), limit):
+    chosen, gone = _left_out_of(workspace, dataset), dict[int, set[str]]()
+    paths = parts(workspace.documents(dataset))
+    most = limit + min(chosen.documents.total(), limit * _READ_FOR_EACH)
+
+    def is_used(row: dict[str, Any]) -> bool:
+        if row["part"] not in gone:
+            lists = [read_list(path, ["id", "whole"]) for path in chosen.lists.get(row["part"], ())]
+            gone[row["part"]] = {name for table in lists for name in table.filter(table["whole"])["id"].to_pylist()}
+        return row["id"] not in gone[row["part"]]
+
+    for row in itertools.islice(filter(is_used, _rows(workspace, paths, most, random_)), limit):
         yield _example(dataset, row, "kept", row["split"], row["text"], row["text"])
 
 
@@ -216,11 +226,16 @@ def _dropped(
 def _left_out(
     workspace: Workspace, dataset: str, reason: str, limit: int, random_: random.Random, _most: int | None
 ) -> Iterator[Example]:
-    table = pa.concat_tables(list(_lists(workspace, dataset)) or [REMOVED_SCHEMA.empty_table()])
-    if reason:
-        table = table.filter(pc.equal(table["reason"], reason))
-    lines = random_.sample(range(table.num_rows), min(limit, table.num_rows))
-    for row in table.take(pa.array(lines, pa.int64())).to_pylist():
+    chosen = selection.load(workspace, dataset)
+    where = [
+        (path, line)
+        for number in sorted(chosen.lists)
+        for path in chosen.lists[number]
+        for line, each in enumerate(read_list(path, ["reason"])["reason"].to_pylist())
+        if not reason or each == reason
+    ]
+    for path, line in random_.sample(where, min(limit, len(where))):
+        (row,) = read_list(path).slice(line, 1).to_pylist()
         document = document_at(workspace, dataset, row["document"])
         text = document["text"]
         duplicate = row["reason"] in {EXACT, NEAR}
@@ -242,13 +257,12 @@ def _example(
 _FINDERS = {"kept": _kept, "changed": _changed, "dropped": _dropped, "left-out": _left_out}
 
 
-def _lists(workspace: Workspace, dataset: str) -> Iterator[Any]:
-    """The tables of what is left out of a dataset, of each stage that wrote one."""
-    for area in LISTS:
-        path = workspace.root / area / f"{dataset}.parquet"
-        if path.is_file() and read_ledger(path.parent) is not None:
-            with reading_part(checked(workspace, path)):
-                yield pq.read_table(path)
+def _left_out_of(workspace: Workspace, dataset: str) -> selection.Selection:
+    """What is left out of a dataset; nothing where its lists are stale."""
+    try:
+        return selection.load(workspace, dataset)
+    except WorkspaceError:
+        return selection.Selection()
 
 
 def _rows(
@@ -276,7 +290,7 @@ def _rows(
             table = table.filter(table["reason"].to_numpy(zero_copy_only=False) == reason)
         lines = sorted(random_.sample(range(table.num_rows), min(table.num_rows, -(-limit // left))))
         limit -= len(lines)
-        yield from table.take(pa.array(lines, pa.int64())).to_pylist()
+        yield from (row | {"part": part_number(path)} for row in table.take(pa.array(lines, pa.int64())).to_pylist())
 
 
 def _with_records(

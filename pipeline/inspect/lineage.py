@@ -26,7 +26,7 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
 from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import checked_parts, document_at, document_ref, read_part
+from corpus.pipeline.storage.document_shards import checked_parts, document_at, document_ref, read_part, split_ref
 from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
@@ -100,7 +100,8 @@ def row(workspace: Workspace, dataset: str, split: str, number: int, form: str =
         length, start = entry["length"], entry["start"]
         origin = _origin(workspace, dataset, entry["document"])
         part = ids[position : position + length]
-        used = chosen.cut(entry["document"], origin.text)
+        shard, line = split_ref(entry["document"])
+        used = chosen.shard(shard).cut(line, origin.text)
         whole = _tokens(model, used, origin, form)
         text, rebuilt = model.decode(part, skip_special_tokens=False), whole[start : start + length] == part
         segments.append(Segment(text=text, start=start, length=length, origin=origin, rebuilt=rebuilt))

@@ -784,6 +784,7 @@ static PyMethodDef METHODS[] = {
     {"vocabulary", vocabulary, METH_VARARGS, "A BPE vocabulary from its merges."},
     {"encode", encode, METH_VARARGS, "The ids of texts."},
     {"signatures", signatures, METH_VARARGS, "Folded codes and MinHash bands of texts."},
+    {"shingle_sets", shingle_sets, METH_VARARGS, "Sets of the shingles of texts."},
     {"overlaps", overlaps, METH_VARARGS, "How many numbers pairs of sorted sets share."},
     {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},

@@ -62,13 +62,18 @@ def signatures(
     out: np.ndarray,
     /,
 ) -> tuple[bytes, bytes, bytes]: ...
+def shingle_sets(
+    texts: list[str], table: np.ndarray, values: np.ndarray, prefix: np.ndarray, shingle: int, /
+) -> tuple[bytes, bytes, bytes]: ...
 def overlaps(
     flat: np.ndarray,
     starts: np.ndarray,
+    sizes: np.ndarray,
     sets: int,
     first: np.ndarray,
     second: np.ndarray,
     pairs: int,
+    least: float,
     out: np.ndarray,
     /,
 ) -> None: ...

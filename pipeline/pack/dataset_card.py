@@ -17,6 +17,7 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.humanize import markdown_table
 from corpus.pipeline.manifest import Manifest, licence_of, rights_of
 from corpus.pipeline.pack import croissant
+from corpus.pipeline.storage.removal_lists import index_path
 from corpus.pipeline.storage.removals import LIST, REASON
 from corpus.pipeline.storage.selection import LISTS
 from corpus.pipeline.workspace.files import write_atomic
@@ -237,10 +238,11 @@ def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Led
         "tokenizer": workspace.tokenizer,
     }
     found = {area: read_ledger(folder) for area, folder in folders.items()}
+    indexes = {area: workspace.relative(index_path(folders[area], dataset)) for area in LISTS}
     return {
         area: ledger
         for area, ledger in found.items()
-        if ledger is not None and (area not in LISTS or f"{area}/{dataset}.parquet" in used)
+        if ledger is not None and (area not in LISTS or indexes[area] in used)
     }
 
 

@@ -25,7 +25,7 @@ from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.manifest.schema import Votes
 from corpus.pipeline.read.nested import value_at
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import document_ref, has_turns, part_metadata, parts
+from corpus.pipeline.storage.document_shards import document_ref, has_turns, part_metadata, part_number, parts
 from corpus.pipeline.text.codepoints import text_of
 from corpus.pipeline.text.normalize import fold_all
 from corpus.pipeline.workspace.files import disk_errors, scratch
@@ -84,6 +84,7 @@ def _rows(
     """Batches of rows of one documents shard."""
     is_given = has_turns(path)
     columns = ["text", "prompt_length", "split", *(["turns"] if is_given else ["meta"])]
+    cut = chosen.shard(part_number(path)).cuts
     for shard, lines, batch in selection.read_selected(path, columns, chosen):
         found = []
         for line, row in zip(lines.tolist(), batch.to_pylist(), strict=True):
@@ -91,7 +92,7 @@ def _rows(
             made = _given(row) if is_given else _voted(row, votes)
             books["documents"] += 1
             books["read"] += len(made["answers"])
-            reason = "cut" if reference in chosen.cuts else made.pop("reason", "")
+            reason = "cut" if line in cut else made.pop("reason", "")
             if reason:
                 books[reason] += len(made["answers"])
                 continue

@@ -132,16 +132,17 @@ class Packed:
 
 
 def pack_unit(
-    unit: Unit, *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof, layout: Layout, identity: str,
-    chosen: selection.Selection,
+    piece: tuple[Unit, selection.Selection], *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof,
+    layout: Layout, identity: str,
 ) -> Packed:  # fmt: skip
-    """Encode and pack one unit and write its shard to a temporary file; runs in a worker.
+    """Encode and pack one unit, given with what is left out of it, into a temporary file; runs in a worker.
 
     Raises:
         BooksError: the tokens in the segments are not the tokens encoded.
         DamageError: a documents shard cannot be read.
 
     """
+    unit, chosen = piece
     engine = _engine(tokenizer_folder, proof)
     encoded, books = _encode(unit, engine.encode, layout, chosen)
     lengths = encoded.lengths

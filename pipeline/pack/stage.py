@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,9 +118,12 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
         work = partial(
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
-            identity=stage.fingerprint, chosen=chosen,
+            identity=stage.fingerprint,
         )  # fmt: skip
-        books, engines = _pack_all(folder, units, kept, work, workers, progress)
+        made = pool.run_pieces(
+            work, ((unit, chosen.of(unit.parts)) for unit in units if unit.file not in kept), workers=workers
+        )
+        books, engines = _pack_all(folder, units, kept, made, progress)
     _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
     return stage.finish(
         outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in BESIDE),
@@ -209,8 +212,7 @@ def _pack_all(
     folder: Path,
     units: Sequence[Unit],
     kept: Mapping[str, dict[str, int]],
-    work: Callable[[Unit], Packed],
-    workers: int,
+    made: Generator[Packed, None, None],
     progress: Progress,
 ) -> tuple[dict[str, Counter[str]], list[str]]:
     """The counts of every split, and the engines that encoded the missing shards.
@@ -219,7 +221,6 @@ def _pack_all(
     """
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
-    made = pool.run_pieces(work, [unit for unit in units if unit.file not in kept], workers=workers)
     try:
         with progress.bar(f"{folder.name}: rows", sum(unit.characters for unit in units), "characters"):
             for unit in units:

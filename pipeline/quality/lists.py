@@ -1,6 +1,6 @@
 """What the score leaves out: the list of each dataset, counts, and the books.
 
-In: scores of documents shards. Out: `quality/<dataset>.parquet`, in the schema of all lists, and counts for the ledger.
+In: scores of documents shards. Out: the lists of each dataset (`storage.removal_lists`), and counts for the ledger.
 Invariants: only documents of the train split are left out, so figures on validation and test stay comparable; nothing
 of a positive dataset is. Documents = left out before + kept + of low quality, in each dataset.
 Cost: the scores of one shard in memory.
@@ -23,8 +23,9 @@ from corpus.pipeline.errors import BooksError
 from corpus.pipeline.quality.sample import ScoredShard
 from corpus.pipeline.quality.scores import read_scores
 from corpus.pipeline.quality.scoring import stays
-from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, reading_part
-from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.storage import removal_lists
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, part_number, reading_part
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger
 
 REASON = "low_quality"
@@ -95,19 +96,18 @@ class ScoreCounts:
         return round((count * xy - x * y) / math.sqrt(spread), 2) if spread > 1e-9 * count**2 else None
 
 
-def write_list(path: Path, shards: Sequence[ScoredShard], *, is_positive: bool, alpha: float) -> ScoreCounts:
-    """Write the list of a dataset from the scores of its shards, and count."""
+def write_lists(
+    workspace: Workspace, dataset: str, shards: Sequence[ScoredShard], *, is_positive: bool, alpha: float
+) -> tuple[list[Path], ScoreCounts]:
+    """Write the lists of a dataset from the scores of its shards; returns the files and the counts."""
     counts = ScoreCounts(is_positive)
-    with atomic(path) as out, pq.ParquetWriter(out, REMOVED_SCHEMA, compression="zstd") as writer:
-        for shard in shards:
-            columns = read_scores(shard.scores)
-            gone = counts.add(columns, alpha)
-            if gone.any():
-                writer.write_table(_rows(shard, columns, gone))
-    return counts
+    lists = ((part_number(shard.path), _rows(shard, counts, alpha)) for shard in shards)
+    return removal_lists.write(workspace.quality, dataset, lists, workspace.digest), counts
 
 
-def _rows(shard: ScoredShard, columns: Mapping[str, np.ndarray], gone: np.ndarray) -> pa.Table:
+def _rows(shard: ScoredShard, counts: ScoreCounts, alpha: float) -> pa.Table:
+    columns = read_scores(shard.scores)
+    gone = counts.add(columns, alpha)
     with reading_part(shard.scores):
         ids = pq.read_table(shard.scores, columns=["id"])["id"].filter(pa.array(gone))
     count = len(ids)
@@ -133,12 +133,13 @@ def check_books(folder: Path, ledgers: Mapping[str, Ledger], counts: Mapping[str
             raise BooksError(
                 f"{name}: {there:,} documents are not {scored:,} scored + {own['left_out_before']:,} left out before"
             )
-        with reading_part(folder / f"{name}.parquet"):
-            table = pq.read_table(folder / f"{name}.parquet", columns=["document", "split"])
-        references = table["document"].to_numpy()
-        listed = Counter(table["split"].to_pylist())
-        if listed != Counter(own[REASON]) or (np.diff(references) <= 0).any():
-            raise BooksError(f"{name}: its list has {dict(listed)} documents of low quality, not {own[REASON]}")
+        index = removal_lists.read_index(removal_lists.index_path(folder, name))
+        if index.documents != Counter(own[REASON]) or index.reasons.total() != index.documents.total():
+            raise BooksError(f"{name}: its lists have {dict(index.documents)} documents, not {own[REASON]}")
+        for part in index.shards:
+            references = removal_lists.read_list(removal_lists.list_path(folder, name, part), ["document"])
+            if (np.diff(references["document"].to_numpy()) <= 0).any():
+                raise BooksError(f"{name}: the list of {part} repeats a document, or is out of order")
 
 
 def notes_on(counts: Mapping[str, Mapping[str, Any]], alpha: float) -> tuple[str, ...]:

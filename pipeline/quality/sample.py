@@ -24,7 +24,7 @@ from corpus.pipeline.quality.model_file import Trained
 from corpus.pipeline.quality.scoring import Weights, keys_of, scores_of
 from corpus.pipeline.quality.training import Counted
 from corpus.pipeline.read.items import ItemFile, is_among, items_of, strings
-from corpus.pipeline.storage.document_shards import read_part
+from corpus.pipeline.storage.document_shards import part_number, read_part
 from corpus.pipeline.storage.selection import Selection, select
 from corpus.pipeline.workers import run_pieces, worker_count
 
@@ -152,8 +152,9 @@ def draw(
 def pick(shard: ScoredShard) -> tuple[np.ndarray, np.ndarray]:
     """Keys and lines of the documents of a shard that may be in the sample; runs in a worker."""
     keys, lines = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for number, line, whole in read_part(shard.path, ["id", "split"]):
-        kept, batch = select(whole, number, line, shard.left_out)
+    out = shard.left_out.shard(part_number(shard.path))
+    for _, line, whole in read_part(shard.path, ["id", "split"]):
+        kept, batch = select(whole, line, out)
         train = pc.equal(batch["split"], "train").to_numpy(zero_copy_only=False)
         keys.append(keys_of(shard.dataset, batch["id"].to_pylist())[train, 1])
         lines.append(kept[train])
@@ -222,7 +223,8 @@ def _texts(chosen: Chosen) -> Iterator[str]:
     if isinstance(chosen.source, TextFile):
         yield from chosen.source.texts
         return
-    for number, line, whole in read_part(chosen.source.path, ["text"]):
-        kept, batch = select(whole, number, line, chosen.source.left_out)
+    out = chosen.source.left_out.shard(part_number(chosen.source.path))
+    for _, line, whole in read_part(chosen.source.path, ["text"]):
+        kept, batch = select(whole, line, out)
         wanted = np.flatnonzero(np.isin(kept, chosen.lines))
         yield from batch["text"].take(pa.array(wanted)).to_pylist()

@@ -25,12 +25,13 @@ from corpus.pipeline.storage.document_shards import (
     document_ref,
     part_metadata,
     part_name,
+    part_number,
     read_part,
     reading_part,
     split_ref,
 )
 from corpus.pipeline.storage.row_shards import with_metadata
-from corpus.pipeline.storage.selection import list_of, select
+from corpus.pipeline.storage.selection import index_of, load, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import atomic
@@ -72,9 +73,10 @@ def score_shard(shard: ScoredShard, *, model: Path, digest: str, version: int) -
     """Score the documents of a shard; runs in a worker. Raises DamageError if it cannot be read."""
     weights = model_file.read_once(model, digest)
     schema = with_metadata(SCHEMA.empty_table(), _identity(shard, digest, version), {}).schema
-    with atomic(shard.scores) as out, pq.ParquetWriter(out, schema, compression="zstd") as writer:
+    out = shard.left_out.shard(part_number(shard.path))
+    with atomic(shard.scores) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for number, line, whole in read_part(shard.path, ["id", "text", "split"]):
-            lines, batch = select(whole, number, line, shard.left_out)
+            lines, batch = select(whole, line, out)
             ids = batch["id"].to_pylist()
             columns = {
                 "document": document_ref(number, lines),
@@ -105,15 +107,14 @@ def score_at(workspace: Workspace, dataset: str, document: int) -> tuple[float, 
         DamageError: the scores or the list are not what their ledger says.
 
     """
-    listed = list_of(workspace, "quality", dataset)
-    path = workspace.quality / "scores" / dataset / part_name(split_ref(document)[0])
-    if listed is None or not path.is_file():
+    shard, line = split_ref(document)
+    path = workspace.quality / "scores" / dataset / part_name(shard)
+    if index_of(workspace, "quality", dataset) is None or not path.is_file():
         return None
-    wanted = [("document", "=", document)]
     with reading_part(checked(workspace, path)):
-        found = pq.read_table(path, columns=["score"], filters=wanted)["score"].to_pylist()
-        out = pq.read_table(listed, columns=["document"], filters=wanted).num_rows > 0
-    return (found[0], out) if found else None
+        found = pq.read_table(path, columns=["score"], filters=[("document", "=", document)])["score"].to_pylist()
+    out = load(workspace, dataset, areas=("quality",)).shard(shard)
+    return (found[0], line in out.lines) if found else None
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

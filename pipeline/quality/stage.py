@@ -1,7 +1,7 @@
 """The quality stage: a learned score, and the documents that it leaves out.
 
 In: `documents/<dataset>/`, the lists of `dedup` and `decontaminate`, and good text: datasets, files, or a trained
-model. Out: `quality/<dataset>.parquet`, the documents to leave out; `quality/scores/`, the score of every document;
+model. Out: `quality/lists/`, the documents to leave out; `quality/scores/`, the score of every document;
 `quality/model.safetensors`; `quality/positive/`, copies of the files of good text, for later runs.
 Invariants: no document is rewritten; documents = left out before + kept + of low quality; the lists depend on
 documents, model and settings alone, so workers and interruption change nothing.
@@ -26,6 +26,7 @@ from corpus.pipeline.quality import lists, model_file, sample, scores, training
 from corpus.pipeline.quality.config import QualityConfig
 from corpus.pipeline.quality.model_file import Trained
 from corpus.pipeline.quality.sample import ScoredShard
+from corpus.pipeline.storage import removal_lists
 from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
 from corpus.pipeline.storage.selection import LISTS, Selection, datasets_of, documents_of, load
 from corpus.pipeline.workers import kept, worker_count
@@ -70,7 +71,7 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     watch, folder = Stopwatch(), workspace.quality
     plan = _plan(config, workspace)
     ledgers = {name: documents_of(workspace, name, progress) for name in plan.names}
-    left_out = {name: load(workspace, name, lists=_BEFORE) for name in plan.names}
+    left_out = {name: load(workspace, name, areas=_BEFORE) for name in plan.names}
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in plan.names]
     inputs += [entry for own in left_out.values() for entry in own.inputs]
     files = [] if plan.given else [folder / POSITIVE / name for name in plan.positive if name not in ledgers]
@@ -98,9 +99,9 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
         write_atomic(folder / MODEL, data)
         digest = hashlib.sha256(data).hexdigest()
         scores.write_scores(shards, folder / SCORES, folder / MODEL, digest, VERSION, config.workers, progress)
-    counts = _write_lists(folder, shards, plan, left_out, config.alpha, progress)
+    written, counts = _write_lists(workspace, shards, plan, left_out, config.alpha, progress)
     return stage.finish(
-        outputs=[folder / MODEL, *sorted(folder.glob("*.parquet")), *(shard.scores for shard in shards)],
+        outputs=[folder / MODEL, *written, *(shard.scores for shard in shards)],
         counts={"model": trained.facts, "datasets": counts},
         check_books=partial(lists.check_books, folder, ledgers, counts),
         timings={"workers": worker_count(config.workers, None)},
@@ -170,12 +171,11 @@ def _shards(
     for name, ledger in ledgers.items():
         known = {output.path: output.sha256 for output in ledger.outputs}
         paths = [path for path in parts(workspace.documents(name)) if path.name in known]
-        numbers = [part_number(path) for path in paths]
-        digests = left_out[name].digests([number] for number in numbers)
-        for path, number, digest in zip(paths, numbers, digests, strict=True):
+        digests = left_out[name].digests([part_number(path)] for path in paths)
+        for path, digest in zip(paths, digests, strict=True):
             with reading_part(path):
                 count = pq.read_metadata(path).num_rows
-            made, own = f"{known[path.name]} {digest}", left_out[name].of_shard(number)
+            made, own = f"{known[path.name]} {digest}", left_out[name].of([path])
             yield ScoredShard(name, path, count, own, made, workspace.quality / SCORES / name / path.name)
 
 
@@ -188,20 +188,20 @@ def _kept_model(folder: Path, identity: str) -> Trained | None:
 
 
 def _write_lists(
-    folder: Path, shards: Sequence[ScoredShard], plan: _Plan, left_out: Mapping[str, Selection], alpha: float,
+    workspace: Workspace, shards: Sequence[ScoredShard], plan: _Plan, left_out: Mapping[str, Selection], alpha: float,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
-    """Write the lists of all datasets, delete others, and give the counts of each."""
-    with disk_errors(folder):
-        for stray in {*folder.glob("*.parquet")} - {folder / f"{name}.parquet" for name in plan.names}:
-            stray.unlink()
-    counts = dict[str, Any]()
+) -> tuple[list[Path], dict[str, Any]]:  # fmt: skip
+    """Write the lists of all datasets, and delete others; returns the files, and the counts of each dataset."""
+    written, counts = list[Path](), dict[str, Any]()
+    with disk_errors(workspace.quality):
+        removal_lists.delete_others(workspace.quality, plan.names, [])
     with progress.bar("quality: lists", len(plan.names), "datasets"):
         for name in plan.names:
             own = [shard for shard in shards if shard.dataset == name]
-            found = lists.write_list(
-                folder / f"{name}.parquet", own, is_positive=name in plan.positive, alpha=alpha
+            files, found = lists.write_lists(
+                workspace, name, own, is_positive=name in plan.positive, alpha=alpha
             )  # fmt: skip
-            counts[name] = found.to_counts(len(left_out[name].whole))
+            written += files
+            counts[name] = found.to_counts(left_out[name].documents.total())
             progress.advance(1)
-    return counts
+    return written, counts

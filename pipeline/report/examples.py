@@ -155,7 +155,7 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
             group = random_.randrange(groups)
             line = sum(file.metadata.row_group(before).num_rows for before in range(group))
             texts = file.read_row_group(group, columns=["text"])["text"]
-        kept = chosen.kept(part_number(path), line, len(texts))
+        kept = chosen.shard(part_number(path)).kept(line, len(texts))
         yield from texts.take(pa.array(kept)).to_pylist()
 
 

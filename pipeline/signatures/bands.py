@@ -1,7 +1,8 @@
-"""Bands of signatures on disk, sorted by value: one file in `dedup/bands/` for each documents shard.
+"""Bands of signatures on disk, in ranges of their values: one file in `dedup/bands/` for each documents shard.
 
 In: signatures of a documents shard. Out: `part-NNNNN.parquet`, a row for each band of each document with shingles, in
-`RANGES` row groups by the upper bits of the value; and the rows of a partition, which is a run of ranges of all files.
+`RANGES` row groups by the upper bits of the value, in order of the lines; and the rows of a partition, which is a run
+of ranges of all files.
 Invariants: partitions share no value.
 Cost: 240 bytes a document on disk.
 """
@@ -39,20 +40,18 @@ class Partition:
 
     begin: int
     end: int
-    files: Sequence[tuple[Path, int, int]]
-    """Bands of each shard, the number of its first document, and its documents."""
-    chosen: Path
-    """[documents] uint8: 1 for those that are compared."""
+    files: Sequence[tuple[Path, int]]
+    """Bands of each shard, and the number of its first document."""
 
 
 def write(path: Path, identity: str, bands: np.ndarray, has_shingles: np.ndarray) -> None:
     """Write the bands ([documents, bands] uint64) of the documents that have shingles ([documents] bool)."""
     lines = np.flatnonzero(has_shingles).astype(np.uint32)
     values = bands[lines].reshape(-1)
-    order = np.argsort(values, kind="stable")
-    owners = np.repeat(lines, bands.shape[1])[order]
-    values = values[order]
-    edges = [*np.searchsorted(values, np.arange(RANGES, dtype=np.uint64) << _SHIFT).tolist(), len(values)]
+    ranges = (values >> _SHIFT).astype(np.uint8)
+    order = np.argsort(ranges, kind="stable")  # by radix, in linear time
+    owners, values = np.repeat(lines, bands.shape[1])[order], values[order]
+    edges = [0, *np.cumsum(np.bincount(ranges, minlength=RANGES)).tolist()]
     with (
         atomic(path) as out,
         pq.ParquetWriter(out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, **STORED) as writer,
@@ -75,16 +74,10 @@ def rows(partition: Partition) -> tuple[np.ndarray, np.ndarray]:
         DamageError: a file is damaged.
 
     """
-    chosen = np.memmap(partition.chosen, np.uint8, "r") if partition.chosen.stat().st_size else np.zeros(0, np.uint8)
     values, documents = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint32)]
-    for path, first, count in partition.files:
-        here = chosen[first : first + count]
-        if not here.any():
-            continue
+    for path, first in partition.files:
         with reading_part(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read_row_groups(range(partition.begin, partition.end))
-        lines = table["line"].to_numpy()
-        used = here[lines].astype(np.bool_)
-        values.append(table["value"].to_numpy()[used])
-        documents.append(lines[used] + np.uint32(first))
+        values.append(table["value"].to_numpy())
+        documents.append(table["line"].to_numpy() + np.uint32(first))
     return np.concatenate(values), np.concatenate(documents)

@@ -66,9 +66,11 @@ class ShingleSets:
     """The sets of shingles of texts, one text after another."""
 
     flat: np.ndarray
-    """[shingles] uint32: hashes, sorted and unique within a text."""
+    """[shingles] uint32: hashes, sorted and unique within a text; zeros for those that a text has more than once."""
     starts: np.ndarray
-    """[texts + 1] int64: where each text begins in `flat`."""
+    """[texts] int64: where each text begins in `flat`."""
+    sizes: np.ndarray
+    """[texts] int64: size of each set."""
 
 
 def rows_for(threshold: float) -> int:
@@ -112,37 +114,54 @@ def reference_signatures(texts: Sequence[str], rows: int, prefix: str = "") -> S
 
 def shingle_sets(texts: Sequence[str], prefix: str = "") -> ShingleSets:
     """The set of shingles of each text; shingles begin after `prefix` where a text begins with it."""
+    if kernels.compiled is None:
+        return reference_shingle_sets(texts, prefix)
+    flat, starts, sizes = kernels.compiled.shingle_sets(
+        list(texts), table(), code_values(), fold_all([prefix]).codes, SHINGLE
+    )
+    return ShingleSets(*map(np.frombuffer, (flat, starts, sizes), (np.uint32, np.int64, np.int64)))
+
+
+def reference_shingle_sets(texts: Sequence[str], prefix: str = "") -> ShingleSets:
+    """The same without the kernel."""
     hashes, starts = _shingles(fold_all(texts), prefix)
     owned = hashes >> np.uint64(32)
     owned |= np.repeat(np.arange(len(texts), dtype=np.uint64) << np.uint64(32), np.diff(starts))
     owned.sort()
     first = np.ones(len(owned), dtype=np.bool_)
     first[1:] = owned[1:] != owned[:-1]
-    owned = owned[first]
-    bounds = np.searchsorted(owned, np.arange(len(texts) + 1, dtype=np.uint64) << np.uint64(32))
-    return ShingleSets(owned.astype(np.uint32), bounds)
+    sizes = np.bincount(np.repeat(np.arange(len(texts)), np.diff(starts))[first], minlength=len(texts))
+    flat = np.zeros(len(owned), dtype=np.uint32)
+    flat[concat_ranges(starts[:-1], sizes)] = owned[first].astype(np.uint32)
+    return ShingleSets(flat, starts[:-1], sizes)
 
 
-def jaccard(sets: ShingleSets, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[pairs] float64: similarity of the texts `first` and `second` of `sets`; 0 where one has no shingles."""
-    sizes = np.diff(sets.starts)
-    shared = overlaps(sets, first, second)
-    return np.asarray(shared / np.maximum(sizes[first] + sizes[second] - shared, 1))
+def jaccard(sets: ShingleSets, first: np.ndarray, second: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """[pairs] float64: similarity of the texts `first` and `second` of `sets`; 0 where it is below `least`, or one has
+    no shingles. It is fast where pairs with the same first text are in turn.
+    """
+    shared = overlaps(sets, first, second, least)
+    values = np.asarray(shared / np.maximum(sets.sizes[first] + sets.sizes[second] - shared, 1))
+    values[values < least] = 0
+    return values
 
 
-def overlaps(sets: ShingleSets, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[pairs] int64: how many shingles the texts `first` and `second` share."""
+def overlaps(sets: ShingleSets, first: np.ndarray, second: np.ndarray, least: float = 0.0) -> np.ndarray:
+    """[pairs] int64: how many shingles the texts `first` and `second` share; for a similarity below `least` it may be
+    0 instead.
+    """
     if kernels.compiled is None:
         return reference_overlaps(sets, first, second)
     shared = np.zeros(len(first), dtype=np.int64)
-    one, other, starts = (np.ascontiguousarray(part, dtype=np.int64) for part in (first, second, sets.starts))
-    kernels.compiled.overlaps(sets.flat, starts, len(starts) - 1, one, other, len(shared), shared)
+    parts = (sets.starts, sets.sizes, first, second)
+    starts, sizes, one, other = (np.ascontiguousarray(part, dtype=np.int64) for part in parts)
+    kernels.compiled.overlaps(sets.flat, starts, sizes, len(starts), one, other, len(shared), least, shared)
     return shared
 
 
 def reference_overlaps(sets: ShingleSets, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The same without the kernel."""
-    sizes = np.diff(sets.starts)
+    """The same without the kernel, for each pair."""
+    sizes = sets.sizes
     members = np.stack([first, second], axis=1).reshape(-1)
     places = concat_ranges(sets.starts[members], sizes[members])
     pairs = np.repeat(np.arange(len(members), dtype=np.uint64) >> np.uint64(1), sizes[members])

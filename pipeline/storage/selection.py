@@ -1,29 +1,27 @@
 """Which documents of a dataset are used: all but those that `corpus dedup`, `decontaminate` and `quality` leave out.
 
-In: `documents/<dataset>/`, `<dataset>.parquet` in `dedup/`, `decontaminate/` and `quality/`, `exclude.txt`.
+In: `documents/<dataset>/`, the lists of these stages (`storage.removal_lists`), `exclude.txt`.
 Out: the used documents, with their shard and line.
 Invariants: documents are never rewritten, so references stay valid. A list made from other documents is refused.
-Cost: one row of a list for each document left out, in memory.
+Cost: the paths of the lists, and the lists of one documents shard at a time, in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.storage.document_shards import checked_parts, document_ref, read_part, reading_part
+from corpus.pipeline.storage.document_shards import checked_parts, document_ref, part_number, read_part, split_ref
+from corpus.pipeline.storage.removal_lists import index_path, list_path, read_index, read_list
 from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import Workspace
@@ -33,14 +31,37 @@ LISTS = ("dedup", "decontaminate", "quality")
 """Stages that leave documents out, in order: each skips what those before it leave out."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShardSelection:
+    """What is left out of one documents shard."""
+
+    lines: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """[documents] int64: lines of documents left out whole, sorted."""
+    cuts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Spans of characters left out, in order, by line."""
+
+    def kept(self, line: int, count: int) -> np.ndarray:
+        """[used] positions, from 0, of the used documents among `count` from `line` on."""
+        out = self.lines[np.searchsorted(self.lines, line) : np.searchsorted(self.lines, line + count)] - line
+        return np.delete(np.arange(count), out)
+
+    def cut(self, line: int, text: str) -> str:
+        """A document's text without the spans left out."""
+        spans = self.cuts.get(line)
+        if not spans:
+            return text
+        edges = [0, *(edge for span in spans for edge in span), len(text)]
+        return "".join([text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)])
+
+
 @dataclass(slots=True)
 class Selection:
     """What is left out of one dataset."""
 
-    whole: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """[documents] int64: references of documents left out whole, sorted."""
-    cuts: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    """Spans of characters left out, in order, by document."""
+    lists: dict[int, list[Path]] = field(default_factory=dict)
+    """The lists of each documents shard, by its number."""
+    excluded: dict[int, np.ndarray] = field(default_factory=dict)
+    """[documents] int64: lines of documents on the removal list, sorted, by the number of their shard."""
     documents: Counter[str] = field(default_factory=Counter)
     """Documents left out, by split."""
     characters: Counter[str] = field(default_factory=Counter)
@@ -48,79 +69,97 @@ class Selection:
     reasons: Counter[str] = field(default_factory=Counter)
     """Documents and spans left out, by reason."""
     inputs: list[FileDigest] = field(default_factory=list)
-    """The lists that were read."""
+    """The indexes of the lists."""
     removed: list[str] = field(default_factory=list)
     """Ids of documents that only the removal list leaves out, sorted."""
     known: set[str] = field(default_factory=set)
     """Ids on the removal list that the dataset has, used or not."""
 
-    def kept(self, shard: int, line: int, count: int) -> np.ndarray:
-        """[used] positions, from 0, of the used documents among `count` from `line` on."""
-        first, last = document_ref(shard, line), document_ref(shard, line + count)
-        out = self.whole[np.searchsorted(self.whole, first) : np.searchsorted(self.whole, last)] - first
-        return np.delete(np.arange(count), out)
+    def of(self, paths: Iterable[Path]) -> Selection:
+        """The same for some documents shards, without the books: what a worker needs."""
+        numbers = list(map(part_number, paths))
+        lists = {number: self.lists[number] for number in numbers if number in self.lists}
+        return Selection(lists, {number: self.excluded[number] for number in numbers if number in self.excluded})
+
+    def shard(self, number: int) -> ShardSelection:
+        """What is left out of a documents shard. Raises DamageError if a list cannot be read."""
+        columns = ["document", "start", "end", "whole"]
+        lines, cuts = self.excluded.get(number, np.zeros(0, dtype=np.int64)), dict[int, list[tuple[int, int]]]()
+        for path in self.lists.get(number, ()):
+            table = read_list(path, columns)
+            whole = table["whole"].to_numpy()
+            lines = np.union1d(lines, table["document"].to_numpy()[whole] - document_ref(number, 0))
+            for row in table.filter(pa.array(~whole)).to_pylist() if not whole.all() else ():
+                cuts.setdefault(split_ref(row["document"])[1], []).append((row["start"], row["end"]))
+        for line in {*cuts}.intersection(lines.tolist()) if cuts else ():
+            del cuts[line]
+        return ShardSelection(lines, cuts)
 
     def digests(self, groups: Iterable[Iterable[int]]) -> list[str]:
         """For each group of shards, the SHA-256 of what is left out of them."""
-        found, cuts = list[str](), sorted(self.cuts.items())
+        found = list[str]()
         for group in groups:
             digest = hashlib.sha256()
-            for shard in group:
-                first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
-                begin, end = np.searchsorted(self.whole, (first, last))
-                digest.update(self.whole[begin:end].tobytes())
-                begin, end = (bisect_left(cuts, reference, key=itemgetter(0)) for reference in (first, last))
-                digest.update(repr((shard, cuts[begin:end])).encode())
+            for number in group:
+                out = self.shard(number)
+                digest.update(document_ref(number, out.lines).tobytes())
+                cuts = [(document_ref(number, line), spans) for line, spans in sorted(out.cuts.items())]
+                digest.update(repr((number, cuts)).encode())
             found.append(digest.hexdigest())
         return found
 
-    def of_shard(self, shard: int) -> Selection:
-        """What is left out of one shard, without counts."""
-        first, last = document_ref(shard, 0), document_ref(shard + 1, 0)
-        begin, end = np.searchsorted(self.whole, (first, last))
-        cuts = {document: spans for document, spans in self.cuts.items() if first <= document < last}
-        return Selection(whole=self.whole[begin:end], cuts=cuts)
 
-    def cut(self, document: int, text: str) -> str:
-        """A document's text without the spans left out."""
-        spans = self.cuts.get(document)
-        if not spans:
-            return text
-        edges = [0, *(edge for span in spans for edge in span), len(text)]
-        return "".join([text[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)])
-
-
-def load(workspace: Workspace, dataset: str, *, removals: bool = False, lists: Sequence[str] = LISTS) -> Selection:
+def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: Sequence[str] = LISTS) -> Selection:
     """What the lists of a dataset leave out; with `removals` also the removal list, which rows follow and the tokenizer
     does not. A document that several lists have counts for the first.
 
     Raises:
-        WorkspaceError: a list was made from other documents.
+        WorkspaceError: a list was made from other documents, or by an earlier version.
         DamageError: a list cannot be read.
 
     """
-    selection, columns = Selection(), ["document", "split", "reason", "start", "end", "whole"]
-    for path in [path for area in lists if (path := list_of(workspace, area, dataset))]:
+    selection, apart = Selection(), True
+    for area in areas:
+        path = index_of(workspace, area, dataset)
+        if path is None:
+            continue
+        index, ledger = read_index(path), read_ledger(workspace.root / area)
+        apart &= ledger is not None and {*selection.inputs} <= {*ledger.inputs}
+        apart &= selection.reasons.total() == selection.documents.total()  # else what is cut may now go whole
         selection.inputs.append(workspace.file_digest(path))
-        with reading_part(path):
-            table = pq.read_table(path, columns=columns)
-        table = table.filter(~np.isin(table["document"].to_numpy(), selection.whole))
-        whole = table.filter(table["whole"])["document"].to_numpy()
-        selection.whole = np.union1d(selection.whole, whole)
-        for document, split, reason, start, end, all_of_it in zip(
-            *(table[name].to_numpy().tolist() for name in columns), strict=True
-        ):
-            selection.reasons[reason] += 1
-            selection.characters[split] += end - start
-            if all_of_it:
-                cuts = selection.cuts.pop(document, ())
-                selection.characters[split] -= sum(last - first for first, last in cuts)
-                selection.documents[split] += 1
-            else:
-                selection.cuts.setdefault(document, []).append((start, end))
+        selection.documents.update(index.documents)
+        selection.characters.update(index.characters)
+        selection.reasons.update(index.reasons)
+        for name in index.shards:
+            place = checked(workspace, list_path(workspace.root / area, dataset, name))
+            selection.lists.setdefault(part_number(place), []).append(place)
+    if not apart:
+        _count_again(selection)
     if removals:
         _remove(workspace, dataset, selection)
     return selection
+
+
+def _count_again(selection: Selection) -> None:
+    """Count the rows of lists where several may have the same document."""
+    documents, characters, reasons = Counter[str](), Counter[str](), Counter[str]()
+    for number in selection.lists:
+        whole, cut = set[int](), Counter[int]()
+        for path in selection.lists[number]:
+            before = frozenset(whole)
+            for row in read_list(path, ["document", "split", "reason", "start", "end", "whole"]).to_pylist():
+                document, split, size = row["document"], row["split"], row["end"] - row["start"]
+                if document in before:
+                    continue
+                reasons[row["reason"]] += 1
+                characters[split] += size
+                if row["whole"]:
+                    documents[split] += 1
+                    characters[split] -= cut.pop(document, 0)
+                    whole.add(document)
+                else:
+                    cut[document] += size
+    selection.documents, selection.characters, selection.reasons = documents, characters, reasons
 
 
 def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
@@ -128,21 +167,22 @@ def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
     wanted = of_dataset(listed(workspace), dataset)
     if not wanted:
         return
-    values, out = pa.array(sorted(wanted), pa.string()), set(selection.whole.tolist())
-    found: list[int] = []
+    values = pa.array(sorted(wanted), pa.string())
     for path in checked_parts(workspace, workspace.documents(dataset)):
         if not any(pc.any(_named(batch, values)).as_py() for _, _, batch in read_part(path, ["id"])):
             continue  # so the texts of most shards are not read
-        for shard, line, batch in read_part(path, ["id", "text", "split"]):
+        number, found = part_number(path), list[int]()
+        out = selection.shard(number)
+        for _, line, batch in read_part(path, ["id", "text", "split"]):
             hits = pc.indices_nonzero(_named(batch, values))
-            references = document_ref(shard, line + hits.to_numpy().astype(np.int64)).tolist()
-            found += references
-            for reference, document in zip(references, batch.take(hits).to_pylist(), strict=True):
+            lines = (line + hits.to_numpy().astype(np.int64)).tolist()
+            found += lines
+            for own, document in zip(lines, batch.take(hits).to_pylist(), strict=True):
                 selection.known.add(document["id"].strip())
-                if reference not in out:
-                    _remove_one(selection, reference, document)
+                if own not in out.lines:
+                    _remove_one(selection, out.cuts.get(own, []), document)
+        selection.excluded[number] = np.array(found, dtype=np.int64)
     selection.removed.sort()
-    selection.whole = np.union1d(selection.whole, np.array(found, dtype=np.int64))
 
 
 def _named(batch: pa.RecordBatch, values: pa.Array) -> pa.Array:
@@ -150,9 +190,8 @@ def _named(batch: pa.RecordBatch, values: pa.Array) -> pa.Array:
     return pc.is_in(pc.utf8_trim_whitespace(batch["id"]), value_set=values)
 
 
-def _remove_one(selection: Selection, reference: int, document: dict[str, str]) -> None:
+def _remove_one(selection: Selection, spans: Sequence[tuple[int, int]], document: dict[str, str]) -> None:
     """Count a document that was used, less the spans already left out."""
-    spans = selection.cuts.pop(reference, [])
     selection.removed.append(document["id"].strip())
     selection.reasons[REASON] += 1
     selection.documents[document["split"]] += 1
@@ -192,27 +231,29 @@ def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT
     return ledger
 
 
-def list_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
-    """The list that a stage of `LISTS` made for a dataset; None where it did not read the dataset.
+def index_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
+    """The index of the lists that a stage of `LISTS` made for a dataset; None where it did not read the dataset.
 
     Raises:
-        WorkspaceError: the list was made from other documents.
-        DamageError: the list is not what its ledger says.
+        WorkspaceError: the lists were made from other documents, or by an earlier version.
+        DamageError: the index is not what its ledger says.
 
     """
     folder = workspace.root / area
-    ledger, path = read_ledger(folder), folder / f"{dataset}.parquet"
+    ledger, path = read_ledger(folder), index_path(folder, dataset)
     if ledger is None or read_ledger(workspace.documents(dataset)) is None:
         return None
     documents = workspace.file_digest(workspace.documents(dataset) / LEDGER)
     seen = [entry for entry in ledger.inputs if entry.path == documents.path]
     if not seen:
         return None
+    again = f"Run `corpus {area}` again."
     if seen != [documents]:
-        raise WorkspaceError(
-            f"{area}/{dataset}.parquet was made from other documents than there are now",
-            hint=f"Run `corpus {area}` again.",
-        )
+        made = f"{area}/{path.relative_to(folder)} was made from other documents than there are now"
+        raise WorkspaceError(made, hint=again)
+    if path.relative_to(folder).as_posix() not in {output.path for output in ledger.outputs}:
+        made = f"{area}/ holds the lists of {dataset} as an earlier version of corpus-zh wrote them"
+        raise WorkspaceError(made, hint=again)
     return checked(workspace, path)
 
 
@@ -220,8 +261,9 @@ def read_selected(
     path: Path, columns: Sequence[str], selection: Selection
 ) -> Iterator[tuple[int, np.ndarray, pa.RecordBatch]]:
     """The used documents of one shard, as (shard number, [documents] their lines, batch)."""
+    out = selection.shard(part_number(path))
     for shard, line, batch in read_part(path, columns):
-        lines, chosen = select(batch, shard, line, selection)
+        lines, chosen = select(batch, line, out)
         yield shard, lines, chosen
 
 
@@ -237,14 +279,14 @@ def read_split(
                 yield document_ref(shard, lines[wanted]), used
 
 
-def select(batch: pa.RecordBatch, shard: int, line: int, selection: Selection) -> tuple[np.ndarray, pa.RecordBatch]:
+def select(batch: pa.RecordBatch, line: int, out: ShardSelection) -> tuple[np.ndarray, pa.RecordBatch]:
     """The used documents of a batch that begins at `line` of a shard, with their lines."""
-    kept = selection.kept(shard, line, batch.num_rows)
+    kept = out.kept(line, batch.num_rows)
     if len(kept) < batch.num_rows:
         batch = batch.take(pa.array(kept))
-    references = document_ref(shard, line + kept).tolist() if selection.cuts else []
+    lines = line + kept
     column = batch.schema.get_field_index("text")
-    if column >= 0 and not selection.cuts.keys().isdisjoint(references):
-        texts = map(selection.cut, references, batch["text"].to_pylist())
+    if column >= 0 and not out.cuts.keys().isdisjoint(lines.tolist()):
+        texts = map(out.cut, lines.tolist(), batch["text"].to_pylist())
         batch = batch.set_column(column, batch.schema.field(column), pa.array(texts, pa.string()))
-    return line + kept, batch
+    return lines, batch

@@ -120,11 +120,11 @@ def _row_groups(path: Path) -> int:
 
 def _training_texts(path: Path, group: int, chosen: selection.Selection) -> Iterator[str]:
     """The selected training documents of a row group, read lazily."""
-    shard = part_number(path)
+    out = chosen.shard(part_number(path))
     with reading_part(path), pq.ParquetFile(path) as file:
         line = sum(file.metadata.row_group(before).num_rows for before in range(group))
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=["text", "split"]):
-            _, used = selection.select(batch, shard, line, chosen)
+            _, used = selection.select(batch, line, out)
             for text, split in zip(used["text"].to_pylist(), used["split"].to_pylist(), strict=True):
                 if split == "train":
                     yield text

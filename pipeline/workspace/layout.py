@@ -46,11 +46,11 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dedup = root / "dedup"
-        """Documents that repeat others: `<dataset>.parquet`, and the keys they were compared by."""
+        """Documents that repeat others, in `lists/`, and the keys they were compared by."""
         self.decontaminate = root / "decontaminate"
-        """Documents that hold evaluation items: `<dataset>.parquet`, and the evaluation files in `evals/`."""
+        """Documents that hold evaluation items, in `lists/`, and the evaluation files in `evals/`."""
         self.quality = root / "quality"
-        """Documents of low quality: `<dataset>.parquet`, the model, and the scores of all documents in `scores/`."""
+        """Documents of low quality, in `lists/`, the model, and the scores of all documents in `scores/`."""
         self.tokenizer = root / "tokenizer"
         """`tokenizer.json` and its configuration."""
         self.models = root / "models"

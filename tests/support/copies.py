@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.dedup.stage import DedupConfig
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.duplicates import Row, lay_documents, plant
+from tests.support.left_out import rows_of
 
 RAIN = (
     "春天的雨下了一整夜，早上院子里的石板还是湿的，台阶边上落下几片昨天开的花；"
@@ -31,9 +30,7 @@ def make(workspace: Workspace, progress: Progress | None = None, **settings_: An
 
 
 def removed(workspace: Workspace, dataset: str = "wiki2019zh") -> list[dict[str, Any]]:
-    table = pq.read_table(workspace.dedup / f"{dataset}.parquet")
-    assert table.schema.equals(REMOVED_SCHEMA)
-    return list(table.to_pylist())
+    return rows_of(workspace.dedup, dataset)
 
 
 def random_texts(count: int, length: int, seed: int = 0) -> list[str]:

@@ -16,6 +16,7 @@ from corpus.pipeline.quality.model_file import Trained
 from corpus.pipeline.quality.scoring import BUCKETS, Weights
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.duplicates import Row, lay_documents
+from tests.support.left_out import rows_of
 
 GOOD = "河流发源于高山北麓，流经平原后注入湖泊；沿岸多为古代城址，其中石桥建于宋代，保存完好。"
 OTHER = "亲们快来看看呀，今天打折包邮哦，赶紧下单吧，手慢就没有啦！好用不贵真的超赞哈哈。"
@@ -61,7 +62,7 @@ def make(workspace: Workspace, *positive: str | Path, progress: Progress | None 
 
 def rows(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:
     """The documents that are left out."""
-    return list(pq.read_table(workspace.quality / f"{dataset}.parquet").to_pylist())
+    return rows_of(workspace.quality, dataset)
 
 
 def scores(workspace: Workspace, dataset: str) -> list[dict[str, Any]]:

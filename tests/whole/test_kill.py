@@ -54,7 +54,7 @@ SEAMS = {
     DOCUMENTS: ("part-00000.parquet", "part-00003.parquet", "rejected/part-00002.parquet", "timings.json"),
     DEDUP: ("keys/baike2018qa/part-00000.parquet", "keys/baike2018qa/part-00004.parquet", "baike2018qa.parquet"),
     DECONTAMINATE: ("evals/exam.jsonl", "hits.parquet", "ledger.json"),
-    QUALITY: ("model.safetensors", "scores/baike2018qa/part-00002.parquet", "baike2018qa.parquet", "ledger.json"),
+    QUALITY: ("model.safetensors", "scores/baike2018qa/part-00002.parquet", "lists/baike2018qa.json", "ledger.json"),
     TOKENIZER: ("tokenizer.json", "tokenizer_config.json", "ledger.json"),
     PACKED: ("train/data-00000.arrow", "train/data-00004.arrow", "train/state.json", "timings.json", "ledger.json"),
     CHAT: ("train/data-00000.arrow", "train/data-00004.arrow", "dataset_dict.json", "ledger.json"),

@@ -16,7 +16,7 @@ from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
-from corpus.pipeline.storage import selection
+from corpus.pipeline.storage import removal_lists, selection
 from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref
 from corpus.pipeline.text.normalize import fold
 from corpus.pipeline.workspace.layout import Workspace
@@ -24,6 +24,7 @@ from corpus.pipeline.workspace.ledger import LEDGER, Ledger, fingerprint, write_
 from tests.support.contaminated import QUESTION, wiki
 from tests.support.documents import TRAIN, Listener, tree
 from tests.support.items import CONTEXT, SHORT, SOME, prose
+from tests.support.left_out import documents_out, rows_of
 from tests.support.records import LayRaw, baike, lines
 
 
@@ -32,7 +33,11 @@ def make(workspace: Workspace, *against: Path, **values: Any) -> Any:
 
 
 def rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    return pq.read_table(workspace.decontaminate / f"{name}.parquet").to_pylist()  # type: ignore[no-any-return]
+    return rows_of(workspace.decontaminate, name)
+
+
+def listed_hits(workspace: Workspace) -> list[dict[str, Any]]:
+    return pq.read_table(workspace.decontaminate / "hits.parquet").to_pylist()  # type: ignore[no-any-return]
 
 
 def documents(workspace: Workspace, dataset: str) -> dict[int, dict[str, Any]]:
@@ -61,9 +66,7 @@ def test_documents_that_hold_items_go_whole(ready: Workspace, sets: tuple[Path, 
     found = {name: {row["id"].split("@")[0] for row in rows(ready, name)} for name in every}
     assert found == {"baike2018qa": {"qid_5", "qid_17", "qid_60", "qid_63"}, "wiki2019zh": {"3", "8", "11", "13"}}
     for name, known in every.items():
-        table = pq.read_table(ready.decontaminate / f"{name}.parquet")
-        assert table.schema.equals(REMOVED_SCHEMA)
-        for row in table.to_pylist():
+        for row in rows(ready, name):
             document = known[row["document"]]
             assert (row["id"], row["split"]) == (document["id"], document["split"])
             assert (row["start"], row["end"], row["whole"]) == (0, len(document["text"]), True)
@@ -71,7 +74,7 @@ def test_documents_that_hold_items_go_whole(ready: Workspace, sets: tuple[Path, 
             span = row["detail"].partition(": ")[2]
             assert span in document["text"].replace("\n", " ")
             assert len(span) <= 80
-        kept = {reference for reference in known if reference not in {row["document"] for row in table.to_pylist()}}
+        kept = {reference for reference in known if reference not in {row["document"] for row in rows(ready, name)}}
         assert selected(ready, name) == {reference: known[reference]["text"] for reference in kept}
     details = [row["detail"] for row in rows(ready, "wiki2019zh")]
     assert details == [*[f"reading.jsonl:1: {CONTEXT[:-1]}"] * 2, *[f"short.txt:1: {SHORT}"] * 2]
@@ -89,7 +92,7 @@ def test_documents_that_hold_items_go_whole(ready: Workspace, sets: tuple[Path, 
 def test_every_hit_is_listed_with_its_place(ready: Workspace, sets: tuple[Path, Path]) -> None:
     make(ready, *sets)
     every = documents(ready, "baike2018qa"), documents(ready, "wiki2019zh")
-    hits = rows(ready, "hits")
+    hits = listed_hits(ready)
     assert [(hit["dataset"], hit["id"].split("@")[0], hit["file"], hit["item"], hit["field"]) for hit in hits] == [
         ("wiki2019zh", "3", "reading.jsonl", 1, "context"),
         ("wiki2019zh", "8", "reading.jsonl", 1, "context"),
@@ -143,8 +146,9 @@ def test_workers_change_no_byte(ready: Workspace, sets: tuple[Path, Path]) -> No
         make(ready, *sets, workers=workers, cut=True)
         trees.append(tree(ready.decontaminate))
     assert trees[0] == trees[1]
-    assert set(trees[0]) == {
-        "baike2018qa.parquet", "wiki2019zh.parquet", "hits.parquet", "evals/reading.jsonl", "evals/short.txt", LEDGER,
+    assert {name for name in trees[0] if "/part-" not in name} == {
+        "lists/baike2018qa.json", "lists/wiki2019zh.json", "hits.parquet", "evals/reading.jsonl", "evals/short.txt",
+        LEDGER,
     }  # fmt: skip
 
 
@@ -174,14 +178,14 @@ def test_what_changed_is_done_again_and_told(ready: Workspace, sets: tuple[Path,
     (ready.decontaminate / "evals" / "short.txt").unlink()
     assert "input decontaminate/evals/short.txt is gone" in make(ready, fields=("context",)).reasons
     assert {row["id"].split("@")[0] for row in rows(ready, "wiki2019zh")} == {"3", "8"}
-    (ready.decontaminate / "baike2018qa.parquet").write_bytes(b"PAR1")
+    (ready.decontaminate / "lists" / "baike2018qa.json").write_bytes(b"{}")
     assert make(ready, fields=("context",)).reasons == (
-        "output baike2018qa.parquet has another size than its ledger says",
+        "output lists/baike2018qa.json has another size than its ledger says",
     )
     report = make(ready, fields=("context",), datasets=("wiki2019zh",))
     assert "input documents/baike2018qa/ledger.json is gone" in report.reasons
-    assert not (ready.decontaminate / "baike2018qa.parquet").exists()
-    assert selection.load(ready, "baike2018qa").whole.size == 0
+    assert not [*ready.decontaminate.glob("lists/baike2018qa*/*"), *ready.decontaminate.glob("lists/baike2018qa.json")]
+    assert documents_out(selection.load(ready, "baike2018qa")) == []
 
 
 def leave_out(workspace: Workspace, dataset: str, references: list[int]) -> None:
@@ -197,11 +201,12 @@ def leave_out(workspace: Workspace, dataset: str, references: list[int]) -> None
         }
         for reference in references
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(table, REMOVED_SCHEMA), folder / f"{dataset}.parquet")
+    lists = removal_lists.by_shard(pa.Table.from_pylist(table, REMOVED_SCHEMA))
+    written = removal_lists.write(folder, dataset, lists, workspace.digest)
     inputs = [workspace.file_digest(workspace.documents(dataset) / LEDGER)]
     ledger = Ledger(
         stage="dedup", dataset=None, version=1, config={}, inputs=inputs,
-        outputs=[workspace.file_digest(folder / f"{dataset}.parquet", folder)], counts={},
+        outputs=workspace.file_digests(written, folder), counts={},
         fingerprint=fingerprint("dedup", 1, {}, inputs),
     )  # fmt: skip
     write_ledger(folder, ledger, {})
@@ -212,7 +217,7 @@ def test_what_dedup_left_out_is_not_looked_at(ready: Workspace, sets: tuple[Path
     by_id = {row["id"].split("@")[0]: reference for reference, row in documents(ready, "baike2018qa").items()}
     leave_out(ready, "baike2018qa", sorted([by_id["qid_5"], by_id["qid_6"], by_id["qid_63"]]))
     report = make(ready)
-    assert report.reasons == ("input dedup/baike2018qa.parquet is new",)
+    assert report.reasons == ("input dedup/lists/baike2018qa.json is new",)
     assert {row["id"].split("@")[0] for row in rows(ready, "baike2018qa")} == {"qid_17", "qid_60"}
     counts = report.ledger.counts["datasets"]
     assert counts["baike2018qa"]["left_out_by_dedup"] == 3
@@ -232,8 +237,8 @@ def test_a_list_of_dedup_must_be_of_these_documents_and_whole(ready: Workspace, 
     with pytest.raises(WorkspaceError, match="made from other documents"):
         make(ready, *sets)
     ledger.write_bytes(whole)
-    (ready.dedup / "baike2018qa.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DamageError, match=r"dedup/baike2018qa\.parquet"):
+    (ready.dedup / "lists" / "baike2018qa.json").write_bytes(b"{}")
+    with pytest.raises(DamageError, match=r"dedup/lists/baike2018qa\.json"):
         make(ready, *sets)
 
 
@@ -368,4 +373,4 @@ def test_phrases_are_counted_over_all_datasets(workspace: Workspace, lay_raw: La
 
 def rows_after(workspace: Workspace, *against: Path) -> list[dict[str, Any]]:
     make(workspace, *against)
-    return rows(workspace, "hits")
+    return listed_hits(workspace)

@@ -64,7 +64,8 @@ def test_signatures_estimate_the_true_similarity(length: int, similarity: float)
     true = np.array([len(one & two) / len(one | two) for one, two in zip(own[::2], own[1::2], strict=True)])
     found = minhash.shingle_sets(texts)
     assert minhash.jaccard(found, np.arange(0, 400, 2), np.arange(1, 400, 2)) == pytest.approx(true, abs=1e-3)
-    rows = minhash.sketches(found.flat.astype(np.uint64), np.diff(found.starts), 140)
+    flat = found.flat[minhash.concat_ranges(found.starts, found.sizes)]
+    rows = minhash.sketches(flat.astype(np.uint64), found.sizes, 140)
     errors = (rows[::2] == rows[1::2]).mean(axis=1) - true
     assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(len(errors))
     assert errors.std() < 1.15 * np.sqrt((true * (1 - true)).mean() / 140)
@@ -140,9 +141,16 @@ def test_the_kernel_gives_what_numpy_gives(texts: list[str], frame: str, rows: i
     for name in ("digests", "bands", "folded", "shingles"):
         assert np.array_equal(getattr(own, name), getattr(other, name)), name
         assert getattr(own, name).dtype == getattr(other, name).dtype
-    found = minhash.shingle_sets(texts, frame)
+    found, expected = minhash.shingle_sets(texts, frame), minhash.reference_shingle_sets(texts, frame)
+    for name in ("flat", "starts", "sizes"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
     first, second = np.indices((len(texts), len(texts))).reshape(2, -1)
     assert np.array_equal(minhash.overlaps(found, first, second), minhash.reference_overlaps(found, first, second))
+    exact = minhash.jaccard(found, first, second)
+    for least in (0.3, 0.7, 1.0, *exact[-2:].tolist()):
+        values = minhash.jaccard(found, first, second, least)
+        assert np.array_equal(values, np.where(exact >= least, exact, 0))
 
 
 @pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
@@ -162,10 +170,20 @@ def test_the_kernel_refuses_arrays_that_are_too_small() -> None:
     wrong: list[Any] = [1]
     with pytest.raises(TypeError):
         kernels.compiled.signatures(wrong, table, values, prefix, 5, 20, 7, 0, bands)
-    flat, starts, pair, out = np.arange(4, dtype=np.uint32), np.array([0, 2, 4]), np.array([2]), np.zeros(1, np.int64)
-    for sets_, first in ((starts, pair), (np.array([0, 2, 5]), np.array([0])), (np.array([0, 3, 2]), np.array([0]))):
+    with pytest.raises(TypeError):
+        kernels.compiled.shingle_sets(wrong, table, values, prefix, 5)
+    for short, many in ((table[:10], values), (table, values[:10])):
+        with pytest.raises(ValueError, match="where"):
+            kernels.compiled.shingle_sets(["春"], short, many, prefix, 5)
+    flat, out = np.arange(4, dtype=np.uint32), np.zeros(1, np.int64)
+    for starts, sizes, first, least in (
+        ([0, 2], [2, 2], 2, 0.5), ([0, 2], [2, 3], 0, 0.5), ([0, -1], [2, 2], 0, 0.5), ([0, 2], [2, -1], 0, 0.5),
+        ([0, 2], [2, 2], 0, 1.5), ([0, 2], [2, 2], 0, float("nan")),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=r"set"):
-            kernels.compiled.overlaps(flat, sets_, 2, first, np.array([0]), 1, out)
+            kernels.compiled.overlaps(
+                flat, np.array(starts), np.array(sizes), 2, np.array([first]), np.array([0]), 1, least, out
+            )
 
 
 def test_the_frame_of_a_translation_is_no_shingle() -> None:
@@ -178,7 +196,7 @@ def test_the_frame_of_a_translation_is_no_shingle() -> None:
 def test_nothing_at_all() -> None:
     keys = minhash.signatures_of([], 7, TRANSLATE)
     assert (keys.digests.shape, keys.bands.shape) == ((0, 2), (0, minhash.BANDS))
-    assert minhash.shingle_sets([]).starts.tolist() == [0]
+    assert minhash.shingle_sets([]).starts.tolist() == minhash.reference_shingle_sets([]).sizes.tolist() == []
     nobody = np.zeros(0, dtype=np.int64)
     assert len(minhash.jaccard(minhash.shingle_sets(["", ""]), nobody, nobody)) == 0
     assert minhash.jaccard(minhash.shingle_sets(["", ""]), np.array([0]), np.array([1])).tolist() == [0]
@@ -230,9 +248,11 @@ def test_groups_are_those_that_share_a_value(values: list[int]) -> None:
     packed = np.array(values, dtype="<u8") << 32 | np.arange(len(values), dtype="<u8")
     expected = [[place for place, other in enumerate(values) if other == value] for value in range(10)]
     shuffled = np.random.default_rng(len(values)).permutation(len(values))
+    mixed = np.sort(np.random.default_rng(1).integers(0, 2**64, 10, dtype=np.uint64))[values]  # they differ everywhere
     for groups in (
         clusters.groups_by_half(packed),
         clusters.groups_by_value(np.array(values, np.uint64)[shuffled], shuffled.astype(np.uint32)),
+        clusters.groups_by_value(mixed[shuffled], shuffled.astype(np.uint32)),
     ):
         found = [groups.members[groups.numbers == number].tolist() for number in range(len(values))]
         assert [group for group in found if group] == [group for group in expected if len(group) > 1]

@@ -112,7 +112,7 @@ def test_across_datasets_the_first_stays(workspace: Workspace) -> None:
     }
     make(workspace, datasets=("webtext2019zh", "baike2018qa"))
     assert gone(workspace, "webtext2019zh") == [("web1", EXACT, "baike2018qa:baike1")]
-    assert not (workspace.dedup / "wiki2019zh.parquet").exists()
+    assert not (workspace.dedup / "lists" / "wiki2019zh.json").exists()
 
 
 def test_what_is_too_short_or_nothing_is_kept(workspace: Workspace) -> None:

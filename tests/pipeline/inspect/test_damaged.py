@@ -29,7 +29,7 @@ ROWS: dict[str, Reader] = {
     "trace a row": lambda workspace: lineage.row(workspace, "demo", "train", 1),
 }
 OTHERS: dict[str, tuple[str, Reader]] = {
-    "a list": ("dedup/demo.parquet", DOCUMENTS["used_documents"]),
+    "a list": ("dedup/lists/demo.json", DOCUMENTS["used_documents"]),
     "dropped records": (
         "documents/demo/rejected/part-00000.parquet",
         lambda workspace: list(lineage.rejected(workspace, ("demo",), "too_short")),

@@ -7,7 +7,6 @@ import random
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from corpus.pipeline import quality
@@ -24,6 +23,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger, write_ledger
 from tests.support.command import corpus
 from tests.support.documents import TRAIN, VALID, tree
+from tests.support.left_out import rows_of
 from tests.support.records import LayRaw, baike, baike_near, lines
 from tests.support.scored import random_model
 
@@ -153,9 +153,7 @@ def test_every_row_leads_back_to_its_records(finished: Workspace) -> None:
             record = json.loads(segment.origin.raw)
             assert segment.origin.id.startswith(record["qid"] + "@")
             seen.add(record["qid"])
-    left_out = {
-        name.partition("@")[0] for name in pq.read_table(finished.dedup / "baike2018qa.parquet")["id"].to_pylist()
-    }
+    left_out = {row["id"].partition("@")[0] for row in rows_of(finished.dedup, "baike2018qa")}
     assert 0 < len(left_out) < 10
     assert seen == {f"qid_{n}" for n in [*range(300), 500]} - left_out
     with pytest.raises(WorkspaceError, match=f"it has {rows}"):

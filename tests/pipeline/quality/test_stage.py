@@ -24,6 +24,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 from tests.benchmarks.duplicates import lay_documents
 from tests.support.documents import Listener, tree
+from tests.support.left_out import documents_out, spans_out
 from tests.support.records import lines
 from tests.support.scored import GOOD, MIXED, OTHER, PLAIN, POSITIVE, lay, make, random_model, rows, sample, scores
 
@@ -82,11 +83,11 @@ def test_workers_order_and_interruption_change_no_byte(tmp_path: Path) -> None:
         trees.append(tree(workspace.quality))
     assert trees[0] == trees[1]
     assert all(str(tmp_path).encode() not in data for data in trees[0].values())
-    for missing in ("model.safetensors", f"scores/{MIXED}/part-00001.parquet", f"{PLAIN}.parquet", "scores"):
+    for missing in ("model.safetensors", f"scores/{MIXED}/part-00001.parquet", f"lists/{PLAIN}.json", "scores"):
         path = workspace.quality / missing
         shutil.rmtree(path) if path.is_dir() else path.unlink()
         (workspace.quality / "ledger.json").unlink()
-        (workspace.quality / f".{PLAIN}.parquet.77.tmp").write_bytes(b"half")
+        (workspace.quality / ".lists.77.tmp").write_bytes(b"half")
         make(workspace, POSITIVE)
         assert tree(workspace.quality) == trees[0]
 
@@ -101,7 +102,8 @@ def test_a_rerun_makes_only_what_has_changed(workspace: Workspace) -> None:
     assert listener.said[1:] == ["quality: the scores of 4 of 4 shards are kept"]
     after = tree(workspace.quality)
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"ledger.json", f"{MIXED}.parquet"}
+    lists_of = {f"lists/{MIXED}.json", *(f"lists/{MIXED}/part-0000{number}.parquet" for number in range(2))}
+    assert changed == {"ledger.json", *lists_of}
     damaged = workspace.quality / "scores" / MIXED / "part-00000.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     make(workspace, alpha=2)
@@ -111,7 +113,7 @@ def test_a_rerun_makes_only_what_has_changed(workspace: Workspace) -> None:
     assert f"input documents/{PLAIN}/ledger.json is new" in report.reasons
     assert rows(workspace, PLAIN)
     make(workspace, POSITIVE, datasets=(PLAIN,))
-    assert sorted(path.stem for path in workspace.quality.glob("*.parquet")) == sorted([POSITIVE, PLAIN])
+    assert sorted(path.stem for path in workspace.quality.glob("lists/*.json")) == sorted([POSITIVE, PLAIN])
     assert not (workspace.quality / "scores" / MIXED / "part-00000.parquet").exists()
 
 
@@ -168,7 +170,7 @@ def test_what_others_leave_out_is_not_scored_and_counts_once(workspace: Workspac
     gone = {row["id"]: row for row in rows(workspace, MIXED)}
     assert "cut" in gone
     assert by_id["cut"]["characters"] == gone["cut"]["end"] == len(OTHER) * 2 + len(secret)
-    assert chosen.cuts == {}
+    assert spans_out(chosen) == {}
     assert chosen.reasons["near_duplicate"] + chosen.reasons["exact_duplicate"] == 1
     texts = {row["id"]: row["text"] for row in documents(workspace, MIXED)}
     duplicate = ({"twice", laid[MIXED][0][5][0]} - by_id.keys()).pop()
@@ -189,7 +191,7 @@ def test_a_document_on_two_lists_counts_for_the_first(workspace: Workspace) -> N
     chosen = selection.load(workspace, MIXED)
     assert chosen.reasons["exact_duplicate"] == 1
     assert chosen.reasons["low_quality"] == len(rows(workspace, MIXED)) - 1
-    assert chosen.documents.total() == len(chosen.whole)
+    assert chosen.documents.total() == len(documents_out(chosen))
     assert chosen.characters["train"] == sum(row["end"] for row in rows(workspace, MIXED))
 
 
@@ -197,10 +199,10 @@ def test_a_stale_list_is_refused(workspace: Workspace) -> None:
     laid = sample()
     make(lay(workspace, laid), POSITIVE)
     lay_documents(workspace, MIXED, laid[MIXED][:1])
-    with pytest.raises(WorkspaceError, match=r"quality/news2016zh\.parquet was made from other documents"):
+    with pytest.raises(WorkspaceError, match=r"quality/lists/news2016zh\.json was made from other documents"):
         selection.load(workspace, MIXED)
     make(workspace)
-    assert len(selection.load(workspace, MIXED).whole) == len(rows(workspace, MIXED))
+    assert len(documents_out(selection.load(workspace, MIXED))) == len(rows(workspace, MIXED))
 
 
 def test_books_that_do_not_balance_are_an_error(workspace: Workspace) -> None:

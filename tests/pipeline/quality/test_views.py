@@ -42,7 +42,7 @@ def test_rows_hold_what_the_score_leaves(filled: Workspace) -> None:
     gone, packed = rows(filled, NAME), read_ledger(filled.packed(NAME))
     assert packed
     assert packed.counts["left_out"]["low_quality"] == len(gone) > 10
-    assert f"quality/{NAME}.parquet" in {entry.path for entry in packed.inputs}
+    assert f"quality/lists/{NAME}.json" in {entry.path for entry in packed.inputs}
     every = [row for row in scores(filled, NAME) if row["split"] == "train"]
     assert packed.counts["splits"]["train"]["documents"] == len(every) - len(gone)
 

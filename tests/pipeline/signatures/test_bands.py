@@ -27,7 +27,7 @@ def test_ranges_are_shared_out_whole() -> None:
     assert len(bands.partitions(10**12)) == bands.RANGES
 
 
-def written(folder: Path, seed: int) -> tuple[np.ndarray, list[tuple[Path, int, int]]]:
+def written(folder: Path, seed: int) -> tuple[np.ndarray, list[tuple[Path, int]]]:
     """Bands of 90 documents in three files, with values that many share, and the files."""
     random = np.random.default_rng(seed)
     values = random.integers(0, 2**64, 25, dtype=np.uint64)[random.integers(0, 25, (90, 4))]
@@ -35,7 +35,7 @@ def written(folder: Path, seed: int) -> tuple[np.ndarray, list[tuple[Path, int, 
     for part in range(3):
         path, first = folder / f"part-{part}.parquet", part * 30
         bands.write(path, "made", values[first : first + 30], np.arange(30) % 5 > 0)
-        files.append((path, first, 30))
+        files.append((path, first))
     return values, files
 
 
@@ -43,15 +43,14 @@ def written(folder: Path, seed: int) -> tuple[np.ndarray, list[tuple[Path, int, 
 def test_groups_are_those_of_all_documents_that_share_a_value(tmp_path: Path, count: int) -> None:
     values, files = written(tmp_path, count)
     chosen = np.arange(90) % 7 > 0
-    marks = tmp_path / "marks"
-    marks.write_bytes(chosen.astype(np.uint8).tobytes())
     used = [place for place in range(90) if chosen[place] and place % 5]
     sharing = [[place for place in used for own in values[place] if own == value] for value in np.unique(values)]
     expected = [group for group in sharing if len(group) > 1]
     for order in (files, files[::-1], [files[1], files[0], files[2]]):
         found = []
         for begin, end in bands.partitions(0, count):
-            groups = search.groups_of(bands.Partition(begin, end, order, marks))
+            every = search.groups_of(bands.Partition(begin, end, order))
+            groups = every.where(chosen[every.members]).of_many()
             edges = np.flatnonzero(np.diff(groups.numbers, prepend=-1, append=-1))
             found += [groups.members[one:other].tolist() for one, other in pairwise(edges.tolist())]
         assert found == expected
@@ -79,10 +78,8 @@ def test_partitions_and_workers_change_nothing(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     _, files = written(tmp_path, 1)
-    marks = tmp_path / "marks"
-    marks.write_bytes(b"\1" * 90)
     content = bytearray(files[1][0].read_bytes())
     content[len(content) // 3] ^= 1
     files[1][0].write_bytes(content)
     with pytest.raises(DamageError, match="part-1"):
-        search.groups_of(bands.Partition(0, bands.RANGES, files, marks))
+        search.groups_of(bands.Partition(0, bands.RANGES, files))

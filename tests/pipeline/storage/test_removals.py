@@ -21,6 +21,7 @@ from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, read_ledger
+from tests.support.left_out import rows_of
 from tests.support.records import baike, lines
 
 NAME = "baike2018qa"
@@ -145,7 +146,7 @@ def test_ids_of_other_datasets_change_nothing_and_unknown_ones_are_named(ready: 
 
 def test_a_duplicate_that_was_left_out_before_is_said_to_have_its_like(ready: Workspace, tmp_path: Path) -> None:
     before = ledger(ready)
-    left = pq.read_table(ready.dedup / f"{NAME}.parquet")["id"].to_pylist()
+    left = [row["id"] for row in rows_of(ready.dedup, NAME)]
     result = excluding(ready, tmp_path, *left)
     assert "1 of 1 excluded ids were left out before; the document that each is like may stay" in " ".join(
         result.output.split()

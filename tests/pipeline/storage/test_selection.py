@@ -26,6 +26,7 @@ from corpus.pipeline.tokenizer.stage import TokenizerConfig
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 from tests.support.documents import TRAIN, VALID
+from tests.support.left_out import documents_out, spans_out
 from tests.support.records import LayRaw, baike, lines
 
 NAME = "baike2018qa"
@@ -73,11 +74,11 @@ def test_what_repeats_validation_is_not_trained_on(ready: Workspace) -> None:
     rows = datasets.load_from_disk(str(ready.packed(NAME)))
     assert rows["train"].num_rows == counts["train"]["rows"]
     used = {segment["document"] for row in rows["train"]["segments"] for segment in row}
-    assert not used & set(selection.load(ready, NAME).whole.tolist())
+    assert not used & set(documents_out(selection.load(ready, NAME)))
     ledger = read_ledger(ready.packed(NAME))
     assert ledger is not None
     assert ledger.counts["left_out"] == {"exact_duplicate": 40}
-    assert "dedup/baike2018qa.parquet" in [entry.path for entry in ledger.inputs]
+    assert "dedup/lists/baike2018qa.json" in [entry.path for entry in ledger.inputs]
 
 
 def test_a_whole_unit_may_be_left_out(ready: Workspace, lay_raw: LayRaw) -> None:
@@ -109,7 +110,7 @@ def test_a_list_of_other_documents_is_refused(ready: Workspace) -> None:
 
 def test_a_damaged_list_is_refused(ready: Workspace) -> None:
     dedup.run(dedup.DedupConfig(workers=1), ready)
-    path = ready.dedup / f"{NAME}.parquet"
+    path = ready.dedup / "lists" / NAME / "part-00000.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamageError, match="has other bytes than its ledger says") as caught:
         packed(ready)
@@ -167,28 +168,33 @@ def test_cut_spans_are_out_of_the_rows_and_the_trace_knows(cut: Workspace) -> No
 
 def test_a_removed_document_that_had_lost_a_span_counts_once(cut: Workspace) -> None:
     before = selection.load(cut, "news2016zh")
-    (document,) = before.cuts
+    (document,) = spans_out(before)
     assert 0 < before.characters["train"] <= len(SPAN) + 2
     removed = document_at(cut, "news2016zh", document)
     (cut.root / removals.LIST).write_text(f"{removed['id']}\n", encoding="utf-8")
     after = selection.load(cut, "news2016zh", removals=True)
     assert after.removed == [removed["id"]]
-    assert not after.cuts
-    assert after.whole.tolist() == [document]
+    assert not spans_out(after)
+    assert documents_out(after) == [document]
     assert (after.documents, after.characters) == ({"train": 1}, {"train": len(removed["text"])})
 
 
 def test_a_duplicate_goes_whole_beside_a_document_that_loses_a_span(cut: Workspace) -> None:
     before = selection.load(cut, "news2016zh")
     dedup.run(dedup.DedupConfig(workers=1), cut)
+    stale = selection.load(cut, "news2016zh")
     decontaminate.run(config.DecontaminateConfig(cut=True, workers=1), cut)
     chosen = selection.load(cut, "news2016zh")
     repeated = document_at(cut, "news2016zh", document_ref(0, 21))
-    assert [entry.path for entry in chosen.inputs] == ["dedup/news2016zh.parquet", "decontaminate/news2016zh.parquet"]
-    assert chosen.whole.tolist() == [document_ref(0, 21)]
-    assert chosen.cuts == before.cuts
-    assert list(chosen.cuts) == [document_ref(0, 7)]
-    assert chosen.reasons == {"exact_duplicate": 1, "contaminated": 1}
+    assert [entry.path for entry in chosen.inputs] == [
+        "dedup/lists/news2016zh.json",
+        "decontaminate/lists/news2016zh.json",
+    ]
+    assert documents_out(chosen) == [document_ref(0, 21)]
+    assert spans_out(chosen) == spans_out(before)
+    assert list(spans_out(chosen)) == [document_ref(0, 7)]
+    assert chosen.reasons == stale.reasons == {"exact_duplicate": 1, "contaminated": 1}
+    assert (chosen.documents, chosen.characters) == (stale.documents, stale.characters)
     assert chosen.documents == {"train": 1}
     assert chosen.characters["train"] == len(repeated["text"]) + before.characters["train"]
     (path,) = parts(cut.documents("news2016zh"))
