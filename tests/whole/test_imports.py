@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,20 @@ def loaded(_: int) -> bool:
 def test_workers_do_without_pandas() -> None:
     assert find_spec("pandas") is not None  # it comes with datasets, so pyarrow would find it
     assert list(run_pieces(loaded, range(4), workers=2)) == [False] * 4
+
+
+def test_commands_that_need_no_pandas_do_without(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from corpus.pipeline.cli.main import main\n"
+        f"sys.argv = ['corpus', 'dedup', '--workspace', {str(tmp_path)!r}]\n"
+        "try: main()\n"
+        "except SystemExit as leave: assert leave.code == 1, leave.code\n"
+        "import pyarrow\n"
+        "pyarrow.array([1])\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
 
 
 def test_every_wing_is_in_the_wheel_and_among_the_layers() -> None:

@@ -117,5 +117,5 @@ def test_a_document_in_lists_that_do_not_know_of_each_other_counts_once(workspac
     chosen = selection.load(workspace, NAME)
     assert chosen.documents == {"train": 3}
     assert chosen.characters == {"train": 2 * size + len(NOODLES) + 3}
-    assert chosen.reasons == {"exact_duplicate": 2, "contaminated": 2}
+    assert chosen.reasons == {"exact_duplicate": 3, "contaminated": 1}
     assert (documents_out(chosen), spans_out(chosen)) == ([0, 1, 3], {2: [(1, 4)]})
