@@ -186,9 +186,9 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
 @options.json_option
 @options.workspace_option()
 def quality(as_json: bool, **settings: Any) -> None:
-    """Score documents by their likeness to good text, and leave out most of a low score.
+    """Leave out documents that are unlike good text.
 
-    Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
+    Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did. A document
     stays when a Pareto draw of its id exceeds 1 - score. quality/NAME.parquet lists the others, and no later command
     uses them; quality/scores/ has the score of every document. Validation, test and positive datasets lose nothing.
     Training needs scikit-learn (`pip install 'corpus-zh[quality]'`), scoring with --model does not.
