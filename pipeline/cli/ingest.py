@@ -186,7 +186,7 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
 @options.json_option
 @options.workspace_option()
 def quality(as_json: bool, **settings: Any) -> None:
-    """Score documents by their likeness to good text, and leave out most of a low score.
+    """Leave out documents that are unlike good text.
 
     Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
     stays when a Pareto draw of its id exceeds 1 - score. quality/lists/ names the others, and no later command
