@@ -19,7 +19,10 @@ import grimp
 PICTURE = Path(__file__).with_name("architecture.svg")
 PAGE = Path(__file__).with_name("architecture.md")
 BEGIN, END = "<!-- wings: written by docs/architecture.py -->", "<!-- /wings -->"
-WAY = ("download", "read", "clean", "documents", "dedup", "decontaminate", "tokenizer", "pack", "train.run", "generate")
+WAY = (
+    "download", "read", "clean", "documents", "dedup", "decontaminate", "quality", "tokenizer", "pack", "train.run",
+    "generate",
+)  # fmt: skip
 """The record's way, in order."""
 WIDTH, BOX, ROW, GAP, TOP = 1180, (150, 60), 106, 14, 66
 COLOURS = {"way": ("#fff1dc", "#c8741a"), "train": ("#e6effb", "#3b6fb5"), "generate": ("#e4f4e8", "#2f7d4f")}

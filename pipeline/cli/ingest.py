@@ -1,4 +1,4 @@
-"""`corpus download`, `clean`, `ingest`, `dedup` and `decontaminate`: from archives to the documents that are used."""
+"""`corpus download`, `clean`, `ingest`, `dedup`, `decontaminate` and `quality`: from archives to the used documents."""
 
 from __future__ import annotations
 
@@ -159,3 +159,49 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
     settings |= {} if min_share is None else {"min_share": min_share}
     report = options.run_stage(stage, DecontaminateConfig, **settings)
     summaries.closing([report], partial(summaries.decontaminate, report), json_only=as_json)
+
+
+@click.command()
+@click.option(
+    "--positive", multiple=True, metavar="NAME|FILE",
+    help="Good text: a dataset, or a file of JSON Lines, CSV, Parquet or text; may be repeated.  [default: as before]",
+)  # fmt: skip
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME",
+    help="Field of a file's items, dotted if nested.  [default: all]",
+)
+@click.option(
+    "--model", type=options.NamedPath(dir_okay=False), metavar="FILE",
+    help="Score with a trained model, the quality/model.safetensors of another workspace.",
+)  # fmt: skip
+@options.dataset_option("all that have documents, but the positive ones")
+@click.option(
+    "--alpha", type=float, default=9.0, show_default=True,
+    help="Shape of the Pareto rule: with a smaller one more documents stay.",
+)  # fmt: skip
+@options.workers_option
+@options.json_option
+@options.workspace_option()
+def quality(as_json: bool, **settings: Any) -> None:
+    """Leave out documents that are unlike good text.
+
+    Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
+    stays when a Pareto draw of its id exceeds 1 - score. quality/lists/ names the others, and no later command
+    uses them; quality/scores/ has the score of every document. Validation, test and positive datasets lose nothing.
+    Training needs scikit-learn (`pip install 'corpus-zh[quality]'`), scoring with --model does not.
+
+    \b
+    Examples:
+      corpus quality --positive wiki2019zh
+      corpus quality --positive good.jsonl --field text --dataset webtext2019zh
+      corpus quality --positive wiki2019zh --alpha 3
+      corpus quality --model ../other/quality/model.safetensors
+    """
+    from corpus.pipeline.quality import stage
+    from corpus.pipeline.quality.config import QualityConfig
+
+    report = options.run_stage(stage, QualityConfig, **settings)
+    summaries.closing([report], partial(summaries.quality, report), json_only=as_json)

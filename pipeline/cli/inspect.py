@@ -221,6 +221,8 @@ def _origins(found: Sequence[DocumentOrigin]) -> None:
 def _origin(entry: DocumentOrigin) -> None:
     """The record of a document, and the rules that changed it."""
     console.write(f"document: {entry.id} ({entry.dataset})")
+    if entry.score:
+        console.write(f"quality: score {entry.score[0]:.4f}, {'left out' if entry.score[1] else 'stays'}")
     if not entry.raw:
         console.write(f"source: {entry.source_file}, offset {entry.source_offset:,}")
         console.write(

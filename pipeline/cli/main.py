@@ -110,9 +110,9 @@ def cli() -> None:
 
 for command in (
     inspect.datasets, manifest.manifest, ingest.download, ingest.clean, ingest.ingest, ingest.dedup,
-    ingest.decontaminate, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train, sample.sample,
-    serve.serve, evaluate.evaluate, score.score, report.report, report.card, push.push, demo.demo, inspect.status,
-    inspect.verify, inspect.inspect, inspect.trace,
+    ingest.decontaminate, ingest.quality, pack.tokenizer, pack.pack, export.export, tasks.tasks, train.train,
+    sample.sample, serve.serve, evaluate.evaluate, score.score, report.report, report.card, push.push, demo.demo,
+    inspect.status, inspect.verify, inspect.inspect, inspect.trace,
 ):  # fmt: skip
     cli.add_command(command)
 

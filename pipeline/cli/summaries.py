@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -157,6 +158,39 @@ def decontaminate(report: Report) -> None:
     ]
     console.table(("evaluation set", "items", "found", "hits", "too short"), sets)
     ledgers([report])
+
+
+def quality(report: Report) -> None:
+    """How well the score tells good text, and what it leaves out of each dataset, by length too."""
+    counts, rows = report.ledger.counts, list[tuple[object, ...]]()
+    lengths: list[dict[str, Any]] = []
+    for name, own in counts["datasets"].items():
+        documents, out = sum(own["documents"].values()), sum(own["low_quality"].values())
+        train = own["documents"].get("train", 0)
+        mean, slope = ("-" if own[key] is None else f"{own[key]:.2f}" for key in ("mean_score", "length_correlation"))
+        shown, share = f"{name} (positive)" if own["positive"] else name, 1 - out / max(1, train)
+        rows.append((shown, documents, out, documents - out, f"{share:.1%}", mean, slope))
+        lengths += [] if own["positive"] else own["lengths"]
+    model = counts["model"]
+    title = f"quality: AUC {model['auc']:.3f} on {sum(model['held_back'].values()):,} held-back texts, {state(report)}"
+    headings = ("dataset", "documents", "low quality", "left", "train stays", "score", "length")
+    console.table(headings, rows, title=title, spare=("documents",))
+    console.line("score: the mean; length: the correlation of score and logarithm of the length")
+    shares = []
+    for below, group in itertools.groupby(sorted(lengths, key=_limit), key=_limit):
+        classes = list(group)
+        there, out = (sum(each[key] for each in classes) for key in ("documents", "low_quality"))
+        if there:
+            shares.append(
+                f"{f'below {below:,.0f}' if below < math.inf else 'longer'} {1 - out / there:.1%} of {there:,}"
+            )
+    console.line(f"train documents that stay, by length in characters: {', '.join(shares)}")
+    ledgers([report])
+
+
+def _limit(entry: Mapping[str, Any]) -> float:
+    """The upper limit of a class of lengths."""
+    return math.inf if entry["below"] is None else float(entry["below"])
 
 
 def tokenizer(report: Report) -> None:

@@ -8,17 +8,13 @@ Cost: the decompressed file and its items in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from corpus.pipeline.decontaminate.ngram_index import Owner, can_be_found
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.read.items import ItemFile, items_of
-
-PLAIN = "text"
-"""Name of the field where items are plain strings."""
+from corpus.pipeline.read.items import ItemFile, is_among, items_of, strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +82,6 @@ def read_all(folder: Path, fields: Sequence[str] = ()) -> list[Evaluation]:
     return found
 
 
-def is_among(field: str, wanted: Iterable[str]) -> bool:
-    """Whether a field is one of those wanted, or lies below one."""
-    return any(field == name or field.startswith(f"{name}.") for name in wanted)
-
-
 def list_files(folder: Path) -> list[Path]:
     """The evaluation files of a folder, by name."""
     return sorted(path for path in folder.glob("[!.]*") if path.is_file())
-
-
-def strings(item: Any) -> Iterator[tuple[str, str]]:
-    """All strings in a value with their dotted names; a list adds no name.
-
-    >>> list(strings({"问": "甲", "答": [{"文": "乙"}, {"文": "丙"}]}))
-    [('问', '甲'), ('答.文', '乙'), ('答.文', '丙')]
-    """
-    rest: list[tuple[str, Any]] = [("", item)]
-    while rest:
-        name, value = rest.pop()
-        if isinstance(value, str):
-            yield name or PLAIN, value
-        elif isinstance(value, dict):
-            rest += [(f"{name}.{key}" if name else str(key), inner) for key, inner in reversed(value.items())]
-        elif isinstance(value, list):
-            rest += [(name, inner) for inner in reversed(value)]

@@ -25,6 +25,7 @@ from corpus.pipeline.decontaminate.matching import PhraseFilter
 from corpus.pipeline.decontaminate.search import check_books, list_shards, open_index, search_all, search_shard
 from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.read.items import is_among
 from corpus.pipeline.storage.selection import datasets_of, documents_of, load
 from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import disk_errors, sha256_file, write_atomic
@@ -127,5 +128,5 @@ def _forget_eval_files(config: DecontaminateConfig, folder: Path, progress: Prog
 def _notes(config: DecontaminateConfig, sets: Iterable[eval_files.Evaluation]) -> Iterator[str]:
     """The evaluation files of which all fields were searched for, since they lack those asked for."""
     for found in sets:
-        if config.fields and not any(eval_files.is_among(field, config.fields) for field in found.fields):
+        if config.fields and not any(is_among(field, config.fields) for field in found.fields):
             yield f"{found.file} has no field {' or '.join(config.fields)}: all of its fields are searched for"

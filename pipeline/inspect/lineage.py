@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from corpus.pipeline import templates
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.quality.scores import score_at
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
 from corpus.pipeline.read.spans import RecordFile
@@ -53,6 +54,8 @@ class DocumentOrigin:
     """Whether cleaning the record again gives the same text and prompt length."""
     turns: tuple[int, ...] | None = None
     """Where the later turns of a conversation begin; None for other documents."""
+    score: tuple[float, bool] | None = None
+    """Its learned quality score, and whether it is left out for it; None where it was not scored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +219,8 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
     document = document_at(workspace, dataset, reference)
     raw_folder, given = workspace.raw(dataset), ("id", "split", "text", "prompt_length", "source_file", "source_offset")
     turns = tuple(document["turns"]) if "turns" in document else None
-    found = DocumentOrigin(dataset=dataset, turns=turns, **{name: document[name] for name in given})
+    score = score_at(workspace, dataset, reference)
+    found = DocumentOrigin(dataset=dataset, turns=turns, score=score, **{name: document[name] for name in given})
     if read_ledger(raw_folder) is None:
         return found
     manifest = ingested(workspace, dataset)

@@ -20,15 +20,18 @@ from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import DiskError, WorkspaceError
 from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.quality import stage as quality
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 
-AREAS = ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat", "ranking", "models")
+AREAS = ("raw", "documents", "dedup", "decontaminate", "quality", "tokenizer", "packed", "chat", "ranking", "models")
 OPTIONAL = {"chat", "ranking"}
 """Areas that no other needs: not listed while missing, but for those of a dataset that only they can be made of."""
-_VERSIONS = {stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, tokenizer, pack, ranking)}
+_VERSIONS = {
+    stage.STAGE: stage.VERSION for stage in (download, ingest, dedup, decontaminate, quality, tokenizer, pack, ranking)
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

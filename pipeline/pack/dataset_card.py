@@ -8,6 +8,7 @@ Cost: milliseconds.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -168,6 +169,9 @@ def _rules(documents: Ledger | None, upstream: Mapping[str, Ledger], ledger: Led
         inputs = upstream["decontaminate"].inputs
         names = sorted(Path(entry.path).name for entry in inputs if "/evals/" in entry.path)
         notes.append(f"Compared with the evaluation sets {', '.join(f'`{name}`' for name in names)}.")
+    if "quality" in upstream:
+        good = ", ".join(f"`{name}`" for name in upstream["quality"].counts["model"]["positive"])
+        notes.append(f"Scored by likeness to {good}; most training documents of a low score were left out.")
     return markdown_table(("what", "rule or reason", "records or documents"), rows) + "\n\n" + " ".join(notes)
 
 
@@ -198,6 +202,7 @@ def _rebuild(
         named = " ".join(f"--dataset {name}" for name in compared["datasets"])
         near = f"--threshold {compared['threshold']}" if compared["near"] else "--no-near"
         lines.append(f"corpus dedup {named} {near}")
+    lines += [_quality_command(upstream["quality"])] if "quality" in upstream else []
     tokenizer = upstream.get("tokenizer")
     if tokenizer is not None:
         named = " ".join(f"--dataset {name}" for name in tokenizer.config["datasets"])
@@ -211,6 +216,16 @@ def _rebuild(
     return "```sh\n" + "\n".join(lines) + "\n```\n\nThe same records, settings and version give the same bytes."
 
 
+def _quality_command(scored: Ledger) -> str:
+    config = scored.config
+    words = ["corpus quality"] + (["--model FILE"] if config["model"] else [])
+    if not config["model"]:
+        words += [f"--positive {shlex.quote(name)}" for name in config["positive"]]
+        words += [f"--field {shlex.quote(name)}" for name in config["fields"]]
+    words += [f"--dataset {name}" for name, own in scored.counts["datasets"].items() if not own["positive"]]
+    return " ".join([*words, f"--alpha {config['alpha']:g}"])
+
+
 def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Ledger]:
     """The ledgers of the stages that the rows come from, by area, without lists made after the rows."""
     used = {entry.path for entry in rows.inputs}
@@ -219,6 +234,7 @@ def _upstream(workspace: Workspace, rows: Ledger, dataset: str) -> dict[str, Led
         "documents": workspace.documents(dataset),
         "dedup": workspace.dedup,
         "decontaminate": workspace.decontaminate,
+        "quality": workspace.quality,
         "tokenizer": workspace.tokenizer,
     }
     found = {area: read_ledger(folder) for area, folder in folders.items()}

@@ -15,7 +15,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,9 @@ from corpus.pipeline.text.encodings import encoding_of
 
 MAX_BYTES = 256 << 20
 """Largest file, decompressed."""
+
+PLAIN = "text"
+"""Name of the field where items are plain strings."""
 
 Items = Iterator[tuple[int, Any]]
 
@@ -94,6 +97,28 @@ def items_of(file: ItemFile) -> Items:
     yield from reader(str(file), _bytes(file, packed))
 
 
+def strings(item: Any) -> Iterator[tuple[str, str]]:
+    """All strings in a value with their dotted names; a list adds no name.
+
+    >>> list(strings({"问": "甲", "答": [{"文": "乙"}, {"文": "丙"}]}))
+    [('问', '甲'), ('答.文', '乙'), ('答.文', '丙')]
+    """
+    rest: list[tuple[str, Any]] = [("", item)]
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, str):
+            yield name or PLAIN, value
+        elif isinstance(value, dict):
+            rest += [(f"{name}.{key}" if name else str(key), inner) for key, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            rest += [(name, inner) for inner in reversed(value)]
+
+
+def is_among(field: str, wanted: Iterable[str]) -> bool:
+    """Whether a field is one of those wanted, or lies below one."""
+    return any(field == name or field.startswith(f"{name}.") for name in wanted)
+
+
 def _format(name: str) -> tuple[str, Callable[[str, bytes], Items] | None]:
     """The compression and the reader that a name says."""
     packed = next((ending for ending in SUFFIXES if name.lower().endswith(ending)), "")
@@ -123,7 +148,7 @@ def _bytes(file: ItemFile, packed: str) -> bytes:
 
 def _check_size(where: str, size: int) -> None:
     if size > MAX_BYTES:
-        raise SourceError(f"{where} is larger than {MAX_BYTES >> 20} MiB decompressed, too large for an evaluation set")
+        raise SourceError(f"{where} is larger than {MAX_BYTES >> 20} MiB decompressed, too large to be read whole")
 
 
 def _text(where: str, data: bytes) -> str:

@@ -66,6 +66,7 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
             split_keys=("documents", "characters", "packed_documents", "rows", "tokens", "padding", "cut_documents"),
             states=STATES,
             **_documents(shown, workspace.root.name),
+            scored=list(_scored(workspace, found, seed)) if found.quality else [],
             tokenizer_charts=_tokenizer(found, model),
             vocabulary=page.data(vocabulary) if vocabulary else "",
             packed=packed,
@@ -78,6 +79,7 @@ def run(workspace: Workspace, *, seed: int = 1, progress: Progress = SILENT) -> 
     return path
 
 
+_SCORE_BARS = 10
 _TOTALS = ("records", "documents", "used", "tokens")
 
 
@@ -103,6 +105,22 @@ def _dataset(dataset: facts.Dataset, measured: examples.TextStatistics) -> dict[
             *charts.bars(f"{name}-cleaned", "cleaned_chart", changed, whole=dataset.documents, logarithmic=True),
         ],
     }
+
+
+def _scored(workspace: Workspace, found: facts.Facts, seed: int) -> Iterator[dict[str, Any]]:
+    """The scores of each dataset as a chart, and documents at the deciles."""
+    for name, counts in (found.quality or {}).get("datasets", {}).items():
+        bins = counts["histogram"]
+        width = len(bins) // _SCORE_BARS
+        bars = {
+            f"{at / _SCORE_BARS:.1f} - {(at + 1) / _SCORE_BARS:.1f}": sum(bins[at * width : (at + 1) * width])
+            for at in range(_SCORE_BARS)
+        }
+        shown = list[dict[str, Any]]()
+        with found.problems.noted():
+            shown = examples.score_deciles(workspace, name, seed)
+        drawn = charts.bars(f"{name}-scores", "scores_chart", bars, whole=sum(bins), logarithmic=True)
+        yield {"name": name, "chart": _first(drawn), "deciles": shown}
 
 
 def _first(found: Sequence[Chart]) -> Chart | None:

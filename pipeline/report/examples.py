@@ -27,7 +27,7 @@ from corpus.pipeline.clean.pii_recognizers import PLACEHOLDERS
 from corpus.pipeline.errors import SourceError, WorkspaceError
 from corpus.pipeline.inspect import examples
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, reading_part
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 
@@ -40,6 +40,8 @@ _CHANGED = 60
 """Documents shown for each reason, and changed ones looked at for them."""
 _ROWS = 4
 _SEGMENT_CHARACTERS = 60
+_DECILE_CHARACTERS = 200
+"""Shown of a document at a decile of the score."""
 _LARGEST_VOCABULARY = 100_000
 """Most entries of a vocabulary that the page holds: some 3 MB."""
 CLASSES = ("Han", "Latin", "other_letters", "digits", "punctuation", "symbols", "blanks", "other")
@@ -155,6 +157,26 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
             texts = file.read_row_group(group, columns=["text"])["text"]
         kept = chosen.shard(part_number(path)).kept(line, len(texts))
         yield from texts.take(pa.array(kept)).to_pylist()
+
+
+def score_deciles(workspace: Workspace, dataset: str, seed: int) -> list[dict[str, Any]]:
+    """Documents at the deciles of the score, of a random shard: score, id and the beginning of the text."""
+    paths = parts(workspace.quality / "scores" / dataset)
+    if not paths:
+        return []
+    random_ = random.Random(f"{seed} {dataset} scores")  # noqa: S311  # a choice of examples
+    chosen = checked(workspace, random_.choice(paths))
+    with reading_part(chosen):
+        table = pq.read_table(chosen, columns=["document", "id", "score"])
+    table = table.sort_by([("score", "ascending"), ("document", "ascending")])
+    places = sorted({(2 * decile + 1) * table.num_rows // 20 for decile in range(10)} if table.num_rows else ())
+    rows = table.take(pa.array(places, pa.int64())).to_pylist()
+    texts = dict[int, str]()
+    for number, line, batch in read_part(checked(workspace, workspace.documents(dataset) / chosen.name), ["text"]):
+        for reference in (row["document"] - document_ref(number, line) for row in rows):
+            if 0 <= reference < batch.num_rows:
+                texts[reference + document_ref(number, line)] = batch["text"][reference].as_py()[:_DECILE_CHARACTERS]
+    return [{**row, "text": texts[row["document"]]} for row in rows]
 
 
 def packed_rows(workspace: Workspace, dataset: str, tokenizer: Tokenizer, seed: int, form: str) -> list[dict[str, Any]]:

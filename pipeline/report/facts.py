@@ -25,7 +25,7 @@ from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 
 _DRAWABLE = 1e30
 """Larger figures are not drawn."""
-NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated")
+NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated", "low_quality")
 """Why documents are left out after ingest, in the order of the stages."""
 
 
@@ -117,6 +117,7 @@ class Facts:
     datasets: Sequence[Dataset]
     dedup: Mapping[str, Any] | None
     decontaminate: Mapping[str, Any] | None
+    quality: Mapping[str, Any] | None
     tokenizer: Mapping[str, Any] | None
     """Counts of the stages over all datasets; None where one did not run."""
     evaluations: Sequence[str]
@@ -132,6 +133,8 @@ def gather(workspace: Workspace) -> Facts:
     """Read all ledgers; one that cannot be read is a problem of the facts."""
     problems, chat = Problems(), list[str]()
     dedup, decontaminate = problems.ledger(workspace.dedup), problems.ledger(workspace.decontaminate)
+    quality = problems.ledger(workspace.quality)
+    lists = (dedup, decontaminate, quality)
     tokenizer = problems.ledger(workspace.tokenizer)
     found = {name: problems.ledger(workspace.documents(name)) for name in workspace.datasets()}
     with problems.noted():
@@ -140,11 +143,12 @@ def gather(workspace: Workspace) -> Facts:
     inputs = decontaminate.inputs if decontaminate else ()
     return Facts(
         datasets=[
-            _dataset(workspace.manifest(name), problems.ledger(workspace.packed(name)), ledger, dedup, decontaminate)
+            _dataset(workspace.manifest(name), problems.ledger(workspace.packed(name)), ledger, lists)
             for name, ledger in documents.items()
         ],
         dedup=dedup.counts if dedup else None,
         decontaminate=decontaminate.counts if decontaminate else None,
+        quality=quality.counts if quality else None,
         evaluations=[Path(entry.path).name for entry in inputs if "/evals/" in entry.path],
         tokenizer=tokenizer.counts if tokenizer else None,
         chat={name: _splits(problems.ledger(workspace.packed(name, "chat"))) for name in chat},
@@ -157,9 +161,7 @@ def _splits(ledger: Ledger | None) -> Mapping[str, Mapping[str, int]]:
     return ledger.counts["splits"] if ledger else {}
 
 
-def _dataset(
-    manifest: Manifest, packed: Ledger | None, ledger: Ledger, dedup: Ledger | None, decontaminate: Ledger | None
-) -> Dataset:
+def _dataset(manifest: Manifest, packed: Ledger | None, ledger: Ledger, lists: Sequence[Ledger | None]) -> Dataset:
     name, counts = manifest.name, ledger.counts
     splits: dict[str, dict[str, int]] = {
         split: {"documents": count, "characters": counts["characters"].get(split, 0)}
@@ -170,19 +172,21 @@ def _dataset(
         splits.setdefault(split, {"documents": 0}).update(packed_documents=rows["documents"], **kept)
     return Dataset(
         name=name, manifest=manifest, records=counts["records"], documents=counts["documents"],
-        dropped=_sorted(counts["dropped"]), left_out=_left_out(name, dedup, decontaminate, packed),
+        dropped=_sorted(counts["dropped"]), left_out=_left_out(name, lists, packed),
         cleaned=_sorted(counts["cleaned"]), masked=_sorted(counts["masked"]), splits=splits,
         seq_length=packed.config["seq_length"] if packed else 0,
     )  # fmt: skip
 
 
-def _left_out(name: str, dedup: Ledger | None, decontaminate: Ledger | None, packed: Ledger | None) -> dict[str, int]:
+def _left_out(name: str, lists: Sequence[Ledger | None], packed: Ledger | None) -> dict[str, int]:
     found: Counter[str] = Counter()
-    if dedup and name in dedup.counts["datasets"]:
-        own = dedup.counts["datasets"][name]
-        found.update({reason: sum(own[reason].values()) for reason in NOT_USED[:2]})
-    if decontaminate and name in decontaminate.counts["datasets"]:
-        found[NOT_USED[2]] = decontaminate.counts["datasets"][name]["whole"]
+    dedup, decontaminate, quality = (ledger.counts["datasets"].get(name) if ledger else None for ledger in lists)
+    if dedup:
+        found.update({reason: sum(dedup[reason].values()) for reason in NOT_USED[:2]})
+    if decontaminate:
+        found[NOT_USED[2]] = decontaminate["whole"]
+    if quality:
+        found[NOT_USED[3]] = sum(quality[NOT_USED[3]].values())
     if packed:
         found[EXCLUDED] = packed.counts["left_out"].get(EXCLUDED, 0)
     return {reason: found[reason] for reason in (*NOT_USED, EXCLUDED) if found[reason]}

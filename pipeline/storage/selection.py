@@ -1,6 +1,6 @@
-"""Which documents of a dataset are used: all but those that `corpus dedup` and `corpus decontaminate` leave out.
+"""Which documents of a dataset are used: all but those that `corpus dedup`, `decontaminate` and `quality` leave out.
 
-In: `documents/<dataset>/`, the lists of both stages (`storage.removal_lists`), `exclude.txt`.
+In: `documents/<dataset>/`, the lists of these stages (`storage.removal_lists`), `exclude.txt`.
 Out: the used documents, with their shard and line.
 Invariants: documents are never rewritten, so references stay valid. A list made from other documents is refused.
 Cost: the paths of the lists, and the lists of one documents shard at a time, in memory.
@@ -27,7 +27,8 @@ from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
 
-LISTS = ("dedup", "decontaminate")
+LISTS = ("dedup", "decontaminate", "quality")
+"""Stages that leave documents out, in order: each skips what those before it leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: S
 
 
 def _count_again(selection: Selection) -> None:
-    """Count the rows of lists where a stage did not know of those before it, so that both may have a document."""
+    """Count the rows of lists where several may have the same document."""
     documents, characters, reasons = Counter[str](), Counter[str](), Counter[str]()
     for number in selection.lists:
         whole, cut = set[int](), Counter[int]()
@@ -231,7 +232,7 @@ def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT
 
 
 def index_of(workspace: Workspace, area: str, dataset: str) -> Path | None:
-    """The index of the lists of `dedup` or `decontaminate` for a dataset; None where it did not read the dataset.
+    """The index of the lists that a stage of `LISTS` made for a dataset; None where it did not read the dataset.
 
     Raises:
         WorkspaceError: the lists were made from other documents, or by an earlier version.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -42,6 +43,15 @@ def ngram_hashes(codes: np.ndarray, n: int) -> np.ndarray:
         power = power[: len(power) - length] * np.uint64(base) + power[length:]
         base = base * base % 2**64
         length *= 2
+
+
+def hashes_up_to(codes: np.ndarray, longest: int) -> Iterator[np.ndarray]:
+    """`ngram_hashes` for each n from 1 to `longest`, each from the one before."""
+    values = found = code_values().take(codes)
+    for order in range(1, longest + 1):
+        if order > 1:
+            found = found[:-1] * _BASE + values[order - 1 :]
+        yield found
 
 
 def inner(starts: np.ndarray, n: int, count: int) -> np.ndarray:

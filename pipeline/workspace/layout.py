@@ -26,7 +26,7 @@ ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
 RANKING = "ranking"
 """Folder of the rankings, which are no rows of one length."""
-SINGLE = {"dedup", "decontaminate", "tokenizer"}
+SINGLE = {"dedup", "decontaminate", "quality", "tokenizer"}
 """Areas that are one stage over all datasets."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
@@ -49,6 +49,8 @@ class Workspace:
         """Documents that repeat others, in `lists/`, and the keys they were compared by."""
         self.decontaminate = root / "decontaminate"
         """Documents that hold evaluation items, in `lists/`, and the evaluation files in `evals/`."""
+        self.quality = root / "quality"
+        """Documents of low quality, in `lists/`, the model, and the scores of all documents in `scores/`."""
         self.tokenizer = root / "tokenizer"
         """`tokenizer.json` and its configuration."""
         self.models = root / "models"

@@ -24,6 +24,7 @@ COMMANDS = {
     "documents": "corpus ingest --dataset {name}",
     "dedup": "corpus dedup",
     "decontaminate": "corpus decontaminate",
+    "quality": "corpus quality",
     "packed": "corpus pack --dataset {name}",
     "chat": "corpus pack --form chat --dataset {name}",
     "ranking": "corpus pack --form ranking --dataset {name}",

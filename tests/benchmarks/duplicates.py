@@ -82,7 +82,7 @@ def lay_documents(workspace: Workspace, dataset: str, shards: Iterable[Sequence[
             pq.write_table(with_metadata(table, "made", {"documents": count}), file, compression="zstd")
     outputs = [workspace.file_digest(path, folder) for path in parts(folder)]
     ledger = Ledger(
-        stage="ingest", dataset=dataset, version=1, config={}, inputs=[], outputs=outputs,
+        stage="ingest", dataset=dataset, version=1, config={"min_length": 1}, inputs=[], outputs=outputs,
         counts={"documents": splits.total(), "splits": dict(splits)}, fingerprint=fingerprint("ingest", 1, {}, outputs),
     )  # fmt: skip
     write_ledger(folder, ledger, {})

@@ -28,8 +28,9 @@ PLACE = "CORPUS_TEST_FORKS"
 SERVER = Path(__file__).with_name("fork_server.py")
 PIPELINE = (
     "corpus.pipeline.cli.main", "corpus.pipeline.download.stage", "corpus.pipeline.documents.stage",
-    "corpus.pipeline.dedup.stage", "corpus.pipeline.decontaminate.stage", "corpus.pipeline.tokenizer.stage",
-    "corpus.pipeline.pack.stage", "corpus.pipeline.workflows", "rich.progress", "rich.table",
+    "corpus.pipeline.dedup.stage", "corpus.pipeline.decontaminate.stage", "corpus.pipeline.quality.stage",
+    "corpus.pipeline.tokenizer.stage", "corpus.pipeline.pack.stage", "corpus.pipeline.workflows", "rich.progress",
+    "rich.table",
 )  # fmt: skip
 TORCH = (
     *PIPELINE, "corpus.train.run.stage", "corpus.train.run.dry_run", "corpus.train.evaluation.stage",

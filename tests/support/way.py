@@ -1,7 +1,7 @@
 """The whole way to rows, or to a trained model, in one process and in small pieces: what the kill tests start and kill.
 
-Arguments: the workspace, the source, an evaluation file, and the folder of a model to train from, when there is to be
-training.
+Arguments: the workspace, the source, an evaluation file with the model of a score beside it, and the folder of a model
+to train from, when there is to be training.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if __name__ == "__main__":  # workers import this file too, and no stage but the
     from corpus.pipeline.documents import stage as ingest
     from corpus.pipeline.download import stage as download
     from corpus.pipeline.pack import stage as pack
+    from corpus.pipeline.quality import QualityConfig
+    from corpus.pipeline.quality import stage as quality
     from corpus.pipeline.tokenizer import stage as tokenizer
     from corpus.pipeline.workers import kept
     from corpus.pipeline.workspace.layout import Workspace
@@ -48,7 +50,10 @@ if __name__ == "__main__":
             download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
             ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
             dedup.run(dedup.DedupConfig(workers=2), workspace)
-            decontaminate.run(DecontaminateConfig(against=(Path(sys.argv[3]),), workers=2), workspace)
+            exam = Path(sys.argv[3])
+            decontaminate.run(DecontaminateConfig(against=(exam,), workers=2), workspace)
+            score = QualityConfig(model=exam.with_name("score.safetensors"), alpha=0.5, workers=2)
+            quality.run(score, workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=400, sample_characters=60_000), workspace)
         with kept():  # as `corpus pack` does
             for form in pack.FORMS:

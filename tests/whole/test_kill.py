@@ -29,6 +29,7 @@ from tests.support.documents import TRAIN, VALID
 from tests.support.forked import Forked
 from tests.support.outputs import outputs
 from tests.support.records import ROOT, Shared, baike, lines
+from tests.support.scored import random_model
 from tests.support.server import Behaviour, Server
 
 WAY = ROOT / "tests" / "support" / "way.py"
@@ -40,19 +41,20 @@ STRIKES = 10
 FIRST_SEED = int(os.environ.get("SOAK_SEED", "100"))
 SOAK_S = 60 * float(os.environ.get("SOAK_MINUTES", "5"))
 
-RAW, DOCUMENTS, DEDUP, DECONTAMINATE, TOKENIZER, PACKED, CHAT, MODEL = (
-    "raw/baike2018qa", "documents/baike2018qa", "dedup", "decontaminate", "tokenizer", "packed/baike2018qa",
-    "chat/baike2018qa", "models/one",
+RAW, DOCUMENTS, DEDUP, DECONTAMINATE, QUALITY, TOKENIZER, PACKED, CHAT, MODEL = (
+    "raw/baike2018qa", "documents/baike2018qa", "dedup", "decontaminate", "quality", "tokenizer",
+    "packed/baike2018qa", "chat/baike2018qa", "models/one",
 )  # fmt: skip
 STAGES = {
-    RAW: "download", DOCUMENTS: "ingest", DEDUP: "dedup", DECONTAMINATE: "decontaminate", TOKENIZER: "tokenizer",
-    PACKED: "pack", CHAT: "pack --form chat", MODEL: "train",
+    RAW: "download", DOCUMENTS: "ingest", DEDUP: "dedup", DECONTAMINATE: "decontaminate", QUALITY: "quality",
+    TOKENIZER: "tokenizer", PACKED: "pack", CHAT: "pack --form chat", MODEL: "train",
 }  # fmt: skip
 SEAMS = {
     RAW: ("baike2018qa.zip.part", ".baike2018qa.zip.part.json", "baike2018qa.zip", "ledger.json"),
     DOCUMENTS: ("part-00000.parquet", "part-00003.parquet", "rejected/part-00002.parquet", "timings.json"),
     DEDUP: ("keys/baike2018qa/part-00000.parquet", "keys/baike2018qa/part-00004.parquet", "baike2018qa.parquet"),
     DECONTAMINATE: ("evals/exam.jsonl", "hits.parquet", "ledger.json"),
+    QUALITY: ("model.safetensors", "scores/baike2018qa/part-00002.parquet", "lists/baike2018qa.json", "ledger.json"),
     TOKENIZER: ("tokenizer.json", "tokenizer_config.json", "ledger.json"),
     PACKED: ("train/data-00000.arrow", "train/data-00004.arrow", "train/state.json", "timings.json", "ledger.json"),
     CHAT: ("train/data-00000.arrow", "train/data-00004.arrow", "dataset_dict.json", "ledger.json"),
@@ -98,7 +100,7 @@ class Course:
 
     @property
     def stages(self) -> list[str]:
-        return list(SEAMS)[: 7 + len(self.arguments[2:])]
+        return list(SEAMS)[: 8 + len(self.arguments[2:])]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,7 @@ def lay_source(folder: Path) -> None:
     with zipfile.ZipFile(folder / "baike2018qa.zip", "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr(TRAIN, lines(records[:2200]))
         out.writestr(VALID, lines(records[2200:]))
+    random_model(folder / "score.safetensors")
     (folder / "exam.jsonl").write_bytes(lines([{"question": record["answer"]} for record in records[5:2000:200]]))
 
 
@@ -170,6 +173,7 @@ def finished(workspace: Path) -> dict[str, tuple[int, int]]:
     found = [
         *(workspace / DOCUMENTS).glob("part-*.parquet"),
         *(workspace / DEDUP).glob("keys/*/part-*.parquet"),
+        *(workspace / QUALITY).glob("scores/*/part-*.parquet"),
         *(workspace / PACKED).glob("*/data-*.arrow"),
         *(workspace / CHAT).glob("*/data-*.arrow"),
         *(workspace / folder / "ledger.json" for folder in SEAMS),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from corpus.pipeline import quality
 from corpus.pipeline.decontaminate import config
 from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.dedup import stage as dedup
@@ -24,6 +25,7 @@ from tests.support.command import corpus
 from tests.support.documents import TRAIN, VALID, tree
 from tests.support.left_out import rows_of
 from tests.support.records import LayRaw, baike, baike_near, lines
+from tests.support.scored import random_model
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def finished(workspace: Workspace, tmp_path: Path) -> Workspace:
         dedup.run(dedup.DedupConfig(workers=1), workspace)
         (tmp_path / "exam.jsonl").write_bytes(lines([{"question": "这里没有一道题和上面的文档有关，一道也没有。"}]))
         decontaminate.run(config.DecontaminateConfig(against=(tmp_path / "exam.jsonl",), workers=1), workspace)
+        quality.run(quality.QualityConfig(model=random_model(tmp_path / "given"), alpha=1e-6, workers=1), workspace)
         tokenizer.run(tokenizer.TokenizerConfig(vocab_size=320), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", workers=1, seq_length=128), workspace)
         pack.run(pack.PackConfig(dataset="baike2018qa", form="chat", workers=1, seq_length=128), workspace)
@@ -50,7 +53,7 @@ def finished(workspace: Workspace, tmp_path: Path) -> Workspace:
 
 def test_a_good_workspace_verifies(finished: Workspace) -> None:
     found = verify.run(finished)
-    assert found.stages == 7
+    assert found.stages == 8
     assert found.files > 8
     assert "as their ledgers say" in corpus("verify", folder=finished.root.parent).stdout
 
@@ -59,7 +62,7 @@ def test_a_flipped_bit_in_any_file_is_found(finished: Workspace) -> None:
     chance = random.Random(5)
     files = [
         path
-        for area in ("raw", "documents", "dedup", "decontaminate", "tokenizer", "packed", "chat")
+        for area in ("raw", "documents", "dedup", "decontaminate", "quality", "tokenizer", "packed", "chat")
         for path in (finished.root / area).rglob("*")
         if path.is_file() and not {"keys", "bands"} & {*path.parts}  # these are made again when they are damaged
     ]
