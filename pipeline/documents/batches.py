@@ -52,7 +52,7 @@ def whole(
     return ((number, 0, kept[number]) for number in range(first, first + shards))
 
 
-def receipt(batch: Batch, identity: str, shards: int, counts: Counts) -> dict[str, Any]:
+def entry(batch: Batch, identity: str, shards: int, counts: Counts) -> dict[str, Any]:
     """What the ledger says of a batch."""
     return {
         "files": [_below_raw(each) for each in batch.inputs],

@@ -3,8 +3,8 @@
 In: the files of `raw/<dataset>/`, cut into pieces. Out: `documents/<dataset>/part-NNNNN.parquet` and
 `rejected/part-NNNNN.parquet`, one pair for each piece, and with `signatures` what `corpus.pipeline.signatures` says.
 Invariants: records = documents + dropped, by reason, in every piece and in the sum; a shard depends on its piece alone,
-so workers, interruption and order change nothing; a shard carries a fingerprint, so a rerun keeps current shards. A
-file that a growing dataset cannot take leaves the earlier documents finished.
+so workers, interruption and order change nothing; a shard carries a fingerprint, and its piece leaves a receipt, so a
+rerun keeps current shards. A file that a growing dataset cannot take leaves the earlier documents finished.
 Cost: a worker holds one mebibyte of records and one row group of documents.
 """
 
@@ -26,7 +26,7 @@ from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
 from corpus.pipeline.documents.counts import Counts
-from corpus.pipeline.documents.transform import make_part
+from corpus.pipeline.documents.transform import make_part, piece_name
 from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
 from corpus.pipeline.manifest.table import line_of
@@ -40,6 +40,7 @@ from corpus.pipeline.storage.document_shards import part_metadata, part_name, pa
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, output_changes, read_ledger
+from corpus.pipeline.workspace.receipts import Receipt
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ingest"
@@ -128,7 +129,7 @@ def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
             made = batches.whole(stage.before, identity, first, kept)
             if made is None:
                 pieces = renumbered(cut(raw, batch.files, config.piece_bytes, notes), first)
-                made = _make_pieces(partial(work, identity=identity), pieces, kept, workers)
+                made = _make_pieces(stage, partial(work, identity=identity), pieces, kept, workers)
             shards, sum_of_batch = 0, Counts()
             for number, size, each in made:
                 progress.drop(each.dropped)
@@ -136,7 +137,7 @@ def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
                 each.check(f"{config.dataset}, {part_name(number)}")
                 sum_of_batch.add(each)
                 shards += 1
-            received.append(batches.receipt(batch, identity, shards, sum_of_batch))
+            received.append(batches.entry(batch, identity, shards, sum_of_batch))
             counts.add(sum_of_batch)
             first += shards
     _delete_from(folder, first)
@@ -264,9 +265,9 @@ def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
 def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
     stage.begin()
-    found = {part_number(path): metadata for path in parts(stage.folder) if (metadata := _metadata(path))}
-    counts = {number: (identity, Counts.from_dict(values)) for number, (identity, values) in found.items()}
-    return _without_rejected(stage.folder, counts)
+    shards = stage.identified(parts(stage.folder), _metadata)
+    found = {part_number(path): (each[0], Counts.from_dict(each[1])) for path, each in shards if each}
+    return _without_rejected(stage.folder, found)
 
 
 def _without_rejected(folder: Path, shards: dict[int, tuple[str, Counts]]) -> dict[int, tuple[str, Counts]]:
@@ -288,7 +289,7 @@ def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
 
 
 def _make_pieces(
-    work: Callable[[Piece], tuple[int, Counts]], pieces: Iterable[Piece], kept: Mapping[int, Counts], workers: int
+    stage: StageRun, work: Callable[[Piece], Receipt], pieces: Iterable[Piece], kept: Mapping[int, Counts], workers: int
 ) -> Iterator[tuple[int, int, Counts]]:
     """Number, size and counts of every piece, in order: kept ones as they are, missing ones once they are made."""
     waiting: deque[tuple[int, int]] = deque()
@@ -299,10 +300,10 @@ def _make_pieces(
             if piece.number not in kept:
                 yield piece
 
-    for made, counts in run_pieces(work, missing(), workers=workers):
-        while (first := waiting.popleft())[0] != made:
+    for receipt in run_pieces(work, missing(), workers=workers):
+        while piece_name((first := waiting.popleft())[0]) != receipt.piece:
             yield *first, kept[first[0]]
-        yield *first, counts
+        yield *first, Counts.from_dict(stage.take(receipt).counts)
     for number, size in waiting:
         yield number, size, kept[number]
 

@@ -1,7 +1,7 @@
 """From the records of a piece to one shard of documents and one of rejected records, with their counts.
 
 In: a piece (`corpus.pipeline.read`). Out: `part-NNNNN.parquet`, `rejected/part-NNNNN.parquet` if a record was dropped,
-and the counts.
+and the receipt of the piece, which has the counts.
 Invariants: a record is kept or dropped with a reason, never both; the rejected shard is written before the documents
 shard, so a documents shard means both are complete; both carry the fingerprint of their work and the counts.
 Cost: one mebibyte of records and one row group of documents at a time.
@@ -35,9 +35,10 @@ from corpus.pipeline.storage import document_shards
 from corpus.pipeline.storage.document_shards import CHAT_SCHEMA, DOCUMENT_SCHEMA, REJECTED_SCHEMA, part_name
 from corpus.pipeline.templates import composer, parts_of, ranking, turn_starts, whole_turns
 from corpus.pipeline.text.encodings import encoding_of
-from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.files import HashedFile
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 
 _GROUP_CHARACTERS = 4 << 20
 _SHAPE_RECORDS = 20
@@ -49,8 +50,8 @@ _ARRAY = " It looks like one JSON array: `jq -c '.[]'` makes lines of it."
 def make_part(
     piece: Piece, *, raw: Path, folder: Path, manifest: Manifest, min_length: int, identity: str,
     signing: Signing | None = None,
-) -> tuple[int, Counts]:  # fmt: skip
-    """Make one shard, its signatures if they are wanted, and its counts; runs in a worker.
+) -> Receipt:  # fmt: skip
+    """Make one shard, its signatures if they are wanted, and its receipt; runs in a worker.
 
     Raises:
         ShapeError: nearly all records of a file are not what the manifest describes.
@@ -59,27 +60,32 @@ def make_part(
     counts, limits = Counts(), limits_of(manifest, min_length)
     kept, dropped = _Columns(_schema(manifest)), _Columns(REJECTED_SCHEMA)
     signatures = SignatureWriter(signing.threshold) if signing else None
-    name = part_name(piece.number)
-    with atomic(folder / name) as out, _writer(out, kept.schema) as writer:
+    name, files = part_name(piece.number), PieceWriter(folder, identity, piece_name(piece.number))
+    with files.output(name) as out, _writer(out, kept.schema) as writer:
         for span in piece.spans:
             maker, first = _DocumentMaker(span.file, manifest, limits), dropped.rows
             for block in read(raw, span):
                 maker.make(block, kept, dropped)
                 if kept.characters >= _GROUP_CHARACTERS:
-                    kept.flush(writer, signatures)
+                    kept.flush(writer, out, signatures)
             _check_shape(span.file, manifest, maker.counts, dropped, first)
             counts.add(maker.counts)
-        kept.flush(writer, signatures)
+        kept.flush(writer, out, signatures)
         if dropped.rows:
-            with atomic(folder / "rejected" / name) as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
-                dropped.flush(rejected)
+            with files.output(f"rejected/{name}") as beside, _writer(beside, REJECTED_SCHEMA) as rejected:
+                dropped.flush(rejected, beside)
                 sign(rejected, identity, {"rejected": True})
         else:
             (folder / "rejected" / name).unlink(missing_ok=True)
         sign(writer, identity, counts.to_dict())
     if signing and signatures:
-        signing.write(signatures, folder / name)
-    return piece.number, counts
+        signing.write(signatures, name, out)
+    return files.finish(counts.to_dict())
+
+
+def piece_name(number: int) -> str:
+    """The name of a piece in its receipt."""
+    return f"{number:05d}"
 
 
 def ingested(workspace: Workspace, dataset: str) -> Manifest:
@@ -130,12 +136,13 @@ class _Columns:
         for column, values in zip(self.columns, many, strict=True):
             column.extend(values)
 
-    def flush(self, writer: pq.ParquetWriter, signatures: SignatureWriter | None = None) -> None:
-        """Write the rows, and sign the documents that they are."""
+    def flush(self, writer: pq.ParquetWriter, out: HashedFile, signatures: SignatureWriter | None = None) -> None:
+        """Write the rows as a row group, and sign the documents that they are."""
         if self.rows:
             if signatures:
                 signatures.add(*(self.columns[self.schema.get_field_index(name)] for name in ("text", "split")))
             writer.write_table(pa.Table.from_arrays(self.columns, schema=self.schema))
+            out.groups.append(self.rows)
             self.columns = [[] for _ in self.schema]
             self.characters = 0
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from corpus.pipeline.export.formats import Format, Piece, llmc_header, mds_index, megatron_index
 from corpus.pipeline.export.shard import Written
 from corpus.pipeline.storage.document_shards import COUNTS_KEY, FINGERPRINT_KEY, part_metadata
-from corpus.pipeline.workspace.files import atomic, disk_errors, settle, write_atomic
+from corpus.pipeline.workspace.files import atomic, disk_errors, hashed, settle, write_atomic
+from corpus.pipeline.workspace.ledger import FileDigest
 
 _CHUNK = 1 << 20
 
@@ -45,6 +46,7 @@ class Assembly:
                     self.kept = list(self._whole(file))
         self.counts = list(self.kept)
         """Counts of all pieces so far."""
+        self._lineage: list[FileDigest] = []
 
     def _whole(self, file: IO[bytes]) -> Iterator[Mapping[str, Any]]:
         file.seek(self.form.header)
@@ -105,8 +107,11 @@ class Assembly:
             FINGERPRINT_KEY: self.identity.encode(),
             COUNTS_KEY: json.dumps(written.counts, sort_keys=True).encode(),
         }
-        with atomic(self.place / piece.lineage) as file:
+        path = self.place / piece.lineage
+        with hashed(path) as file:
             pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+        settle(Path(file.name), path)
+        self._lineage.append(FileDigest(piece.lineage, file.bytes, file.sha256))
 
     def close(self, kind: np.dtype[Any] | None) -> None:
         """Write the header and give the file its name; a file without a document goes."""
@@ -117,6 +122,13 @@ class Assembly:
             with disk_errors(self.path), self.part.open("r+b") as file:
                 file.write(llmc_header(kind, self.length))
         settle(self.part, self.path)
+
+    @property
+    def digests(self) -> list[FileDigest]:
+        """Of the files that were hashed while they were written, or resumed: lineage, and a file that is one piece."""
+        if len(self.pieces) > 1 or self.form.header or not self.path.is_file():
+            return self._lineage
+        return [*self._lineage, FileDigest(self.pieces[0].file, self.counts[0]["bytes"], self.counts[0]["sha256"])]
 
     def write_index(self, kind: np.dtype[Any]) -> Path:
         """The index of Megatron-LM beside the tokens."""

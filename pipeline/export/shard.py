@@ -28,7 +28,7 @@ from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import has_turns
 from corpus.pipeline.storage.selection import Selection
 from corpus.pipeline.tokenizer import encoders
-from corpus.pipeline.workspace.files import aside, sha256_file
+from corpus.pipeline.workspace.files import hashed
 
 _COLUMNS = ["id", "text", "prompt_length", "source_file", "source_offset", "meta"]
 _MESSAGE = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
@@ -100,7 +100,7 @@ def write_piece(task: tuple[Piece, Selection], *, job: Job) -> Written:
     counts: Counter[str] = Counter({"characters": 0})
     engine = _engine(job.tokens.folder, job.tokens.proof) if job.tokens else None
     references, names, lengths = [np.zeros(0, np.int64)], list[pa.Array](), [np.zeros(0, np.int64)]
-    with aside(job.place / Path(piece.lineage).stem) as file:
+    with hashed(job.place / Path(piece.lineage).stem) as file:
         sink = _sink(job, piece, engine, file)
         for batch in _documents(piece, chosen, counts, chat=job.chat):
             lengths.append(sink.add(batch).astype(np.int64))
@@ -111,7 +111,7 @@ def write_piece(task: tuple[Piece, Selection], *, job: Job) -> Written:
     lineage = pa.table(
         {"document": np.concatenate(references), "id": pa.chunked_array(names, pa.string()), "length": length}
     )
-    found = {**counts, "documents": len(length), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    found = {**counts, "documents": len(length), "bytes": file.bytes, "sha256": file.sha256}
     if engine is None:
         return Written(path, lineage, found)
     return Written(path, lineage, found | {"tokens": int(length.sum())}, engine.engine, engine.warning)

@@ -147,6 +147,8 @@ def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: P
         finally:
             made.close()  # ends workers that still write a piece
             remove_leftovers(place)
+    for digest in (digest for each in files for digest in each.digests):
+        stage.tell(digest)
     books, left_out = _books(files), {name: dict(sorted(each.reasons.items())) for name, each in chosen.items()}
     whole = [piece for each in files if each.path.is_file() for piece in each.pieces]
     if not whole:

@@ -25,6 +25,7 @@ from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
+from corpus.pipeline.workspace.receipts import FOLDER as RECEIPTS
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "quality", "tokenizer", "packed", "chat", "ranking", "models")
 OPTIONAL = {"chat", "ranking"}
@@ -126,6 +127,7 @@ def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
 
 def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER] if folder.is_dir() else []
+    files = [path for path in files if RECEIPTS not in path.relative_to(folder).parts]
     whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
     if not files:
         return StageStatus(area=area, name=name, state="missing")

@@ -1,6 +1,7 @@
 """Packing one partition of questions: the work of a worker.
 
-In: a partition (`ranking_partitions`), the tokenizer and the rules. Out: an Arrow shard of rankings for each split.
+In: a partition (`ranking_partitions`), the tokenizer and the rules. Out: an Arrow shard of rankings for each split, and
+the receipt of the partition.
 Invariants: every answer is used or left out for a reason; all answers to one question are in one split, that of them
 which is held out most (test before validation before train); punctuation and white space make no other question.
 Cost: one partition in memory.
@@ -25,22 +26,16 @@ from corpus.pipeline.pack.shard import Layout
 from corpus.pipeline.storage.ranking_shards import Ranking, rankings_table
 from corpus.pipeline.storage.row_shards import with_metadata, write_rows
 from corpus.pipeline.tokenizer import encoders
-from corpus.pipeline.workspace.files import aside
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A packed partition."""
 
-    asides: dict[str, Path] = field(default_factory=dict)
-    """Temporary paths of its shards, by their names in the stage's folder."""
-    splits: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Counts by split."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Answers by reason."""
-    pairs_left_out: Counter[str] = field(default_factory=Counter)
-    moved: int = 0
-    """Documents whose own split is not that of their question."""
+    receipt: Receipt
+    """Of its shards; with counts by split in `splits`, answers and pairs by reason in `left_out` and `pairs_left_out`,
+    and in `moved` the documents whose own split is not that of their question."""
     engine: str = ""
     """The encoder used."""
     warning: str = ""
@@ -63,10 +58,10 @@ def pack_partition(
     numbered: tuple[int, Path], *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof, layout: Layout,
     rules: Rules, identity: str,
 ) -> Packed:  # fmt: skip
-    """Compare and encode the answers of one partition and write its shards to temporary files; runs in a worker."""
+    """Compare and encode the answers of one partition and write its shards and receipt; runs in a worker."""
     number, path = numbered
     engine = _engine(tokenizer_folder, proof)
-    made = Packed(engine=engine.engine, warning=engine.warning)
+    files, left_out, pairs_left_out = PieceWriter(folder, identity, piece_name(number)), Counter[str](), Counter[str]()
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
         rows = reader.read_all().to_pylist()
     groups, moved = _groups(rows)
@@ -74,8 +69,8 @@ def pack_partition(
     found: dict[int, list[Ranking]] = {at: [] for at in range(len(SPLITS))}
     for group, question in zip(groups, questions, strict=True):
         judged = rankings.judge(group.answers, rules, longest=layout.seq_length, is_given=group.is_given)
-        made.left_out.update(judged.left_out.values())
-        made.pairs_left_out.update(judged.pairs_left_out)
+        left_out.update(judged.left_out.values())
+        pairs_left_out.update(judged.pairs_left_out)
         if judged.used:
             found[group.split].append(
                 Ranking(
@@ -83,15 +78,20 @@ def pack_partition(
                     sources=[group.sources[at] for at in judged.used], pairs=judged.pairs,
                 )
             )  # fmt: skip
+    splits: dict[str, dict[str, int]] = {}
     for at, chosen in found.items():
         if chosen:
-            name = f"{SPLITS[at]}/data-{number:05d}.arrow"
-            made.splits[SPLITS[at]] = counts = _counts(chosen)
+            splits[SPLITS[at]] = counts = _counts(chosen)
             table = with_metadata(rankings_table(chosen, layout.vocab_size), identity, counts)
-            with aside(folder / name) as out:
-                write_rows(out, table)
-            made.asides[name] = Path(out.name)
-    return Packed(made.asides, made.splits, made.left_out, made.pairs_left_out, moved, engine.engine, engine.warning)
+            with files.output(f"{SPLITS[at]}/data-{number:05d}.arrow") as out:
+                out.groups += write_rows(out, table)
+    counted = {"splits": splits, "left_out": left_out, "pairs_left_out": pairs_left_out, "moved": moved}
+    return Packed(files.finish(counted), engine.engine, engine.warning)
+
+
+def piece_name(number: int) -> str:
+    """The name of a partition in its receipt."""
+    return f"{number:05d}"
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,8 +3,8 @@
 In: `documents/<dataset>/`, whose documents are rankings or answers with votes, and `tokenizer/`. Out:
 `ranking/<dataset>/`: a DatasetDict that `datasets.load_from_disk` opens.
 Invariants: documents = read + left out by the lists; answers read = used + left out for a reason; a question is in one
-split; workers and engine change nothing. An interrupted run begins anew.
-Cost: the texts are written to the disk once more; a worker holds one partition.
+split; workers, interruption and engine change nothing. A rerun keeps the partitions that have a receipt.
+Cost: the texts are written to the disk once more, in a rerun, too; a worker holds one partition.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.manifest.schema import Votes
 from corpus.pipeline.pack import rankings
 from corpus.pipeline.pack.ranking_partitions import divide
-from corpus.pipeline.pack.ranking_shard import Packed, pack_partition
+from corpus.pipeline.pack.ranking_shard import Packed, pack_partition, piece_name
 from corpus.pipeline.pack.rankings import Rules
 from corpus.pipeline.pack.shard import layout_of
 from corpus.pipeline.progress import SILENT, Progress
@@ -35,16 +35,16 @@ from corpus.pipeline.storage.row_shards import describe_state
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
-from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
+from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_files
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
+from corpus.pipeline.workspace.receipts import Receipt
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ranking"
 VERSION = 2
 LONGEST = 1024
 """Tokens of a question with an answer."""
-_BESIDE = {LEDGER, "timings.json"}
 _HINT = (
     "Rankings come from a manifest of the form ranking, or from one of the form question with [document.votes], as "
     "webtext2019zh has it."
@@ -121,34 +121,33 @@ def run(config: RankingConfig, workspace: Workspace, *, progress: Progress = SIL
     )  # fmt: skip
     if report := stage.skipped():
         return report
-    stage.begin()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            path.unlink()
+    kept = _keep_finished(stage)
     books = Counter[str]()
     progress.say(f"{name}: bringing answers to one question together ...")
     with divide(folder, workspace.documents(name), chosen, votes, books) as partitions, pool.kept():
-        workers = pool.worker_count(config.workers, len(partitions))
-        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(partitions))
+        missing = [(at, path) for at, path in enumerate(partitions) if piece_name(at) not in kept]
+        workers = pool.worker_count(config.workers, len(missing))
+        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))
         reference = partial(encoders.encode_by_reference, model)
         proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
         work = partial(
             pack_partition, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
             rules=config.rules, identity=stage.fingerprint,
         )  # fmt: skip
-        made = pool.run_pieces(work, list(enumerate(partitions)), workers=workers)
-        packed = list(_settled(made, folder, len(partitions), name, progress))
+        made = pool.run_pieces(work, missing, workers=workers)
+        engines = _pack_all(stage, made, kept, len(partitions))
+    packed = [kept[name] for name in sorted(kept)]
     splits = _splits(packed)
     if not splits:
         raise WorkspaceError(f"{name} has no two answers that can be compared: {_shown(books, packed)}", hint=_HINT)
-    _describe(folder, packed, splits, layout.vocab_size, name, stage.fingerprint)
+    beside = _describe(folder, packed, splits, layout.vocab_size, name, stage.fingerprint)
     counts = {"splits": splits, "encoder_check": check, "left_out": dict(sorted(chosen.reasons.items()))}
     counts |= _counts(books, packed, splits)
     return stage.finish(
-        outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _BESIDE),
+        outputs=sorted([*beside, *(folder / output.path for each in packed for output in each.outputs)]),
         counts=counts,
         check_books=partial(_check_books, workspace, name, counts, books["documents"], chosen),
-        timings={"engine": packed[0].engine, "workers": workers},
+        timings={"engine": ", ".join(engines), "workers": workers},
         notes=_notes(name, counts, len(chosen.removed)),
     )
 
@@ -167,39 +166,54 @@ def removed_digest(chosen: selection.Selection) -> str | None:
     return hashlib.sha256("\n".join(chosen.removed).encode()).hexdigest() if chosen.removed else None
 
 
-def _settled(made: Iterable[Packed], folder: Path, partitions: int, name: str, progress: Progress) -> Iterator[Packed]:
-    """The packed partitions, their shards under their names."""
-    warned = set[str]()
+def _keep_finished(stage: StageRun) -> dict[str, Receipt]:
+    """The receipts of finished partitions, by name; all files of which they do not tell are deleted."""
+    kept = stage.finished_pieces()
+    told = {stage.folder / name for each in kept.values() for name in (each.name, *(out.path for out in each.outputs))}
+    with disk_errors(stage.folder):
+        for path in stage.folder.rglob("*"):
+            if path.is_file() and path not in told:
+                path.unlink()
+    if kept:
+        stage.progress.say(f"{stage.workspace.relative(stage.folder)}: {len(kept)} finished partitions are kept")
+    return kept
+
+
+def _pack_all(
+    stage: StageRun, made: Generator[Packed, None, None], kept: dict[str, Receipt], partitions: int
+) -> list[str]:
+    """Add the receipts of the missing partitions; returns the engines that encoded them."""
+    engines = set[str]()
     try:
-        with progress.bar(f"{name}: rankings", partitions, "partitions"):
+        with stage.progress.bar(f"{stage.dataset}: rankings", partitions, "partitions"):
+            stage.progress.advance(len(kept))
             for packed in made:
-                for file, beside in packed.asides.items():
-                    settle(beside, folder / file)
-                if packed.warning and packed.warning not in warned:
-                    progress.say(packed.warning)
-                    warned.add(packed.warning)
-                progress.advance(1)
-                yield packed
-    except BaseException:
-        remove_leftovers(folder)
-        raise
+                kept[packed.receipt.piece] = stage.take(packed.receipt)
+                if packed.warning and packed.engine not in engines:
+                    stage.progress.say(packed.warning)
+                engines.add(packed.engine)
+                stage.progress.advance(1)
+    finally:
+        made.close()  # ends workers that still pack a partition
+        remove_leftovers(stage.folder)
+    return sorted(engines)
 
 
-def _splits(packed: Sequence[Packed]) -> dict[str, dict[str, int]]:
+def _splits(packed: Sequence[Receipt]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for split in SPLITS:
         for each in packed:
-            if split in each.splits:
-                found.setdefault(split, Counter()).update(each.splits[split])
+            if split in each.counts["splits"]:
+                found.setdefault(split, Counter()).update(each.counts["splits"][split])
     return {split: dict(counts) for split, counts in found.items()}
 
 
-def _counts(books: Counter[str], packed: Sequence[Packed], splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _counts(books: Counter[str], packed: Sequence[Receipt], splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     left_out = sum(
-        (each.left_out for each in packed),
+        (Counter(each.counts["left_out"]) for each in packed),
         Counter({name: books[name] for name in books.keys() - {"documents", "read"}}),
     )
-    pairs = sum((each.pairs_left_out for each in packed), Counter[str]())
+    pairs = sum((Counter(each.counts["pairs_left_out"]) for each in packed), Counter[str]())
     return {
         "answers": {
             "read": books["read"], "used": sum(counts["answers"] for counts in splits.values()),
@@ -208,11 +222,11 @@ def _counts(books: Counter[str], packed: Sequence[Packed], splits: Mapping[str, 
         "pairs": {
             "used": sum(counts["pairs"] for counts in splits.values()), "left_out": dict(sorted(pairs.items())),
         },
-        "moved_documents": sum(each.moved for each in packed),
+        "moved_documents": sum(each.counts["moved"] for each in packed),
     }  # fmt: skip
 
 
-def _shown(books: Counter[str], packed: Sequence[Packed]) -> str:
+def _shown(books: Counter[str], packed: Sequence[Receipt]) -> str:
     counts = _counts(books, packed, {})
     reasons = counts["answers"]["left_out"] | counts["pairs"]["left_out"]
     return ", ".join(f"{name} {count:,}" for name, count in reasons.items()) or "there are no answers"
@@ -234,14 +248,16 @@ def _check_books(
 
 
 def _describe(
-    folder: Path, packed: Sequence[Packed], splits: Iterable[str], vocab_size: int, name: str, identity: str
-) -> None:
-    files = sorted(file for each in packed for file in each.asides)
+    folder: Path, packed: Sequence[Receipt], splits: Iterable[str], vocab_size: int, name: str, identity: str
+) -> list[Path]:
+    """Write what `datasets` reads beside the shards; returns the files."""
+    shards = sorted(output.path for each in packed for output in each.outputs)
+    files = {"dataset_dict.json": json.dumps({"splits": list(splits)}).encode()}
     for split in splits:
-        own = [Path(file).name for file in files if file.startswith(f"{split}/")]
-        write_atomic(folder / split / "dataset_info.json", describe_rankings(vocab_size, name=f"{name}, {split}"))
-        write_atomic(folder / split / "state.json", describe_state(own, split=split, fingerprint=identity))
-    write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
+        own = [Path(file).name for file in shards if file.startswith(f"{split}/")]
+        files[f"{split}/dataset_info.json"] = describe_rankings(vocab_size, name=f"{name}, {split}")
+        files[f"{split}/state.json"] = describe_state(own, split=split, fingerprint=identity)
+    return write_files(folder, files)
 
 
 def _notes(name: str, counts: Mapping[str, Any], removed: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Packing one shard of rows from a few shards of documents: the work of a worker.
 
 In: a unit, that is the documents of one split in a group of documents shards, and the layout of the rows. Out: one
-Arrow shard with the fingerprint of its work and its counts.
+Arrow shard with the fingerprint of its work and its counts, and its receipt.
 Invariants: tokens encoded = tokens in segments; every document is used, left out by a list, or lacks the question that
 chat rows need; a shard depends on its documents shards and the tokenizer alone.
 Cost: one unit in memory; 0.36 GB a process on news2016zh.
@@ -29,7 +29,7 @@ from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import has_turns, part_groups, parts, read_part
 from corpus.pipeline.storage.row_shards import rows_table, with_metadata, write_rows
 from corpus.pipeline.tokenizer import encoders, special_tokens
-from corpus.pipeline.workspace.files import aside
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Unit:
     def file(self) -> str:
         """Path of the shard in the stage's folder."""
         return f"{self.split}/data-{self.number:05d}.arrow"
+
+    @property
+    def piece(self) -> str:
+        """The name of its receipt."""
+        return f"{self.split}-{self.number:05d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,8 @@ def divide(folder: Path, unit_characters: int) -> list[Unit]:
 class Packed:
     """A packed unit."""
 
-    aside: Path
-    """Temporary path of its shard, which the parent renames."""
-    counts: dict[str, int]
-    """The counts of its shard."""
+    receipt: Receipt
+    """Of its shard."""
     engine: str
     """The encoder used."""
     warning: str
@@ -135,7 +138,7 @@ def pack_unit(
     piece: tuple[Unit, selection.Selection], *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof,
     layout: Layout, identity: str,
 ) -> Packed:  # fmt: skip
-    """Encode and pack one unit, given with what is left out of it, into a temporary file; runs in a worker.
+    """Encode and pack one unit, given with what is left out of it, and write its shard and receipt; runs in a worker.
 
     Raises:
         BooksError: the tokens in the segments are not the tokens encoded.
@@ -168,9 +171,11 @@ def pack_unit(
         rows, plan.row_starts, encoded.references[plan.documents], plan.starts, plan.lengths,
         vocab_size=layout.vocab_size,
     )  # fmt: skip
-    with aside(folder / unit.file) as out:
-        write_rows(out, with_metadata(table, unit.identity or identity, counts))
-    return Packed(Path(out.name), counts, engine.engine, engine.warning)
+    work = unit.identity or identity
+    files = PieceWriter(folder, work, unit.piece)
+    with files.output(unit.file) as out:
+        out.groups += write_rows(out, with_metadata(table, work, counts))
+    return Packed(files.finish(counts), engine.engine, engine.warning)
 
 
 @functools.lru_cache(maxsize=1)

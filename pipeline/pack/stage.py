@@ -30,7 +30,7 @@ from corpus.pipeline.storage.row_shards import describe_rows, describe_state, ro
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
-from corpus.pipeline.workspace.files import remove_leftovers, settle, write_atomic
+from corpus.pipeline.workspace.files import remove_leftovers, write_files
 from corpus.pipeline.workspace.layout import RANKING, ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, fingerprint, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
@@ -123,10 +123,10 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         made = pool.run_pieces(
             work, ((unit, chosen.of(unit.parts)) for unit in units if unit.file not in kept), workers=workers
         )
-        books, engines = _pack_all(folder, units, kept, made, progress)
-    _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
+        books, engines = _pack_all(stage, units, kept, made)
+    beside = _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
     return stage.finish(
-        outputs=sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in BESIDE),
+        outputs=sorted([*beside, *(folder / unit.file for unit in units)]),
         counts={
             "splits": {split: dict(books[split]) for split in books},
             "encoder_check": check,
@@ -196,48 +196,37 @@ def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str,
     stage.begin()
     for beside in sorted(BESIDE):
         (stage.folder / beside).unlink(missing_ok=True)
-    wanted = {stage.folder / unit.file: unit.identity for unit in units}
-
-    def metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
-        found = rows_metadata(path) if path in wanted else None
-        if found is not None and wanted[path]:
-            return (stage.fingerprint, found[1]) if found[0] == wanted[path] else None
-        return found
-
-    kept = stage.keep_current(sorted(stage.folder.glob("*/data-*.arrow")), metadata)
+    works = {unit.file: unit.identity or stage.fingerprint for unit in units}
+    kept = stage.keep_current(sorted(stage.folder.glob("*/data-*.arrow")), rows_metadata, works)
     return {name: dict(counts) for name, counts in kept.items()}
 
 
 def _pack_all(
-    folder: Path,
+    stage: StageRun,
     units: Sequence[Unit],
     kept: Mapping[str, dict[str, int]],
     made: Generator[Packed, None, None],
-    progress: Progress,
 ) -> tuple[dict[str, Counter[str]], list[str]]:
-    """The counts of every split, and the engines that encoded the missing shards.
-
-    Shards are fsynced and renamed here, so that workers do not wait for the disk.
-    """
+    """The counts of every split, and the engines that encoded the missing shards."""
     books: dict[str, Counter[str]] = {unit.split: Counter() for unit in units}
     engines: set[str] = set()
+    total = sum(unit.characters for unit in units)
     try:
-        with progress.bar(f"{folder.name}: rows", sum(unit.characters for unit in units), "characters"):
+        with stage.progress.bar(f"{stage.folder.name}: rows", total, "characters"):
             for unit in units:
                 if unit.file in kept:
                     counts = kept[unit.file]
                 else:
                     packed = next(made)
-                    settle(packed.aside, folder / unit.file)
-                    counts = packed.counts
+                    counts = dict(stage.take(packed.receipt).counts)
                     if packed.engine not in engines and packed.warning:
-                        progress.say(packed.warning)
+                        stage.progress.say(packed.warning)
                     engines.add(packed.engine)
                 books[unit.split].update(counts)
-                progress.advance(unit.characters)
+                stage.progress.advance(unit.characters)
     finally:
         made.close()  # ends workers that still pack a shard
-        remove_leftovers(folder)
+        remove_leftovers(stage.folder)
     return books, sorted(engines)
 
 
@@ -259,15 +248,17 @@ def _check_books(
             )
 
 
-def _describe(folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: int, name: str, identity: str) -> None:
+def _describe(
+    folder: Path, units: Sequence[Unit], seq_length: int, vocab_size: int, name: str, identity: str
+) -> list[Path]:
+    """Write what `datasets` reads beside the shards; returns the files."""
     splits = list(dict.fromkeys(unit.split for unit in units))
+    files = {"dataset_dict.json": json.dumps({"splits": splits}).encode()}
     for split in splits:
-        files = [Path(unit.file).name for unit in units if unit.split == split]
-        write_atomic(
-            folder / split / "dataset_info.json", describe_rows(seq_length, vocab_size, name=f"{name}, {split}")
-        )
-        write_atomic(folder / split / "state.json", describe_state(files, split=split, fingerprint=identity))
-    write_atomic(folder / "dataset_dict.json", json.dumps({"splits": splits}).encode())
+        shards = [Path(unit.file).name for unit in units if unit.split == split]
+        files[f"{split}/dataset_info.json"] = describe_rows(seq_length, vocab_size, name=f"{name}, {split}")
+        files[f"{split}/state.json"] = describe_state(shards, split=split, fingerprint=identity)
+    return write_files(folder, files)
 
 
 def _notes(config: PackConfig, books: Mapping[str, Counter[str]], removed: int) -> tuple[str, ...]:

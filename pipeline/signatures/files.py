@@ -26,7 +26,7 @@ from corpus.pipeline.signatures import bands, minhash
 from corpus.pipeline.storage.document_shards import part_metadata, read_part, reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
-from corpus.pipeline.workspace.files import atomic, sha256_file
+from corpus.pipeline.workspace.files import HashedFile, atomic
 from corpus.pipeline.workspace.ledger import FileDigest, fingerprint
 
 VERSION = 3
@@ -74,10 +74,10 @@ class Signing:
         keys, beside = (self.folder / area / self.dataset / part for area in AREAS)
         return keys, beside
 
-    def write(self, writer: SignatureWriter, shard: Path) -> None:
+    def write(self, writer: SignatureWriter, name: str, shard: HashedFile) -> None:
         """Write the signatures of a documents shard that lies in its place."""
-        source = FileDigest(f"documents/{self.dataset}/{shard.name}", shard.stat().st_size, sha256_file(shard))
-        writer.write(*self.places(shard.name), identity(source, self.threshold))
+        source = FileDigest(f"documents/{self.dataset}/{name}", shard.bytes, shard.sha256)
+        writer.write(*self.places(name), identity(source, self.threshold))
 
 
 def identity(source: FileDigest, threshold: float) -> str:

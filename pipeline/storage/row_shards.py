@@ -62,10 +62,14 @@ def rows_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_rows(file: IO[bytes], table: pa.Table) -> None:
-    """Write rows as an Arrow stream of batches of `ROWS_PER_BATCH` rows, with metadata as the table carries it."""
+def write_rows(file: IO[bytes], table: pa.Table) -> list[int]:
+    """Write rows as an Arrow stream of batches of `ROWS_PER_BATCH` rows, with metadata as the table carries it.
+
+    Returns the rows of each batch.
+    """
     with pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=ROWS_PER_BATCH)
+    return [batch.num_rows for batch in table.to_batches(max_chunksize=ROWS_PER_BATCH)]
 
 
 def describe_rows(seq_length: int, vocab_size: int, *, name: str) -> bytes:

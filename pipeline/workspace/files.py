@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from corpus.pipeline.errors import DiskError
 
@@ -46,6 +47,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write small files by their names in a folder, in this order, each whole or not at all; returns their paths."""
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    return [folder / name for name in files]
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` when the block ends without an exception."""
@@ -54,30 +62,75 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     settle(Path(file.name), path)
 
 
+class HashedFile(io.BufferedWriter):
+    """A binary file that is hashed while it is written from its beginning to its end."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+        """Bytes written so far."""
+        self.groups: list[int] = []
+        """Rows of each row group, for the writer to note."""
+
+    def write(self, data: Any) -> int:
+        """Write and hash."""
+        written = super().write(data)
+        self._digest.update(data)
+        self.bytes += written
+        return written
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that waits beside `path` for `settle`, which another process may call."""
+    with _aside(path, io.BufferedWriter) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def hashed(path: Path) -> Iterator[HashedFile]:
+    """As `aside`, and hashed while it is written."""
+    with _aside(path, HashedFile) as file:
+        yield file
+
+
+_Writer = TypeVar("_Writer", bound="io.BufferedWriter[Any]")
+
+
+@contextlib.contextmanager
+def _aside(path: Path, kind: Callable[[io.FileIO], _Writer]) -> Iterator[_Writer]:
     beside = _beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(beside, "wb", opener=open_for_owner) as file:  # Path.open takes no opener
+            with kind(io.FileIO(beside, "w", opener=open_for_owner)) as file:
                 yield file
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
 
 
-def settle(beside: Path, path: Path) -> None:
-    """Fsync a file that is written to its end, and rename it to `path`."""
+def settle(beside: Path, path: Path, *, sync: bool = True) -> None:
+    """Fsync a file that is written to its end, and rename it to `path`.
+
+    Without `sync` a power failure can tear it: for a file that is then known to be torn, and made again.
+    """
     with disk_errors(path):
         try:
             with beside.open("r+b") as file:
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
                 with contextlib.suppress(OSError):  # not every file system has modes
                     os.fchmod(file.fileno(), FINISHED_MODE)
             beside.replace(path)
-            fsync(path.parent)
+            if sync:
+                fsync(path.parent)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise

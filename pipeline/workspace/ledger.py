@@ -1,4 +1,4 @@
-"""The ledger: the receipt of a finished stage, and what makes the stage stale.
+"""The ledger: the record of a finished stage, and what makes the stage stale.
 
 Invariants: a ledger in a folder means that the stage is finished; equal work gives equal bytes, so a ledger holds no
 time and no machine path.
@@ -45,7 +45,7 @@ class FileDigest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ledger:
-    """The receipt of a finished stage: `counts` is what it counted, the other fields what decided it."""
+    """The record of a finished stage: `counts` is what it counted, the other fields what decided it."""
 
     stage: str
     dataset: str | None

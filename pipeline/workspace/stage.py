@@ -7,24 +7,33 @@
     ...
     return run.finish(outputs=paths, counts=counts, check_books=partial(check, counts))
 
-In: stage, version, settings and input digests, which decide the outputs. Out: ledger, timings and a `Report`.
+In: stage, version, settings and input digests, which decide the outputs; receipts of its pieces. Out: ledger, timings
+and a `Report`.
 Invariants: `finish` needs `begin`, and `begin` needs a `skipped` that returned None; so no stage changes outputs that
 are current, or that a ledger calls whole. Books that do not balance leave no ledger.
-Cost: outputs and inputs are hashed once, see `Workspace.digest`.
+Cost: inputs are hashed once, see `Workspace.digest`; so are outputs of which no receipt tells. An output with a receipt
+is neither opened nor read, unless it has changed since its receipt was written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace import ledger as ledgers
+from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
+from corpus.pipeline.workspace.receipts import Found, Receipt
+
+Identified = tuple[str, Mapping[str, Any]]
+"""Fingerprint and counts of a finished shard."""
+Metadata = Callable[[Path], Identified | None]
+"""Reads them from the shard itself; None for one that is damaged."""
 
 
 @dataclass(slots=True)
@@ -61,6 +70,8 @@ class StageRun:
     _digest: Callable[[Path], str] | None = field(init=False)
     _is_due: bool = field(default=False, init=False)
     _has_begun: bool = field(default=False, init=False)
+    _told: dict[str, FileDigest] = field(default_factory=dict, init=False)
+    """Outputs whose receipts were taken, by path."""
 
     def __post_init__(self) -> None:
         self.fingerprint = ledgers.fingerprint(self.stage, self.version, self.config, self.inputs)
@@ -77,6 +88,7 @@ class StageRun:
         """The report when the stage is current; else None, after saying why it is rerun. Removes leftovers."""
         remove_leftovers(self.folder)
         if self.before is not None and self.is_current:
+            receipts.delete_all(self.folder)  # of a run that was killed after it wrote the ledger
             return Report(ledger=self.before, folder=self.folder, skipped=True)
         self._is_due = True
         for reason in self.reasons:
@@ -109,22 +121,78 @@ class StageRun:
             return False
         if self._has_begun:
             write_atomic(self.folder / ledgers.LEDGER, self.before.to_json())
+            receipts.delete_all(self.folder)
+        return True
+
+    def take(self, receipt: Receipt) -> Receipt:
+        """Take the receipt of a piece that was just made, or is whole: `finish` does not read its outputs."""
+        for output in receipt.outputs:
+            self.tell(output.digest)
+        return receipt
+
+    def tell(self, output: FileDigest) -> None:
+        """Note the digest of an output that was hashed while it was written."""
+        with disk_errors(self.folder):
+            if (self.folder / output.path).stat().st_size == output.bytes:
+                self.workspace.remember_digest(self.folder / output.path, output.sha256)
+        self._told[output.path] = output
+
+    def finished_pieces(self) -> dict[str, Receipt]:
+        """The receipts of the finished pieces of this very work, by piece."""
+        self.begin()
+        own = [found for found in receipts.read_all(self.folder) if found.receipt.work == self.fingerprint]
+        return {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+
+    def identified(self, shards: Iterable[Path], metadata: Metadata) -> Iterator[tuple[Path, Identified | None]]:
+        """Fingerprint and counts of shards, of any work: by their receipts, or else as `metadata` reads them.
+
+        None for a shard that is damaged, or is no longer what its receipt tells.
+        """
+        whole, changed = dict[str, Receipt](), set[tuple[str, str]]()
+        for found in receipts.read_all(self.folder):
+            receipt, is_whole = found.receipt, self._is_whole(found)
+            for output in receipt.outputs:
+                if is_whole:
+                    whole[output.path] = receipt
+                else:
+                    changed.add((output.path, receipt.work))
+        for path in shards:
+            name = path.relative_to(self.folder).as_posix()
+            if name in whole:
+                receipt = self.take(whole[name])
+                yield path, (receipt.work, receipt.counts)
+            else:
+                carried = metadata(path) if path.is_file() else None  # `begin` deletes damaged ones
+                yield path, carried if carried and (name, carried[0]) not in changed else None
+
+    def _is_whole(self, found: Found) -> bool:
+        """Whether the outputs are as their receipt tells; one that has changed since then is hashed."""
+        for output in found.receipt.outputs:
+            path = self.folder / output.path
+            try:
+                stat = path.stat()
+            except OSError:
+                return False
+            is_untouched = max(stat.st_mtime_ns, stat.st_ctime_ns) <= found.written_ns
+            if stat.st_size != output.bytes or not (is_untouched or self.workspace.digest(path) == output.sha256):
+                return False
         return True
 
     def keep_current(
-        self, shards: Iterable[Path], metadata: Callable[[Path], tuple[str, Mapping[str, Any]] | None]
+        self, shards: Iterable[Path], metadata: Metadata, works: Mapping[str, str] | None = None
     ) -> dict[str, Mapping[str, Any]]:
         """Counts of the finished shards of this very work, by name in the folder; all other `shards` are deleted.
 
         `metadata` gives the fingerprint and counts that a shard carries; None for one that is damaged or not wanted.
+        `works` are the fingerprints of the shards that are wanted, by name, where they are not the stage's.
         """
         self.begin()
         kept = {}
         with disk_errors(self.folder):
-            for path in shards:
-                found = metadata(path) if path.is_file() else None  # `begin` deletes damaged ones
-                if found is not None and found[0] == self.fingerprint:
-                    kept[path.relative_to(self.folder).as_posix()] = found[1]
+            for path, found in self.identified(shards, metadata):
+                name = path.relative_to(self.folder).as_posix()
+                if found is not None and found[0] == (self.fingerprint if works is None else works.get(name)):
+                    kept[name] = found[1]
                 else:
                     path.unlink(missing_ok=True)
         if kept:
@@ -141,7 +209,7 @@ class StageRun:
         notes: Iterable[str] = (),
         details: Mapping[str, Any] | None = None,
     ) -> Report:
-        """Check the books, hash the outputs and write the ledger.
+        """Check the books, write the ledger, and delete the receipts, whose digests it holds.
 
         `check_books` raises BooksError unless all that went in came out or was dropped for a reason; it is None for a
         stage that passes nothing on. `timings.json` holds `timings` and the seconds; `notes` and `details` are for the
@@ -153,10 +221,18 @@ class StageRun:
             check_books()
         ledger = Ledger(
             stage=self.stage, dataset=self.dataset, version=self.version, config=self.config, inputs=self.inputs,
-            outputs=self.workspace.file_digests(outputs, self.folder), counts=counts, fingerprint=self.fingerprint,
+            outputs=self._digests(outputs), counts=counts, fingerprint=self.fingerprint,
         )  # fmt: skip
         ledgers.write_ledger(self.folder, ledger, {"seconds": self.watch.seconds, **(timings or {})})
+        receipts.delete_all(self.folder)
         return Report(
             ledger=ledger, folder=self.folder, reasons=tuple(self.reasons), notes=tuple(notes),
             seconds=self.watch.seconds, details=details or {},
         )  # fmt: skip
+
+    def _digests(self, outputs: Iterable[Path]) -> list[FileDigest]:
+        """What a ledger says of the outputs: as receipts tell it, and by hashing those that no receipt names."""
+        names = {path: path.relative_to(self.folder).as_posix() for path in outputs}
+        hashed = self.workspace.file_digests((path for path in names if names[path] not in self._told), self.folder)
+        found = self._told | {each.path: each for each in hashed}
+        return [found[name] for name in names.values()]

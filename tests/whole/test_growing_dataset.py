@@ -167,7 +167,7 @@ def test_what_was_made_of_good_files_beside_it_is_deleted(tmp_path: Path) -> Non
     before = grow()
     (tmp_path / "given" / "day-3.jsonl").write_bytes(dump(3))
     (tmp_path / "given" / "day-9.jsonl").write_bytes(OTHERS["day-0.jsonl"][0])
-    made: list[int] = []
+    made: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("corpus.pipeline.documents.stage.make_part", partial(_noted, made))
         with pytest.raises(ShapeError, match=r"day-9\.jsonl"):
@@ -176,10 +176,10 @@ def test_what_was_made_of_good_files_beside_it_is_deleted(tmp_path: Path) -> Non
     assert tree(workspace.documents("dumps")) == before
 
 
-def _noted(made: list[int], piece: Any, **settings: Any) -> Any:
-    """Make a part, and note its number."""
+def _noted(made: list[str], piece: Any, **settings: Any) -> Any:
+    """Make a part, and note its name."""
     done = make_part(piece, **settings)
-    made.append(done[0])
+    made.append(done.piece)
     return done
 
 

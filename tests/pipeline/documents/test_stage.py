@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID, Listener, tree
 from tests.support.ingested import FORMS, PLAIN, documents, make, rejected
@@ -122,6 +124,49 @@ def test_half_done_work_is_continued(workspace: Workspace, lay_raw: LayRaw) -> N
         f"{len([n for n in whole if n.startswith('part-')]) - 2} finished shards are kept" in line
         for line in listener.said
     )
+
+
+class Stopping(Listener):
+    """Presses Ctrl-C when so many pieces are done."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.left = pieces
+
+    def advance(self, amount: int) -> None:
+        self.left -= amount > 0
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_resumed_by_receipts(
+    workspace: Workspace, lay_raw: LayRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without opening a shard; one that was changed since its receipt was written is made again."""
+    lay_raw("baike2018qa", PLAIN | {VALID: PLAIN[VALID] + lines([baike(n, answer="") for n in range(9)])})
+    folder, config = (
+        workspace.documents("baike2018qa"),
+        IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=7000),
+    )
+    report = ingest.run(config, workspace)
+    whole = tree(folder)
+    assert any(name.startswith("rejected/") for name in whole)
+    shutil.rmtree(folder)
+    with pytest.raises(KeyboardInterrupt):
+        ingest.run(config, workspace, progress=Stopping(4))
+    told = [output for found in receipts.read_all(folder) for output in found.receipt.outputs]
+    assert [output.path for output in told] == [f"part-0000{n}.parquet" for n in range(4)]
+    assert [output.digest for output in told] == list(report.ledger.outputs[:4])
+    assert [sum(output.groups) for output in told] == [pq.read_metadata(folder / each.path).num_rows for each in told]
+    data = bytearray(whole["part-00001.parquet"])
+    data[len(data) // 3] ^= 1
+    (folder / "part-00001.parquet").write_bytes(data)
+    opened = list[Path]()
+    monkeypatch.setattr("corpus.pipeline.documents.stage.part_metadata", opened.append)
+    again = ingest.run(config, Workspace(workspace.root))
+    assert [path.name for path in opened] == ["part-00001.parquet"]
+    assert tree(folder) == whole
+    assert again.ledger == report.ledger
 
 
 def test_not_downloaded(workspace: Workspace) -> None:

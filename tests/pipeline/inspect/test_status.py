@@ -13,6 +13,7 @@ from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.receipts import PieceWriter
 from tests.support.command import corpus
 
 
@@ -96,6 +97,15 @@ def test_documents_whose_archives_were_deleted_stay_finished(workspace: Workspac
     assert state == "finished"
     assert "raw/demo was deleted" in why
     assert "`corpus download --dataset demo`" in why
+
+
+def test_receipts_are_no_files_of_a_stage(workspace: Workspace) -> None:
+    files = PieceWriter(workspace.documents("demo"), "work", "00000")
+    for name in ("part-00000.parquet", "rejected/part-00000.parquet"):
+        with files.output(name) as out:
+            out.write(b"rows")
+    files.finish({})
+    assert states(workspace)["documents/demo"] == ("partial", "2 files are there")
 
 
 def test_a_run_without_a_checkpoint_holds_nothing_whole(workspace: Workspace) -> None:

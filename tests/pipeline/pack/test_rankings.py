@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,11 +20,11 @@ from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import ranking_partitions
 from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
+from corpus.pipeline.pack.ranking_shard import pack_partition
 from corpus.pipeline.pack.ranking_stage import RankingConfig
 from corpus.pipeline.pack.rankings import Answer, Judged, Rules, judge
 from corpus.pipeline.storage import removals
 from corpus.pipeline.storage.row_shards import open_rows
-from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import tree
 from tests.support.packed import lay_tokenizer
@@ -266,30 +267,30 @@ def test_reruns_partitions_and_the_removal_list(
     assert ranking.run(config, workspace).ledger.counts["answers"]["used"] == 118
 
 
-def test_an_interrupted_run_begins_anew_and_leaves_nothing(
+def test_an_interrupted_run_keeps_the_partitions_that_have_a_receipt(
     workspace: Workspace, lay_raw: LayRaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(workspace, lay_raw, GIVEN + 'ranking = "r"\n', [{"r": [f"好{at}", f"坏{at}"]} for at in range(60)])
     monkeypatch.setattr(ranking_partitions, "PARTITION_CHARACTERS", 100)
-    config = RankingConfig(dataset="mine", workers=1)
-    before = tree(ranking.run(config, workspace).folder)
-    done = 0
+    config, packed = RankingConfig(dataset="mine", workers=1), list[int]()
+    folder = ranking.run(config, workspace).folder
+    before, partitions = tree(folder), ranking_partitions.count(workspace.documents("mine"))
 
-    def interrupted(*paths: Any) -> None:
-        nonlocal done
-        done += 1
-        if done == 2:
+    def interrupted(numbered: tuple[int, Path], **settings: Any) -> Any:
+        packed.append(numbered[0])
+        if packed == [0, 1]:
             raise KeyboardInterrupt
-        files.settle(*paths)
+        return pack_partition(numbered, **settings)
 
-    monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.settle", interrupted)
-    (workspace.rankings("mine") / "ledger.json").unlink()
+    monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.pack_partition", interrupted)
+    (folder / "ledger.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         ranking.run(config, workspace)
-    monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.settle", files.settle)
-    assert not list(workspace.rankings("mine").rglob(".*.tmp"))
-    assert not (workspace.rankings("mine") / "ledger.json").exists()
+    assert not list(folder.rglob(".*.tmp"))
+    assert not (folder / "ledger.json").exists()
+    packed.clear()
     assert tree(ranking.run(config, workspace).folder) == before
+    assert packed == list(range(1, partitions))
 
 
 def test_what_cannot_be_ranked_is_named(workspace: Workspace, lay_raw: LayRaw) -> None:

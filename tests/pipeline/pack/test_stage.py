@@ -29,6 +29,7 @@ from corpus.pipeline.storage.document_shards import split_ref
 from corpus.pipeline.tokenizer import encoders, files, special_tokens, vocabulary
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
+from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID, Listener, tree
 from tests.support.records import LayRaw, baike, lines
@@ -288,15 +289,20 @@ class Stopping(Listener):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_leaves_shards_that_are_whole_and_nothing_beside_them(ready: Workspace, workers: int) -> None:
+def test_ctrl_c_leaves_whole_shards_and_their_receipts(ready: Workspace, workers: int) -> None:
     folder = make(ready, unit_characters=9000).folder
     whole = tree(folder)
     shutil.rmtree(folder)
     config = PackConfig(dataset="baike2018qa", workers=workers, seq_length=128, unit_characters=9000)
     with pytest.raises(KeyboardInterrupt):
         pack.run(config, ready, progress=Stopping(2))
-    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    assert sorted(there) == ["train/data-00000.arrow", "train/data-00001.arrow"]
+    there = tree(folder)
+    shards = {name for name in there if name.endswith(".arrow")}
+    assert {"train/data-00000.arrow", "train/data-00001.arrow"} <= shards < whole.keys()  # a second worker may add some
+    assert all(there[name] == whole[name] for name in shards)
+    told = {output.path for found in receipts.read_all(folder) for output in found.receipt.outputs}
+    assert {"train/data-00000.arrow", "train/data-00001.arrow"} <= told <= shards
+    assert {name.partition("/")[0] for name in there.keys() - shards} == {receipts.FOLDER}
     make(ready, unit_characters=9000, workers=workers)
     assert tree(folder) == whole
 

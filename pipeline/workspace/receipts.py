@@ -1,0 +1,134 @@
+"""Receipts: what a finished piece of a stage has written, by the process that wrote it.
+
+In: the folder of a stage, and the outputs of one piece, hashed while they are written. Out: a small JSON file
+`receipts/<fingerprint of the work>/<piece>.json`, which names each output with its bytes, SHA-256 and rows, and holds
+the counts of the piece. `StageRun` folds the receipts into the ledger, then deletes them.
+Invariants: a receipt is written whole, after its outputs are in their places. Equal work writes equal bytes: a receipt
+holds no time, machine, process or path outside the folder, so two writers of one piece do no harm. A file that is not
+as it was written is no receipt.
+Cost: a file of some hundred bytes for each piece, which is not fsynced; reading one opens no output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpus.pipeline.workspace.files import HashedFile, aside, hashed, settle
+from corpus.pipeline.workspace.ledger import FileDigest
+
+FOLDER = "receipts"
+"""Folder of the receipts in the folder of a stage that is not finished."""
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a piece has written; `path` is relative to the folder of its stage."""
+
+    path: str
+    bytes: int
+    sha256: str
+    groups: tuple[int, ...]
+    """Rows of each row group or record batch."""
+
+    @property
+    def digest(self) -> FileDigest:
+        """As a ledger names it."""
+        return FileDigest(self.path, self.bytes, self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What one piece of a stage has written and counted."""
+
+    work: str
+    """Fingerprint of the work."""
+    piece: str
+    """Name of the piece, which with `work` names the receipt."""
+    outputs: tuple[Output, ...]
+    """In order of their paths; empty where the piece gave no file."""
+    counts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Path of its file in the folder of the stage."""
+        return f"{FOLDER}/{self.work}/{self.piece}.json"
+
+    def to_json(self) -> bytes:
+        """A line of JSON with sorted keys, and a line with the SHA-256 of the first."""
+        values = {"schema": _SCHEMA, "work": self.work, "piece": self.piece, "counts": self.counts}
+        values |= {"outputs": list(map(asdict, self.outputs))}
+        line = json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+        return line + hashlib.sha256(line).hexdigest().encode() + b"\n"
+
+
+@dataclass(slots=True)
+class PieceWriter:
+    """Writes the outputs of one piece, then its receipt."""
+
+    folder: Path
+    """The folder of the stage."""
+    work: str
+    piece: str
+    _outputs: list[Output] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def output(self, name: str) -> Iterator[HashedFile]:
+        """A file that appears under `name` when the block ends; the block adds the rows to its `groups`."""
+        with hashed(self.folder / name) as file:
+            yield file
+        settle(Path(file.name), self.folder / name)
+        self._outputs.append(Output(name, file.bytes, file.sha256, tuple(file.groups)))
+
+    def finish(self, counts: Mapping[str, Any]) -> Receipt:
+        """Write the receipt, once all outputs are in their places."""
+        outputs = tuple(sorted(self._outputs, key=lambda output: output.path))
+        receipt = Receipt(work=self.work, piece=self.piece, outputs=outputs, counts=counts)
+        with aside(self.folder / receipt.name) as file:
+            file.write(receipt.to_json())
+        settle(Path(file.name), self.folder / receipt.name, sync=False)
+        return receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A receipt on the disk."""
+
+    receipt: Receipt
+    written_ns: int
+    """When it was written."""
+
+
+def read_all(folder: Path) -> list[Found]:
+    """The receipts in the folder of a stage, of any work, in the order of their names."""
+    paths = sorted((folder / FOLDER).glob("*/*.json"))
+    return [found for path in paths if (found := _read(path)) is not None]
+
+
+def _read(path: Path) -> Found | None:
+    """A receipt, or None where the file cannot be read, or is not what was written under this name."""
+    try:
+        data, written_ns = path.read_bytes(), path.stat().st_mtime_ns
+        values = json.loads(data.partition(b"\n")[0])
+        values.pop("schema")
+        values["outputs"] = tuple(Output(**each | {"groups": tuple(each["groups"])}) for each in values["outputs"])
+        receipt = Receipt(**values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    is_whole = receipt.to_json() == data and (receipt.work, receipt.piece) == (path.parent.name, path.stem)
+    return Found(receipt, written_ns) if is_whole else None
+
+
+def delete_all(folder: Path) -> None:
+    """Delete the receipts in the folder of a stage, when its ledger holds what they tell.
+
+    What cannot be deleted, or is added meanwhile by a late writer, does no harm and goes with the next run.
+    """
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
