@@ -7,6 +7,7 @@ Cost: ledgers are read, and digests of inputs, which are cached by size, times a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -126,13 +127,12 @@ def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
 
 
 def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER] if folder.is_dir() else []
-    files = [path for path in files if RECEIPTS not in path.relative_to(folder).parts]
+    files = dict(_sizes(folder))
     whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
     if not files:
         return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    why, size = f"{len(whole):,} files are there", sum(path.stat().st_size for path in files)
+    why, size = f"{len(whole):,} files are there", sum(files.values())
     if not whole:
         why = "begun; no file is whole yet"
     if steps:
@@ -140,3 +140,12 @@ def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     elif area == "models":
         why = "begun; no checkpoint yet"
     return StageStatus(area=area, name=name, state="partial", why=why, files=len(whole), bytes=size)
+
+
+def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The files of a stage and their bytes, without those that another process deletes or renames meanwhile."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != RECEIPTS]
+        for path in (Path(place, name) for name in names if name != LEDGER):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat().st_size

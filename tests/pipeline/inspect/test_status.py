@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
@@ -12,6 +13,7 @@ from corpus.pipeline.inspect import verify
 from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.receipts import PieceWriter
 from tests.support.command import corpus
@@ -106,6 +108,27 @@ def test_receipts_are_no_files_of_a_stage(workspace: Workspace) -> None:
             out.write(b"rows")
     files.finish({})
     assert states(workspace)["documents/demo"] == ("partial", "2 files are there")
+
+
+def test_files_that_another_process_renames_meanwhile_are_no_error(workspace: Workspace) -> None:
+    folder = workspace.packed("demo") / "train"
+    folder.mkdir(parents=True)
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            with atomic(folder / "part-0.arrow") as file:
+                file.write(b"rows")
+            (folder / "part-0.arrow").unlink()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = {state for _ in range(150) for state, _ in states(workspace).values()}
+    finally:
+        done.set()
+        writer.join()
+    assert found <= {"partial", "missing"}
 
 
 def test_a_run_without_a_checkpoint_holds_nothing_whole(workspace: Workspace) -> None:
