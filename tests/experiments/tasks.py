@@ -170,10 +170,9 @@ def asked(experiment: Experiment) -> Iterator[str]:
         cells = [_figure(each, 0, "accuracy") for each in found]
         peer = PEERS["zhoblimp"] if benchmark == "zhoblimp" else ""
         rows.append((benchmark, found[0]["items"], f"{100 * (found[0]['chance'] or 0):.1f}", *cells, peer))
-        if benchmark == "zhoblimp":
-            rows.append(
-                (f"{benchmark}, SLLN-LP", found[0]["items"], "", *(_figure(each, 0, "slln_lp") for each in found), "")
-            )
+        others = {"per character": "per_character", "SLLN-LP": "slln_lp"} if benchmark == "zhoblimp" else {}
+        for name, figure in others.items():
+            rows.append((f"{benchmark}, {name}", "", "", *(_figure(each, 0, figure) for each in found), ""))
     heads = [f"after {count_text(tokens)} tokens" for tokens in experiment.models.values()]
     yield "Zero-shot accuracy, %:"
     yield markdown_table(("benchmark", "items", "chance", *heads, "peer"), rows)
