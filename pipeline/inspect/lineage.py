@@ -8,6 +8,7 @@ Cost: one row group of documents and one record are read. A compressed file is u
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -219,7 +220,9 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
     document = document_at(workspace, dataset, reference)
     raw_folder, given = workspace.raw(dataset), ("id", "split", "text", "prompt_length", "source_file", "source_offset")
     turns = tuple(document["turns"]) if "turns" in document else None
-    score = score_at(workspace, dataset, reference)
+    score = None
+    with contextlib.suppress(WorkspaceError):  # the scores are of other documents
+        score = score_at(workspace, dataset, reference)
     found = DocumentOrigin(dataset=dataset, turns=turns, score=score, **{name: document[name] for name in given})
     if read_ledger(raw_folder) is None:
         return found

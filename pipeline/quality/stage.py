@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from corpus.pipeline.errors import SourceError, WorkspaceError
+from corpus.pipeline.errors import DamageError, SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.quality import lists, model_file, sample, scores, training
 from corpus.pipeline.quality.config import QualityConfig
@@ -32,7 +32,7 @@ from corpus.pipeline.storage.selection import LISTS, Selection, datasets_of, doc
 from corpus.pipeline.workers import kept, worker_count
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch, fingerprint, read_ledger
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch, fingerprint, output_changes, read_ledger
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "quality"
@@ -64,7 +64,7 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     Raises:
         WorkspaceError: there are no documents, too few texts to train on, or scikit-learn is missing.
         SourceError: a file of good text or a model cannot be read.
-        DamageError: a documents shard or a list is not what its ledger says.
+        DamageError: a documents shard, a list or the given model is not what its ledger says.
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
@@ -88,13 +88,15 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
         return report
     shards = list(_shards(workspace, ledgers, left_out))
     with kept():
-        trained = plan.given or _kept_model(folder, identity)
+        trained = plan.given or _kept_model(stage, identity)
         if trained is None:
             training.check_installed()
             texts = [sample.read_texts(path, plan.fields) for path in files]
             drawn = sample.draw(shards, texts, plan.positive, config.workers, progress)
             trained = sample.train(drawn, [*shards, *texts], plan.positive, identity, config.workers, progress)
         stage.begin()
+        if not plan.given:
+            _delete_others(folder / POSITIVE, plan.positive)
         data = model_file.to_bytes(trained)
         write_atomic(folder / MODEL, data)
         digest = hashlib.sha256(data).hexdigest()
@@ -116,7 +118,10 @@ def _plan(config: QualityConfig, workspace: Workspace) -> _Plan:
         if before is None:
             raise WorkspaceError("it is not said what good text is", hint=_HINT)
         positive, fields = tuple(before.config["positive"]), tuple(before.config["fields"])
-        model = workspace.quality / MODEL if before.config["model"] else None
+        model = _model_of(before, workspace)
+        for name in positive if model is None else ():
+            if name not in workspace.datasets() and not (workspace.quality / POSITIVE / name).is_file():
+                raise WorkspaceError(f"{name}, the good text of the last run, is no longer there", hint=_HINT)
     every = datasets_of(workspace, ())
     given = model_file.read(model.expanduser()) if model else None
     if given:
@@ -141,7 +146,7 @@ def _plan(config: QualityConfig, workspace: Workspace) -> _Plan:
 
 
 def _take_files(workspace: Workspace, named: Iterable[str], fields: Sequence[str]) -> tuple[str, ...]:
-    """Copy files of good text into the workspace, delete others, and give the names of all positives."""
+    """Copy files of good text into the workspace, and give the names of all positives."""
     folder, names, known = workspace.quality / POSITIVE, list[str](), workspace.datasets()
     for name in named:
         if name in known:
@@ -158,10 +163,27 @@ def _take_files(workspace: Workspace, named: Iterable[str], fields: Sequence[str
         with disk_errors(folder):
             write_atomic(folder / path.name, path.read_bytes())
         names.append(path.name)
-    for path in folder.glob("*"):
-        if path.name not in names:
-            path.unlink()
     return tuple(names)
+
+
+def _delete_others(folder: Path, names: Sequence[str]) -> None:
+    """Delete the copies of files that are good text no longer, once the ledger that names them is gone."""
+    with disk_errors(folder):
+        for path in folder.glob("*"):
+            if path.name not in names:
+                path.unlink()
+
+
+def _model_of(before: Ledger, workspace: Workspace) -> Path | None:
+    """The model that the last run was given; None where it trained one."""
+    path = workspace.quality / MODEL
+    if before.config["model"] is None:
+        return None
+    if not path.is_file() or workspace.digest(path) != before.config["model"]:
+        raise DamageError(
+            f"{path} is no longer the model that was given", hint="Give it again: `corpus quality --model FILE`."
+        )
+    return path
 
 
 def _shards(
@@ -179,10 +201,12 @@ def _shards(
             yield ScoredShard(name, path, count, own, made, workspace.quality / SCORES / name / path.name)
 
 
-def _kept_model(folder: Path, identity: str) -> Trained | None:
-    """The model of an earlier run, where it was trained on the same sample."""
-    with suppress(SourceError):  # none, or a damaged one
-        trained = model_file.read(folder / MODEL)
+def _kept_model(stage: StageRun, identity: str) -> Trained | None:
+    """The model of an earlier run, where it was trained on the same sample and is as its ledger says."""
+    if stage.before and MODEL in dict(output_changes(stage.before, stage.folder, stage.workspace.digest)):
+        return None
+    with suppress(SourceError):  # none, or one that cannot be read
+        trained = model_file.read(stage.folder / MODEL)
         return trained if trained.identity == identity else None
     return None
 

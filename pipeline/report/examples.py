@@ -160,9 +160,12 @@ def _texts(workspace: Workspace, dataset: str, random_: random.Random) -> Iterat
 
 
 def score_deciles(workspace: Workspace, dataset: str, seed: int) -> list[dict[str, Any]]:
-    """Documents at the deciles of the score, of a random shard: score, id and the beginning of the text."""
+    """Documents at the deciles of the score, of a random shard: score, id and the beginning of the text.
+
+    Raises WorkspaceError if the scores are of other documents than there are now.
+    """
     paths = parts(workspace.quality / "scores" / dataset)
-    if not paths:
+    if not paths or selection.index_of(workspace, "quality", dataset) is None:
         return []
     random_ = random.Random(f"{seed} {dataset} scores")  # noqa: S311  # a choice of examples
     chosen = checked(workspace, random_.choice(paths))

@@ -72,7 +72,7 @@ class RowSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """Documents of one dataset that are duplicates or hold evaluation items."""
+    """Documents of one dataset that the lists of dedup, decontaminate and the learned score leave out."""
 
     documents: int
     characters: int
@@ -301,12 +301,22 @@ def _ingest(
     if against or read_ledger(workspace.decontaminate) is not None:
         evaluation = decontaminate.DecontaminateConfig(against=tuple(against), workers=config.workers)
         lists.append(decontaminate.run(evaluation, workspace, progress=progress))
-    chosen = [selection.load(workspace, report.ledger.dataset or "") for report in documents] if lists else []
+    chosen = [_selection(workspace, report.ledger.dataset or "", progress) for report in documents] if lists else []
     left_out = [
         LeftOut(documents=each.documents.total(), characters=each.characters.total(), reasons=dict(each.reasons))
         for each in chosen
     ]
     return IngestResult(documents=tuple(documents), lists=tuple(lists), left_out=tuple(left_out))
+
+
+def _selection(workspace: Workspace, name: str, progress: Progress) -> selection.Selection:
+    """What is left out of a dataset; without the learned score where that is of other documents, which is said."""
+    try:
+        selection.index_of(workspace, "quality", name)
+    except WorkspaceError as error:
+        progress.say(f"{error.message}, so no rows can be packed yet. {error.hint}")
+        return selection.load(workspace, name, areas=("dedup", "decontaminate"))
+    return selection.load(workspace, name)
 
 
 def _pack(

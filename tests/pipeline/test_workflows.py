@@ -22,6 +22,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
 from tests.support.records import baike, baike_near, lines
 from tests.support.runs import narrowed
+from tests.support.scored import make, random_model
 
 
 class Messages(Progress):
@@ -74,6 +75,19 @@ def test_ingest_and_pack(workspace: Workspace, source: str, capfd: pytest.Captur
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(result, dataclasses.fields(result)[0].name, ())
     assert capfd.readouterr() == ("", "")
+
+
+def test_ingest_ends_well_where_the_learned_score_is_of_other_documents(
+    workspace: Workspace, source: str, tmp_path: Path
+) -> None:
+    progress, model = Messages(), random_model(tmp_path / "given.safetensors")
+    workflows.ingest(workspace, source=source, workers=1)
+    make(workspace, model=model)
+    (left_out,) = workflows.ingest(workspace, source=source, workers=1).left_out
+    assert left_out.reasons["low_quality"]
+    (left_out,) = workflows.ingest(workspace, source=source, workers=1, min_length=1, progress=progress).left_out
+    assert left_out.reasons == {"exact_duplicate": 1, "near_duplicate": 1}
+    assert any("so no rows can be packed yet. Run `corpus quality` again." in said for said in progress.said)
 
 
 def test_removals(workspace: Workspace, source: str, tmp_path: Path) -> None:

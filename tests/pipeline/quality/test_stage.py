@@ -15,9 +15,11 @@ from corpus.pipeline.decontaminate import stage as decontaminate
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.dedup import DedupConfig
 from corpus.pipeline.dedup import stage as dedup
-from corpus.pipeline.errors import BooksError, SourceError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DamageError, SourceError, WorkspaceError
+from corpus.pipeline.inspect import lineage
 from corpus.pipeline.quality import QualityConfig, lists
 from corpus.pipeline.quality.scoring import draws_of, keys_of
+from corpus.pipeline.report.examples import score_deciles
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import read_part
 from corpus.pipeline.workspace.layout import Workspace
@@ -150,6 +152,30 @@ def test_files_of_good_text_stay_in_the_workspace(workspace: Workspace, tmp_path
     text.write_text("\n".join([GOOD[:30]] * 30), encoding="utf-8")
     assert "input quality/positive/good.jsonl is gone" in make(workspace, text).reasons
     assert [path.name for path in (workspace.quality / "positive").iterdir()] == ["more.txt"]
+    few = tmp_path / "few.txt"
+    few.write_text("一\n二", encoding="utf-8")
+    with pytest.raises(WorkspaceError, match="2 positive texts"):
+        make(workspace, few)
+    assert make(workspace).skipped  # what failed took nothing away
+    (workspace.quality / "positive" / "more.txt").unlink()
+    with pytest.raises(WorkspaceError, match=r"more\.txt, the good text of the last run, is no longer there"):
+        make(workspace)
+
+
+def test_a_damaged_model_scores_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    """Weights of other bytes are still weights: only the ledger tells that they are not those that were trained."""
+    laid = sample()
+    lay(workspace, {name: laid[name] for name in (POSITIVE, PLAIN)})
+    make(workspace, POSITIVE)
+    model, before = workspace.quality / "model.safetensors", tree(workspace.quality)
+    model.write_bytes(model.read_bytes()[:-4] + b"\x7f" * 4)
+    make(workspace)
+    assert tree(workspace.quality) == before
+    make(workspace, model=random_model(tmp_path / "given.safetensors"))
+    model.write_bytes(model.read_bytes()[:-4] + b"\x7f" * 4)
+    with pytest.raises(DamageError, match="is no longer the model that was given"):
+        make(workspace)
+    assert not make(workspace, model=tmp_path / "given.safetensors").skipped
 
 
 def test_what_others_leave_out_is_not_scored_and_counts_once(workspace: Workspace, tmp_path: Path) -> None:
@@ -201,7 +227,12 @@ def test_a_stale_list_is_refused(workspace: Workspace) -> None:
     lay_documents(workspace, MIXED, laid[MIXED][:1])
     with pytest.raises(WorkspaceError, match=r"quality/lists/news2016zh\.json was made from other documents"):
         selection.load(workspace, MIXED)
+    with pytest.raises(WorkspaceError, match="made from other documents"):
+        score_deciles(workspace, MIXED, 1)
+    (found,) = lineage.documents(workspace, (MIXED,), name=laid[MIXED][0][0][0])
+    assert found.score is None
     make(workspace)
+    assert score_deciles(workspace, MIXED, 1)
     assert len(documents_out(selection.load(workspace, MIXED))) == len(rows(workspace, MIXED))
 
 
