@@ -179,8 +179,8 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
 )  # fmt: skip
 @options.dataset_option("all that have documents, but the positive ones")
 @click.option(
-    "--alpha", type=float, default=9.0, show_default=True,
-    help="Shape of the Pareto rule: with a smaller one more documents stay.",
+    "--alpha", type=float,
+    help="Shape of the Pareto rule: with a smaller one more documents stay.  [default: 9]",
 )  # fmt: skip
 @options.workers_option
 @options.json_option
@@ -191,6 +191,7 @@ def quality(as_json: bool, **settings: Any) -> None:
     Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
     stays when a Pareto draw of its id exceeds 1 - score. quality/lists/ names the others, and no later command
     uses them; quality/scores/ has the score of every document. Validation, test and positive datasets lose nothing.
+    Without --positive and --model, what is not given is as in the last run.
     Training needs scikit-learn (`pip install 'corpus-zh[quality]'`), scoring with --model does not.
 
     \b

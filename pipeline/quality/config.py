@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus.pipeline.quality.scoring import ALPHA
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QualityConfig:
@@ -21,8 +19,11 @@ class QualityConfig:
     """A trained model to score with: `model.safetensors` of another workspace."""
     datasets: tuple[str, ...] = ()
     """Datasets that are scored; all that have documents when empty. Of positive ones nothing is left out."""
-    alpha: float = ALPHA
-    """Shape of the Pareto distribution: the larger, the fewer documents of a low score stay."""
+    alpha: float | None = None
+    """Shape of the Pareto distribution: the larger, the fewer documents of a low score stay. None stands for 9.
+
+    Without `positive` and `model` what is not given, the datasets too, is as in the last run.
+    """
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
@@ -35,7 +36,7 @@ class QualityConfig:
             raise ValueError("--field goes with --positive FILE")
         if not all(self.fields):
             raise ValueError("--field must not be empty")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
+        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ValueError(f"--alpha must be above 0, is {self.alpha}")
         if self.workers < 0:
             raise ValueError(f"--workers must not be negative, is {self.workers}")

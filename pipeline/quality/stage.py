@@ -26,6 +26,7 @@ from corpus.pipeline.quality import lists, model_file, sample, scores, training
 from corpus.pipeline.quality.config import QualityConfig
 from corpus.pipeline.quality.model_file import Trained
 from corpus.pipeline.quality.sample import ScoredShard
+from corpus.pipeline.quality.scoring import ALPHA
 from corpus.pipeline.storage import removal_lists
 from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
 from corpus.pipeline.storage.selection import LISTS, Selection, datasets_of, documents_of, load
@@ -56,6 +57,9 @@ class _Plan:
     """A model that was trained elsewhere."""
     names: tuple[str, ...]
     """Datasets that are scored, the positive ones among them."""
+    chosen: tuple[str, ...]
+    """Datasets that were asked for; empty for all."""
+    alpha: float
 
 
 def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
@@ -78,11 +82,12 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     inputs += map(workspace.file_digest, files)
     settings: dict[str, Any] = {**training.SETTINGS, "sample": sample.MOST}
     settings |= {"datasets": list(plan.names), "positive": list(plan.positive), "fields": list(plan.fields)}
+    chosen = sorted(plan.chosen)
     identity = plan.given.identity if plan.given else fingerprint("quality model", VERSION, settings, inputs)
     given = hashlib.sha256(model_file.to_bytes(plan.given)).hexdigest() if plan.given else None
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, inputs=inputs, watch=watch, progress=progress,
-        config={**settings, "model": given, "alpha": config.alpha},
+        config={**settings, "model": given, "alpha": plan.alpha, "chosen": chosen},
     )  # fmt: skip
     if report := stage.skipped():
         return report
@@ -101,24 +106,26 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
         write_atomic(folder / MODEL, data)
         digest = hashlib.sha256(data).hexdigest()
         scores.write_scores(shards, folder / SCORES, folder / MODEL, digest, VERSION, config.workers, progress)
-    written, counts = _write_lists(workspace, shards, plan, left_out, config.alpha, progress)
+    written, counts = _write_lists(workspace, shards, plan, left_out, plan.alpha, progress)
     return stage.finish(
         outputs=[folder / MODEL, *written, *(shard.scores for shard in shards)],
         counts={"model": trained.facts, "datasets": counts},
         check_books=partial(lists.check_books, folder, ledgers, counts),
         timings={"workers": worker_count(config.workers, None)},
-        notes=lists.notes_on(counts, config.alpha),
+        notes=lists.notes_on(counts, plan.alpha),
     )
 
 
 def _plan(config: QualityConfig, workspace: Workspace) -> _Plan:
     """What is asked for, with what the last run was given where it is not given again."""
     before, positive, fields, model = read_ledger(workspace.quality), config.positive, config.fields, config.model
+    chosen, alpha = config.datasets, config.alpha
     if not positive and model is None:
         if before is None:
             raise WorkspaceError("it is not said what good text is", hint=_HINT)
         positive, fields = tuple(before.config["positive"]), tuple(before.config["fields"])
         model = _model_of(before, workspace)
+        chosen, alpha = chosen or tuple(before.config["chosen"]), alpha or before.config["alpha"]
         for name in positive if model is None else ():
             if name not in workspace.datasets() and not (workspace.quality / POSITIVE / name).is_file():
                 raise WorkspaceError(f"{name}, the good text of the last run, is no longer there", hint=_HINT)
@@ -129,20 +136,21 @@ def _plan(config: QualityConfig, workspace: Workspace) -> _Plan:
     elif config.positive:
         positive = _take_files(workspace, dict.fromkeys(positive), fields)
     good = [name for name in workspace.datasets() if name in positive]
-    both = sorted({*good} & {*config.datasets})
+    both = sorted({*good} & {*chosen})
     if both:
         raise WorkspaceError(
             f"--dataset {both[0]}: nothing is left out of a dataset of good text", hint="Name others with --dataset."
         )
     if not given:
         datasets_of(workspace, good)  # one without documents is named
-    scored = {*datasets_of(workspace, config.datasets)} if config.datasets else {*every} - {*good}
+    scored = {*datasets_of(workspace, chosen)} if chosen else {*every} - {*good}
     if not scored:
         raise WorkspaceError(
             f"there is no text to compare {', '.join(good)} with",
             hint="Ingest another dataset, or name fewer with --positive.",
         )
-    return _Plan(positive, fields, given, tuple(name for name in every if name in {*scored, *good}))
+    names = tuple(name for name in every if name in {*scored, *good})
+    return _Plan(positive, fields, given, names, chosen, ALPHA if alpha is None else alpha)
 
 
 def _take_files(workspace: Workspace, named: Iterable[str], fields: Sequence[str]) -> tuple[str, ...]:

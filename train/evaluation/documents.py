@@ -1,7 +1,7 @@
 """The documents of one split that a model is measured on, streamed.
 
-In: the documents of a workspace, and the lists of dedup and decontaminate. Out: for each dataset their number and their
-texts.
+In: the documents of a workspace, and the lists of dedup, decontaminate and quality. Out: for each dataset their number
+and their texts.
 Invariants: texts come in the order of shards and lines; their number agrees with the ledger and the lists, or a
 BooksError is raised; a limit takes documents spread evenly over the split, the same ones each time.
 Cost: one batch of documents in memory; shards without the split are not opened.

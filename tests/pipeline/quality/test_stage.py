@@ -114,7 +114,8 @@ def test_a_rerun_makes_only_what_has_changed(workspace: Workspace) -> None:
     report = make(workspace)
     assert f"input documents/{PLAIN}/ledger.json is new" in report.reasons
     assert rows(workspace, PLAIN)
-    make(workspace, POSITIVE, datasets=(PLAIN,))
+    make(workspace, POSITIVE, datasets=(PLAIN,), alpha=3)
+    assert make(workspace).skipped  # datasets and alpha are remembered, too
     assert sorted(path.stem for path in workspace.quality.glob("lists/*.json")) == sorted([POSITIVE, PLAIN])
     assert not (workspace.quality / "scores" / MIXED / "part-00000.parquet").exists()
 
