@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from corpus.pipeline.decontaminate import eval_files, matching, ngram_index
 from corpus.pipeline.decontaminate.config import DecontaminateConfig
 from corpus.pipeline.decontaminate.eval_files import Evaluation
@@ -17,7 +15,14 @@ from corpus.pipeline.decontaminate.matching import Hit, PhraseFilter
 from corpus.pipeline.decontaminate.ngram_index import Index
 from corpus.pipeline.errors import BooksError
 from corpus.pipeline.progress import Progress
-from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, read_part, split_ref
+from corpus.pipeline.storage.document_shards import (
+    document_count,
+    document_ref,
+    part_number,
+    parts,
+    read_part,
+    split_ref,
+)
 from corpus.pipeline.storage.selection import Selection, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
@@ -128,7 +133,7 @@ def check_books(
         seen, there = part.documents.total() + part.skipped, ledgers[name].counts["documents"]
         if seen != there:
             raise BooksError(f"{name}: {there:,} documents, {seen:,} of them searched or left out by dedup")
-        sizes = {part_number(shard.path): pq.read_metadata(shard.path).num_rows for shard in shards[name]}
+        sizes = {part_number(shard.path): document_count(shard.path) for shard in shards[name]}
         references = [match.document for match in part.matches]
         known = all(line < sizes.get(shard, 0) for shard, line in map(split_ref, references))
         if not known or references != sorted({*references}):

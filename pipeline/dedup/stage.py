@@ -32,7 +32,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
 from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
 from corpus.pipeline.storage import removal_lists
-from corpus.pipeline.storage.document_shards import document_ref, part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import document_count, document_ref, part_number, parts, reading_part
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
@@ -135,9 +135,7 @@ def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: fl
                 continue
             source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
             identity = signatures.identity(source, threshold)
-            with reading_part(path):
-                count = pq.read_metadata(path).num_rows
-            made = Signing(workspace.dedup, name).places(path.name)
+            made, count = Signing(workspace.dedup, name).places(path.name), document_count(path)
             shards.append(SignatureShard(name, path, *made, identity, first, count))
             first += count
     return shards

@@ -117,22 +117,36 @@ static int check_codes(const uint32_t *codes, Py_ssize_t length) {
     return 0;
 }
 
+/* Fold a text behind those in `buffers` and hash the shingles after its prefix; returns how many there are, or -1. */
+static Py_ssize_t shingles_of_text(PyObject *text, const uint32_t *table, const uint64_t *values,
+                                   const Py_buffer *prefix, Py_ssize_t shingle, Buffers *buffers) {
+    Py_ssize_t skipped = prefix->len / (Py_ssize_t)sizeof(uint32_t), length = fold(text, table, buffers);
+    if (length < 0 || grow((void **)&buffers->hashes, &buffers->hash_room, length + 1, sizeof(uint64_t)) < 0) return -1;
+    const uint32_t *codes = buffers->codes + buffers->used - length;
+    if (check_codes(codes, length) < 0) return -1;
+    Py_ssize_t from = skipped && length >= skipped && !memcmp(codes, prefix->buf, (size_t)prefix->len) ? skipped : 0;
+    return shingles_of(codes + from, length - from, values, shingle, buffers->hashes);
+}
+
+static void free_buffers(Buffers *buffers) {
+    PyMem_Free(buffers->codes);
+    PyMem_Free(buffers->hashes);
+    PyMem_Free(buffers->text);
+}
+
 static int sign(PyObject *texts, const uint32_t *table, const uint64_t *values, const Py_buffer *prefix,
                 const Shape *shape, uint64_t *bands, Buffers *buffers, uint64_t *ends, uint64_t *counts) {
-    Py_ssize_t size = shape->bands * shape->rows, skipped = prefix->len / (Py_ssize_t)sizeof(uint32_t), result = -1;
+    Py_ssize_t size = shape->bands * shape->rows;
+    int result = -1;
     uint64_t *slots = PyMem_Malloc((size_t)size * sizeof(uint64_t));
     if (slots == NULL) {
         PyErr_NoMemory();
         goto done;
     }
     for (Py_ssize_t index = 0; index < PyList_Size(texts); index++) {
-        Py_ssize_t length = fold(PyList_GetItem(texts, index), table, buffers);
-        if (length < 0 || grow((void **)&buffers->hashes, &buffers->hash_room, length + 1, sizeof(uint64_t)) < 0)
-            goto done;
-        const uint32_t *codes = buffers->codes + buffers->used - length;
-        if (check_codes(codes, length) < 0) goto done;
-        Py_ssize_t from = skipped && length >= skipped && !memcmp(codes, prefix->buf, (size_t)prefix->len) ? skipped : 0;
-        Py_ssize_t count = shingles_of(codes + from, length - from, values, shape->shingle, buffers->hashes);
+        PyObject *text = PyList_GetItem(texts, index);
+        Py_ssize_t count = shingles_of_text(text, table, values, prefix, shape->shingle, buffers);
+        if (count < 0) goto done;
         ends[index] = (uint64_t)buffers->used;
         counts[index] = (uint64_t)count;
         if (count) {
@@ -143,7 +157,7 @@ static int sign(PyObject *texts, const uint32_t *table, const uint64_t *values, 
     result = 0;
 done:
     PyMem_Free(slots);
-    return (int)result;
+    return result;
 }
 
 PyObject *signatures(PyObject *module, PyObject *args) {
@@ -174,9 +188,7 @@ PyObject *signatures(PyObject *module, PyObject *args) {
                                count * (Py_ssize_t)sizeof(uint64_t), (char *)(ends + count),
                                count * (Py_ssize_t)sizeof(uint64_t));
     PyMem_Free(ends);
-    PyMem_Free(buffers.codes);
-    PyMem_Free(buffers.hashes);
-    PyMem_Free(buffers.text);
+    free_buffers(&buffers);
     PyBuffer_Release(&bands);
 no_bands:
     PyBuffer_Release(&prefix);
@@ -215,18 +227,13 @@ typedef struct {
 /* Append the set of shingles of each text, ascending, with zeros for what was there more than once. */
 static int collect(PyObject *texts, const uint32_t *table, const uint64_t *values, const Py_buffer *prefix,
                    Py_ssize_t shingle, Buffers *buffers, Sets *sets, int64_t *starts, int64_t *sizes) {
-    Py_ssize_t skipped = prefix->len / (Py_ssize_t)sizeof(uint32_t);
     for (Py_ssize_t index = 0; index < PyList_Size(texts); index++) {
         buffers->used = 0;
-        Py_ssize_t length = fold(PyList_GetItem(texts, index), table, buffers);
-        if (length < 0 || grow((void **)&buffers->hashes, &buffers->hash_room, length + 1, sizeof(uint64_t)) < 0 ||
-            grow((void **)&sets->flat, &sets->room, sets->used + length, sizeof(uint32_t)) < 0 ||
-            grow((void **)&sets->spare, &sets->spare_room, length, sizeof(uint32_t)) < 0)
+        PyObject *text = PyList_GetItem(texts, index);
+        Py_ssize_t count = shingles_of_text(text, table, values, prefix, shingle, buffers), kept = 0;
+        if (count < 0 || grow((void **)&sets->flat, &sets->room, sets->used + count + 1, sizeof(uint32_t)) < 0 ||
+            grow((void **)&sets->spare, &sets->spare_room, count + 1, sizeof(uint32_t)) < 0)
             return -1;
-        const uint32_t *codes = buffers->codes;
-        if (check_codes(codes, length) < 0) return -1;
-        Py_ssize_t from = skipped && length >= skipped && !memcmp(codes, prefix->buf, (size_t)prefix->len) ? skipped : 0;
-        Py_ssize_t count = shingles_of(codes + from, length - from, values, shingle, buffers->hashes), kept = 0;
         uint32_t *own = sets->flat + sets->used;
         for (Py_ssize_t at = 0; at < count; at++) own[at] = (uint32_t)(buffers->hashes[at] >> 32);
         sort_numbers(own, sets->spare, count);
@@ -266,9 +273,7 @@ PyObject *shingle_sets(PyObject *module, PyObject *args) {
     PyMem_Free(starts);
     PyMem_Free(sets.flat);
     PyMem_Free(sets.spare);
-    PyMem_Free(buffers.codes);
-    PyMem_Free(buffers.hashes);
-    PyMem_Free(buffers.text);
+    free_buffers(&buffers);
     PyBuffer_Release(&prefix);
 no_prefix:
     PyBuffer_Release(&values);

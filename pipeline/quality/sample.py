@@ -134,7 +134,8 @@ def draw(
             progress.advance(shard.count)
     for file in files:
         keys = keys_of(file.name, map(str, range(len(file.texts))))[:, 1]
-        found.append(_smallest(keys, np.arange(len(keys))))
+        order = _smallest(keys)
+        found.append((keys[order], order))
     is_positive = [shard.dataset in positive for shard in shards] + [True] * len(files)
     classes = [_class(found, [at for at, good in enumerate(is_positive) if good == wanted]) for wanted in (True, False)]
     for what, (_, _, keys) in zip(("positive", "other"), classes, strict=True):
@@ -158,12 +159,14 @@ def pick(shard: ScoredShard) -> tuple[np.ndarray, np.ndarray]:
         train = pc.equal(batch["split"], "train").to_numpy(zero_copy_only=False)
         keys.append(keys_of(shard.dataset, batch["id"].to_pylist())[train, 1])
         lines.append(kept[train])
-    return _smallest(np.concatenate(keys), np.concatenate(lines))
+    every = np.concatenate(keys)
+    order = _smallest(every)
+    return every[order], np.concatenate(lines)[order]
 
 
-def _smallest(keys: np.ndarray, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(keys, kind="stable")[:MOST]
-    return keys[order], lines[order]
+def _smallest(keys: np.ndarray) -> np.ndarray:
+    """Places of the keys of a class that can be in the sample, ascending by key."""
+    return np.argsort(keys, kind="stable")[:MOST]
 
 
 def _class(
@@ -173,7 +176,7 @@ def _class(
     keys = np.concatenate([np.zeros(0, np.uint64), *(found[at][0] for at in sources)])
     lines = np.concatenate([np.zeros(0, np.int64), *(found[at][1] for at in sources)])
     owners = np.repeat(np.array(sources, np.int64), [len(found[at][0]) for at in sources])
-    order = np.argsort(keys, kind="stable")[:MOST]
+    order = _smallest(keys)
     return owners[order], lines[order], keys[order]
 
 

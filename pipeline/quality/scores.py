@@ -31,7 +31,7 @@ from corpus.pipeline.storage.document_shards import (
     split_ref,
 )
 from corpus.pipeline.storage.row_shards import with_metadata
-from corpus.pipeline.storage.selection import index_of, load, select
+from corpus.pipeline.storage.selection import load, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.files import atomic
@@ -109,12 +109,12 @@ def score_at(workspace: Workspace, dataset: str, document: int) -> tuple[float, 
     """
     shard, line = split_ref(document)
     path = workspace.quality / "scores" / dataset / part_name(shard)
-    if index_of(workspace, "quality", dataset) is None or not path.is_file():
+    lists = load(workspace, dataset, areas=("quality",))
+    if not lists.inputs or not path.is_file():
         return None
     with reading_part(checked(workspace, path)):
         found = pq.read_table(path, columns=["score"], filters=[("document", "=", document)])["score"].to_pylist()
-    out = load(workspace, dataset, areas=("quality",)).shard(shard)
-    return (found[0], line in out.lines) if found else None
+    return (found[0], line in lists.shard(shard).lines) if found else None
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

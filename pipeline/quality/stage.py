@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from corpus.pipeline.errors import DamageError, SourceError, WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.quality import lists, model_file, sample, scores, training
@@ -28,7 +26,7 @@ from corpus.pipeline.quality.model_file import Trained
 from corpus.pipeline.quality.sample import ScoredShard
 from corpus.pipeline.quality.scoring import ALPHA
 from corpus.pipeline.storage import removal_lists
-from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import document_count, part_number, parts
 from corpus.pipeline.storage.selection import LISTS, Selection, datasets_of, documents_of, load
 from corpus.pipeline.workers import kept, worker_count
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
@@ -82,12 +80,11 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     inputs += map(workspace.file_digest, files)
     settings: dict[str, Any] = {**training.SETTINGS, "sample": sample.MOST}
     settings |= {"datasets": list(plan.names), "positive": list(plan.positive), "fields": list(plan.fields)}
-    chosen = sorted(plan.chosen)
     identity = plan.given.identity if plan.given else fingerprint("quality model", VERSION, settings, inputs)
     given = hashlib.sha256(model_file.to_bytes(plan.given)).hexdigest() if plan.given else None
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, inputs=inputs, watch=watch, progress=progress,
-        config={**settings, "model": given, "alpha": plan.alpha, "chosen": chosen},
+        config={**settings, "model": given, "alpha": plan.alpha, "chosen": sorted(plan.chosen)},
     )  # fmt: skip
     if report := stage.skipped():
         return report
@@ -106,7 +103,7 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
         write_atomic(folder / MODEL, data)
         digest = hashlib.sha256(data).hexdigest()
         scores.write_scores(shards, folder / SCORES, folder / MODEL, digest, VERSION, config.workers, progress)
-    written, counts = _write_lists(workspace, shards, plan, left_out, plan.alpha, progress)
+    written, counts = _write_lists(workspace, shards, plan, left_out, progress)
     return stage.finish(
         outputs=[folder / MODEL, *written, *(shard.scores for shard in shards)],
         counts={"model": trained.facts, "datasets": counts},
@@ -203,10 +200,10 @@ def _shards(
         paths = [path for path in parts(workspace.documents(name)) if path.name in known]
         digests = left_out[name].digests([part_number(path)] for path in paths)
         for path, digest in zip(paths, digests, strict=True):
-            with reading_part(path):
-                count = pq.read_metadata(path).num_rows
             made, own = f"{known[path.name]} {digest}", left_out[name].of([path])
-            yield ScoredShard(name, path, count, own, made, workspace.quality / SCORES / name / path.name)
+            yield ScoredShard(
+                name, path, document_count(path), own, made, workspace.quality / SCORES / name / path.name
+            )
 
 
 def _kept_model(stage: StageRun, identity: str) -> Trained | None:
@@ -220,9 +217,12 @@ def _kept_model(stage: StageRun, identity: str) -> Trained | None:
 
 
 def _write_lists(
-    workspace: Workspace, shards: Sequence[ScoredShard], plan: _Plan, left_out: Mapping[str, Selection], alpha: float,
+    workspace: Workspace,
+    shards: Sequence[ScoredShard],
+    plan: _Plan,
+    left_out: Mapping[str, Selection],
     progress: Progress,
-) -> tuple[list[Path], dict[str, Any]]:  # fmt: skip
+) -> tuple[list[Path], dict[str, Any]]:
     """Write the lists of all datasets, and delete others; returns the files, and the counts of each dataset."""
     written, counts = list[Path](), dict[str, Any]()
     with disk_errors(workspace.quality):
@@ -230,9 +230,8 @@ def _write_lists(
     with progress.bar("quality: lists", len(plan.names), "datasets"):
         for name in plan.names:
             own = [shard for shard in shards if shard.dataset == name]
-            files, found = lists.write_lists(
-                workspace, name, own, is_positive=name in plan.positive, alpha=alpha
-            )  # fmt: skip
+            good = name in plan.positive
+            files, found = lists.write_lists(workspace, name, own, is_positive=good, alpha=plan.alpha)
             written += files
             counts[name] = found.to_counts(left_out[name].documents.total())
             progress.advance(1)

@@ -105,6 +105,12 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
         return None
 
 
+def document_count(path: Path) -> int:
+    """The documents of a shard. Raises DamageError if it cannot be read."""
+    with reading_part(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def parts(folder: Path) -> list[Path]:
     """The document shards of a folder in order of their numbers."""
     return sorted(folder.glob("part-*.parquet"), key=part_number)

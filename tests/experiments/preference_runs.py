@@ -31,6 +31,7 @@ from corpus.train.preferences.batches import RankingItems
 from corpus.train.preferences.prompts import Prompts
 from corpus.train.run import stage
 from tests.experiments import policies
+from tests.experiments.weights import weights_digest
 
 PTX = "PPO-ptx"
 METHODS = {"PPO": "ppo", PTX: "ppo-ptx", "DPO": "dpo"}
@@ -280,7 +281,7 @@ class Experiment:
         """What a policy writes to the test prompts, kept in a file."""
         judges = {"proxy": self.trained(self.runs.proxy), "gold": self.trained(self.runs.gold)}
         reference, tokens = self.trained(self.runs.sft), self.given["tokens"]
-        models = [_digest(folder) for folder in (policy, reference, *judges.values())]
+        models = [weights_digest(folder) for folder in (policy, reference, *judges.values())]
         settings = {"models": models, "seed": seed, "draws": draws, "tokens": tokens, "prompts": self.prompts}
         path = self.kept(policy, seed, draws)
         if path.exists() and (kept := json.loads(path.read_bytes()))["settings"] == settings:
@@ -332,7 +333,12 @@ class Experiment:
     def tax(self, run: str) -> dict[str, float]:
         """Bits per character by dataset, and accuracy on ZhoBLiMP in percent."""
         folder = self.place / "models" / run if run == self.base else self._known(run)
-        settings = {"model": _digest(folder), "documents": self.documents, "limit": self.limit, "text": self.text}
+        settings = {
+            "model": weights_digest(folder),
+            "documents": self.documents,
+            "limit": self.limit,
+            "text": self.text,
+        }
         path = self.cells / f"tax-{run}.json"
         if path.exists() and (kept := json.loads(path.read_bytes()))["settings"] == settings:
             return dict(kept["found"])
@@ -365,11 +371,3 @@ class Experiment:
         words = ["--seed", 1, "--temperature", 0.8, "--top-k", 30, "--max-new-tokens", 120]
         done = self.corpus("sample", "--model", run, "--prompts", path, *(["--chat"] if chat else []), *words)
         return [json.loads(line)["text"] for line in done.splitlines()]
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of a model's weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.humanize import count_text, markdown_table
+from tests.experiments.weights import weights_digest
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
 _BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
@@ -107,8 +108,7 @@ class Experiment:
 
     def evaluated(self, run: str, *words: object) -> dict[str, Any]:
         """What `corpus evaluate` prints as JSON about a run, kept beside the workspace for the same weights."""
-        weights = (self.workspace / "models" / run / "model.safetensors").read_bytes()
-        asked = json.dumps([hashlib.sha256(weights).hexdigest(), *map(str, words)])
+        asked = json.dumps([weights_digest(self.workspace / "models" / run), *map(str, words)])
         folder = self.workspace.with_name(f"{self.workspace.name}-tasks")
         path = folder / f"{run}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
         if not path.exists():

@@ -37,7 +37,7 @@ def rows(workspace: Workspace, name: str) -> list[dict[str, Any]]:
 
 
 def listed_hits(workspace: Workspace) -> list[dict[str, Any]]:
-    return pq.read_table(workspace.decontaminate / "hits.parquet").to_pylist()  # type: ignore[no-any-return]
+    return list(pq.read_table(workspace.decontaminate / "hits.parquet").to_pylist())
 
 
 def documents(workspace: Workspace, dataset: str) -> dict[int, dict[str, Any]]:
