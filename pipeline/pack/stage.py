@@ -111,18 +111,16 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         units = _identified(workspace, units, _settings(config, layout, selection.Selection()), chosen, inputs[-1])
     kept = _keep_current(stage, units)
     with pool.kept():
-        missing = len(units) - len(kept)
-        workers = pool.worker_count(config.workers, missing)
-        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=missing)
+        missing = [(unit, chosen.of(unit.parts)) for unit in units if unit.file not in kept]
+        workers = pool.worker_count(config.workers, len(missing))
+        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))
         reference = partial(encoders.encode_by_reference, model)
         proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
         work = partial(
             pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
             identity=stage.fingerprint,
         )  # fmt: skip
-        made = pool.run_pieces(
-            work, ((unit, chosen.of(unit.parts)) for unit in units if unit.file not in kept), workers=workers
-        )
+        made = pool.run_pieces(work, missing, workers=workers)
         books, engines = _pack_all(stage, units, kept, made)
     beside = _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
     return stage.finish(
