@@ -29,7 +29,8 @@ TUNED = {"ocnli": "ocnli", "chnsenticorp": "chnsenticorp", "lcqmc": "lcqmc_devte
 ASKED = {
     "zhoblimp": "zhoblimp", "c3": "c3_dialogue", "chid": "chid_fewclue", "xcopa_zh": "xcopa_zh", "cmmlu": "cmmlu"
 }  # fmt: skip
-SHOTS = {"eprstmt": "eprstmt", "tnews": "tnews_fewclue"}
+SHOTS = {"eprstmt": ("eprstmt", 1000), "tnews": ("tnews_fewclue", 200)}
+"""Benchmarks of the few-shot curve: the file, and the most items. An item of TNEWS is 15 texts a draw."""
 FORMS: dict[str, tuple[str, list[str]]] = {
     "both orders, auxiliary loss 0.5": ("lcqmc", []),
     "one order": ("lcqmc", ["--one-order"]),
@@ -98,9 +99,9 @@ class Experiment:
             print(f"{run}: {values[-1]:.2f}", flush=True)
         return values, floors
 
-    def asked(self, benchmark: str, file: str, model: str, *more: object) -> dict[str, Any]:
+    def asked(self, benchmark: str, file: str, model: str, limit: int, *more: object) -> dict[str, Any]:
         """What `corpus evaluate --benchmark` gives."""
-        words = ("--data", self.file(file), "--model", model, "--limit", self.limit, *more)
+        words = ("--data", self.file(file), "--model", model, "--limit", limit, *more)
         found = self.evaluated(model, "--benchmark", benchmark, *words)
         (result,) = found["benchmarks"]
         print(f"{benchmark}, {model}: {result['shots']}", flush=True)
@@ -166,7 +167,7 @@ def asked(experiment: Experiment) -> Iterator[str]:
     """Without training, by likelihood."""
     rows = []
     for benchmark, file in ASKED.items():
-        found = [experiment.asked(benchmark, file, model) for model in experiment.models]
+        found = [experiment.asked(benchmark, file, model, experiment.limit) for model in experiment.models]
         cells = [_figure(each, 0, "accuracy") for each in found]
         peer = PEERS["zhoblimp"] if benchmark == "zhoblimp" else ""
         rows.append((benchmark, found[0]["items"], f"{100 * (found[0]['chance'] or 0):.1f}", *cells, peer))
@@ -183,14 +184,15 @@ def shots(experiment: Experiment) -> Iterator[str]:
     model = list(experiment.models)[-1]
     numbers = (0, 1, 4, 8)
     rows = []
-    for benchmark, file in SHOTS.items():
+    for benchmark, (file, most) in SHOTS.items():
         flags = [word for number in numbers for word in ("--shots", number)]
-        found = experiment.asked(benchmark, file, model, *flags, "--calibrate", "--pmi")
+        limit = min(most, experiment.limit)
+        found = experiment.asked(benchmark, file, model, limit, *flags, "--calibrate", "--pmi")
         for name in ("accuracy", "calibrated", "pmi"):
             cells = [_figure(found, number, name) for number in numbers]
-            rows.append((benchmark, name, f"{100 * (found['chance'] or 0):.1f}", *cells))
+            rows.append((benchmark, found["items"], name, f"{100 * (found['chance'] or 0):.1f}", *cells))
     yield f"Few-shot accuracy of `{model}`, %, mean and standard deviation over three draws:"
-    yield markdown_table(("benchmark", "score", "chance", *(f"{number} shots" for number in numbers)), rows)
+    yield markdown_table(("benchmark", "items", "score", "chance", *(f"{number} shots" for number in numbers)), rows)
 
 
 def _steps(text: str) -> tuple[str, int]:
