@@ -6,7 +6,8 @@ A worker that dies (killed, out of memory) ends the command with WorkerError. Wo
 however it ends. Ctrl-C reaches the parent alone and ends the workers.
 Cost: a worker starts in about a second, so a command that runs several stages keeps its workers.
 The pool is Pebble's. It gets its processes and pipes from here, so every worker is known and no dead one is replaced.
-Processes are spawned, never forked: the parent has threads, and a lock that is held during a fork stays held.
+On Linux workers are forked from a process that has imported what they need and has no threads; elsewhere each one is
+spawned and imports it. None is forked from the parent: a lock that one of its threads holds would stay held.
 SIGINT and SIGTERM are deferred while the pool is called: an exception inside it could leave a lock held forever.
 Workers cannot import pandas, which pyarrow would load where it is installed: half a second and 40 MB in each, unused.
 """
@@ -26,7 +27,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib.abc import MetaPathFinder
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import BaseContext
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -40,6 +41,19 @@ Result = TypeVar("Result")
 _CHECK_S = 1.0
 """How often the workers are checked while a result is waited for."""
 _PIPE_BYTES = 1 << 20
+_IMPORTED = "corpus.pipeline.worker_imports"
+
+
+def _context() -> BaseContext:
+    """How workers are started."""
+    if sys.platform != "linux":  # system libraries of macOS end a process that is forked
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([_IMPORTED])
+    return context
+
+
+_CONTEXT: Any = _context()
 
 
 def worker_count(workers: int, pieces: int | None) -> int:
@@ -128,7 +142,7 @@ def _apply(function: Callable[[Piece], Result], piece: list[Piece]) -> Result:
     return function(piece.pop())  # Pebble would keep it in memory until the next one is received
 
 
-class _Worker(SpawnProcess):
+class _Worker(_CONTEXT.Process):  # type: ignore[misc]  # which class it is depends on the platform
     """A worker that no Ctrl-C reaches, not even while it starts."""
 
     def start(self) -> None:
@@ -147,9 +161,8 @@ class _Pool:
         self._started: list[_Worker] = []
         self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._seen: set[Future[Any]] = set()
-        spawn = get_context("spawn")
         context: Any = SimpleNamespace(
-            Process=self._new_worker, Pipe=_wide_pipe, RLock=spawn.RLock, get_start_method=spawn.get_start_method
+            Process=self._new_worker, Pipe=_wide_pipe, RLock=_CONTEXT.RLock, get_start_method=_CONTEXT.get_start_method
         )
         self._pebble = ProcessPool(workers, initializer=_start_worker, context=context)
 
@@ -196,7 +209,7 @@ class _Pool:
 
 def _wide_pipe(*, duplex: bool) -> tuple[Connection, Connection]:
     """A pipe of one mebibyte where the system allows that: large pieces go through it in half the time."""
-    ends = get_context("spawn").Pipe(duplex)
+    ends: tuple[Connection, Connection] = _CONTEXT.Pipe(duplex)
     with contextlib.suppress(OSError, AttributeError):  # the limit for users is lower, or the system is not Linux
         fcntl.fcntl(ends[1].fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return ends

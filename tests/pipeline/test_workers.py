@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -165,3 +167,17 @@ def test_one_worker_is_this_process_and_nothing_is_started() -> None:
         start(1, partial(end, 1), pieces=2)
         assert not there()
         assert stage(workers=1) == {os.getpid()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned there")
+def test_what_workers_are_forked_from_has_no_thread_and_no_pandas() -> None:
+    code = (
+        "import pathlib, sys, corpus.pipeline.worker_imports\n"
+        "print(*{(each / 'comm').read_text().strip() for each in pathlib.Path('/proc/self/task').glob('*')}, sep='|')\n"
+        "print(len(list(pathlib.Path('/proc/self/task').glob('*'))), 'pandas' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "OPENBLAS_"))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    names, rest = done.stdout.splitlines()
+    threads = 1 + ("jemalloc_bg_thd" in names)  # pyarrow's, which allows forks
+    assert rest == f"{threads} False"

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.support import forked
+from tests.support.records import ROOT
 
-POOL = '''
-import itertools, multiprocessing, os, signal, sys, threading, time
-from multiprocessing.context import SpawnProcess
+POOL = (
+    f"import sys\nsys.path.insert(0, {str(ROOT)!r})"
+     '''
+import itertools, multiprocessing, os, signal, threading, time
 import psutil
 from corpus.pipeline.errors import WorkerError
 from corpus.pipeline.workers import run_pieces
+from tests.support.processes import workers_of
 
 def short(number):
     return number
@@ -39,19 +42,19 @@ def die_in(name):
 
 def kill_idle(which):
     time.sleep(0.3)  # by now both wait for a piece
-    workers = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-    workers[which].kill()
+    workers_of(psutil.Process())[which].kill()
 
 def interrupted_starts(which):
     """Ctrl-C comes when a worker runs that the pool has not noted yet."""
-    whole, started = SpawnProcess.start, []
+    kind = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn").Process
+    whole, started = kind.start, []
     def start(process):
         whole(process)
         started.append(process)
         if len(started) == which:
             time.sleep(1.0)
             raise KeyboardInterrupt
-    SpawnProcess.start = start
+    kind.start = start
 
 def interrupted_at_call(which):
     """Ctrl-C comes at one of the calls and returns of the main thread, also where it holds a lock."""
@@ -87,6 +90,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("interrupted")
 '''
+)
 
 
 @pytest.mark.parametrize("which", [0, 1])

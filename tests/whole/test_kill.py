@@ -28,6 +28,7 @@ from tests.support.command import CORPUS
 from tests.support.documents import TRAIN, VALID
 from tests.support.forked import Forked
 from tests.support.outputs import outputs
+from tests.support.processes import workers_of
 from tests.support.records import ROOT, Shared, baike, lines
 from tests.support.scored import random_model
 from tests.support.server import Behaviour, Server
@@ -214,11 +215,7 @@ def strike(process: Process, how: str, chance: random.Random) -> str:
     """Kill the command, or one of its workers where it has some, or ask it to stop; what was done, "" if nothing."""
     try:
         if how == "worker":
-            workers = [
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
+            workers = workers_of(psutil.Process(process.pid))
             if workers:
                 chance.choice(workers).kill()
                 return how
@@ -357,10 +354,9 @@ def test_a_worker_without_memory_ends_the_command_by_name(tmp_path: Path) -> Non
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    for worker in psutil.Process(process.pid).children(recursive=True):
-        if "spawn_main" in " ".join(worker.cmdline()):
-            limit = worker.memory_info().vms + (4 << 20)
-            worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
+    for worker in workers_of(psutil.Process(process.pid)):
+        limit = worker.memory_info().vms + (4 << 20)
+        worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
     begin = time.monotonic()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
