@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,10 @@ class Bench:
     """Training steps, the warm-up's included."""
     tokens: int
     """Tokens of a sample."""
+    sizes: Sequence[float] = ()
+    """Megabytes of raw input of the whole way, one after the other."""
+    before: Path | None = None
+    """The `corpus` command of another installation, which takes turns on the whole way."""
 
     @property
     def home(self) -> Path:

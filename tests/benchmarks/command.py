@@ -25,7 +25,21 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 @click.option("--size", type=float, default=100, metavar="MB", help="Raw input of a dataset; text for the tokenizer.")
 @click.option("--large-size", type=float, default=1000, metavar="MB", help="The tokenizer's second size, of text.")
 @click.option("--whole-size", type=float, default=2000, metavar="MB", help="Raw input of the whole way.")
-@click.option("--whole-runs", type=click.IntRange(1), default=1, help="How often the whole way is gone.")
+@click.option("--whole-runs", type=click.IntRange(1), default=3, help="How often the whole way is gone.")
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+    metavar="CORPUS",
+    help="The `corpus` command of another installation: takes turns in the row whole.",
+)
+@click.option(
+    "--sizes",
+    multiple=True,
+    type=float,
+    default=(100, 400, 1600),
+    metavar="MB",
+    help="Raw input of the row sizes, may be repeated.",
+)
 @click.option("--runs", type=click.IntRange(1), default=5, help="Rounds in which ours and peers take turns.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("bench-work"), help="Inputs and outputs lie here."
@@ -40,6 +54,8 @@ def main(
     large_size: float,
     whole_size: float,
     whole_runs: int,
+    before: Path | None,
+    sizes: Sequence[float],
     runs: int,
     work: Path,
     file: Path | None,
@@ -58,6 +74,8 @@ def main(
         whole_runs=1 if quick else whole_runs,
         steps=4 if quick else 13,
         tokens=24 if quick else 512,
+        sizes=(4, 8) if quick else sizes,
+        before=before,
     )
     if not only_page:
         bench.work.mkdir(parents=True, exist_ok=True)
@@ -94,6 +112,7 @@ def _circumstances(bench: Bench, *, quick: bool) -> dict[str, object]:
         "input": source(),
         "size_mb": bench.size,
         "whole_size_mb": bench.whole_size,
+        "whole_runs": bench.whole_runs,
         "large_size_mb": bench.large_size,
         "runs": bench.runs,
         "quick": quick,
