@@ -45,6 +45,10 @@ class Bench:
     """Tokens of a sample."""
     sizes: Sequence[float] = ()
     """Megabytes of raw input of the whole way, one after the other."""
+    documents_counts: Sequence[int] = ()
+    """Documents whose duplicates are searched for, one number after the other."""
+    copies: int = 100
+    """Altered copies of each kind that are planted."""
     before: Path | None = None
     """The `corpus` command of another installation, which takes turns on the whole way."""
 

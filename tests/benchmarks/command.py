@@ -40,6 +40,15 @@ PAGE = ROOT / "docs" / "benchmarks.md"
     metavar="MB",
     help="Raw input of the row sizes, may be repeated.",
 )
+@click.option(
+    "--documents",
+    "documents_counts",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1_000_000, 5_000_000, 20_000_000),
+    help="Documents of the row documents, may be repeated.",
+)
+@click.option("--copies", type=click.IntRange(1), default=100, help="Copies of each kind in the row recall.")
 @click.option("--runs", type=click.IntRange(1), default=5, help="Rounds in which ours and peers take turns.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("bench-work"), help="Inputs and outputs lie here."
@@ -56,6 +65,8 @@ def main(
     whole_runs: int,
     before: Path | None,
     sizes: Sequence[float],
+    documents_counts: Sequence[int],
+    copies: int,
     runs: int,
     work: Path,
     file: Path | None,
@@ -75,6 +86,8 @@ def main(
         steps=4 if quick else 13,
         tokens=24 if quick else 512,
         sizes=(4, 8) if quick else sizes,
+        documents_counts=(20_000, 50_000) if quick else documents_counts,
+        copies=4 if quick else copies,
         before=before,
     )
     if not only_page:
@@ -85,6 +98,7 @@ def main(
             report.keep(file, name, _lines(name, bench), _circumstances(bench, quick=quick))
     figures = report.load(file)
     click.echo(report.table(figures, list(ROWS)))
+    click.echo(report.recall_table(figures))
     if page or only_page:
         report.write_page(PAGE, figures, list(ROWS))
 
