@@ -48,7 +48,7 @@ class Planted:
     """Kind, place of the original, text."""
 
 
-def find_duplicates(bench: Bench) -> list[Line]:
+def near_duplicates(bench: Bench) -> list[Line]:
     """Texts on disk to lists of duplicates, ours and other tools, two workers each."""
     workspace = bench.documents("duplicates", NEWS, bench.size)
     text = bench.text_megabytes(workspace, NEWS)

@@ -15,7 +15,7 @@ from typing import Any
 from corpus.pipeline.manifest import CORPORA
 from tests.benchmarks import inputs, measure
 from tests.benchmarks.bench import NEWS, ONE, VOCABULARY, Bench, Start, drop, tell
-from tests.benchmarks.dedup_rows import documents, find_duplicates, recall
+from tests.benchmarks.dedup_rows import documents, near_duplicates, recall
 from tests.benchmarks.inputs import MEGABYTE
 from tests.benchmarks.lines import Line, Side, Target, alone, compare, side
 from tests.benchmarks.measure import Run
@@ -142,7 +142,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "train": train,
     "sample": sample,
     "start": start,
-    "duplicates": find_duplicates,
+    "duplicates": near_duplicates,
     "recall": recall,
     "documents": documents,
     "whole": whole,
