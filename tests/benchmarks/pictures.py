@@ -12,7 +12,7 @@ from typing import Any
 
 Figures = Mapping[str, Any]
 _MEGABYTE = 1_000_000
-_DRAWN = ("ingest", "pack", "history", "tokenizer", "train", "sample")
+_DRAWN = ("ingest", "pack", "duplicates", "history", "tokenizer", "train", "sample")
 _OURS, _PEER = "#2a6f97", "#bfbfbf"
 _OTHERS = (_OURS, "#e07a1f", "#7a7a7a", "#8a5aa8", "#3a9d5d", "#c0392b")
 _EDITED = "typos "

@@ -106,8 +106,8 @@ class Experiment:
         path = self.place(side) / f"{run}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
         if not path.exists():
             path.write_text(self.corpus(side, "evaluate", "--model", run, *words, "--json"), encoding="utf-8")
-        found = json.loads(path.read_bytes())["datasets"]
-        return [float(found[name]["bits_per_character"]) for name in self.datasets]
+        found = {each["dataset"]: each["bits_per_character"] for each in json.loads(path.read_bytes())["datasets"]}
+        return [float(found[name]) for name in self.datasets]
 
 
 def _link(source: Path, target: Path) -> None:
