@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 import numpy as np
@@ -26,6 +27,7 @@ from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
 from tests.benchmarks.duplicates import ROWS_PER_SHARD, SEED, Row, lay_documents
+from tests.benchmarks.job import Clock
 
 DATASET = "wiki2019zh"
 COPIES = 20
@@ -33,6 +35,11 @@ COPIES = 20
 _CHARACTERS = 120
 _BYTES = 280
 _HAN = (0x4E00, 0x5A00)
+
+
+def make(_: Clock, *, workspace: str, documents: int) -> None:
+    """`lay` as a job, in a process of its own."""
+    lay(Workspace(Path(workspace)), documents)
 
 
 def lay(workspace: Workspace, documents: int, rows: int = ROWS_PER_SHARD) -> None:

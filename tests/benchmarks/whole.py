@@ -149,7 +149,7 @@ def _way(bench: Bench, corpus: Sequence[str], source: Path, *, bare: bool = Fals
 
 def _seconds(folder: Path) -> float:
     """Of a stage, over all datasets."""
-    return sum(json.loads(path.read_bytes())["seconds"] for path in folder.rglob("timings.json"))
+    return float(sum(json.loads(path.read_bytes())["seconds"] for path in folder.rglob("timings.json")))
 
 
 def _told(way: Way) -> str:
