@@ -7,7 +7,7 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks preferences clean
+.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks preferences quality clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
@@ -16,6 +16,7 @@ help:
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
 	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
 	@echo "make preferences   what tuning on preferences brings and costs (hours; PREFERENCES='--data DIR --workspace DIR --model RUN')"
+	@echo "make quality   bits per character with and without the learned score (hours; QUALITY='--workspace DIR --positive NAME')"
 	@echo "make experiment    two models, one on wiki, one on baike, each tuned to answer (days on a GPU; smaller by variables)"
 	@echo "make bench   speed and memory against peers (hours; BENCH='--quick --rows pack' for less)"
 
@@ -84,6 +85,9 @@ tasks: $(READY)
 
 preferences: $(READY)
 	$(BIN)/python -m tests.experiments.preferences --page $(PREFERENCES)
+
+quality: $(READY)
+	$(BIN)/python -m tests.experiments.quality --page $(QUALITY)
 
 # What it takes is said in the script; its settings are variables: make experiment SOURCE=~/Downloads MODEL=mini ...
 export SOURCE MODEL VOCAB LENGTH TRAIN TUNE TUNE_RATE

@@ -25,6 +25,8 @@ _KEY = "corpus.quality"
 _HEADER_BYTES = 8
 _LARGEST = 64 << 20
 """Bytes of a file that is still read."""
+_MOST = 1 << 53
+"""No figure of a training is larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,11 +69,12 @@ def read(path: Path) -> Trained:
         if (weights.dtype, weights.shape) != (np.dtype(np.int32), (BUCKETS,)) or about["orders"] != list(ORDERS):
             raise ValueError("its weights are not those of this version")
         named = facts["positive"] and all(type(name) is str and name for name in facts["positive"])
-        if not named or not all(isinstance(figure, int | float) for figure in figures):
+        if not named or not all(isinstance(figure, int | float) and 0 <= figure <= _MOST for figure in figures):
             raise ValueError("it does not say what it was trained on")
         if type(bias) is not int or type(about["identity"]) is not str:
             raise ValueError("its bias or identity has another type")
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        json.dumps(about, ensure_ascii=False, allow_nan=False).encode()  # as ledgers will hold it
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise SourceError(
             f"{path} is not a model that `corpus quality` trained: {error}",
             hint="Give --model the quality/model.safetensors of a workspace.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,14 @@ class Bench:
     """Training steps, the warm-up's included."""
     tokens: int
     """Tokens of a sample."""
+    sizes: Sequence[float] = ()
+    """Megabytes of raw input of the whole way, one after the other."""
+    documents_counts: Sequence[int] = ()
+    """Documents whose duplicates are searched for, one number after the other."""
+    copies: int = 100
+    """Altered copies of each kind that are planted."""
+    before: Path | None = None
+    """The `corpus` command of another installation, which takes turns on the whole way."""
 
     @property
     def home(self) -> Path:

@@ -25,7 +25,30 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 @click.option("--size", type=float, default=100, metavar="MB", help="Raw input of a dataset; text for the tokenizer.")
 @click.option("--large-size", type=float, default=1000, metavar="MB", help="The tokenizer's second size, of text.")
 @click.option("--whole-size", type=float, default=2000, metavar="MB", help="Raw input of the whole way.")
-@click.option("--whole-runs", type=click.IntRange(1), default=1, help="How often the whole way is gone.")
+@click.option("--whole-runs", type=click.IntRange(1), default=3, help="How often the whole way is gone.")
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+    metavar="CORPUS",
+    help="The `corpus` command of another installation: takes turns in the row whole.",
+)
+@click.option(
+    "--sizes",
+    multiple=True,
+    type=float,
+    default=(100, 400, 1600),
+    metavar="MB",
+    help="Raw input of the row sizes, may be repeated.",
+)
+@click.option(
+    "--documents",
+    "documents_counts",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1_000_000, 5_000_000, 20_000_000),
+    help="Documents of the row documents, may be repeated.",
+)
+@click.option("--copies", type=click.IntRange(1), default=100, help="Copies of each kind in the row recall.")
 @click.option("--runs", type=click.IntRange(1), default=5, help="Rounds in which ours and peers take turns.")
 @click.option(
     "--work", type=click.Path(path_type=Path), default=Path("bench-work"), help="Inputs and outputs lie here."
@@ -40,6 +63,10 @@ def main(
     large_size: float,
     whole_size: float,
     whole_runs: int,
+    before: Path | None,
+    sizes: Sequence[float],
+    documents_counts: Sequence[int],
+    copies: int,
     runs: int,
     work: Path,
     file: Path | None,
@@ -58,6 +85,10 @@ def main(
         whole_runs=1 if quick else whole_runs,
         steps=4 if quick else 13,
         tokens=24 if quick else 512,
+        sizes=(4, 8) if quick else sizes,
+        documents_counts=(20_000, 50_000) if quick else documents_counts,
+        copies=4 if quick else copies,
+        before=before,
     )
     if not only_page:
         bench.work.mkdir(parents=True, exist_ok=True)
@@ -67,6 +98,7 @@ def main(
             report.keep(file, name, _lines(name, bench), _circumstances(bench, quick=quick))
     figures = report.load(file)
     click.echo(report.table(figures, list(ROWS)))
+    click.echo(report.recall_table(figures))
     if page or only_page:
         report.write_page(PAGE, figures, list(ROWS))
 
@@ -94,6 +126,7 @@ def _circumstances(bench: Bench, *, quick: bool) -> dict[str, object]:
         "input": source(),
         "size_mb": bench.size,
         "whole_size_mb": bench.whole_size,
+        "whole_runs": bench.whole_runs,
         "large_size_mb": bench.large_size,
         "runs": bench.runs,
         "quick": quick,

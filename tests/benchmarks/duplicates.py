@@ -165,13 +165,13 @@ def quality(workspace: Workspace, work: Path, originals: int, threshold: float) 
     names = [name for name in workspace.finished("documents") if name != BUILT_IN]
     for name in names or [BUILT_IN]:
         shutil.copytree(workspace.documents(name), copy.documents(name))
-    _dedup(copy, threshold)
-    alone = _alone(copy)
+    find_duplicates(copy, threshold)
+    alone = without_like(copy)
     chosen = [alone[place] for place in random.permutation(len(alone))[: originals * len(KINDS)]]
     copies = plant([text for _, text in chosen], random)
     planted = "wiki2019zh" if not names else BUILT_IN
     lay_documents(copy, planted, [[(f"copy {place}", "train", text) for _, place, text in copies]])
-    _dedup(copy, threshold)
+    find_duplicates(copy, threshold)
     rows = pq.read_table(copy.dedup / dedup.CLUSTERS).to_pylist()
     cluster = {(row["dataset"], row["id"]): row["cluster"] for row in rows}
     click.echo(f"{len(alone):,} documents without a like, {len(copies):,} copies\n")
@@ -191,7 +191,8 @@ def quality(workspace: Workspace, work: Path, originals: int, threshold: float) 
     _shingles([(kind, chosen[place][1], text) for kind, place, text in copies], threshold)
 
 
-def _dedup(workspace: Workspace, threshold: float) -> None:
+def find_duplicates(workspace: Workspace, threshold: float) -> None:
+    """Run the stage."""
     with workspace.writing("dedup"):
         dedup.run(DedupConfig(workers=1, threshold=threshold), workspace)
 
@@ -205,7 +206,7 @@ def _texts(workspace: Workspace) -> dict[tuple[str, str], str]:
     }
 
 
-def _alone(workspace: Workspace) -> list[tuple[tuple[str, str], str]]:
+def without_like(workspace: Workspace) -> list[tuple[tuple[str, str], str]]:
     """Documents long enough that have no like, with dataset and id."""
     rows = pq.read_table(workspace.dedup / dedup.CLUSTERS, columns=["dataset", "id"]).to_pylist()
     taken = {(row["dataset"], row["id"]) for row in rows}

@@ -63,7 +63,7 @@ _DEMO = {
 
 def source() -> str:
     """What inputs are made from, in words."""
-    return "sample of real text in the official shapes" if _has_mirror() else "built-in dataset"
+    return "sample of real text in the official shapes" if has_mirror() else "built-in dataset"
 
 
 def plain(work: Path, dataset: str, megabytes: float) -> Path:
@@ -125,7 +125,7 @@ def _open_member(target: zipfile.ZipFile, name: str) -> AbstractContextManager[I
 
 
 def _place(work: Path, dataset: str, megabytes: float, kind: str) -> Path:
-    key = hashlib.sha256((MIRROR / "SHA256SUMS").read_bytes()).hexdigest()[:8] if _has_mirror() else "demo"
+    key = hashlib.sha256((MIRROR / "SHA256SUMS").read_bytes()).hexdigest()[:8] if has_mirror() else "demo"
     return work / "inputs" / f"{dataset}-{megabytes:g}MB-{kind}-{key}-{_SCHEME}"
 
 
@@ -136,7 +136,7 @@ def _aside(folder: Path) -> Path:
     return aside
 
 
-def _has_mirror() -> bool:
+def has_mirror() -> bool:
     return (MIRROR / "SHA256SUMS").is_file()
 
 
@@ -155,7 +155,7 @@ def _members(dataset: str, wanted: int) -> Iterator[tuple[str, Iterator[bytes]]]
 def _originals(dataset: str) -> tuple[list[str], dict[str, list[str]]]:
     """The sample's training records, and its other members."""
     manifest = manifests.load(dataset)
-    if not _has_mirror():
+    if not has_mirror():
         lines = _lines((ROOT / "manifests" / "demo" / _DEMO[dataset]).read_bytes())
         if dataset == "wiki2019zh":
             return lines, {}

@@ -57,6 +57,19 @@ def ingest(
     return {"counts": dict(report.ledger.counts)}
 
 
+def dedup(clock: Clock, *, workspace: str, workers: int = 1) -> dict[str, Any]:
+    """Find duplicates anew, signatures included."""
+    from corpus.pipeline.dedup import stage
+    from corpus.pipeline.workspace.layout import Workspace
+
+    place = Workspace(Path(workspace))
+    shutil.rmtree(place.dedup, ignore_errors=True)
+    with place.writing("dedup"), clock:
+        report = stage.run(stage.DedupConfig(workers=workers), place)
+    removed = report.ledger.counts["datasets"].values()
+    return {"removed": sum(sum(found[why].values()) for found in removed for why in (stage.EXACT, stage.NEAR))}
+
+
 def tokenizer(
     clock: Clock, *, workspace: str, vocab_size: int = 32_000, sample_characters: int | None = None
 ) -> dict[str, Any]:

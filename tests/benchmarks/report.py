@@ -1,7 +1,7 @@
 """Figures kept, and what is drawn from them: the table, the page, the pictures.
 
 In: lines of rows. Out: one JSON file in which a row that is run again replaces itself, a Markdown table, and
-`docs/benchmarks.md` between its two markers with `benchmarks.svg` and `benchmarks-memory.svg` beside it.
+`docs/benchmarks.md` between its two markers with the pictures beside it.
 No path of the machine is in any of them.
 """
 
@@ -21,6 +21,7 @@ import psutil
 
 from corpus.pipeline import kernels
 from tests.benchmarks.lines import Line
+from tests.benchmarks.pictures import PICTURES, digits
 
 Figures = dict[str, Any]
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
@@ -30,8 +31,11 @@ _PACKAGES = (
     "pyarrow", "numpy",
     "orjson", "OpenCC",
 )  # fmt: skip
-_DRAWN = ("ingest", "pack", "history", "tokenizer", "train", "sample")
-_OURS, _PEER = "#2a6f97", "#bfbfbf"
+_RECALL = "planted copies that are found"
+_HEADS = (
+    "row", "what", "unit", "ours", "peer", "peer's figure", "ratio", "target", "met", "peak memory: ours, peer", "note",
+)  # fmt: skip
+_ROWS = re.compile(r"^Rows ([a-z, ]+): (.*)$", re.MULTILINE)
 
 
 def machine() -> dict[str, object]:
@@ -77,22 +81,21 @@ def keep(file: Path, name: str, lines: Sequence[Line], circumstances: Mapping[st
     aside.replace(file)
 
 
-def table(figures: Figures, order: Sequence[str]) -> str:
-    """The table of all rows, as Markdown."""
-    heads = (
-        "what",
-        "unit",
-        "ours",
-        "peer",
-        "peer's figure",
-        "ratio",
-        "target",
-        "met",
-        "peak memory: ours, peer",
-        "note",
-    )
-    rows = [_row(line) for name in order if name in figures for line in figures[name]["lines"]]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+def table(figures: Figures, order: Sequence[str], page: str = "") -> str:
+    """The table of all rows, as Markdown; rows that are not among the figures as the page has them."""
+    rows: dict[str, list[str]] = {name: [] for name in order}
+    for line in page.splitlines():
+        name = line.removeprefix("| ").partition(" | ")[0]
+        if name in rows and name not in figures:
+            rows[name].append(line)
+    for name, row in figures.items():
+        rows[name] = [_cells((name, *_row(line))) for line in row["lines"]]
+    lines = [line for found in rows.values() for line in found]
+    return "\n".join((_cells(_HEADS), _cells(["---"] * len(_HEADS)), *lines))
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _row(line: Mapping[str, Any]) -> list[str]:
@@ -115,38 +118,54 @@ def _figure(side: Mapping[str, Any]) -> str:
         return ""
     if side["median"] is None:
         return f"failed: {side['error']}" if side["error"] else side["name"]
-    median, least, most = (_digits(side[key]) for key in ("median", "least", "most"))
+    median, least, most = (digits(side[key]) for key in ("median", "least", "most"))
     return median if len(side["values"]) == 1 else f"{median} ({least}–{most})"
 
 
-def _digits(value: float) -> str:
-    """Three digits that mean something."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
 def write_page(page: Path, figures: Figures, order: Sequence[str]) -> None:
-    """Put table, circumstances and pictures between the page's markers."""
-    pictures = [("benchmarks.svg", _bars), ("benchmarks-memory.svg", _memory)]
-    drawn = [name for name, draw in pictures if draw(page.with_name(name), figures)]
-    titles = {
-        "benchmarks.svg": "Ours against peers, stage by stage",
-        "benchmarks-memory.svg": "Memory on the whole way",
-    }
-    parts = [_circumstances(figures), table(figures, order), *(f"![{titles[name]}]({name})" for name in drawn)]
+    """Put table, circumstances and pictures between the page's markers.
+
+    A row that is not among the figures stays as the page has it, and so does a picture that needs one.
+    """
     text = page.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    before, _, tail = rest.partition(END)
+    shown = []
+    for name, (title, draw) in PICTURES.items():
+        if draw(page.with_name(name), figures) or f"({name})" in before:
+            shown.append(f"![{title}]({name})")
+    recall = recall_table(figures) or _old_recall(before)
+    parts = [_circumstances(figures, before), table(figures, order, before), *filter(None, [recall]), *shown]
     page.write_text("\n\n".join((head + BEGIN, *parts, END)) + tail, encoding="utf-8")
 
 
-def _circumstances(figures: Figures) -> str:
-    """Machine, versions and sizes; where rows were measured under others, that is said."""
+def recall_table(figures: Figures) -> str:
+    """The share of planted copies that each tool finds, by kind; empty where it was not measured."""
+    found = [line["extra"] for line in figures.get("recall", {}).get("lines", ()) if line["extra"].get("recall")]
+    if not found:
+        return ""
+    shares, alike = found[0]["recall"], found[0]["similarity"]
+    lines = [_cells((_RECALL, "similarity", *shares)), _cells(["---"] * (2 + len(shares)))]
+    for kind, similarity in alike.items():
+        told = kind.replace("typos", "characters changed:").replace("%", " %")
+        lines.append(_cells((told, f"{similarity:.2f}", *(f"{own[kind]:.2f}" for own in shares.values()))))
+    return "\n".join(lines)
+
+
+def _old_recall(page: str) -> str:
+    """The table of copies on the page."""
+    found = re.search(rf"^\| {re.escape(_RECALL)} \|.*(?:\n\|.*)*", page, re.MULTILINE)
+    return found[0] if found else ""
+
+
+def _circumstances(figures: Figures, page: str = "") -> str:
+    """Machine, versions and sizes of the rows; of those that are not among the figures as the page has them."""
     groups: dict[str, list[str]] = {}
+    for names, sentence in _ROWS.findall(page):
+        groups.setdefault(sentence, []).extend(name for name in names.split(", ") if name not in figures)
     for name, row in figures.items():
         groups.setdefault(_sentence(row["circumstances"]), []).append(name)
-    if len(groups) == 1:
-        return next(iter(groups))
-    return "\n\n".join(f"Rows {', '.join(names)}: {sentence}" for sentence, names in groups.items())
+    return "\n\n".join(f"Rows {', '.join(names)}: {sentence}" for sentence, names in groups.items() if names)
 
 
 def _sentence(seen: Mapping[str, Any]) -> str:
@@ -156,94 +175,5 @@ def _sentence(seen: Mapping[str, Any]) -> str:
         f"{seen['day']}, {seen['cpu']}, {seen['cores']} cores, {seen['memory_gib']} GiB, {seen['system']}, Python "
         f"{seen['python']}; {versions}. Input from the {seen['input']}: {seen['size_mb']:g} MB for each row, "
         f"{seen['large_size_mb']:g} MB for the tokenizer's larger size, {seen['whole_size_mb']:g} MB for the whole "
-        f"way; {seen['runs']} runs of each.{quick}"
+        f"way; {seen['runs']} runs of each, {seen.get('whole_runs', 1)} of the whole way.{quick}"
     )
-
-
-def _bars(path: Path, figures: Figures) -> bool:
-    """Bars for each stage that has a peer. True when the picture was made."""
-    stages: dict[str, dict[str, tuple[float, str]]] = {}
-    for name in _DRAWN:
-        for line in figures.get(name, {}).get("lines", ()):
-            peer = line["peer"] or {}
-            if not line["bar"] or not peer or peer["median"] is None:
-                continue
-            suffix = f" ({line['unit']})"
-            bars = stages.setdefault(
-                line["bar"] + suffix if line["unit"] != "MB/s" else f"{line['bar']} (MB/s text)", {}
-            )
-            if line["ours"]["median"] is not None:
-                bars[_short(line["ours"]["name"])] = line["ours"]["median"], _OURS
-            bars[_short(peer["name"])] = peer["median"], _PEER
-    plt = _plot()
-    if not stages or plt is None:
-        return False
-    heights = [max(2, len(bars)) for bars in stages.values()]
-    figure, axes = plt.subplots(
-        len(stages), 1, figsize=(8, 0.45 * sum(heights) + 0.6 * len(stages)), squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
-    for axis, (stage, bars) in zip(axes[:, 0], stages.items(), strict=True):
-        names = list(bars)
-        values = [bars[name][0] for name in names]
-        drawn = axis.barh(names, values, color=[bars[name][1] for name in names])
-        axis.bar_label(drawn, labels=[_digits(value) for value in values], padding=3, fontsize=8)
-        axis.set_title(stage + (": less is better" if stage.endswith("(s)") else ""), loc="left", fontsize=9)
-        axis.invert_yaxis()
-        axis.margins(x=0.12)
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    return _save(plt, figure, path)
-
-
-def _short(name: str) -> str:
-    return name.replace(", texts in memory", "").replace(" as in run_clm", "")
-
-
-def _memory(path: Path, figures: Figures) -> bool:
-    """Memory over time through the stages of the whole way. True when the picture was made."""
-    lines = [line for line in figures.get("whole", {}).get("lines", ()) if line["extra"].get("curve")]
-    plt = _plot()
-    if not lines or plt is None:
-        return False
-    figure, axis = plt.subplots(figsize=(8, 3.2))
-    start = 0.0
-    for number, line in enumerate(lines):
-        times, totals, largest = zip(*line["extra"]["curve"], strict=True)
-        moments = [start + moment for moment in times]
-        first = number == 0
-        axis.plot(moments, [size / _MEGABYTE for size in totals], color=_PEER, label="all processes" if first else None)
-        axis.plot(
-            moments, [size / _MEGABYTE for size in largest], color=_OURS, label="largest process" if first else None
-        )
-        axis.axvline(start, color="#dddddd", linewidth=0.8, zorder=0)
-        height = 1.01 + 0.06 * (number % 2)
-        axis.annotate(line["extra"]["stage"], (start, height), xycoords=("data", "axes fraction"), fontsize=8)
-        start += line["ours"]["runs"][-1]["wall_s"]
-    axis.set_xlabel("seconds", fontsize=8)
-    axis.set_ylabel("resident memory, MB", fontsize=8)
-    axis.set_ylim(bottom=0)
-    axis.tick_params(labelsize=8)
-    axis.legend(fontsize=8, frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    return _save(plt, figure, path)
-
-
-def _plot() -> Any:
-    """Matplotlib of the extra `bench`, or None where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "corpus"
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _save(plt: Any, figure: Any, path: Path) -> bool:
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return True

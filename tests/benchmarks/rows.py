@@ -6,7 +6,6 @@ figures per second of the work itself (`Run.work_s`): without the interpreter's 
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,19 +15,18 @@ from typing import Any
 from corpus.pipeline.manifest import CORPORA
 from tests.benchmarks import inputs, measure
 from tests.benchmarks.bench import NEWS, ONE, VOCABULARY, Bench, Start, drop, tell
+from tests.benchmarks.dedup_rows import documents, near_duplicates, recall
 from tests.benchmarks.inputs import MEGABYTE
 from tests.benchmarks.lines import Line, Side, Target, alone, compare, side
 from tests.benchmarks.measure import Run
 from tests.benchmarks.model_rows import sample, train
 from tests.benchmarks.stage_rows import ingest, pack, tokenizer
+from tests.benchmarks.whole import GIGABYTE, sizes, whole
 
 HELP_RUNS = 11
 WORKERS_FACTORS = {"pack": 14, "ingest": 4}
 """Work is cut into pieces of 32 MiB: of 100 MB the last round of two workers would be half empty. Packing is fast, so
 that workers have to have started for it to tell."""
-SHARES = {"wiki2019zh": 1.6, "news2016zh": 9.0, "baike2018qa": 1.6, "webtext2019zh": 3.7, "translation2019zh": 1.2}
-"""Gigabytes of the official corpora: the whole way takes them in these shares."""
-GIGABYTE = 1_000_000_000
 
 
 def workers(bench: Bench) -> list[Line]:
@@ -122,60 +120,6 @@ def start(bench: Bench) -> list[Line]:
     ]  # fmt: skip
 
 
-def whole(bench: Bench) -> list[Line]:
-    """All five corpora from archives to packed rows on two workers, the commands as a user types them."""
-    source = bench.folder("archives")
-    total = sum(SHARES.values())
-    for dataset, share in SHARES.items():
-        made = inputs.archive(bench.work, dataset, round(bench.whole_size * share / total, 1))
-        for path in made.iterdir():
-            (source / path.name).hardlink_to(path)
-    raw = inputs.size(source) / MEGABYTE
-    measure.warm(source)
-    workspace = bench.work / "whole"
-    ways = [_whole_way(bench, source, workspace) for _ in range(bench.whole_runs)]
-    drop(source, workspace)
-    lines = [
-        Line(
-            row="whole", what=f"the whole way: {stage}, {raw:,.0f} MB raw", unit="MB/s raw",
-            ours=side("ours", [way[stage] for way in ways], partial(_wall_speed, raw)),
-            note=f"{statistics.median(way[stage].wall_s for way in ways):.1f} s",
-            extra={"stage": stage, "curve": list(ways[-1][stage].curve)},
-        )
-        for stage in ways[0]
-    ]  # fmt: skip
-    every = [run for way in ways for run in way.values()]
-    seconds = [sum(run.wall_s for run in way.values()) for way in ways]
-    speed = Side(name="ours", values=[] if any(run.error for run in every) else [raw / s for s in seconds], runs=every)
-    what = f"the whole way: archives to packed rows, {raw:,.0f} MB raw, two workers"
-    note = f"{statistics.median(seconds):.0f} s of whole commands, start-up included; gone {len(ways)} time(s)"
-    peak = side("ours", every, lambda run: run.peak / MEGABYTE)
-    largest = Side(name="ours", values=[max(peak.values)] if peak.values else [], runs=every)
-    limit = Target(most=GIGABYTE / MEGABYTE, text="under 1,000 MB")
-    return [
-        *lines,
-        alone("whole", what, "MB/s raw", speed, target=Target(least=22.0, text="22 MB/s"), note=note),
-        alone("whole", "the whole way: largest process", "MB", largest, target=limit),
-    ]
-
-
-def _whole_way(bench: Bench, source: Path, workspace: Path) -> dict[str, Run]:
-    """One process a stage, in a fresh workspace."""
-    drop(workspace)
-    commands = {
-        "download": ["download", "--source", str(source)],
-        "ingest": ["clean", "--workers", "2"],
-        "tokenizer": ["tokenizer"],
-        "pack": ["pack", "--workers", "2"],
-    }
-    runs: dict[str, Run] = {}
-    for stage, arguments in commands.items():
-        command = [str(Path(sys.executable).with_name("corpus")), *arguments, "--workspace", str(workspace)]
-        runs[stage] = measure.process(command, on=2, home=bench.home, curve=True)
-        tell(f"whole: {stage}: {runs[stage].error or f'{runs[stage].wall_s:.1f} s'}")
-    return runs
-
-
 def history(bench: Bench) -> list[Line]:
     """The tokenization that people used, as measured once."""
     return [
@@ -188,10 +132,6 @@ def history(bench: Bench) -> list[Line]:
     ]  # fmt: skip
 
 
-def _wall_speed(megabytes: float, run: Run) -> float:
-    return megabytes / run.wall_s
-
-
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "ingest": ingest,
     "pack": pack,
@@ -202,6 +142,10 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "train": train,
     "sample": sample,
     "start": start,
+    "duplicates": near_duplicates,
+    "recall": recall,
+    "documents": documents,
     "whole": whole,
+    "sizes": sizes,
     "history": history,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Iterator
@@ -133,6 +134,47 @@ def mutated_file(chance: random.Random) -> bytes:
     for _ in range(chance.randrange(4)):
         data = byte_change(chance, data, whole[0])
     return data
+
+
+def mutated_items(chance: random.Random) -> tuple[str, bytes]:
+    """A file of texts, in a format and under an ending that may not be its own."""
+    rows = [{"title": TITLE, "text": TEXT}, {"text": chance.choice(VALUES)}, {"题": [TEXT, {"文": TITLE}]}, TEXT, 1, []]
+    chosen = chance.sample(rows, chance.randrange(len(rows)))
+    written = {
+        ".jsonl": "\n".join(json.dumps(row, ensure_ascii=chance.random() < 0.3) for row in chosen),
+        ".json": json.dumps(chosen),
+        ".csv": f'title,text\n{TITLE},"{TEXT}"\n{TEXT}\n',
+        ".txt": f"{TITLE}\n\n{TEXT}\n",
+    }
+    suffix = chance.choice(list(written))
+    data = written[suffix].encode()
+    for _ in range(chance.choice((0, 1, 1, 3))):
+        data = byte_change(chance, data, TEXT.encode())
+    packed = chance.random()
+    if packed < 0.2:
+        data = gzip.compress(data, 1, mtime=0)
+        data = byte_change(chance, data, data) if chance.random() < 0.5 else data
+    return (suffix if chance.random() < 0.8 else chance.choice(list(written))) + (".gz" if packed < 0.25 else ""), data
+
+
+def mutated_model(chance: random.Random, whole: bytes, head: int) -> bytes:
+    """A file of which the first `head` bytes, the end, or values of the JSON in its head are not what they were."""
+    kind = chance.randrange(4)
+    if kind == 0:
+        return byte_change(chance, whole[:head], whole[:head]) + whole[head:]
+    if kind == 1:
+        return whole[: chance.randrange(len(whole))] + chance.randbytes(chance.randrange(9))
+    about = json.loads(whole[8:head])
+    for name in list(about["__metadata__"]):
+        inner = json.loads(about["__metadata__"][name])
+        place = chance.choice((inner, inner["facts"], inner["facts"]["held_back"]))
+        key = chance.choice(list(place))
+        value = chance.choice((*VALUES, "\ud800", float("nan"), float("inf"), 10**400, [TITLE], ["\ud800"], -1))
+        place[key] = value if kind == 2 else {**place}
+        about["__metadata__"][name] = json.dumps(inner)
+    made = json.dumps(about).encode()
+    made += b" " * (-len(made) % 8)
+    return len(made).to_bytes(8, "little") + made + whole[head:]
 
 
 def mutated_manifest(chance: random.Random, texts: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""A million mutated records, files, archives and manifests: each is read or refused by name, and no neighbour is hurt.
+"""A million mutated inputs: records, files, archives, manifests, good text and models of `corpus quality`. Each is read
+or refused by name, and no neighbour is hurt.
 
 Seeded mutations of real shapes (FUZZ_SEED), checked against slow and simple readings of the same bytes: Python's own
 `json`, a split at newlines. `make test` runs a short one, `make soak` a million inputs.
@@ -31,6 +32,9 @@ import zstandard
 from corpus.pipeline import manifest as manifests
 from corpus.pipeline.errors import ArchiveError, ManifestError, SourceError
 from corpus.pipeline.manifest import CORPORA, Manifest, Shape
+from corpus.pipeline.quality import model_file
+from corpus.pipeline.quality.sample import read_texts
+from corpus.pipeline.quality.scoring import Weights, scores_of
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.parse import SHAPE_REASONS, parser
 from corpus.pipeline.read.pieces import cut
@@ -40,8 +44,19 @@ from corpus.pipeline.templates import composer, parts_of
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, write_ledger
 from tests.support.documents import TRAIN
-from tests.support.mutations import RECORDS, byte_change, mutated_file, mutated_manifest, mutated_records
+from tests.support.mutations import (
+    RECORDS,
+    TEXT,
+    TITLE,
+    byte_change,
+    mutated_file,
+    mutated_items,
+    mutated_manifest,
+    mutated_model,
+    mutated_records,
+)
 from tests.support.records import baike, lines
+from tests.support.scored import random_model
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
@@ -289,6 +304,63 @@ def check_manifest(text: str, raws: list[tuple[int, bytes]]) -> str:
     return "read"
 
 
+def run_good_text(count: int, seed: int, folder: Path) -> Outcomes:
+    """A file of good text is refused by name, or its texts have scores, which do not depend on their neighbours."""
+    chance, outcomes = random.Random(seed), Outcomes(seed)
+    weights = model_file.read(random_model(folder / "model.safetensors")).model
+    for _ in range(count):
+        name, data = mutated_items(chance)
+        path = folder / f"good{name}"
+        path.write_bytes(data)
+        with outcomes.trying((name, data)):
+            outcomes[check_good_text(path, weights)] += 1
+    return outcomes
+
+
+def check_good_text(path: Path, weights: Weights) -> str:
+    try:
+        texts = read_texts(path, ()).texts
+    except SourceError as error:
+        if str(path) not in error.message:
+            raise AssertionError("the message does not name the file") from error
+        return "SourceError"
+    scores = scores_of(texts, weights).tolist()
+    assert all(texts)
+    assert all(0 <= score <= 1 for score in scores)
+    assert scores == [score for text in texts for score in scores_of([text], weights).tolist()]
+    return "read"
+
+
+def run_models(count: int, seed: int, folder: Path) -> Outcomes:
+    """A model is refused by name, or gives scores and is written again as the same model."""
+    chance, outcomes, path = random.Random(seed), Outcomes(seed), random_model(folder / "model.safetensors")
+    whole = path.read_bytes()
+    head = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(count):
+        bad = mutated_model(chance, whole, head)
+        path.write_bytes(bad)
+        with outcomes.trying(bad[:head]):
+            outcomes[check_model(path)] += 1
+    return outcomes
+
+
+def check_model(path: Path) -> str:
+    try:
+        trained = model_file.read(path)
+    except SourceError as error:
+        if str(path) not in error.message:
+            raise AssertionError("the message does not name the file") from error
+        return "SourceError"
+    scores = scores_of([TITLE, TEXT, "字"], trained.model).tolist()
+    assert all(0 <= score <= 1 for score in scores)
+    json.dumps([trained.facts, f"{trained.facts['auc']:.3f}"], allow_nan=False, ensure_ascii=False).encode()
+    path.write_bytes(model_file.to_bytes(trained))
+    again = model_file.read(path)
+    assert (again.facts, again.identity) == (trained.facts, trained.identity)
+    assert scores_of([TITLE, TEXT, "字"], again.model).tolist() == scores
+    return "read"
+
+
 # --- the runs ------------------------------------------------------------------------------------------------------
 
 
@@ -317,9 +389,12 @@ def fuzz(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -
         "files": run_files(count * 10 // 100, seed, folder),
         "containers": run_containers(count * 2 // 100, seed, folder / "containers"),
         "manifests": run_manifests(count * 8 // 100, seed),
+        "good text": run_good_text(count // 100, seed, folder),
+        "models": run_models(count // 500, seed, folder),
     }
     for outcomes in found.values():
         outcomes.check()
     assert set(found["containers"]) == {"read", "ArchiveError", "SourceError"}
     assert set(found["manifests"]) == {"read", "ManifestError"}
+    assert set(found["good text"]) == set(found["models"]) == {"read", "SourceError"}
     return found

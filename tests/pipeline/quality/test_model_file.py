@@ -43,6 +43,14 @@ def test_a_model_comes_back_and_is_the_same_bytes(tmp_path: Path) -> None:
             np.zeros(BUCKETS, np.int32),
             json.dumps({"orders": [2, 3], "identity": "", "facts": FACTS | {"auc": "x"}}),
         ),
+        *(
+            (np.zeros(BUCKETS, np.int32), json.dumps({"orders": [2, 3], "identity": "", "facts": FACTS} | changed))
+            for changed in (
+                {"identity": "\ud800"},
+                {"facts": FACTS | {"auc": float("nan")}},
+                {"facts": FACTS | {"held_back": {"other": 10**400}}},
+            )
+        ),
         (np.zeros(BUCKETS, np.float32), json.dumps({"orders": [2, 3], "identity": "", "facts": FACTS})),
         (np.zeros(9, np.int32), json.dumps({"orders": [2, 3], "identity": "", "facts": FACTS})),
     ],
