@@ -140,6 +140,14 @@ def dedup(report: Report) -> None:
             console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
     if counts["largest_clusters"]:
         console.line(f"largest groups (documents × groups): {repeated(counts['largest_clusters'])}")
+    if "spans" in counts:
+        shared = counts["spans"]
+        found = [
+            (name, own["runs"], sum(own["documents"].values()), sum(own["characters"].values()))
+            for name, own in shared["datasets"].items()
+        ]
+        title = f"runs of {report.ledger.config['spans']:,} or more characters of earlier documents"
+        console.table(("dataset", "runs", "documents", "characters"), found, title=title)
     ledgers([report])
 
 

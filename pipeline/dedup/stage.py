@@ -25,14 +25,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search
+from corpus.pipeline.dedup import search, span_lists, spans
 from corpus.pipeline.dedup.search import Duplicates
 from corpus.pipeline.errors import BooksError, DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
-from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
+from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, ids_of, range_slice
 from corpus.pipeline.storage import removal_lists
-from corpus.pipeline.storage.document_shards import document_count, document_ref, part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import document_count, document_ref, part_number, parts
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
@@ -60,6 +60,8 @@ CLUSTERS_SCHEMA = pa.schema(
 )
 """Every document that has a duplicate, by dataset and document; `reason` is null where it is kept, `similarity` is to
 the kept one."""
+LEAST_SPAN = 50
+"""Characters of the shortest run that may be looked for; shorter ones are idioms, names and formulas."""
 _LEAST_THRESHOLD = 0.5
 _LARGEST = 10
 
@@ -74,12 +76,16 @@ class DedupConfig:
     """Whether near duplicates count too."""
     threshold: float = THRESHOLD
     """Least similarity of near duplicates: Jaccard index of their shingles."""
+    spans: int | None = None
+    """Characters of the shortest run that is looked for in several documents; runs are not looked for when None."""
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         if not _LEAST_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"--threshold must be at least {_LEAST_THRESHOLD} and at most 1, is {self.threshold}")
+        if self.spans is not None and self.spans < LEAST_SPAN:
+            raise ValueError(f"--spans must be at least {LEAST_SPAN}, is {self.spans}")
         if self.workers < 0:
             raise ValueError(f"--workers must not be negative, is {self.workers}")
 
@@ -100,6 +106,8 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     threshold = config.threshold if config.near else None
     keys = signatures.settings(config.threshold)
     settings = {"datasets": names, "near": config.near, "threshold": threshold, **keys}
+    if config.spans is not None:  # else the ledger is as it was before there were runs
+        settings["spans"] = config.spans
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
     )
@@ -117,6 +125,11 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     lists = _Lists(store, found, names)
     written = _write(lists, workspace, progress)
     counts = _counts(lists)
+    if config.spans is not None:
+        shared, counts["spans"] = _find_spans(lists, config, folder, progress)
+        written += shared
+    else:
+        span_lists.delete_others(folder, [])
     return stage.finish(
         outputs=written,
         counts=counts,
@@ -159,6 +172,20 @@ def _make_keys(
             progress.advance(shard.count)
 
 
+def _find_spans(
+    lists: _Lists, config: DedupConfig, folder: Path, progress: Progress
+) -> tuple[list[Path], dict[str, Any]]:
+    """Write the runs that documents share which are not removed. Returns the files, and the counts."""
+    store, found, least = lists.store, lists.found, config.spans or LEAST_SPAN
+    stays = np.ones(store.count, dtype=np.bool_)
+    stays[found.members[found.members != found.kept]] = False
+    with spans.search(store, stays, least, folder, workers=config.workers, progress=progress) as shared:
+        written = span_lists.write(shared, store, lists.names, folder)
+        counts = span_lists.counts_of(shared, store, lists.names)
+    span_lists.check_books(store, folder, stays, counts)
+    return written, counts
+
+
 class _Lists:
     """The rows to write about the members of clusters."""
 
@@ -170,7 +197,7 @@ class _Lists:
         ids = [pa.array([], pa.string())]
         for shard in store.shards:
             here = kept[range_slice(kept, shard.first, shard.count)]
-            ids += pc.binary_join_element_wise(shard.dataset, _ids(shard, here), ":").chunks
+            ids += pc.binary_join_element_wise(shard.dataset, ids_of(shard, here), ":").chunks
         self.ids = pa.chunked_array(ids)
         """[clusters] `<dataset>:<id>` of the kept documents."""
 
@@ -190,7 +217,7 @@ class _Lists:
                 "cluster": clusters,
                 "dataset": np.full(len(members), shard.dataset),
                 "document": document_ref(part_number(shard.path), members.astype(np.int64) - shard.first),
-                "id": _ids(shard, members),
+                "id": ids_of(shard, members),
                 "split": np.array(KEEP_FIRST)[self.split[here]],
                 "kept": kept,
                 "reason": pa.array(np.where(exact, EXACT, NEAR), pa.string(), mask=kept),
@@ -201,14 +228,6 @@ class _Lists:
                 "whole": np.ones(len(members), dtype=np.bool_),
             }
         )
-
-
-def _ids(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
-    """[documents] their ids; all lie in this shard."""
-    if not len(documents):
-        return pa.chunked_array([], pa.string())
-    with reading_part(shard.path), pq.ParquetFile(shard.path) as file:
-        return file.read(columns=["id"])["id"].take(pa.array(documents.astype(np.int64) - shard.first))
 
 
 def _write(lists: _Lists, workspace: Workspace, progress: Progress) -> list[Path]:

@@ -29,5 +29,6 @@ PyObject *encode(PyObject *module, PyObject *args);
 PyObject *overlaps(PyObject *module, PyObject *args);
 PyObject *shingle_sets(PyObject *module, PyObject *args);
 PyObject *signatures(PyObject *module, PyObject *args);
+PyObject *winnow(PyObject *module, PyObject *args);
 
 #endif
