@@ -68,7 +68,7 @@ characters of these. `start`, `end` and `text` are the part that is repeated mos
 
 
 @dataclass(frozen=True, slots=True)
-class _Owners:
+class Owners:
     """The documents that were first to have a run."""
 
     numbers: np.ndarray
@@ -81,9 +81,8 @@ class _Owners:
         return self.table.take(pa.array(np.searchsorted(self.numbers, documents)))
 
 
-def write(found: FoundSpans, store: SignatureStore, names: Sequence[str], folder: Path) -> list[Path]:
+def write(found: FoundSpans, owners: Owners, store: SignatureStore, names: Sequence[str], folder: Path) -> list[Path]:
     """Write runs and passages, and delete other files of runs. Returns the files."""
-    owners = _owners(found, store)
     documents = places.documents_of(found.runs.places)
     written = [folder / PASSAGES]
     with atomic(folder / PASSAGES) as out:
@@ -106,7 +105,8 @@ def delete_others(folder: Path, written: Sequence[Path]) -> None:
             path.unlink()
 
 
-def _owners(found: FoundSpans, store: SignatureStore) -> _Owners:
+def owners_of(found: FoundSpans, store: SignatureStore) -> Owners:
+    """The first documents of all runs."""
     numbers = np.unique(places.documents_of(found.runs.firsts))
     tables = [pa.schema([("dataset", pa.string()), ("document", pa.int64()), ("id", pa.string())]).empty_table()]
     for shard in store.shards:
@@ -114,10 +114,10 @@ def _owners(found: FoundSpans, store: SignatureStore) -> _Owners:
         if len(here):
             columns = [[shard.dataset] * len(here), document_ref(part_number(shard.path), here - shard.first)]
             tables.append(pa.table([*columns, ids_of(shard, here)], names=tables[0].schema.names))
-    return _Owners(numbers, pa.concat_tables(tables))
+    return Owners(numbers, pa.concat_tables(tables))
 
 
-def _rows(found: FoundSpans, own: slice, shard: SignatureShard, owners: _Owners) -> pa.Table:
+def _rows(found: FoundSpans, own: slice, shard: SignatureShard, owners: Owners) -> pa.Table:
     """The runs of a shard."""
     runs = found.runs.take(own)
     numbers, starts = places.documents_of(runs.places), places.positions_of(runs.places)
@@ -139,7 +139,7 @@ def _rows(found: FoundSpans, own: slice, shard: SignatureShard, owners: _Owners)
     ).cast(SCHEMA)
 
 
-def _passages(found: FoundSpans, owners: _Owners) -> pa.Table:
+def _passages(found: FoundSpans, owners: Owners) -> pa.Table:
     """The passages that most documents repeat."""
     runs, count = found.runs, len(found.texts.begins)
     of, documents = found.texts.passages_of(runs.firsts), places.documents_of(runs.places)

@@ -226,4 +226,5 @@ def stretches_around(
 
 def runs_of(shard: _Shard, *, rows: Sequence[Path], least: int) -> Runs:
     """The runs of a shard; runs in a worker."""
-    return places.runs_of(*span_files.of_documents(rows, 2, shard.first, shard.count), least)
+    at, firsts = span_files.of_documents(rows, 2, shard.first, shard.count)
+    return places.runs_of(at, firsts, least)
