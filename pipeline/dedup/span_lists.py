@@ -99,10 +99,10 @@ def write(found: FoundSpans, owners: Owners, store: SignatureStore, names: Seque
 
 
 def delete_others(folder: Path, written: Sequence[Path]) -> None:
-    """Delete the files of runs that were not written."""
-    for path in (folder / SPANS).glob("*/*.parquet"):
+    """Delete the files of runs and passages that were not written."""
+    for path in (folder / PASSAGES, *(folder / SPANS).glob("*/*.parquet")):
         if path not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def owners_of(found: FoundSpans, store: SignatureStore) -> Owners:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -69,7 +70,8 @@ class SpanTexts:
     def text(self, first: np.uint64, length: int) -> str:
         """The characters of a run, by its place in its first document."""
         (offset,) = self._offsets(np.array([first]))
-        return text_of(_read(self.path, int(offset), length))
+        with disk_errors(self.path), self.path.open("rb", buffering=0) as opened:
+            return text_of(_read(opened, int(offset), length))
 
     def pieces(self, shards: Iterable[SignatureShard]) -> list[StoredTexts]:
         """What is stored of each shard."""
@@ -117,10 +119,11 @@ def compare(piece: ComparedRuns, *, file: Path, least: int) -> Runs:
     """The runs of a shard as far as they are equal to their first documents; runs in a worker."""
     runs, kept = piece.runs, list[tuple[int, int, int]]()
     positions = places.positions_of(runs.places)
-    for number, text in _texts(piece.path, places.documents_of(runs.places) - piece.first):
-        begin, length = int(positions[number]), int(runs.lengths[number])
-        own, stored = codes_of(text[begin : begin + length]), _read(file, int(piece.offsets[number]), length)
-        kept += [(number, *stretch) for stretch in places.equal_stretches(own, stored, least)]
+    with disk_errors(file), file.open("rb", buffering=0) as opened:
+        for number, text in _texts(piece.path, places.documents_of(runs.places) - piece.first):
+            begin, length = int(positions[number]), int(runs.lengths[number])
+            own, stored = codes_of(text[begin : begin + length]), _read(opened, int(piece.offsets[number]), length)
+            kept += [(number, *stretch) for stretch in places.equal_stretches(own, stored, least)]
     which, begins, ends = np.array(kept, dtype=np.int64).reshape(-1, 3).T
     moved = begins.astype(np.uint64)
     return Runs(runs.places[which] + moved, ends - begins, runs.firsts[which] + moved)
@@ -137,10 +140,9 @@ def _texts(path: Path, lines: np.ndarray) -> Iterable[tuple[int, str]]:
                 number += 1
 
 
-def _read(path: Path, offset: int, length: int) -> np.ndarray:
+def _read(file: IO[bytes], offset: int, length: int) -> np.ndarray:
     """[length] uint32 codes of the file."""
-    with disk_errors(path), path.open("rb") as file:
-        return np.frombuffer(os.pread(file.fileno(), length * _CODE_BYTES, offset * _CODE_BYTES), dtype="<u4")
+    return np.frombuffer(os.pread(file.fileno(), length * _CODE_BYTES, offset * _CODE_BYTES), dtype="<u4")
 
 
 def stretches(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

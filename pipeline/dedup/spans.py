@@ -29,11 +29,10 @@ from corpus.pipeline.dedup import clusters, places, span_files, span_texts
 from corpus.pipeline.dedup.places import Runs
 from corpus.pipeline.dedup.span_files import Partition, Scratch
 from corpus.pipeline.dedup.span_texts import SpanTexts
-from corpus.pipeline.dedup.winnowing import fingerprints, shape
+from corpus.pipeline.dedup.winnowing import Parts, fingerprints, gram_hashes, shape
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, read_batches
-from corpus.pipeline.text.codepoints import codes_of
-from corpus.pipeline.text.ngrams import ngram_hashes
+from corpus.pipeline.signatures.minhash import concat_ranges
 from corpus.pipeline.workers import kept, run_pieces, worker_count
 
 Piece = TypeVar("Piece")
@@ -156,7 +155,7 @@ def repeated_places(partition: Partition) -> int:
 
 
 def _grouped(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows whose value another row has, by value and place.
+    """Rows by value, without most of those whose value no other row has.
 
     Returns:
         [rows] their places, [rows] the first place with the value, [values] the first row of each value, and [rows]
@@ -164,13 +163,14 @@ def _grouped(values: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     """
     rows = clusters.repeated_rows(values)
-    order = np.lexsort((found[rows], values[rows]))
-    ordered, of = found[rows][order], values[rows][order]
+    order = np.argsort(values[rows], kind="stable")  # in linear time: they are in order but for their lower bits
+    found, of = found[rows][order], values[rows][order]
     changes = np.ones(len(of), dtype=np.bool_)
     changes[1:] = of[1:] != of[:-1]
     opens = np.flatnonzero(changes)
-    firsts = np.repeat(ordered[opens], np.diff(opens, append=len(ordered)))
-    return ordered, firsts, opens, places.owners_of(ordered) != places.owners_of(firsts)
+    least = np.minimum.reduceat(found, opens) if len(opens) else found
+    firsts = np.repeat(least, np.diff(opens, append=len(found)))
+    return found, firsts, opens, places.owners_of(found) != places.owners_of(firsts)
 
 
 def stretch_rows(shard: _Shard, *, marked: Sequence[Path], least: int) -> np.ndarray:
@@ -212,16 +212,15 @@ def stretches_around(
 
     """
     _, window = shape(least)
-    starts = np.concatenate(([0], np.cumsum([len(text) for text in texts])))
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
     of = np.repeat(np.arange(len(texts)), counts)
-    last = starts[of] + positions
-    begins = np.maximum(last - window + 1, starts[of])
-    ends = np.minimum(last, starts[of + 1] - least) + 1
-    size = int(starts[-1]) + 1
-    covered = np.cumsum(np.bincount(begins, minlength=size) - np.bincount(ends, minlength=size)) > 0
-    chosen = np.flatnonzero(covered)
-    owners = np.searchsorted(starts, chosen, side="right") - 1
-    return ngram_hashes(codes_of("".join(texts)), least)[chosen], owners, chosen - starts[owners]
+    begins = starts[of] + np.maximum(positions - window + 1, 0)
+    ends = starts[of] + np.minimum(positions, lengths[of] - least) + 1
+    begins, ends, _ = places.united(begins, ends - begins)
+    owners, sizes = np.searchsorted(starts, begins, side="right") - 1, ends - begins
+    hashes = gram_hashes(texts, Parts(owners, begins - starts[owners], sizes), least)
+    return hashes, np.repeat(owners, sizes), concat_ranges(begins - starts[owners], sizes)
 
 
 def runs_of(shard: _Shard, *, rows: Sequence[Path], least: int) -> Runs:

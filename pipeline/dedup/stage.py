@@ -192,6 +192,7 @@ def _find_spans(
     store, found, least = lists.store, lists.found, config.spans or LEAST_SPAN
     stays = np.ones(store.count, dtype=np.bool_)
     stays[found.members[found.members != found.kept]] = False
+    stays &= store.load("characters") >= least
     with spans.search(store, stays, least, folder, workers=config.workers, progress=progress) as shared:
         owners = span_lists.owners_of(shared, store)
         written = span_lists.write(shared, owners, store, lists.names, folder)

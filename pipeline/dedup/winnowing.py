@@ -71,6 +71,38 @@ def reference_fingerprints(texts: Sequence[str], least: int) -> Fingerprints:
     return Fingerprints(np.concatenate(hashes), np.concatenate(positions), counts)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parts of texts, in which n-grams begin."""
+
+    owners: np.ndarray
+    """[parts] int64: the text of each."""
+    begins: np.ndarray
+    """[parts] int64: where the first n-gram begins in its text."""
+    counts: np.ndarray
+    """[parts] int64: how many n-grams begin in each, at least one."""
+
+
+def gram_hashes(texts: Sequence[str], parts: Parts, gram: int) -> np.ndarray:
+    """[n-grams] uint64: hashes of the n-grams of `gram` characters that begin in parts of texts, part by part."""
+    if kernels.compiled is None:
+        return reference_gram_hashes(texts, parts, gram)
+    hashes = np.empty(int(parts.counts.sum()), dtype=np.uint64)
+    given = (parts.owners, parts.begins, parts.counts)
+    owners, begins, counts = (np.ascontiguousarray(column, np.int64) for column in given)
+    kernels.compiled.gram_hashes(
+        list(texts), code_values(), gram, owners, begins, counts, len(owners), hashes, len(hashes)
+    )
+    return hashes
+
+
+def reference_gram_hashes(texts: Sequence[str], parts: Parts, gram: int) -> np.ndarray:
+    """The same without the kernel."""
+    columns = (column.tolist() for column in (parts.owners, parts.begins, parts.counts))
+    pieces = [texts[owner][begin : begin + count + gram - 1] for owner, begin, count in zip(*columns, strict=True)]
+    return np.concatenate([np.zeros(0, np.uint64), *(ngram_hashes(codes_of(piece), gram) for piece in pieces)])
+
+
 def _window_minima(keys: np.ndarray, window: int) -> np.ndarray:
     """[len(keys) - window + 1] the least key of each window, from the minima of blocks (van Herk, 1992)."""
     blocks = np.pad(keys, (0, -len(keys) % window), constant_values=np.iinfo(np.uint64).max).reshape(-1, window)

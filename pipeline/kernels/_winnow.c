@@ -1,9 +1,9 @@
-/* Fingerprints of texts by winnowing (Schleimer, Wilkerson and Aiken, 2003).
+/* Fingerprints of texts by winnowing (Schleimer, Wilkerson and Aiken, 2003), and the hashes of n-grams in parts of texts.
  *
- * In: strings, the table of random values of code points, the length of an n-gram and the n-grams of a window. Out: as
- * bytes, of each text the hash and the position of every n-gram that is the least of a window, and how many a text has.
- * `dedup.winnowing` has the same in numpy, which is the reference. Cost: linear in the characters, whatever they are: a
- * hash enters the queue once and leaves it once.
+ * In: strings, the table of random values of code points, the length of an n-gram and the n-grams of a window, or where
+ * n-grams begin. Out: as bytes, of each text the hash and the position of every n-gram that is the least of a window, and
+ * how many a text has; or hashes, written into an array. `dedup.winnowing` has the same in numpy, which is the reference.
+ * Cost: linear in the characters, whatever they are: a hash enters the queue once and leaves it once.
  */
 #include "_kernels.h"
 
@@ -124,6 +124,72 @@ PyObject *winnow(PyObject *module, PyObject *args) {
     PyMem_Free(own.queue);
     PyMem_Free(own.found);
     PyMem_Free(own.places);
+    PyBuffer_Release(&values);
+    return result;
+}
+
+/* The hashes of the n-grams that begin in parts of texts, part by part; a text is read anew where it is not that of the
+ * part before. */
+static int hash_parts(PyObject *texts, const uint64_t *values, Py_ssize_t gram, const int64_t *owners,
+                      const int64_t *begins, const int64_t *counts, Py_ssize_t parts, Winnow *own, uint64_t *out,
+                      Py_ssize_t left) {
+    Py_ssize_t last = -1, length = 0;
+    for (Py_ssize_t part = 0; part < parts; part++) {
+        if (owners[part] < 0 || owners[part] >= PyList_Size(texts)) {
+            PyErr_SetString(PyExc_ValueError, "no such text");
+            return -1;
+        }
+        if (owners[part] != last) {
+            PyObject *text = PyList_GetItem(texts, (Py_ssize_t)owners[part]);
+            if ((length = PyUnicode_GetLength(text)) < 0) return -1;
+            if (length >= own->room) {
+                if (resized(&own->text, length + 1, sizeof *own->text) < 0) return -1;
+                own->room = length + 1;
+            }
+            if (length && PyUnicode_AsUCS4(text, own->text, own->room, 0) == NULL) return -1;
+            last = (Py_ssize_t)owners[part];
+        }
+        int64_t begin = begins[part], count = counts[part];
+        if (begin < 0 || count < 1 || count > left || length < gram || begin > length - gram ||
+            count > length - gram - begin + 1) {
+            PyErr_SetString(PyExc_ValueError, "a part outside of its text");
+            return -1;
+        }
+        if (hash_grams(own->text + begin, (Py_ssize_t)count + gram - 1, values, gram, out) < 0) return -1;
+        out += count;
+        left -= (Py_ssize_t)count;
+    }
+    return 0;
+}
+
+PyObject *gram_hashes(PyObject *module, PyObject *args) {
+    PyObject *texts, *values_array, *owners_array, *begins_array, *counts_array, *out_array, *result = NULL;
+    Py_ssize_t gram, parts, total;
+    if (!PyArg_ParseTuple(args, "O!OnOOOnOn", &PyList_Type, &texts, &values_array, &gram, &owners_array, &begins_array,
+                          &counts_array, &parts, &out_array, &total))
+        return NULL;
+    if (gram < 1 || gram > INT32_MAX || parts < 0 || total < 0) {
+        PyErr_SetString(PyExc_ValueError, "no such shape");
+        return NULL;
+    }
+    Py_buffer values, owners, begins, counts, out;
+    if (view(values_array, &values, 8, CODE_POINTS, PyBUF_SIMPLE) < 0) return NULL;
+    if (view(owners_array, &owners, 8, parts, PyBUF_SIMPLE) < 0) goto no_owners;
+    if (view(begins_array, &begins, 8, parts, PyBUF_SIMPLE) < 0) goto no_begins;
+    if (view(counts_array, &counts, 8, parts, PyBUF_SIMPLE) < 0) goto no_counts;
+    if (view(out_array, &out, 8, total, PyBUF_WRITABLE) < 0) goto no_out;
+    Winnow own = {0};
+    if (hash_parts(texts, values.buf, gram, owners.buf, begins.buf, counts.buf, parts, &own, out.buf, total) == 0)
+        result = Py_NewRef(Py_None);
+    PyMem_Free(own.text);
+    PyBuffer_Release(&out);
+no_out:
+    PyBuffer_Release(&counts);
+no_counts:
+    PyBuffer_Release(&begins);
+no_begins:
+    PyBuffer_Release(&owners);
+no_owners:
     PyBuffer_Release(&values);
     return result;
 }

@@ -167,6 +167,19 @@ def test_the_kernel_chooses_what_numpy_chooses(texts: list[str], least: int) -> 
         assert getattr(one, name).tolist() == getattr(other, name).tolist()
 
 
+@pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
+@given(texts=st.lists(st.text("春雨a𠀀", min_size=6, max_size=40), min_size=1, max_size=4), draw=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_kernel_hashes_what_numpy_hashes(texts: list[str], draw: st.DataObject) -> None:
+    gram, parts = draw.draw(st.integers(1, 6)), list[tuple[int, int, int]]()
+    for owner in draw.draw(st.lists(st.integers(0, len(texts) - 1), max_size=5)):
+        begin = draw.draw(st.integers(0, len(texts[owner]) - gram))
+        parts.append((owner, begin, draw.draw(st.integers(1, len(texts[owner]) - gram - begin + 1))))
+    columns = winnowing.Parts(*np.array(parts, np.int64).reshape(-1, 3).T)
+    found = winnowing.gram_hashes(texts, columns, gram)
+    assert found.tolist() == winnowing.reference_gram_hashes(texts, columns, gram).tolist()
+
+
 def test_every_window_has_a_fingerprint_and_few_places_are_one() -> None:
     (text,) = random_texts(1, 20_000)
     found = winnowing.fingerprints([text], 200)
@@ -187,5 +200,16 @@ def test_the_kernel_refuses_what_is_no_shape() -> None:
         kernels.compiled.winnow(["春"], values[:100], 2, 2)
     with pytest.raises(TypeError):
         kernels.compiled.winnow([b"a"], values, 1, 1)  # type: ignore[list-item]  # what is no text
+    one, out = np.zeros(1, np.int64), np.zeros(9, np.uint64)
+    for owner, begin, count, says in (
+        (1, 0, 1, "no such text"), (-1, 0, 1, "no such text"), (0, 3, 1, "outside"), (0, -1, 1, "outside"),
+        (0, 0, 4, "outside"), (0, 0, 0, "outside"), (0, 0, 2**62, "outside"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            kernels.compiled.gram_hashes(["春雨夜雪"], values, 2, one + owner, one + begin, one + count, 1, out, 9)
+    with pytest.raises(ValueError, match="outside"):
+        kernels.compiled.gram_hashes(["春雨夜雪"], values, 2, one, one, one + 3, 1, out, 2)
+    with pytest.raises(ValueError, match="bytes"):
+        kernels.compiled.gram_hashes(["春雨夜雪"], values, 2, one, one, one, 2, out, 9)
     with pytest.raises(ValueError, match="at least two"):
         winnowing.shape(1)

@@ -18,7 +18,7 @@ from corpus.pipeline.pack import dataset_card
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.pack.stage import PackConfig
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import document_ref, parts
+from corpus.pipeline.storage.document_shards import document_at, document_ref, parts
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
@@ -84,7 +84,7 @@ def test_all_but_the_first_are_cut_out_of_prose(ready: Workspace) -> None:
     }  # fmt: skip
     listed = rows_of(ready.dedup, NAME)
     assert [row["whole"] for row in listed] == [row["document"] == 5 for row in listed]
-    name = f"{NAME}:{examples.document_at(ready, NAME, 0)['id']}"
+    name = f"{NAME}:{document_at(ready, NAME, 0)['id']}"
     assert {row["detail"] for row in listed} == {f"{name} {whole[0].index(NOTICE)}"}
     assert counts["baike2018qa"]["documents"] == {"train": 2}  # listed, but a question and its answer stay whole
     assert counts["baike2018qa"]["cut"] == {}
