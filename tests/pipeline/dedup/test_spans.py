@@ -38,7 +38,7 @@ def found_in(
     shards: list[list[Row]],
     least: int,
     *,
-    out: tuple[int, ...] = (),
+    out: Sequence[int] = (),
     workers: int = 1,
     partitions: int = 0,
 ) -> Found:

@@ -23,6 +23,7 @@ from corpus.pipeline.tokenizer import files
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.tokenizer.stage import TokenizerConfig
 from corpus.pipeline.workspace.layout import Workspace
+from tests.support.command import corpus
 from tests.support.copies import make
 from tests.support.documents import TRAIN
 from tests.support.left_out import documents_out, rows_of, spans_out
@@ -120,6 +121,15 @@ def test_rows_have_no_cut_run_and_their_trace_is_whole(ready: Workspace, tmp_pat
         assert all(segment.rebuilt for segment in segments)
     card = dataset_card.write(ready, NAME, "text").read_text(encoding="utf-8")
     assert "--threshold 0.7 --spans 60 --cut\n" in card
+
+
+def test_runs_are_shown_as_a_user_asks_for_them(ready: Workspace, tmp_path: Path) -> None:
+    for arguments, says in (
+        (["dedup", "--spans", "60", "--cut", "--workers", "1"], "runs of 60 or more characters of earlier documents"),
+        (["inspect", "--passages", "--dataset", NAME], f"10 documents repeat characters 85 to 151 of {NAME}"),
+        (["trace", "--text", "今日无事可记录", "--dataset", NAME], f"stand in {NAME} "),
+    ):
+        assert says in corpus(*arguments, "--workspace", str(ready.root), folder=tmp_path).stdout
 
 
 def test_cut_needs_to_know_how_long_a_run_is() -> None:
