@@ -91,6 +91,30 @@ def runs_of(places: np.ndarray, firsts: np.ndarray, least: int) -> Runs:
     return Runs(places[starts], np.diff(starts, append=len(places)) + least - 1, firsts[starts])
 
 
+def fewest(runs: Runs) -> Runs:
+    """The fewest of some runs, which are in order of their places, that have all characters of them.
+
+    Where a character is repeated, a run begins at nearly each place; and next to what thousands share, a few characters
+    more are those of another document by chance. Of runs that go on from a place it is the longest.
+    """
+    begins, ends = runs.places, runs.places + runs.lengths.astype(np.uint64)
+    reach = np.maximum.accumulate(ends)
+    longer = np.ones(len(ends), dtype=np.bool_)
+    longer[1:] = ends[1:] > reach[:-1]
+    longest = np.maximum.accumulate(np.where(longer, np.arange(len(ends)), 0))  # of the runs up to each
+    kept, at = list[int](), 0
+    while at < len(begins):
+        end = begins[at]
+        while True:
+            at = int(np.searchsorted(begins, end, side="right"))
+            best = int(longest[at - 1])
+            if ends[best] <= end:
+                break
+            kept.append(best)
+            end = ends[best]
+    return runs.take(np.array(kept, dtype=np.int64))
+
+
 def equal_stretches(one: np.ndarray, other: np.ndarray, least: int) -> list[tuple[int, int]]:
     """Where two arrays of codes of one length agree for at least `least` codes in a row, as (begin, end)."""
     differ = np.flatnonzero(one != other).tolist()

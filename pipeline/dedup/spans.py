@@ -1,11 +1,11 @@
 """Search for runs of characters that stand in several documents (ExactSubstr of Lee et al., 2022).
 
 In: documents shards, and which documents are searched.
-Out: every run of at least `least` characters of a document that an earlier document has too, with the first document
-that has it; the texts of the runs, in a temporary file, while the search is open.
-Invariants: wherever `least` characters begin that an earlier document has, a run covers them that names the first such
-document, and its first place there. Runs are compared character by character with that document. Workers and partitions
-change nothing. What one document alone repeats is no run.
+Out: the runs of at least `least` characters of a document that an earlier document has too, with the first document
+that has them; the texts of the runs, in a temporary file, while the search is open.
+Invariants: wherever `least` characters stand that an earlier document has, they are in runs, as few as have them all. A
+run names the first document with each `least` characters of it, and their first place there, and is compared with it
+character by character. Workers and partitions change nothing. What one document alone repeats is no run.
 Method: fingerprints (`dedup.winnowing`) that two documents share show where a common run may stand. Around these the
 hashes of all stretches of `least` characters are grouped by value, so what thousands share costs as much as it is long.
 Cost: in memory, a documents shard or a partition in each worker, 100 bytes for each row of a partition, of which there
@@ -226,4 +226,4 @@ def stretches_around(
 def runs_of(shard: _Shard, *, rows: Sequence[Path], least: int) -> Runs:
     """The runs of a shard; runs in a worker."""
     at, firsts = span_files.of_documents(rows, 2, shard.first, shard.count)
-    return places.runs_of(at, firsts, least)
+    return places.fewest(places.runs_of(at, firsts, least))

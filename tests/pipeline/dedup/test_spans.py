@@ -93,7 +93,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(KEEP_FIRST), TEXTS), min_size=1, max_s
     documents=ROWS, least=st.integers(2, 9), size=st.integers(1, 8), partitions=st.sampled_from([0, 3, 16]),
     out=st.sets(st.integers(0, 7), max_size=2),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example([("train", "a" * 30), ("train", "a" * 30)], 4, 1, 1, set())
 def test_what_is_found_is_what_a_reference_finds(
     documents: list[tuple[str, str]], least: int, size: int, partitions: int, out: set[int]
@@ -103,7 +103,24 @@ def test_what_is_found_is_what_a_reference_finds(
     gone = [number for number in sorted(out) if number < len(made)]
     with TemporaryDirectory() as folder:
         found = found_in(Path(folder), shards, least, out=gone, partitions=partitions)
-    assert found == reference(shards, least, out=gone)
+    expected = reference(shards, least, out=gone)
+    assert found <= expected
+    assert covered(found) == covered(expected)
+    assert all(covered(found - {run}) < covered(found) for run in found)  # none too many
+
+
+def covered(runs: Found) -> set[tuple[int, int]]:
+    """The characters of runs, as (document, position)."""
+    return {(document, at) for document, begin, length, _, _ in runs for at in range(begin, begin + length)}
+
+
+def test_repetitions_of_a_character_make_few_runs(tmp_path: Path) -> None:
+    shards = [rows("-" * 150, "春" + "-" * 1000 + "雨", "- " * 60, "- " * 500)]
+    found = found_in(tmp_path, shards, 100)
+    assert len(reference(shards, 100)) > 1000
+    assert {run[:3] for run in found if run[0] == 1} == {(1, at, 100) for at in range(1, 1000, 100)}
+    assert covered(found) == covered(reference(shards, 100))
+    assert len(found) <= 21
 
 
 def test_a_run_of_just_enough_characters_is_found_and_a_shorter_one_is_not(tmp_path: Path) -> None:
