@@ -106,6 +106,11 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 @click.option(
     "--threshold", default=0.7, show_default=True, help="Least similarity of near duplicates (Jaccard, 5-shingles)."
 )
+@click.option(
+    "--spans", type=int, metavar="N",
+    help="Also list runs of at least N characters that several of the other documents share.  [default: off]",
+)  # fmt: skip
+@click.option("--cut", is_flag=True, help="With --spans: cut the runs out of prose, all but the first of each.")
 @options.workers_option
 @options.json_option
 @options.workspace_option()
@@ -114,12 +119,16 @@ def dedup(as_json: bool, **settings: Any) -> None:
 
     Script, width, punctuation and blanks do not count. One document of each group is kept: one of the test split,
     else of validation, else the first in the order of datasets, files and records. dedup/lists/NAME/ lists the
-    others, and no later command uses them.
+    others, and no later command uses them. With --spans 200, dedup/spans/NAME/ lists every run of 200 or more
+    characters that an earlier document has too, and dedup/passages.parquet those that most documents repeat; with
+    --cut later commands use prose without them.
 
     \b
     Examples:
       corpus dedup
       corpus dedup --threshold 0.9
+      corpus dedup --spans 200
+      corpus dedup --spans 200 --cut
     """
     from corpus.pipeline.dedup import stage
 

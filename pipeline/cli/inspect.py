@@ -18,6 +18,9 @@ from corpus.pipeline.terminal import console
 if TYPE_CHECKING:
     from corpus.pipeline.inspect.lineage import DocumentOrigin, Dropped, Segment
 
+_RUNS = 5
+"""Runs of a document that are shown."""
+
 
 @click.command()
 @json_option
@@ -96,12 +99,16 @@ def verify(as_json: bool, exported: Path | None, workspace_dir: Path) -> None:
 @dataset_option("all that have documents")
 @click.option("--reason", metavar="R", help="Only what this rule, mask or list did; see the closing table of ingest.")
 @click.option("--show", "state", type=click.Choice(["kept", "changed", "dropped", "left-out"]), help="Only these.")
+@click.option(
+    "--passages", is_flag=True, help="Show the passages that most documents repeat, after `corpus dedup --spans`."
+)
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most shown.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed shows others.")
 @workspace_option()
 def inspect(
-    datasets: tuple[str, ...], reason: str | None, state: str | None, limit: int, seed: int, workspace_dir: Path
-) -> None:
+    datasets: tuple[str, ...], reason: str | None, state: str | None, passages: bool, limit: int, seed: int,
+    workspace_dir: Path,
+) -> None:  # fmt: skip
     """Show random documents, before and after cleaning.
 
     They were kept, changed, dropped or left out. Removed text is marked [-so-], inserted text {+so+}; in colour on a
@@ -112,13 +119,24 @@ def inspect(
       corpus inspect --dataset news2016zh -n 5
       corpus inspect --reason repeated_spans
       corpus inspect --reason mobile_number --show changed
+      corpus inspect --passages
     """
     from corpus.pipeline.inspect import examples as stage
+    from corpus.pipeline.inspect import shared
+
+    if passages and (reason or state):
+        raise click.UsageError(f"--passages does not go with {'--reason' if reason else '--show'}")
 
     workspace = workspace_of(workspace_dir)
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
         raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    if passages:
+        for found in shared.passages(workspace, names, limit=limit):
+            where = f"characters {found.start:,} to {found.end:,} of {found.dataset} {found.id}"
+            console.write(f"--- {found.documents:,} documents repeat {where}")
+            console.write(found.text)
+        return
     for shown in stage.sample(workspace, names, state=state or "", reason=reason or "", limit=limit, seed=seed):
         console.write(f"--- {shown.dataset} {shown.id}: {shown.state}: {shown.why}")
         console.marked(shown.pieces)
@@ -223,6 +241,13 @@ def _origin(entry: DocumentOrigin) -> None:
     console.write(f"document: {entry.id} ({entry.dataset})")
     if entry.score:
         console.write(f"quality: score {entry.score[0]:.4f}, {'left out' if entry.score[1] else 'stays'}")
+    for run in entry.runs[:_RUNS]:
+        console.write(
+            f"shared: characters {run.start:,} to {run.end:,} stand in {run.first_dataset} {run.first_id}, "
+            f"from {run.first_start:,} on"
+        )
+    if len(entry.runs) > _RUNS:
+        console.write(f"shared: {len(entry.runs) - _RUNS:,} more runs")
     if not entry.raw:
         console.write(f"source: {entry.source_file}, offset {entry.source_offset:,}")
         console.write(

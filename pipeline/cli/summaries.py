@@ -131,7 +131,8 @@ def dedup(report: Report) -> None:
     rows: list[tuple[object, ...]] = []
     for name, seen in counts["datasets"].items():
         documents, exact, near = (sum(seen[key].values()) for key in ("documents", "exact_duplicate", "near_duplicate"))
-        rows.append((name, documents, exact, near, documents - exact - near))
+        own = counts["spans"]["datasets"][name].get("left_out", {}) if "spans" in counts else {}
+        rows.append((name, documents, exact, near, documents - exact - near - sum(own.values())))
     title = f"dedup: {counts['clusters']:,} groups, {state(report)}"
     console.table(("dataset", "documents", "exact", "nearly alike", "left"), rows, title=title)
     for name, kept in counts["pairs"].items():
@@ -140,6 +141,14 @@ def dedup(report: Report) -> None:
             console.line(f"{name}: repeats documents of other datasets: {_listed(others)}")
     if counts["largest_clusters"]:
         console.line(f"largest groups (documents × groups): {repeated(counts['largest_clusters'])}")
+    if "spans" in counts:
+        shared = counts["spans"]
+        keys = ("documents", "characters", *(("cut", "left_out") if report.ledger.config.get("cut") else ()))
+        found = [
+            (name, own["runs"], *(sum(own[key].values()) for key in keys)) for name, own in shared["datasets"].items()
+        ]
+        title = f"runs of {report.ledger.config['spans']:,} or more characters of earlier documents"
+        console.table(("dataset", "runs", *(key.replace("_", " ") for key in keys)), found, title=title)
     ledgers([report])
 
 

@@ -23,7 +23,7 @@ from corpus.pipeline.storage.document_shards import (
     read_part,
     split_ref,
 )
-from corpus.pipeline.storage.selection import Selection, select
+from corpus.pipeline.storage.selection import Selection, ShardSelection, select
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger
@@ -81,7 +81,8 @@ def list_shards(workspace: Workspace, name: str, duplicates: Selection) -> Itera
 def search_shard(shard: SearchShard, *, evaluations: Path, config: DecontaminateConfig, identity: str) -> SearchResult:
     """Search one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
     index, _ = open_index(evaluations, config.fields, identity)
-    found, left_out = SearchResult(), shard.duplicates.shard(part_number(shard.path))
+    found = SearchResult()
+    left_out = ShardSelection(shard.duplicates.shard(part_number(shard.path)).lines)  # what dedup cuts is searched, too
     for number, line, whole in read_part(shard.path, ["id", "text", "prompt_length", "split"]):
         lines, batch = select(whole, line, left_out)
         texts = batch["text"].to_pylist()

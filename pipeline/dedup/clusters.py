@@ -86,15 +86,8 @@ class Groups:
 
 
 def groups_by_value(values: np.ndarray, documents: np.ndarray) -> Groups:
-    """Groups of two and more documents with one value, from [rows] uint64 and [rows] uint32, in any order.
-
-    numpy sorts numbers several times as fast as it finds their order. So the upper bits of each value are sorted with
-    the place of its row in the lower ones; only rows whose upper bits another row has are compared whole.
-    """
-    shift = np.uint64(max(1, len(values).bit_length()))
-    packed = values >> shift << shift | np.arange(len(values), dtype=np.uint64)
-    packed.sort()
-    rows = (packed[_repeated(packed >> shift)] & (np.uint64(1) << shift) - np.uint64(1)).astype(np.int64)
+    """Groups of two and more documents with one value, from [rows] uint64 and [rows] uint32, in any order."""
+    rows = repeated_rows(values)
     order = np.argsort(values[rows])
     ordered = values[rows[order]]
     again = _repeated(ordered)
@@ -102,6 +95,19 @@ def groups_by_value(values: np.ndarray, documents: np.ndarray) -> Groups:
     joined = numbers << _HALF | documents[rows[order[again]]]
     joined.sort()
     return Groups(joined.astype(np.uint32), (joined >> _HALF).astype(np.uint32))
+
+
+def repeated_rows(values: np.ndarray) -> np.ndarray:
+    """[rows] int64: the rows of values ([rows] uint64) that another row may have, and all that another one has.
+
+    numpy sorts numbers several times as fast as it finds their order. So the upper bits of each value are sorted with
+    the place of its row in the lower ones; only rows whose upper bits another row has are to be compared whole.
+    """
+    shift = np.uint64(max(1, len(values).bit_length()))
+    packed = values >> shift << shift | np.arange(len(values), dtype=np.uint64)
+    packed.sort()
+    rows = packed[_repeated(packed >> shift)] & (np.uint64(1) << shift) - np.uint64(1)
+    return np.asarray(rows.astype(np.int64))
 
 
 def _repeated(ordered: np.ndarray) -> np.ndarray:

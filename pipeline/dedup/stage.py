@@ -2,7 +2,8 @@
 
 In: `documents/<dataset>/` of every dataset. Out: `dedup/lists/`, for each documents shard the duplicates to leave out,
 each with the document kept for it; `dedup/clusters.parquet`, every document that has a duplicate; `dedup/keys/` and
-`dedup/bands/`, the keys of each documents shard.
+`dedup/bands/`, the keys of each documents shard; and where they are looked for `dedup/spans/` and
+`dedup/passages.parquet`, runs of characters that documents share.
 Invariants: a removed document is similar to the one kept for it, the first kept one among its duplicates by split
 (test, validation, train), dataset, shard and line; so no duplicate of a kept test or validation document stays in
 train; documents = kept + removed in every split; the lists depend on documents and settings alone. Keys carry the
@@ -25,14 +26,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search
+from corpus.pipeline.dedup import search, span_lists, spans
 from corpus.pipeline.dedup.search import Duplicates
+from corpus.pipeline.dedup.span_cuts import SpanCuts
 from corpus.pipeline.errors import BooksError, DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
-from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, range_slice
+from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, ids_of, range_slice
 from corpus.pipeline.storage import removal_lists
-from corpus.pipeline.storage.document_shards import document_count, document_ref, part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_count, document_ref, part_number, parts
 from corpus.pipeline.storage.selection import datasets_of, documents_of
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import atomic
@@ -60,8 +62,12 @@ CLUSTERS_SCHEMA = pa.schema(
 )
 """Every document that has a duplicate, by dataset and document; `reason` is null where it is kept, `similarity` is to
 the kept one."""
+LEAST_SPAN = 50
+"""Characters of the shortest run that may be looked for; shorter ones are idioms, names and formulas."""
 _LEAST_THRESHOLD = 0.5
 _LARGEST = 10
+_ORDER = ("document", "start")
+"""Order of the rows of a list."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +80,20 @@ class DedupConfig:
     """Whether near duplicates count too."""
     threshold: float = THRESHOLD
     """Least similarity of near duplicates: Jaccard index of their shingles."""
+    spans: int | None = None
+    """Characters of the shortest run that is looked for in several documents; runs are not looked for when None."""
+    cut: bool = False
+    """Whether runs that an earlier document has are cut out of prose; else they are only listed."""
     workers: int = 0
     """Worker processes; one for each core when 0. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         if not _LEAST_THRESHOLD <= self.threshold <= 1:
             raise ValueError(f"--threshold must be at least {_LEAST_THRESHOLD} and at most 1, is {self.threshold}")
+        if self.spans is not None and self.spans < LEAST_SPAN:
+            raise ValueError(f"--spans must be at least {LEAST_SPAN}, is {self.spans}")
+        if self.cut and self.spans is None:
+            raise ValueError("--cut needs --spans N, which says how long a run is")
         if self.workers < 0:
             raise ValueError(f"--workers must not be negative, is {self.workers}")
 
@@ -100,6 +114,9 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     threshold = config.threshold if config.near else None
     keys = signatures.settings(config.threshold)
     settings = {"datasets": names, "near": config.near, "threshold": threshold, **keys}
+    if config.spans is not None:  # else the ledger is as it was before there were runs
+        settings["spans"] = config.spans
+        settings |= {"cut": True} if config.cut else {}
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
     )
@@ -115,8 +132,17 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         _make_keys(store.shards, folder, config, progress, thorough=True)
         found = look()
     lists = _Lists(store, found, names)
-    written = _write(lists, workspace, progress)
+    written, shared, cuts = list[Path](), None, None
+    if config.spans is None:
+        span_lists.delete_others(folder, [])
+    else:
+        written, shared, cuts = _find_spans(lists, config, folder, ledgers, progress)
+    written += _write(lists, workspace, cuts, progress)
     counts = _counts(lists)
+    if shared is not None:
+        counts["spans"] = shared
+        for name, cut in cuts.counts.items() if cuts else ():
+            shared["datasets"][name] |= {key: dict(sorted(sums.items())) for key, sums in cut.items()}
     return stage.finish(
         outputs=written,
         counts=counts,
@@ -159,6 +185,23 @@ def _make_keys(
             progress.advance(shard.count)
 
 
+def _find_spans(
+    lists: _Lists, config: DedupConfig, folder: Path, ledgers: Mapping[str, Ledger], progress: Progress
+) -> tuple[list[Path], dict[str, Any], SpanCuts | None]:
+    """Write the runs that documents share which are not removed. Returns the files, the counts, and what is cut."""
+    store, found, least = lists.store, lists.found, config.spans or LEAST_SPAN
+    stays = np.ones(store.count, dtype=np.bool_)
+    stays[found.members[found.members != found.kept]] = False
+    stays &= store.load("characters") >= least
+    with spans.search(store, stays, least, folder, workers=config.workers, progress=progress) as shared:
+        owners = span_lists.owners_of(shared, store)
+        written = span_lists.write(shared, owners, store, lists.names, folder)
+        counts = span_lists.counts_of(shared, store, lists.names)
+    span_lists.check_books(store, folder, stays, counts)
+    shortest = {name: ledger.config["min_length"] for name, ledger in ledgers.items()}
+    return written, counts, SpanCuts(shared.runs, owners, store, shortest) if config.cut else None
+
+
 class _Lists:
     """The rows to write about the members of clusters."""
 
@@ -170,7 +213,7 @@ class _Lists:
         ids = [pa.array([], pa.string())]
         for shard in store.shards:
             here = kept[range_slice(kept, shard.first, shard.count)]
-            ids += pc.binary_join_element_wise(shard.dataset, _ids(shard, here), ":").chunks
+            ids += pc.binary_join_element_wise(shard.dataset, ids_of(shard, here), ":").chunks
         self.ids = pa.chunked_array(ids)
         """[clusters] `<dataset>:<id>` of the kept documents."""
 
@@ -190,7 +233,7 @@ class _Lists:
                 "cluster": clusters,
                 "dataset": np.full(len(members), shard.dataset),
                 "document": document_ref(part_number(shard.path), members.astype(np.int64) - shard.first),
-                "id": _ids(shard, members),
+                "id": ids_of(shard, members),
                 "split": np.array(KEEP_FIRST)[self.split[here]],
                 "kept": kept,
                 "reason": pa.array(np.where(exact, EXACT, NEAR), pa.string(), mask=kept),
@@ -203,18 +246,10 @@ class _Lists:
         )
 
 
-def _ids(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
-    """[documents] their ids; all lie in this shard."""
-    if not len(documents):
-        return pa.chunked_array([], pa.string())
-    with reading_part(shard.path), pq.ParquetFile(shard.path) as file:
-        return file.read(columns=["id"])["id"].take(pa.array(documents.astype(np.int64) - shard.first))
-
-
-def _write(lists: _Lists, workspace: Workspace, progress: Progress) -> list[Path]:
+def _write(lists: _Lists, workspace: Workspace, cuts: SpanCuts | None, progress: Progress) -> list[Path]:
     """Write the lists and the table of clusters, and delete all other lists. Returns the files."""
     folder = workspace.dedup
-    removal_lists.delete_others(folder, lists.names, [CLUSTERS])
+    removal_lists.delete_others(folder, lists.names, [CLUSTERS, span_lists.PASSAGES])
     written = [folder / CLUSTERS]
     with (
         progress.bar("dedup: lists", lists.store.count, "documents"),
@@ -223,19 +258,25 @@ def _write(lists: _Lists, workspace: Workspace, progress: Progress) -> list[Path
     ):
         for name in lists.names:
             shards = (shard for shard in lists.store.shards if shard.dataset == name)
-            written += removal_lists.write(folder, name, _lists(lists, shards, members, progress), workspace.digest)
+            rows = _lists(lists, shards, members, cuts, progress)
+            written += removal_lists.write(folder, name, rows, workspace.digest)
     return written
 
 
 def _lists(
-    lists: _Lists, shards: Iterable[SignatureShard], members: pq.ParquetWriter, progress: Progress
-) -> Iterator[tuple[int, pa.Table]]:
+    lists: _Lists, shards: Iterable[SignatureShard], members: pq.ParquetWriter, cuts: SpanCuts | None,
+    progress: Progress,
+) -> Iterator[tuple[int, pa.Table]]:  # fmt: skip
     """The number and the removed documents of each shard; what is known of its members is written to `members`."""
     for shard in shards:
         rows = lists.rows(shard)
         if rows.num_rows:
             members.write_table(rows.select(CLUSTERS_SCHEMA.names).cast(CLUSTERS_SCHEMA))
-        yield part_number(shard.path), rows.filter(pc.invert(rows["kept"]))
+        removed = rows.filter(pc.invert(rows["kept"]))
+        if cuts is not None:
+            removed = removed.select(REMOVED_SCHEMA.names).cast(REMOVED_SCHEMA)
+            removed = pa.concat_tables([removed, cuts.rows(shard)]).sort_by([(key, "ascending") for key in _ORDER])
+        yield part_number(shard.path), removed
         progress.advance(shard.count)
 
 
@@ -271,28 +312,40 @@ def _named(names: Sequence[str], values: np.ndarray) -> dict[str, int]:
 
 
 def _check_books(store: SignatureStore, ledgers: Mapping[str, Ledger], folder: Path, counts: Mapping[str, Any]) -> None:
-    """Raise BooksError unless every row of a list is a document and, in each split, documents = kept + removed."""
+    """Raise BooksError unless every row of a list is a document and, in each split, documents = kept + removed, and
+    unless as many characters are cut as were counted.
+    """
     splits, end = store.load("split"), 0
     for name, ledger in ledgers.items():
         shards = [shard for shard in store.shards if shard.dataset == name]
         start, end = end, end + sum(shard.count for shard in shards)
         stays = np.ones(end - start, dtype=np.bool_)
-        listed = [np.zeros(0, dtype=np.int64)]
+        listed, cut = [np.zeros(0, dtype=np.int64)], Counter[str]()
         there = removal_lists.read_index(removal_lists.index_path(folder, name)).shards
         for shard in (shard for shard in shards if shard.path.name in there):
-            table = removal_lists.read_list(
-                removal_lists.list_path(folder, name, shard.path.name), ["document", "split"]
-            )
+            rows = removal_lists.read_list(removal_lists.list_path(folder, name, shard.path.name))
+            table, parts_cut = rows.filter(rows["whole"]), rows.filter(pc.invert(rows["whole"]))
             reference, documents = document_ref(part_number(shard.path), 0), table["document"].to_numpy()
             here = documents[range_slice(documents, reference, shard.count)]
             stays[here - reference + shard.first - start] = False
             listed.append(pc.index_in(table["split"], pa.array(KEEP_FIRST)).to_numpy())
+            cut.update(_sizes(parts_cut))
         if not np.array_equal(splits[start:end][~stays], np.concatenate(listed)):
             raise BooksError(
                 f"{name}: its lists repeat a document, or have one that does not exist or of another split"
             )
         kept = _named(KEEP_FIRST, np.bincount(splits[start:end][stays], minlength=len(KEEP_FIRST)))
         removed = Counter(counts["datasets"][name][EXACT]) + Counter(counts["datasets"][name][NEAR])
+        shared = counts["spans"]["datasets"][name] if "spans" in counts else {}
+        removed += Counter(shared.get("left_out", {}))
         counted = ledger.counts["splits"]
         if Counter(kept) + removed != +Counter(counted):
             raise BooksError(f"{name}: {counted} documents are not {kept} kept + {dict(removed)} removed")
+        if cut != Counter(shared.get("characters_cut", {})):
+            raise BooksError(f"{name}: its lists cut {dict(cut)} characters, not {shared.get('characters_cut')}")
+
+
+def _sizes(rows: pa.Table) -> dict[str, int]:
+    """The characters of the rows of a list, by split."""
+    sums = rows.group_by("split").aggregate([("start", "sum"), ("end", "sum")]).to_pylist()
+    return {row["split"]: row["end_sum"] - row["start_sum"] for row in sums}

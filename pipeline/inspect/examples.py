@@ -241,7 +241,8 @@ def _left_out(
         duplicate = row["reason"] in {EXACT, NEAR}
         instead = _used_instead(workspace, dataset, row["document"]) if duplicate else text
         if instead is not None:  # else the removal list names that one
-            yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, text)
+            used = text if row["whole"] else text[: row["start"]] + text[row["end"] :]
+            yield _example(dataset, document, "left-out", f"{row['reason']}: {row['detail']}", instead, used)
 
 
 def _example(

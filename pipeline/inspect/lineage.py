@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from corpus.pipeline import templates
 from corpus.pipeline.documents.transform import ingested, rebuild
 from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.inspect import shared
 from corpus.pipeline.quality.scores import score_at
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.records import record_at
@@ -57,6 +58,8 @@ class DocumentOrigin:
     """Where the later turns of a conversation begin; None for other documents."""
     score: tuple[float, bool] | None = None
     """Its learned quality score, and whether it is left out for it; None where it was not scored."""
+    runs: tuple[shared.SharedRun, ...] = ()
+    """What it shares with earlier documents, where that was looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,10 +223,13 @@ def _origin(workspace: Workspace, dataset: str, reference: int) -> DocumentOrigi
     document = document_at(workspace, dataset, reference)
     raw_folder, given = workspace.raw(dataset), ("id", "split", "text", "prompt_length", "source_file", "source_offset")
     turns = tuple(document["turns"]) if "turns" in document else None
-    score = None
+    score, runs = None, list[shared.SharedRun]()
     with contextlib.suppress(WorkspaceError):  # the scores are of other documents
         score = score_at(workspace, dataset, reference)
-    found = DocumentOrigin(dataset=dataset, turns=turns, score=score, **{name: document[name] for name in given})
+    with contextlib.suppress(WorkspaceError):
+        runs = shared.runs_of(workspace, dataset, reference)
+    own = {name: document[name] for name in given}
+    found = DocumentOrigin(dataset=dataset, turns=turns, score=score, runs=tuple(runs), **own)
     if read_ledger(raw_folder) is None:
         return found
     manifest = ingested(workspace, dataset)

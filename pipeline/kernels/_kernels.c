@@ -786,6 +786,8 @@ static PyMethodDef METHODS[] = {
     {"signatures", signatures, METH_VARARGS, "Folded codes and MinHash bands of texts."},
     {"shingle_sets", shingle_sets, METH_VARARGS, "Sets of the shingles of texts."},
     {"overlaps", overlaps, METH_VARARGS, "How many numbers pairs of sorted sets share."},
+    {"winnow", winnow, METH_VARARGS, "Hashes and positions of the n-grams that are least in a window."},
+    {"gram_hashes", gram_hashes, METH_VARARGS, "Hashes of the n-grams that begin in parts of texts."},
     {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},
 };

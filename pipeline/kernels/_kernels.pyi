@@ -77,4 +77,17 @@ def overlaps(
     out: np.ndarray,
     /,
 ) -> None: ...
+def winnow(texts: list[str], values: np.ndarray, gram: int, window: int, /) -> tuple[bytes, bytes, bytes]: ...
+def gram_hashes(
+    texts: list[str],
+    values: np.ndarray,
+    gram: int,
+    owners: np.ndarray,
+    begins: np.ndarray,
+    counts: np.ndarray,
+    parts: int,
+    out: np.ndarray,
+    total: int,
+    /,
+) -> None: ...
 def source() -> str: ...

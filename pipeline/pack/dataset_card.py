@@ -201,7 +201,8 @@ def _rebuild(
         compared = upstream["dedup"].config
         named = " ".join(f"--dataset {name}" for name in compared["datasets"])
         near = f"--threshold {compared['threshold']}" if compared["near"] else "--no-near"
-        lines.append(f"corpus dedup {named} {near}")
+        shared = f" --spans {compared['spans']}{' --cut' if compared.get('cut') else ''}" if "spans" in compared else ""
+        lines.append(f"corpus dedup {named} {near}{shared}")
     lines += [_quality_command(upstream["quality"])] if "quality" in upstream else []
     tokenizer = upstream.get("tokenizer")
     if tokenizer is not None:

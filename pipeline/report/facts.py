@@ -25,8 +25,8 @@ from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 
 _DRAWABLE = 1e30
 """Larger figures are not drawn."""
-NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated", "low_quality")
-"""Why documents are left out after ingest, in the order of the stages."""
+NOT_USED = ("exact_duplicate", "near_duplicate", "contaminated", "low_quality", "shared_span")
+"""Why documents are left out after ingest, in the order of the stages; `shared_span` is dedup's, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,8 +181,10 @@ def _dataset(manifest: Manifest, packed: Ledger | None, ledger: Ledger, lists: S
 def _left_out(name: str, lists: Sequence[Ledger | None], packed: Ledger | None) -> dict[str, int]:
     found: Counter[str] = Counter()
     dedup, decontaminate, quality = (ledger.counts["datasets"].get(name) if ledger else None for ledger in lists)
-    if dedup:
+    if lists[0] and dedup:
         found.update({reason: sum(dedup[reason].values()) for reason in NOT_USED[:2]})
+        shared = lists[0].counts["spans"]["datasets"][name] if "spans" in lists[0].counts else {}
+        found[NOT_USED[4]] = sum(shared.get("left_out", {}).values())
     if decontaminate:
         found[NOT_USED[2]] = decontaminate["whole"]
     if quality:

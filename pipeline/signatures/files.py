@@ -163,6 +163,14 @@ def read_batches(path: Path, lines: np.ndarray | None = None) -> Iterator[tuple[
             yield texts[begin:end], splits[begin:end]
 
 
+def ids_of(shard: SignatureShard, documents: np.ndarray) -> pa.ChunkedArray:
+    """[documents] the ids of documents of a shard, by their numbers."""
+    if not len(documents):
+        return pa.chunked_array([], pa.string())
+    with reading_part(shard.path), pq.ParquetFile(shard.path) as file:
+        return file.read(columns=["id"])["id"].take(pa.array(documents.astype(np.int64) - shard.first))
+
+
 def range_slice(numbers: np.ndarray, first: int, count: int) -> slice:
     """The slice of sorted numbers that are in `range(first, first + count)`."""
     edges = np.array([first, first + count], dtype=numbers.dtype)  # another dtype would convert all numbers

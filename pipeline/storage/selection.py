@@ -93,7 +93,7 @@ class Selection:
                 cuts.setdefault(split_ref(row["document"])[1], []).append((row["start"], row["end"]))
         for line in {*cuts}.intersection(lines.tolist()) if cuts else ():
             del cuts[line]
-        return ShardSelection(lines, cuts)
+        return ShardSelection(lines, {line: _united(spans) for line, spans in cuts.items()})
 
     def digests(self, groups: Iterable[Iterable[int]]) -> list[str]:
         """For each group of shards, the SHA-256 of what is left out of them."""
@@ -144,22 +144,36 @@ def _count_again(selection: Selection) -> None:
     """Count the rows of lists where several may have the same document."""
     documents, characters, reasons = Counter[str](), Counter[str](), Counter[str]()
     for number in selection.lists:
-        whole, cut = set[int](), Counter[int]()
+        whole, spans = set[int](), dict[tuple[str, int], list[tuple[int, int]]]()
         for path in selection.lists[number]:
             before = frozenset(whole)
             for row in read_list(path, ["document", "split", "reason", "start", "end", "whole"]).to_pylist():
-                document, split, size = row["document"], row["split"], row["end"] - row["start"]
+                document, split = row["document"], row["split"]
                 if document in before:
                     continue
                 reasons[row["reason"]] += 1
-                characters[split] += size
+                spans.setdefault((split, document), []).append((row["start"], row["end"]))
                 if row["whole"]:
                     documents[split] += 1
-                    characters[split] -= cut.pop(document, 0)
                     whole.add(document)
-                else:
-                    cut[document] += size
+        for (split, _), own in spans.items():
+            characters[split] += _size(_united(own))
     selection.documents, selection.characters, selection.reasons = documents, characters, reasons
+
+
+def _united(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order; those that overlap, as of two lists, are one."""
+    found = list[tuple[int, int]]()
+    for begin, end in sorted(spans):
+        if found and begin < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((begin, end))
+    return found
+
+
+def _size(spans: Iterable[tuple[int, int]]) -> int:
+    return sum(end - begin for begin, end in spans)
 
 
 def _remove(workspace: Workspace, dataset: str, selection: Selection) -> None:
@@ -195,7 +209,7 @@ def _remove_one(selection: Selection, spans: Sequence[tuple[int, int]], document
     selection.removed.append(document["id"].strip())
     selection.reasons[REASON] += 1
     selection.documents[document["split"]] += 1
-    selection.characters[document["split"]] += len(document["text"]) - sum(end - start for start, end in spans)
+    selection.characters[document["split"]] += len(document["text"]) - _size(spans)
 
 
 def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:

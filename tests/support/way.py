@@ -49,7 +49,7 @@ if __name__ == "__main__":
         with kept():  # as `corpus ingest` does
             download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)
             ingest.run(ingest.IngestConfig(dataset="baike2018qa", workers=2, piece_bytes=1 << 20), workspace)
-            dedup.run(dedup.DedupConfig(workers=2), workspace)
+            dedup.run(dedup.DedupConfig(workers=2, spans=60), workspace)
             exam = Path(sys.argv[3])
             decontaminate.run(DecontaminateConfig(against=(exam,), workers=2), workspace)
             score = QualityConfig(model=exam.with_name("score.safetensors"), alpha=0.5, workers=2)

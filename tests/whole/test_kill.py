@@ -53,7 +53,7 @@ STAGES = {
 SEAMS = {
     RAW: ("baike2018qa.zip.part", ".baike2018qa.zip.part.json", "baike2018qa.zip", "ledger.json"),
     DOCUMENTS: ("part-00000.parquet", "part-00003.parquet", "rejected/part-00002.parquet", "timings.json"),
-    DEDUP: ("keys/baike2018qa/part-00000.parquet", "keys/baike2018qa/part-00004.parquet", "baike2018qa.parquet"),
+    DEDUP: ("keys/baike2018qa/part-00000.parquet", "keys/baike2018qa/part-00004.parquet", "passages.parquet"),
     DECONTAMINATE: ("evals/exam.jsonl", "hits.parquet", "ledger.json"),
     QUALITY: ("model.safetensors", "scores/baike2018qa/part-00002.parquet", "lists/baike2018qa.json", "ledger.json"),
     TOKENIZER: ("tokenizer.json", "tokenizer_config.json", "ledger.json"),

@@ -75,6 +75,20 @@ def test_empty_values_are_refused(arguments: list[str], says: str, capsys: pytes
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dedup", "--spans", "49"], "--spans must be at least 50, is 49"),
+        (["dedup", "--spans", "many"], "'many' is not a valid integer"),
+        (["dedup", "--cut"], "--cut needs --spans N, which says how long a run is"),
+        (["inspect", "--passages", "--reason", "email"], "--passages does not go with --reason"),
+        (["inspect", "--passages", "--show", "kept"], "--passages does not go with --show"),
+    ],
+)
+def test_flags_of_shared_runs(tmp_path: Path, arguments: list[str], says: str) -> None:
+    assert says in corpus(*arguments, folder=tmp_path, code=2).stderr
+
+
 def test_the_newest_run_is_of_a_task_only_where_a_task_is_measured(workspace: Workspace) -> None:
     for age, name in enumerate(("text", "tuned")):
         (workspace.models / name).mkdir(parents=True)
