@@ -25,7 +25,7 @@ from corpus.pipeline.store.retry import Retry
 from corpus.pipeline.workspace.files import atomic
 
 T = TypeVar("T")
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
 _CREATES = frozenset({"s3", "s3a"})
 """Protocols whose file system refuses a write with mode `create` where the object exists, tried with it."""
 _CREDENTIALS = {
@@ -119,8 +119,13 @@ class Store:
         start = len(self._root) + 1
         return sorted(path[start:] for path in found if path.startswith(f"{top}/") and self._is_whole(path))
 
-    def local_copy(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+    def local_copy(
+        self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None,
+        before_block: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         """Copy an object to a file, which appears whole or not at all.
+
+        `before_block` is called before each block of `BLOCK_BYTES`, and ends the copy by raising.
 
         Raises:
             ObjectMissingError: there is no such object.
@@ -136,6 +141,7 @@ class Store:
             digest = hashlib.sha256()
             with atomic(path) as file:
                 for start in range(0, before.size, BLOCK_BYTES):
+                    before_block()
                     (block,) = self.read_ranges(key, [(start, min(start + BLOCK_BYTES, before.size))])
                     file.write(block)
                     digest.update(block)
@@ -236,10 +242,8 @@ class Store:
         return str(known) if known else hashlib.sha256(repr(sorted(info.items(), key=str)).encode()).hexdigest()
 
     def _path(self, key: str) -> str:
-        """The path of a key on the file system; a key that could lead elsewhere is refused."""
-        if any(part in {"", ".", ".."} for part in key.split("/")):
-            raise StoreError(f"{key!r} is no key of an object")
-        return f"{self._root}/{key}"
+        """The path of a key on the file system."""
+        return f"{self._root}/{plain_key(key)}"
 
     def _repeated(self, key: str, attempt: Callable[[], T]) -> T:
         """The result of an attempt, repeated after failures that can pass."""
@@ -279,6 +283,13 @@ class Store:
 
     def _shown(self, key: str) -> str:
         return f"{self.shown}/{key}" if key else self.shown
+
+
+def plain_key(key: str) -> str:
+    """The key, unless it could lead elsewhere. Raises StoreError."""
+    if any(part in {"", ".", ".."} for part in key.split("/")):
+        raise StoreError(f"{key!r} is no key of an object")
+    return key
 
 
 def _check_length(found: int, expected: int | None) -> None:

@@ -24,13 +24,6 @@ ON_S3 = [pytest.mark.s3, pytest.mark.xdist_group("s3")]
 PLACES = ["disk", "memory", *(pytest.param(name, marks=ON_S3) for name in ("s3", *map(str, SEEDS)))]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """A real S3 server."""
-    with object_server.serving(tmp_path_factory.mktemp("seaweed")) as address:
-        yield address
-
-
 @pytest.fixture(params=PLACES)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty store; a number is the seed of the faults."""
@@ -40,7 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "memory":
         yield open_store(f"memory://{tmp_path.name}", retry=QUICK)
         return
-    address = request.getfixturevalue("server")
+    address = request.getfixturevalue("s3_server")
     with FaultyProxy(address, seed=0 if request.param == "s3" else int(request.param)) as proxy:
         url = f"http://{address[0]}:{address[1]}" if request.param == "s3" else proxy.url
         for name, value in object_server.environment(url).items():
@@ -139,9 +132,9 @@ def test_of_several_writers_one_creates(store: Store) -> None:
 @pytest.mark.s3
 @pytest.mark.xdist_group("s3")
 def test_refused_credentials_and_an_absent_bucket_are_named(
-    server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in object_server.environment(f"http://{server[0]}:{server[1]}").items():
+    for name, value in object_server.environment(f"http://{s3_server[0]}:{s3_server[1]}").items():
         monkeypatch.setenv(name, value)
     calls: list[Callable[[Store], object]] = [
         lambda store: store.read("one", size=1), lambda store: store.write("one", b"1"),
