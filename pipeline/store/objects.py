@@ -233,8 +233,10 @@ class Store:
     def _info(self, key: str) -> ObjectInfo:
         self.files.invalidate_cache()
         info = self.files.info(self._path(key))
-        if info.get("type") != "file" or not isinstance(info.get("size"), int):
+        if info.get("type") != "file":
             raise FileNotFoundError("there is no such object")
+        if not isinstance(info.get("size"), int):
+            raise OSError("the server does not say how large it is")
         return ObjectInfo(info["size"], self._tag(info))
 
     def _tag(self, info: dict[str, Any]) -> str:
@@ -287,7 +289,7 @@ class Store:
 
 def plain_key(key: str) -> str:
     """The key, unless it could lead elsewhere. Raises StoreError."""
-    if any(part in {"", ".", ".."} for part in key.split("/")):
+    if "\0" in key or any(part in {"", ".", ".."} for part in key.split("/")):
         raise StoreError(f"{key!r} is no key of an object")
     return key
 

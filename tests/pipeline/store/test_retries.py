@@ -15,7 +15,7 @@ from pyarrow.fs import LocalFileSystem
 from corpus.pipeline.errors import ObjectMissingError, StoreError
 from corpus.pipeline.store import Retry, Store, is_remote, open_store
 from tests.support.faults import FaultyProxy
-from tests.support.server import Server, cut, status
+from tests.support.server import Behaviour, Server, cut, status
 
 DATA = bytes(range(256)) * 200
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -58,6 +58,13 @@ def test_a_body_cut_each_time_is_given_up_and_leaves_nothing(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_object_without_a_size_is_named() -> None:
+    with Server({"/one": DATA}) as server:
+        server.always("/one", Behaviour(has_length=False, has_ranges=False))
+        with pytest.raises(StoreError, match="/one: the server does not say how large it is"):
+            open_store(server.url()).read("one")
+
+
 def test_final_answers_are_not_repeated() -> None:
     with Server({"/one": DATA}) as server:
         server.always("/one", status(403))
@@ -80,7 +87,7 @@ def test_a_file_system_without_whole_or_exclusive_writes_says_so(tmp_path: Path)
 
 
 def test_keys_stay_below_the_prefix() -> None:
-    for key in ("", "../other", "a//b", "/a", "a/", "a/./b", "a/.."):
+    for key in ("", "../other", "a//b", "/a", "a/", "a/./b", "a/..", "a\0b"):
         with pytest.raises(StoreError, match="no key"):
             open_store("memory://keys").write(key, b"1")
 
