@@ -90,11 +90,10 @@ class Store:
         def attempt() -> list[bytes]:
             starts, ends = [start for start, _ in wanted], [end for _, end in wanted]
             found = self.files.cat_ranges([self._path(key)] * len(wanted), starts, ends, on_error="raise")
-            lengths = [end - start for start, end in wanted]
-            if list(map(len, found)) != lengths:
+            if list(map(len, found)) != [end - start for start, end in wanted]:
                 if max(ends) > (there := self.info(key).size):
                     raise OtherBytesError(f"it has {there:,} bytes, not {max(ends):,}")
-                _check_length(sum(map(len, found)), sum(lengths))
+                raise ShortBodyError(f"{sum(map(len, found)):,} bytes came")
             return list(map(bytes, found))
 
         blocks = iter(self._repeated(key, attempt) if wanted else ())

@@ -33,7 +33,7 @@ class Retry:
         The time is drawn from the upper half of what is due, so that clients that failed together do not come back
         together.
         """
-        due = min(self.most_s, self.backoff_s * 2 ** (failures - 1))
+        due: float = min(self.most_s, self.backoff_s * 2 ** (failures - 1))
         seconds = due * random.uniform(0.5, 1.0)  # noqa: S311  # a wait is no secret
         self.sleep(seconds)
         return seconds

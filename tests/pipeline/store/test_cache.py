@@ -120,7 +120,7 @@ def test_one_of_several_fetches(tmp_path: Path) -> None:
     with Server({"/one.arrow": data}) as server, ThreadPoolExecutor(4) as pool:
         server.always("/one.arrow", Behaviour(hang_s=0.02))
 
-        def fetch(_: int) -> bytes:
+        def fetch(number: int) -> bytes:
             cache = Cache(tmp_path / "cache")
             view, _ = fetched(cache, open_store(server.url()), file_of("one.arrow", data))
             return (view.root / "one.arrow").read_bytes()

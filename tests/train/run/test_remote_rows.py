@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from corpus.pipeline.errors import ObjectMissingError, StoreError, WorkspaceError
+from corpus.pipeline.inspect import status, verify
 from corpus.pipeline.store import Retry, Store, open_store
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Report
@@ -49,6 +50,11 @@ def test_the_run_is_that_of_local_rows(local: tuple[Workspace, Report], workspac
     assert report.ledger == local[1].ledger
     assert history(report.folder) == history(local[1].folder)
     assert {path.name for path in workspace.root.iterdir()} == {"models"}
+    (row,) = status.survey(workspace)
+    assert (row.state, row.why) == (
+        "finished", "its rows are not in this workspace: they were read by --rows, or deleted",
+    )  # fmt: skip
+    assert verify.run(workspace).stages == 1
     for name in contents(local[0]):
         if name.endswith(".arrow"):
             store.delete(name)
