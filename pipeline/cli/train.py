@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,8 +254,7 @@ def train(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in trackers if name != "none")), **settings,
         )  # fmt: skip
-        packed = () if config.rows else config.mixture  # elsewhere other datasets may be packed
-        _check_datasets(workspace.datasets(), {"--dataset": packed, "--ptx-dataset": config.ptx_datasets})
+        _check_datasets(config, workspace.datasets())
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
             _dry_run(config, workspace, rate, as_json=as_json)
@@ -263,9 +262,10 @@ def train(
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
 
 
-def _check_datasets(known: Sequence[str], given: Mapping[str, Iterable[str]]) -> None:
-    """Refuse a dataset that is not known; `given` has those of each flag."""
-    for flag, names in given.items():
+def _check_datasets(config: TrainConfig, known: Sequence[str]) -> None:
+    """Refuse a dataset that is not known; with `--rows` others may be packed there."""
+    packed: Iterable[str] = () if config.rows else config.mixture
+    for flag, names in {"--dataset": packed, "--ptx-dataset": config.ptx_datasets}.items():
         for name in names:
             if name not in known:
                 raise click.UsageError(f"{flag} {name}: must be one of {', '.join(known)}")
