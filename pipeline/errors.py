@@ -55,6 +55,14 @@ class DiskError(CorpusError):
     """No room, no permission, a read-only or failing disk."""
 
 
+class StoreError(CorpusError):
+    """A remote storage refuses a request or cannot be reached, or an object there is not what it should be."""
+
+
+class ObjectMissingError(StoreError):
+    """A storage has no object of this key."""
+
+
 class WorkerError(CorpusError):
     """A worker process died."""
 

@@ -1,16 +1,20 @@
-"""Sizes, counts, times, tables and untrusted text as people read them.
+"""Sizes, counts, times, tables, URLs and untrusted text as people read them.
 
-Invariant: no text that leaves here can command a terminal or turn the reading direction.
+Invariants: no text that leaves here can command a terminal or turn the reading direction; no URL has a user name,
+a password or a signature.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 _UNSAFE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode categories of what is invisible, moves the cursor or turns the reading direction."""
+_PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})
+"""Parameters of URLs that are no secrets."""
 
 
 def duration(seconds: float) -> str:
@@ -111,3 +115,23 @@ def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> 
     """
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def shown_url(url: str) -> str:
+    """A URL without secrets, as messages and `origin.json` show it.
+
+    >>> shown_url("https://me:secret@example.org/a.zip?id=7&signature=f00")
+    'https://example.org/a.zip?id=7&signature=…'
+    """
+    start, _, fragment_free = url.partition("#")[0].partition("://")
+    place, slash, rest = fragment_free.partition("/")
+    path, mark, query = rest.partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    masked = "&".join(f"{key}={value if key in _PUBLIC_KEYS else '…'}" if same else "…" for key, same, value in pairs)
+    return f"{start}://{place.rpartition('@')[2]}{slash}{path}{mark and mark + masked}"
+
+
+def error_text(error: Exception) -> str:
+    """The message of a third-party exception, without user names and passwords of URLs."""
+    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+    return plain_text(re.sub(r"//[^/@\s]*@", "//", text)) or type(error).__name__

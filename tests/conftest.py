@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import Ledger, fingerprint, write_ledger
-from tests.support import forked
+from tests.support import forked, object_server
 from tests.support.command import corpus
 from tests.support.records import MIRROR, LayRaw, Shared
 from tests.support.runs import narrowed
@@ -75,6 +75,13 @@ def demo(shared: Shared) -> Workspace:
         corpus("pack", "--form", "chat", "--workspace", "demo", folder=folder)
 
     return Workspace(shared("demo", make) / "demo")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The address of a real S3 server; for tests marked s3, in the group s3."""
+    with object_server.serving(tmp_path_factory.mktemp("seaweed")) as address:
+        yield address
 
 
 @pytest.fixture

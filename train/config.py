@@ -179,6 +179,13 @@ class TrainConfig:
     """Whether activations are recomputed to save memory."""
     compile: bool = False
     """Whether the model goes through torch.compile."""
+    rows: str = ""
+    """A URL, or a path, below which `packed/` or `chat/` and `tokenizer/` lie as in a workspace; the workspace's own
+    when empty. Rows are read through a cache on this machine's disk."""
+    cache: Path | None = None
+    """Folder of the cache. When None: `corpus` below $XDG_CACHE_HOME or ~/.cache."""
+    cache_bytes: int | None = None
+    """Most bytes of the cache; the disk's when None."""
     workers: int | None = None
     """Processes that make batches. When None: 0 on a CPU, 2 beside an accelerator. The batches are the same."""
     report_to: tuple[str, ...] = ()
@@ -216,6 +223,7 @@ class TrainConfig:
         self._check_preferences()
         self._check_ppo()
         self._check_benchmark()
+        self._check_rows()
         self._check_mixture()
         self._check_counts()
         self._check_rates()
@@ -270,6 +278,12 @@ class TrainConfig:
         if self.eval_benchmark and self.objective in {"task", "reward"}:
             raise ValueError(f"--eval-benchmark must not stand with --objective {self.objective}")
 
+    def _check_rows(self) -> None:
+        if self.rows and self.objective not in {"text", "sft"}:
+            raise ValueError(f"--rows must stand with --objective text or sft, not with {self.objective}")
+        if not self.rows and (self.cache is not None or self.cache_bytes is not None):
+            raise ValueError("--cache and --cache-bytes must stand with --rows")
+
     def _check_mixture(self) -> None:
         weights = list(self.mixture.values())
         if len(weights) < len(self.datasets):
@@ -301,8 +315,8 @@ class TrainConfig:
             "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "ramp_from": 1, "ramp_tokens": 1,
             "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1,
             "eval_benchmark_every": 1, "eval_benchmark_limit": 1, "save_steps": 1,
-            "save_total_limit": 1, "seed": 0, "workers": 0, "threads": 1, "max_new_tokens": 1, "prompt_tokens": 0,
-            "inner_epochs": 1, "minibatches": 1, "ptx_rows": 1,
+            "save_total_limit": 1, "seed": 0, "cache_bytes": 1, "workers": 0, "threads": 1, "max_new_tokens": 1,
+            "prompt_tokens": 0, "inner_epochs": 1, "minibatches": 1, "ptx_rows": 1,
         }  # fmt: skip
         for name, smallest in least.items():
             value = getattr(self, name)

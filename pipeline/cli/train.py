@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from corpus.pipeline.cli.options import (
     workspace_option,
 )
 from corpus.pipeline.cli.ppo_options import ppo_options
+from corpus.pipeline.cli.rows_options import rows_options
 from corpus.pipeline.errors import CorpusError
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
@@ -47,6 +48,7 @@ _FIRST_ENDS_S = 20
     "--dataset", "datasets", multiple=True, metavar="NAME[=WEIGHT]", shell_complete=completion.datasets,
     help="Dataset, may be repeated; weights are shares of the tokens.  [default: all that are packed, by their size]",
 )  # fmt: skip
+@rows_options
 @click.option(
     "--max-repeats", type=float, metavar="X",
     help="Most epochs of a dataset; the others take its place.  [default: 4 with weights]",
@@ -216,6 +218,7 @@ def train(
       corpus train --model llama-small
       corpus train --model ~/Qwen3-0.6B/config.json --dry-run
       corpus train --dataset wiki2019zh=0.7 --dataset baike2018qa=0.3 --model gpt2-small
+      corpus train --rows s3://bucket/workspace --model gpt2-small --cache-bytes 200G
       corpus train --model gpt3-xl --dry-run --device-rate 400T
       corpus train --objective sft --dataset baike2018qa --init RUN
       corpus train --model tiny --eval-benchmark zhoblimp --eval-benchmark-data zhoblimp.jsonl
@@ -251,7 +254,7 @@ def train(
             TrainConfig, datasets=datasets, compile=compile_model,
             report_to=tuple(dict.fromkeys(name for name in trackers if name != "none")), **settings,
         )  # fmt: skip
-        _check_datasets(workspace.datasets(), {"--dataset": config.mixture, "--ptx-dataset": config.ptx_datasets})
+        _check_datasets(config, workspace.datasets())
         rate = _rate(device_rate)
         if rank() == 0 and dry_run:
             _dry_run(config, workspace, rate, as_json=as_json)
@@ -259,9 +262,10 @@ def train(
             _train(config, workspace, is_first=rank() == 0, as_json=as_json)
 
 
-def _check_datasets(known: Sequence[str], given: Mapping[str, Iterable[str]]) -> None:
-    """Refuse a dataset that is not known; `given` has those of each flag."""
-    for flag, names in given.items():
+def _check_datasets(config: TrainConfig, known: Sequence[str]) -> None:
+    """Refuse a dataset that is not known; with `--rows` others may be packed there."""
+    packed: Iterable[str] = () if config.rows else config.mixture
+    for flag, names in {"--dataset": packed, "--ptx-dataset": config.ptx_datasets}.items():
         for name in names:
             if name not in known:
                 raise click.UsageError(f"{flag} {name}: must be one of {', '.join(known)}")

@@ -25,9 +25,8 @@ import httpx
 from corpus.pipeline.download.remote_file import CHANGED, FileVersion, Opener, Stream
 from corpus.pipeline.download.retry import RetryPolicy, TransientError, with_minimum_rate
 from corpus.pipeline.errors import DownloadError
-from corpus.pipeline.humanize import plain_text
+from corpus.pipeline.humanize import plain_text, shown_url
 
-_PUBLIC_KEYS = frozenset({"id", "export", "confirm", "download"})
 _BUSY = frozenset({408, 425, 429})
 _GET_ONLY = ("403", "405", "501")
 """Answers to HEAD from signed URLs and from servers that support GET only."""
@@ -157,20 +156,6 @@ def open_client(retry: RetryPolicy) -> Iterator[HttpClient]:
 def hub_url() -> str:
     """Base URL of the Hugging Face hub."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-
-
-def shown_url(url: str) -> str:
-    """A URL without secrets, as messages and `origin.json` show it.
-
-    >>> shown_url("https://me:secret@example.org/a.zip?id=7&signature=f00")
-    'https://example.org/a.zip?id=7&signature=…'
-    """
-    start, _, fragment_free = url.partition("#")[0].partition("://")
-    place, slash, rest = fragment_free.partition("/")
-    path, mark, query = rest.partition("?")
-    pairs = [pair.partition("=") for pair in query.split("&")]
-    masked = "&".join(f"{key}={value if key in _PUBLIC_KEYS else '…'}" if same else "…" for key, same, value in pairs)
-    return f"{start}://{place.rpartition('@')[2]}{slash}{path}{mark and mark + masked}"
 
 
 def _check_status(response: httpx.Response, shown: str) -> None:

@@ -10,8 +10,9 @@ import io
 from contextlib import ExitStack
 from typing import Any
 
-from corpus.pipeline.download.http_client import HttpClient, shown_url
+from corpus.pipeline.download.http_client import HttpClient
 from corpus.pipeline.errors import SourceError
+from corpus.pipeline.humanize import shown_url
 
 _NEAR = 1 << 20
 """A jump forward of so many bytes is read, not requested."""

@@ -18,10 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from corpus.pipeline.download.http_client import HttpClient, shown_url
-from corpus.pipeline.download.remote_file import FileVersion, RemoteFile, error_text, local_file, seeking_opener
+from corpus.pipeline.download.http_client import HttpClient
+from corpus.pipeline.download.remote_file import FileVersion, RemoteFile, local_file, seeking_opener
 from corpus.pipeline.download.retry import Retrier
 from corpus.pipeline.errors import CorpusError, SourceError
+from corpus.pipeline.humanize import error_text, shown_url
 from corpus.pipeline.progress import Progress
 
 _COPY_BYTES = 1 << 20

@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from corpus.pipeline.download.http_client import HttpClient, hub_url, shown_url
+from corpus.pipeline.download.http_client import HttpClient, hub_url
 from corpus.pipeline.download.remote_file import DownloadedFile, FileVersion, RemoteFile, seeking_opener
 from corpus.pipeline.download.transfer import PartialFile, can_link, check_free_space
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.humanize import size_text
+from corpus.pipeline.humanize import shown_url, size_text
 from corpus.pipeline.manifest import BUILT_IN, Manifest
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace

@@ -9,7 +9,6 @@ Cost: one stat for each opening.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 from corpus.pipeline.download.retry import TransientError
 from corpus.pipeline.errors import DownloadError
-from corpus.pipeline.humanize import plain_text
+from corpus.pipeline.humanize import error_text
 
 PART_SUFFIX = ".part"
 GIVEN = "given"
@@ -153,9 +152,3 @@ def _read_errors(shown: str) -> Iterator[None]:
         raise TransientError(f"read error ({error_text(error)})") from error
     except Exception as error:  # fsspec's back-ends raise what their libraries raise
         raise DownloadError(f"{shown}: {error_text(error)}") from error
-
-
-def error_text(error: Exception) -> str:
-    """The message of a third-party exception, without user names and passwords of URLs."""
-    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    return plain_text(re.sub(r"//[^/@\s]*@", "//", text)) or type(error).__name__

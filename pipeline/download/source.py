@@ -19,13 +19,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
+from corpus.pipeline.download.http_client import HttpClient, open_client
 from corpus.pipeline.download.locations import FsspecPrefix, HttpPrefix, LocalFolder, Location, source_errors
 from corpus.pipeline.download.planning import ARCHIVE_ENDINGS, PACKED_ENDINGS, DownloadSource, plain_name
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, RemoteFile, local_file
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.errors import SourceError
-from corpus.pipeline.humanize import plain_text
+from corpus.pipeline.humanize import plain_text, shown_url
 from corpus.pipeline.manifest import CORPORA, DATA_SUFFIXES, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 

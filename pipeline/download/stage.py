@@ -19,13 +19,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from corpus.pipeline.download import planning
-from corpus.pipeline.download.http_client import HttpClient, open_client, shown_url
+from corpus.pipeline.download.http_client import HttpClient, open_client
 from corpus.pipeline.download.planning import OFFICIAL, DownloadPlan, DownloadSource, OriginRecord
 from corpus.pipeline.download.remote_file import GIVEN, PART_SUFFIX, DownloadedFile, RemoteFile
 from corpus.pipeline.download.retry import DEFAULT_RETRY, RetryPolicy
 from corpus.pipeline.download.source import is_remote, resolve
 from corpus.pipeline.download.transfer import check_free_space, fetch
 from corpus.pipeline.errors import DownloadError, SourceError, WorkspaceError
+from corpus.pipeline.humanize import shown_url
 from corpus.pipeline.manifest import BUILT_IN, DATASETS, Manifest
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import disk_errors

@@ -24,7 +24,7 @@ from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.quality import stage as quality
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.files import reading
-from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, SINGLE, Workspace
+from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 from corpus.pipeline.workspace.receipts import FOLDER as RECEIPTS
 
@@ -98,7 +98,8 @@ def _row(workspace: Workspace, area: str, name: str) -> StageStatus:
 
 def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     """What has changed since, by the present digests of the inputs; archives that were deleted change nothing."""
-    kept = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)] + _deleted_archives(workspace, ledger)
+    kept = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)]
+    kept += [*_deleted_archives(workspace, ledger), *rows_elsewhere(workspace, ledger)]
     inside = [workspace.root / entry.path for entry in ledger.inputs if entry not in kept]
     inputs = kept + [workspace.file_digest(path) for path in inside if path.is_file()]
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
@@ -110,6 +111,14 @@ def _deleted_archives(workspace: Workspace, ledger: Ledger) -> list[FileDigest]:
     return [] if any((workspace.root / entry.path).exists() for entry in raw) else raw
 
 
+def rows_elsewhere(workspace: Workspace, ledger: Ledger) -> list[FileDigest]:
+    """The rows and the tokenizer of a run, where none of the rows is in the workspace: it read them from a URL."""
+    rows = [entry for entry in ledger.inputs if entry.path.partition("/")[0] in ROWS.values()]
+    if ledger.stage != "train" or not rows or any((workspace.root / entry.path).exists() for entry in rows):
+        return []
+    return [*rows, *(entry for entry in ledger.inputs if entry.path.startswith("tokenizer/"))]
+
+
 def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     """What to know of finished outputs: archives that were deleted, and files whose date has changed."""
     found: list[str] = []
@@ -119,6 +128,8 @@ def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
             f"raw/{name} was deleted: the documents are used as they are; `corpus download --dataset {name}` brings "
             "back the records, which `corpus trace` and another cleaning read"
         )
+    if rows_elsewhere(workspace, ledger):
+        found.append("its rows are not in this workspace: they were read by --rows, or deleted")
     touched = [output.path for output in ledger.outputs if workspace.is_touched(folder / output.path, output.sha256)]
     if touched:
         more = f" and {len(touched) - 1:,} more files have" if len(touched) > 1 else " has"

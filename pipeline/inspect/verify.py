@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.errors import WorkspaceError
-from corpus.pipeline.inspect.status import AREAS
+from corpus.pipeline.inspect.status import AREAS, rows_elsewhere
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.storage.row_shards import rows_metadata
@@ -137,8 +137,9 @@ def _check_counts(area: str, folder: Path, ledger: Ledger) -> None:
 
 
 def _check_inputs(workspace: Workspace, area: str, folder: Path, ledger: Ledger) -> None:
+    elsewhere = rows_elsewhere(workspace, ledger)
     for entry in ledger.inputs:
-        if entry.path.startswith(OUTSIDE):
+        if entry.path.startswith(OUTSIDE) or entry in elsewhere:
             continue
         path = workspace.root / entry.path
         if not path.is_file() or sha256_file(path) != entry.sha256:

@@ -129,6 +129,12 @@ def lay_all(workspace: Workspace, *, rows: int = 20, validation: int = 5) -> Wor
     return workspace
 
 
+def contents(workspace: Workspace) -> dict[str, bytes]:
+    """The files of packed rows and tokenizer by name, as a copy elsewhere holds them."""
+    paths = [path for area in ("packed", "tokenizer") for path in sorted((workspace.root / area).rglob("*"))]
+    return {workspace.relative(path): path.read_bytes() for path in paths if path.is_file()}
+
+
 def _finish(
     workspace: Workspace,
     area: str,

@@ -194,13 +194,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, behaviour: Behaviour, data: bytes) -> None:
         start = self._range_start(behaviour, data)
-        body = data[start or 0 :]
+        last = re.fullmatch(r"bytes=\d+-(\d+)", self.headers.get("Range", ""))
+        end = len(data) if start is None or last is None else min(len(data), int(last[1]) + 1)
+        body = data[start or 0 : end]
         self.send_response(behaviour.status or (200 if start is None else 206))
         headers = {"Content-Type": "application/octet-stream"}
         if behaviour.body is None and behaviour.has_stamp:
             headers |= {"ETag": f'"{etag(data)}"', "Last-Modified": LAST_MODIFIED}
         if start is not None:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         if behaviour.has_length:
             headers["Content-Length"] = str(len(body) + behaviour.length_off_by)
         else:

@@ -57,6 +57,8 @@ from corpus.train.presets import PRESETS
             "--adam-learning-rate must stand with --optimizer muon; --learning-rate is AdamW's alone",
         ),
         ("decay_share", 0.1, "--decay-share must stand with --schedule wsd, not with cosine"),
+        ("cache_bytes", 0, "--cache and --cache-bytes must stand with --rows"),
+        ("cache", Path("cache"), "--cache and --cache-bytes must stand with --rows"),
         ("decay_to", 1.5, "--decay-to must be between 0 and 1, is 1.5"),
         ("max_repeats", 0.0, "--max-repeats must be greater than 0, is 0.0"),
         ("objective", "chat", "--objective must be one of text, sft, task, reward, dpo, ppo, is chat"),
@@ -80,6 +82,9 @@ def test_a_wrong_value_is_refused_by_its_flag(field: str, value: object, words: 
         ({"schedule": "wsd", "decay_share": 0.0}, "--decay-share must be greater than 0 and at most 1, is 0.0"),
         ({"schedule": "constant", "decay_to": 0.1},
          "--decay-to must not stand with --schedule constant, which never decays"),
+        ({"rows": "s3://a", "cache_bytes": 0}, "--cache-bytes must be at least 1, is 0"),
+        ({"rows": "s3://a", "objective": "task", "task": "ocnli"},
+         "--rows must stand with --objective text or sft, not with task"),
         ({"optimizer": "muon", "adam_learning_rate": 0.0}, "--adam-learning-rate must be greater than 0, is 0.0"),
     ],
 )  # fmt: skip

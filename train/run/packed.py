@@ -10,10 +10,12 @@ from corpus.pipeline.errors import TokenizerError, WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.tokenizer import files
 from corpus.pipeline.workspace.checked import check_all, checked
-from corpus.pipeline.workspace.layout import RANKING, Workspace
+from corpus.pipeline.workspace.layout import RANKING, ROWS, Workspace
 from corpus.pipeline.workspace.ledger import Ledger, read_ledger
 from corpus.train.config import TrainConfig
 
+AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
+"""Folder of the rows of each objective that reads rows."""
 PACK = {"packed": "corpus pack", "chat": "corpus pack --form chat", RANKING: "corpus pack --form ranking"}
 """What makes the rows of an area."""
 

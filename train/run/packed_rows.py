@@ -19,7 +19,7 @@ from corpus.pipeline.errors import TrainError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.row_shards import open_rows
 from corpus.pipeline.tokenizer import files, special_tokens
-from corpus.pipeline.workspace.layout import ROWS, Workspace
+from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger
 from corpus.train import networks
 from corpus.train.config import TrainConfig
@@ -31,10 +31,8 @@ from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
 from corpus.train.run import packed
+from corpus.train.run.remote_rows import fetched
 from corpus.train.run.samples import Samples
-
-AREAS = {"text": ROWS["text"], "sft": ROWS["chat"]}
-"""Folder of the rows of each objective."""
 
 
 class PackedRows(Objective):
@@ -52,11 +50,15 @@ class PackedRows(Objective):
     train: Rows
     validation: Mapping[str, Rows]
     collator: Collator
+    source: Workspace
+    """Where rows and tokenizer are; remote ones stay in the cache while it is referred to."""
     curve: Mapping[str, str] = {}
 
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
-        area = AREAS[config.objective]
+        area = packed.AREAS[config.objective]
+        workspace = fetched(config, workspace, progress) if config.rows else workspace
+        self.source = workspace
         ledgers = packed.ledgers(config, workspace, area, progress)
         vocabulary = packed.vocabulary(workspace)
         packed.check_tokenizers(ledgers, workspace, area)

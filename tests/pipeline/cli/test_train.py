@@ -31,6 +31,28 @@ def test_presets_with_batch_rate_and_memory(tmp_path: Path) -> None:
         assert each["fixed_bytes"] + 3 * each["row_bytes"] == preset.memory(rows=3)
 
 
+def test_rows_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
+    lay_all(workspace)
+    remote = (
+        "train",
+        "--model",
+        "tiny",
+        "--rows",
+        workspace.root,
+        "--cache",
+        tmp_path / "cache",
+        "--dry-run",
+        "--json",
+    )
+    forecast = json.loads(corpus(*remote, "--cache-bytes", "0.5G", folder=tmp_path).stdout)
+    assert list(forecast["mixture"]) == ["demo", "wiki2019zh"]
+    one = json.loads(corpus(*remote, "--dataset", "demo", folder=tmp_path).stdout)
+    assert list(one["mixture"]) == ["demo"]
+    failed = corpus(*remote, "--dataset", "mine", folder=tmp_path, code=1)
+    assert f"{workspace.root}/packed/mine/ledger.json is not there" in failed.stderr
+    assert "--cache-bytes" in corpus(*remote, "--cache-bytes", "much", folder=tmp_path, code=2).stderr
+
+
 @pytest.mark.parametrize("name", ["tiny", "llama-tiny"])
 def test_a_forecast_as_json_and_as_a_table(workspace: Workspace, name: str) -> None:
     lay_all(workspace)

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from corpus.pipeline import manifest as manifests
-from corpus.pipeline.download.http_client import open_client, shown_url
+from corpus.pipeline.download.http_client import open_client
 from corpus.pipeline.download.planning import DownloadSource
 from corpus.pipeline.download.retry import RetryPolicy
 from corpus.pipeline.download.source import (
@@ -23,6 +23,7 @@ from corpus.pipeline.download.source import (
     tail_of,
 )
 from corpus.pipeline.errors import CorpusError, DownloadError, SourceError
+from corpus.pipeline.humanize import shown_url
 from tests.support.server import Behaviour, Server, page, status
 
 FAST = RetryPolicy(connect_timeout_s=2, read_timeout_s=0.5, attempts=2, backoff_s=0.01, max_wait_s=0.5, max_redirects=3)

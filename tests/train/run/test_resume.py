@@ -21,7 +21,8 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 from corpus.train.run.stage import run
 from tests.support.forked import Forked
-from tests.support.packed import lay_all
+from tests.support.packed import contents, lay_all
+from tests.support.server import Server
 from tests.support.training import config_of, flags_of, start, start_several, torchrun
 
 SETTINGS: dict[str, Any] = {
@@ -103,11 +104,15 @@ def test_killed_again_and_again(workspace: Workspace, tmp_path: Path) -> None:
 
 
 def test_two_processes_give_the_curve_of_one(workspace: Workspace, tmp_path: Path) -> None:
+    """One reads rows of its workspace, two the same rows from a URL."""
     settings = {"epochs": 1.5, "dropout": 0.0}
-    lay_all(workspace)
-    other = Workspace(shutil.copytree(workspace.root, tmp_path / "other"))
+    other, files = Workspace(tmp_path / "other"), contents(lay_all(workspace))
     one = run(config_of(settings), workspace)
-    said = finish(torchrun(settings | {"report_to": ("tensorboard",)}, other, processes=2))
+    with Server({f"/{name}": data for name, data in files.items()}) as server:
+        remote = {"rows": server.url(), "cache": tmp_path / "cache", "report_to": ("tensorboard",)}
+        said = finish(torchrun(settings | remote, other, processes=2))
+        fetches = [len(server.requests(f"/{name}")) for name in files if name.endswith(".arrow")]
+    assert fetches == [1] * 4  # by one of the processes
     assert len(list((other.models / "one" / "tensorboard").iterdir())) == 1
     assert "2 processes" in said
     assert said.count("training tokens") == 1  # only the first speaks
