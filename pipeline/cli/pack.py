@@ -16,6 +16,7 @@ from corpus.pipeline.terminal.console import Console
 @options.dataset_option("all that have documents")
 @click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
 @click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
+@options.no_share_option("it trains on a sample of all documents; run it once, before `corpus pack`")
 @options.json_option
 @options.workspace_option()
 def tokenizer(as_json: bool, **settings: Any) -> None:

@@ -1,0 +1,53 @@
+"""A job's share of a stage as one call: what `corpus ingest --shard I/N` does, for Python programs.
+
+In: a workspace, a share and keyword arguments. Out: files and receipts of the share's pieces, and a report for each
+dataset.
+Invariants: jobs of one stage run beside each other, and beside no other writer; a share makes neither ledgers nor
+lists, and removes nothing: the same call without a share does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Unpack
+
+from corpus.pipeline.errors import WorkspaceError
+from corpus.pipeline.manifest import BUILT_IN
+from corpus.pipeline.progress import SILENT, Progress
+from corpus.pipeline.workers import kept
+from corpus.pipeline.workflows import CleaningSettings, UsageError
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.share import Share, ShareReport
+
+
+def ingest(
+    workspace: Workspace, share: Share, *, datasets: Sequence[str] = (), dedup: bool = True,
+    progress: Progress = SILENT, **settings: Unpack[CleaningSettings],
+) -> tuple[ShareReport, ...]:  # fmt: skip
+    """Turn a share of the records of datasets, of all that are downloaded when none is named, into documents.
+
+    With `dedup` the documents are signed, so that `corpus dedup` need not read them again.
+
+    Raises:
+        UsageError: a setting is out of range.
+        WorkspaceError: a dataset is not downloaded.
+        BusyError: another command writes in the workspace.
+
+    """
+    from corpus.pipeline.documents import share as documents
+    from corpus.pipeline.documents.stage import STAGE, IngestConfig
+
+    try:
+        config = IngestConfig(dataset=BUILT_IN, signatures=dedup, **settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    with workspace.sharing(f"ingest --shard {share}", STAGE), kept():
+        names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
+        if not names:
+            raise WorkspaceError(
+                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` once, before the jobs."
+            )
+        return tuple(
+            documents.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names
+        )
