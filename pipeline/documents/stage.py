@@ -25,6 +25,7 @@ from corpus.pipeline import kernels
 from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
+from corpus.pipeline.documents.batches import Batch
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.documents.transform import make_part, piece_name
 from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
@@ -123,7 +124,7 @@ class Plan:
 
     raw: Path
     files: Sequence[RecordFile]
-    batches: Sequence[batches.Batch]
+    batches: Sequence[Batch]
     """One of all files where they do not come one after another."""
     grows: bool
     """Whether files come one after another."""
@@ -132,7 +133,7 @@ class Plan:
     total: int | None
     """Bytes of the records, where they are known."""
 
-    def identity(self, batch: batches.Batch, stage: StageRun, first: int) -> str:
+    def identity(self, batch: Batch, stage: StageRun, first: int) -> str:
         """The fingerprint of the work of a batch, whose shards begin at number `first`."""
         return batch.identity(STAGE, VERSION, stage.config, first) if self.grows else stage.fingerprint
 
@@ -155,7 +156,7 @@ def plan_of(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Plan:
         signing=signing,
     )  # fmt: skip
     return Plan(
-        raw=raw, files=files, batches=came or [batches.Batch(files, stage.inputs)], grows=bool(came), make=make,
+        raw=raw, files=files, batches=came or [Batch(files, stage.inputs)], grows=bool(came), make=make,
         total=_total(files, config.piece_bytes),
     )  # fmt: skip
 

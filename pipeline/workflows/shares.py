@@ -1,4 +1,4 @@
-"""A job's share of a stage as one call: what `corpus ingest --shard I/N` does, for Python programs.
+"""A job's share of a stage as one call: what `corpus ingest` and `corpus pack` do with `--shard`, for Python programs.
 
 In: a workspace, a share and keyword arguments. Out: files and receipts of the share's pieces, and a report for each
 dataset.
@@ -16,8 +16,9 @@ from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workers import kept
-from corpus.pipeline.workflows import CleaningSettings, UsageError
+from corpus.pipeline.workflows import CleaningSettings, RowSettings, UsageError, names_to_pack
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import read_ledger
 from corpus.pipeline.workspace.share import Share, ShareReport
 
 
@@ -51,3 +52,29 @@ def ingest(
         return tuple(
             documents.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names
         )
+
+
+def pack(
+    workspace: Workspace, share: Share, *, datasets: Sequence[str] = (), progress: Progress = SILENT,
+    **settings: Unpack[RowSettings],
+) -> tuple[ShareReport, ...]:  # fmt: skip
+    """Pack a share of the documents of datasets, of all that have documents when none is named.
+
+    Raises:
+        UsageError: a setting is out of range.
+        WorkspaceError: there are no documents, no tokenizer, or no questions for the chat form.
+        BusyError: another command writes in the workspace.
+
+    """
+    from corpus.pipeline.pack import share as rows
+    from corpus.pipeline.pack.stage import STAGE, PackConfig
+
+    try:
+        config = PackConfig(dataset=BUILT_IN, **settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    with workspace.sharing(f"pack --shard {share}", STAGE), kept():
+        names = names_to_pack(workspace, datasets, config.form, progress)
+        if read_ledger(workspace.tokenizer) is None:
+            raise WorkspaceError("there is no tokenizer", hint="Run `corpus tokenizer` once, before the jobs.")
+        return tuple(rows.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names)

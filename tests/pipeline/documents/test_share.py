@@ -120,7 +120,7 @@ def test_a_shard_of_a_finished_stage_is_kept_and_gets_its_receipt(
     folder = workspace.documents("baike2018qa")
     data = bytearray(alone["baike2018qa/part-00002.parquet"])
     data[len(data) // 3] ^= 1
-    write_atomic(folder / "part-00002.parquet", data)
+    write_atomic(folder / "part-00002.parquet", bytes(data))
     assert ingest.shard_metadata(folder / "part-00002.parquet") is not None
     reports = [job(workspace, index, 2) for index in (1, 2)]
     assert [report.made for report in reports] == [1, 0]
