@@ -2,15 +2,15 @@
 
 In: a workspace, a share and keyword arguments. Out: files and receipts of the share's pieces, and a report for each
 dataset.
-Invariants: jobs of one stage run beside each other, and beside no other writer; a share makes neither ledgers nor
-lists, and removes nothing: the same call without a share does that.
+Invariants: jobs of one stage with equal settings run beside each other, and beside no other writer; a share makes
+neither ledgers nor lists, and removes nothing: the same call without a share does that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Unpack
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Unpack
 
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN
@@ -18,8 +18,12 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workers import kept
 from corpus.pipeline.workflows import CleaningSettings, RowSettings, UsageError, names_to_pack
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.ledger import fingerprint, read_ledger
 from corpus.pipeline.workspace.share import Share, ShareReport
+
+if TYPE_CHECKING:
+    from corpus.pipeline.documents.stage import IngestConfig
+    from corpus.pipeline.pack.stage import PackConfig
 
 
 def ingest(
@@ -37,13 +41,13 @@ def ingest(
 
     """
     from corpus.pipeline.documents import share as documents
-    from corpus.pipeline.documents.stage import STAGE, IngestConfig
+    from corpus.pipeline.documents.stage import STAGE, VERSION, IngestConfig
 
     try:
         config = IngestConfig(dataset=BUILT_IN, signatures=dedup, **settings)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    with workspace.sharing(f"ingest --shard {share}", STAGE), kept():
+    with workspace.sharing(f"ingest --shard {share}", _kind(STAGE, VERSION, config)), kept():
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
             raise WorkspaceError(
@@ -67,14 +71,20 @@ def pack(
 
     """
     from corpus.pipeline.pack import share as rows
-    from corpus.pipeline.pack.stage import STAGE, PackConfig
+    from corpus.pipeline.pack.stage import STAGE, VERSION, PackConfig
 
     try:
         config = PackConfig(dataset=BUILT_IN, **settings)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    with workspace.sharing(f"pack --shard {share}", STAGE), kept():
+    with workspace.sharing(f"pack --shard {share}", _kind(STAGE, VERSION, config)), kept():
         names = names_to_pack(workspace, datasets, config.form, progress)
         if read_ledger(workspace.tokenizer) is None:
             raise WorkspaceError("there is no tokenizer", hint="Run `corpus tokenizer` once, before the jobs.")
         return tuple(rows.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names)
+
+
+def _kind(stage: str, version: int, config: IngestConfig | PackConfig) -> str:
+    """What jobs have in common that write beside each other; their datasets and workers may differ."""
+    settings = {name: value for name, value in asdict(config).items() if name not in {"dataset", "workers"}}
+    return f"{stage} {fingerprint(stage, version, settings, [])}"

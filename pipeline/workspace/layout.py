@@ -1,6 +1,6 @@
 """The workspace folder: paths of all stages, the lock of the writing command, and the cache of file digests.
 
-Invariants: one command writes at a time, or several jobs of one stage do; a digest is taken from the cache only while
+Invariants: one command writes at a time, or jobs of one stage do; a digest is taken from the cache only while
 the file's size, mtime, ctime and inode stay. Readers save the cache, too, without the lock: what another command saved
 meanwhile stays in it.
 Cost: each file is read once for its digest, at disk speed.
@@ -194,16 +194,18 @@ class Workspace:
             yield
 
     @contextlib.contextmanager
-    def sharing(self, command: str, stage: str) -> Iterator[None]:
+    def sharing(self, command: str, kind: str) -> Iterator[None]:
         """Lock the workspace for one of several jobs that each make a share of a stage's pieces.
 
+        `kind` is what jobs have in common that write beside each other: the stage and its settings.
+
         Raises:
-            BusyError: a command holds the workspace, or jobs of another stage do.
+            BusyError: a command holds the workspace, or jobs of another kind do.
             DiskError: the workspace cannot be written.
 
         """
-        hint = "A job of an array writes beside jobs of the same stage alone: wait until the other is done."
-        with locked(self.root, command, hint=hint, stage=stage), self._digests_saved():
+        hint = "Jobs write beside jobs of the same stage with the same settings alone: wait until the others are done."
+        with locked(self.root, command, hint=hint, kind=kind), self._digests_saved():
             yield
 
     @contextlib.contextmanager

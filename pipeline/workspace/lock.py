@@ -1,7 +1,7 @@
-"""The lock of a folder: one command writes in it, in a workspace or an export; or several jobs of one stage do.
+"""The lock of a folder: one command writes in it, in a workspace or an export; or jobs that do the same work do.
 
 In: a folder. Out: its `.lock`, held with flock: exclusive by a command, shared by the jobs of an array.
-Invariants: an exclusive holder is alone. Shared holders are jobs of the same stage, whose name is in `.lock`: the first
+Invariants: an exclusive holder is alone. Shared holders do work of one kind, a word that is in `.lock`: the first
 writes it while it still is alone. A process that dies, however, holds nothing.
 Hosts that share a folder must see each other's locks: NFS shows them, Lustre where it is mounted with `-o flock`. Where
 they do not, jobs with equal settings still write equal bytes under equal names, each file whole.
@@ -25,35 +25,36 @@ LOCK, HOLDER = ".lock", ".lock.holder"
 """The file that is locked, which stays; and who holds it, or was the last to join those who share it."""
 BEGINNING = ".lock.begin"
 """The file by which jobs that share a workspace delete a stale ledger one after another."""
-WAIT_S = 2.0
-"""How long a second writer waits."""
-_POLL_S = 0.05
+WAIT_S, JOB_WAIT_S = 2.0, 30.0
+"""How long a second writer waits, and a job, since hundreds of them may start at once."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextlib.contextmanager
-def locked(folder: Path, command: str, *, hint: str, stage: str = "") -> Iterator[None]:
+def locked(folder: Path, command: str, *, hint: str, kind: str = "") -> Iterator[None]:
     """Lock a folder, made if it is not there, for a command; a second one waits two seconds, then raises BusyError.
 
-    With `stage` it is held together with other jobs of that stage.
+    With `kind` it is held together with other jobs whose work is of that kind.
 
     Raises:
-        BusyError: another command holds it, or jobs of another stage do.
+        BusyError: another command holds it, or jobs of another kind do.
         DiskError: the folder cannot be created or written, or its file system has no locks.
 
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _opened(folder / LOCK) as lock:
-        end = time.monotonic() + WAIT_S
-        while not _take(lock, folder, command, stage):
+        end, pause = time.monotonic() + (JOB_WAIT_S if kind else WAIT_S), _FIRST_PAUSE_S
+        while not _take(lock, folder, command, kind):
             if time.monotonic() > end:
                 raise BusyError(f"{folder} is being written by {_read_holder(folder / HOLDER)}", hint=hint)
-            time.sleep(_POLL_S)
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, 1.5 * pause)
         try:
             yield
         finally:
-            if not stage:
+            if not kind:
                 (folder / HOLDER).unlink(missing_ok=True)
 
 
@@ -78,19 +79,19 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _take(lock: int, folder: Path, command: str, stage: str) -> bool:
+def _take(lock: int, folder: Path, command: str, kind: str) -> bool:
     """Take the lock if that is possible now."""
-    others = " or another job of the array" if stage else ""
+    others = " or another job of the array" if kind else ""
     holder = f"`corpus {command}`, process {os.getpid()} on {socket.gethostname()}{others}".encode()
     if _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, folder):
         with disk_errors(folder):
             os.ftruncate(lock, 0)
-            os.pwrite(lock, stage.encode(), 0)
+            os.pwrite(lock, kind.encode(), 0)
         write_atomic(folder / HOLDER, holder)
-        return not stage or _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder)  # another may come in between
-    if not stage or not _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder):
+        return not kind or _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder)  # another may come in between
+    if not kind or not _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder):
         return False
-    if os.pread(lock, 1 << 10, 0) != stage.encode():
+    if os.pread(lock, 1 << 10, 0) != kind.encode():
         fcntl.flock(lock, fcntl.LOCK_UN)
         return False
     write_atomic(folder / HOLDER, holder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import IngestConfig
 from corpus.pipeline.documents import share as documents
 from corpus.pipeline.documents import stage as ingest
@@ -27,6 +28,7 @@ def work(workspace: Workspace, stage: str, share: str) -> None:
         with workspace.writing(stage):
             if stage == ingest.STAGE:
                 ingest.run(CLEANING, workspace)
+                dedup.run(dedup.DedupConfig(workers=1), workspace)  # as `corpus ingest` does
             else:
                 pack.run(ROWS, workspace)
         return

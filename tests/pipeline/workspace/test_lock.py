@@ -26,7 +26,8 @@ with Workspace(Path(sys.argv[1])).sharing("ingest --shard 2/2", "ingest"):
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second writer waits for a moment."""
-    monkeypatch.setattr("corpus.pipeline.workspace.lock.WAIT_S", 0.1)
+    for name in ("WAIT_S", "JOB_WAIT_S"):
+        monkeypatch.setattr(f"corpus.pipeline.workspace.lock.{name}", 0.1)
 
 
 def test_jobs_of_one_stage_share_a_workspace(workspace: Workspace) -> None:
@@ -40,7 +41,7 @@ def test_jobs_of_one_stage_share_a_workspace(workspace: Workspace) -> None:
             pass
         with (
             pytest.raises(BusyError, match="`corpus ingest --shard 3/3`"),
-            Workspace(workspace.root).sharing("pack --shard 1/3", "pack"),
+            Workspace(workspace.root).sharing("ingest --shard 1/3", "ingest with other settings"),
         ):
             pass
     with Workspace(workspace.root).sharing("pack --shard 1/3", "pack"):
