@@ -171,7 +171,7 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
         for batch in plan.batches:
             identity = plan.identity(batch, stage, first)
             kept = {number: each for number, (found, each) in there.items() if found == identity and number >= first}
-            made = batches.whole(stage.before, identity, first, kept)
+            made = batches.whole(stage.before, identity, first, kept) if plan.grows else _all_there(stage, kept)
             if made is None:
                 pieces = renumbered(cut(plan.raw, batch.files, config.piece_bytes, notes), first)
                 made = _make_pieces(stage, partial(plan.make, identity=identity), pieces, kept, workers)
@@ -351,6 +351,17 @@ def _make_pieces(
         yield *first, Counts.from_dict(stage.take(receipt).counts)
     for number, size in waiting:
         yield number, size, kept[number]
+
+
+def _all_there(stage: StageRun, kept: Mapping[int, Counts]) -> Iterator[tuple[int, int, Counts]] | None:
+    """Number, 0 and counts of all pieces, where jobs have noted how many there are, and have made each; else None.
+
+    The files of records are then not read.
+    """
+    pieces = stage.noted_pieces()
+    if pieces is None or any(number not in kept for number in range(pieces)):
+        return None
+    return ((number, 0, kept[number]) for number in range(pieces))
 
 
 def size_of(piece: Piece) -> int:

@@ -81,7 +81,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 def _take(lock: int, folder: Path, command: str, kind: str) -> bool:
     """Take the lock if that is possible now."""
-    others = " or another job of the array" if kind else ""
+    others = ", or another job of its array" if kind else ""
     holder = f"`corpus {command}`, process {os.getpid()} on {socket.gethostname()}{others}".encode()
     if _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, folder):
         with disk_errors(folder):

@@ -128,20 +128,45 @@ def read(folder: Path, work: str, piece: str) -> Found | None:
 
 
 def write_plan(folder: Path, fingerprint: str, pieces: int, works: Iterable[str]) -> None:
-    """Note how many pieces a stage has, and the fingerprints of their work, for `progress_of`."""
-    plan = {"pieces": pieces, "works": sorted(set(works))}
-    _write(folder / FOLDER / f"{fingerprint}.json", json.dumps(plan, sort_keys=True).encode() + b"\n")
+    """Note how many pieces a stage has, and the fingerprints of their work."""
+    _write(_plan_of(folder, fingerprint), _plan_json(pieces, works))
+
+
+def planned_pieces(folder: Path, fingerprint: str) -> int | None:
+    """How many pieces a stage has; None where no job has noted it."""
+    plan = _read_plan(_plan_of(folder, fingerprint))
+    return plan[0] if plan else None
 
 
 def progress_of(folder: Path) -> tuple[int, int] | None:
     """How many pieces of a stage have receipts, and how many pieces there are, by the newest plan in the folder."""
     try:
-        plans = sorted((folder / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        plan = json.loads(plans[-1].read_bytes())
-        pieces, works = int(plan["pieces"]), list(map(str, plan["works"]))
-    except (IndexError, OSError, ValueError, TypeError, KeyError):
+        paths = sorted((folder / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    except OSError:  # the stage is finished at this moment
         return None
-    return len({path.stem for work in works for path in (folder / FOLDER / work).glob("*.json")}), pieces
+    plan = _read_plan(paths[-1]) if paths else None
+    if plan is None:
+        return None
+    return len({path.stem for work in plan[1] for path in (folder / FOLDER / work).glob("*.json")}), plan[0]
+
+
+def _plan_of(folder: Path, fingerprint: str) -> Path:
+    return folder / FOLDER / f"{fingerprint}.json"
+
+
+def _plan_json(pieces: int, works: Iterable[str]) -> bytes:
+    return json.dumps({"pieces": pieces, "works": sorted(set(works))}, sort_keys=True).encode() + b"\n"
+
+
+def _read_plan(path: Path) -> tuple[int, list[str]] | None:
+    """The pieces and works of a plan, or None where the file cannot be read, or is not as it was written."""
+    try:
+        data = path.read_bytes()
+        plan = json.loads(data)
+        pieces, works = int(plan["pieces"]), list(map(str, plan["works"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (pieces, works) if data == _plan_json(pieces, works) else None
 
 
 def _read(path: Path) -> Found | None:

@@ -267,8 +267,12 @@ class StageRun:
         )  # fmt: skip
 
     def note_pieces(self, pieces: int, works: Iterable[str]) -> None:
-        """Note how many pieces the stage has, for `corpus status`; `works` are the fingerprints of their work."""
+        """Note how many pieces the stage has; `works` are the fingerprints of their work."""
         receipts.write_plan(self.folder, self.fingerprint, pieces, works)
+
+    def noted_pieces(self) -> int | None:
+        """How many pieces the stage has, where a job has noted it."""
+        return receipts.planned_pieces(self.folder, self.fingerprint)
 
     def already_finished(self) -> ShareReport:
         """The report of a job that finds the stage finished and current."""

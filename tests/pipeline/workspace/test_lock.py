@@ -35,7 +35,7 @@ def test_jobs_of_one_stage_share_a_workspace(workspace: Workspace) -> None:
         for number in range(1, 4):
             jobs.enter_context(Workspace(workspace.root).sharing(f"ingest --shard {number}/3", "ingest"))
         with (
-            pytest.raises(BusyError, match=r"`corpus ingest --shard 3/3`, process \d+ on \S+ or another job"),
+            pytest.raises(BusyError, match=r"`corpus ingest --shard 3/3`, process \d+ on \S+, or another job"),
             Workspace(workspace.root).writing("pack"),
         ):
             pass
