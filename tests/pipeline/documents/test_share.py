@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect.status import survey
+from corpus.pipeline.progress import SILENT
 from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -101,7 +104,7 @@ def test_a_job_touches_no_file_of_another(workspace: Workspace, alone: dict[str,
 def test_finished_documents_become_stale(workspace: Workspace, alone: dict[str, bytes]) -> None:
     """The first job deletes the ledger before a shard changes, and what the ledger shows to be damaged."""
     assert finish(workspace) == alone
-    longer = IngestConfig(dataset="baike2018qa", workers=1, piece_bytes=7000, min_length=60, signatures=True)
+    longer = replace(CONFIG, min_length=60)
     folder = workspace.documents("baike2018qa")
     assert job(workspace, 1, 2, longer).made > 0
     assert not (folder / "ledger.json").exists()
@@ -130,6 +133,35 @@ def test_a_shard_of_a_finished_stage_is_kept_and_gets_its_receipt(
     for index in (1, 2):
         job(workspace, index, 2)
     assert [found.receipt.to_json() for found in receipts.read_all(folder)] == adopted
+
+
+def test_the_second_job_leaves_what_the_first_has_begun(workspace: Workspace, alone: dict[str, bytes]) -> None:
+    """It saw the ledger, too, which tells nothing of the shards that the first has written since."""
+    assert finish(workspace) == alone
+    longer = replace(CONFIG, min_length=60)
+    stage, _ = ingest.prepare(longer, Workspace(workspace.root), SILENT, Share(2, 2))
+    assert stage.skipped() is None
+    job(workspace, 1, 2, longer)
+    before = tree(stage.folder)
+    stage.begin()
+    assert tree(stage.folder) == before
+
+
+class Racing(Workspace):
+    """Another job deletes the ledger, and a damaged shard, while the outputs are compared with it."""
+
+    def digest(self, path: Path) -> str:
+        if path.name == "part-00001.parquet" and (path.parent / "ledger.json").exists():
+            (path.parent / "ledger.json").unlink()
+            raise FileNotFoundError(path)
+        return super().digest(path)
+
+
+def test_a_job_that_starts_while_the_first_deletes_the_ledger(workspace: Workspace, alone: dict[str, bytes]) -> None:
+    assert finish(workspace) == alone
+    report = shares.run(CONFIG, Racing(workspace.root), Share(1, 1))
+    assert (report.made, report.kept, report.finished) == (0, report.pieces, False)
+    assert finish(workspace) == alone
 
 
 def test_status_shows_how_many_pieces_are_there(workspace: Workspace, alone: dict[str, bytes]) -> None:
