@@ -27,6 +27,7 @@ _FORMATS = ("nanogpt", "llmc", "megatron", "mds", "jsonl", "parquet")
     help="chat: only documents with a question, as messages; for jsonl and parquet.",
 )  # fmt: skip
 @options.workers_option
+@options.no_share_option("pieces are appended to another trainer's files, one after another")
 @options.json_option
 @options.workspace_option()
 def export(as_json: bool, workspace_dir: Path, **settings: Any) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from corpus.pipeline.cli import options, summaries
 from corpus.pipeline.terminal.console import Console
 
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+    from corpus.pipeline.workspace.share import Share
+
 
 @click.command()
 @options.dataset_option("the five corpora, or those found at --source")
 @options.manifest_option
 @options.source_option
+@options.no_share_option("files come one after another; run it once, before the jobs")
 @options.json_option
 @options.workspace_option()
 def download(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
@@ -39,6 +44,7 @@ def download(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 @options.no_rule_option
 @options.mask_option
 @options.workers_option
+@options.no_share_option("`corpus ingest --shard` does the same on what is downloaded")
 @options.json_option
 @options.workspace_option()
 def clean(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
@@ -64,16 +70,20 @@ def clean(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 @options.mask_option
 @click.option("--dedup/--no-dedup", default=True, show_default=True, help="Leave out documents that repeat others.")
 @options.against_option
+@options.share_option
 @options.workers_option
 @options.json_option
 @options.workspace_option()
-def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+def ingest(as_json: bool, workspace_dir: Path, share: Share | None, **settings: Any) -> None:
     """Download, clean, filter and deduplicate, in one command.
 
     Dropped records go to documents/NAME/rejected/ with the reason; the ledger counts them. Duplicates within and
     across datasets, and documents that hold items of the evaluation sets, stay in documents/; dedup/ and
     decontaminate/ list them, and no later command uses them. Official splits are kept; wiki2019zh has no splits, so
     0.5 % of it goes to validation.
+
+    With --shard the command is one job of an array: it cleans its share of what `corpus download` has brought, and
+    leaves duplicates and evaluation sets to the run without --shard that follows. docs/cluster.md has the scripts.
 
     \b
     Examples:
@@ -82,10 +92,14 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
       corpus ingest --dataset wiki2019zh --source https://example.org/corpora/ --min-length 64
       corpus ingest --manifest mine.toml
       corpus ingest --against ceval.jsonl --against cmmlu.csv --no-rule little_han
+      corpus ingest --dataset news2016zh --shard 3/16
     """
     from corpus.pipeline import workflows
 
     workspace = options.workspace_of(workspace_dir)
+    if share is not None:
+        _share(workspace, share, settings, as_json=as_json)
+        return
     with options.usage_errors():
         result = workflows.ingest(workspace, progress=Console(), **settings)
     table = partial(summaries.ingest, result.documents, result.left_out, result.lists)
@@ -100,6 +114,22 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     )  # fmt: skip
 
 
+def _share(workspace: Workspace, share: Share, settings: dict[str, Any], *, as_json: bool) -> None:
+    """`--shard`."""
+    from corpus.pipeline.workflows import shares
+
+    for name, why in (
+        ("manifests", "run `corpus download --manifest FILE` once, before the jobs"),
+        ("source", "run `corpus download --source DIR` once, before the jobs"),
+        ("against", "give it to the run without --shard that finishes"),
+    ):
+        if settings.pop(name):
+            raise click.UsageError(f"--{name.removesuffix('s')} must not stand with --shard: {why}")
+    with options.usage_errors():
+        reports = shares.ingest(workspace, share, progress=Console(), **settings)
+    summaries.shares(reports, as_json=as_json)
+
+
 @click.command()
 @options.dataset_option("all that have documents")
 @click.option("--near/--no-near", default=True, show_default=True, help="Also find near duplicates.")
@@ -112,6 +142,7 @@ def ingest(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 )  # fmt: skip
 @click.option("--cut", is_flag=True, help="With --spans: cut the runs out of prose, all but the first of each.")
 @options.workers_option
+@options.no_share_option("it compares all documents with each other; run it once, after them")
 @options.json_option
 @options.workspace_option()
 def dedup(as_json: bool, **settings: Any) -> None:
@@ -146,6 +177,7 @@ def dedup(as_json: bool, **settings: Any) -> None:
 @click.option("--cut", is_flag=True, help="Cut the shared span out of prose instead of leaving the document out.")
 @click.option("--min-share", type=float, metavar="X", help="Least share of an item's text that counts.")
 @options.workers_option
+@options.no_share_option("it searches all documents for all sets; run it once, after them")
 @options.json_option
 @options.workspace_option()
 def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> None:
@@ -192,6 +224,7 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
     help="Shape of the Pareto rule: with a smaller one more documents stay.  [default: 9]",
 )  # fmt: skip
 @options.workers_option
+@options.no_share_option("it trains on all documents; run it once, after them")
 @options.json_option
 @options.workspace_option()
 def quality(as_json: bool, **settings: Any) -> None:

@@ -164,6 +164,40 @@ against_option = click.option(
     help="Evaluation set to leave out: JSON Lines, CSV, Parquet or text; may be repeated.",
 )
 
+
+class ShareType(TextType):
+    """A share of the pieces, `I/N`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The share; fails on anything else."""
+        from corpus.pipeline.workspace.share import Share
+
+        if isinstance(value, Share):
+            return value
+        try:
+            return Share.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+share_option = click.option(
+    "--shard", "share", type=ShareType(), metavar="I/N",
+    help="Make the I-th of N shares of the pieces alone, beside other jobs; a run without --shard then finishes.",
+)  # fmt: skip
+
+
+def no_share_option(reason: str) -> Callable[[F], F]:
+    """`--shard` of a command that cannot be shared, which refuses it with the reason."""
+
+    def refuse(_context: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"--shard must not stand here: {reason}")
+
+    return click.option("--shard", hidden=True, expose_value=False, callback=refuse)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

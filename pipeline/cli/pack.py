@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from corpus.pipeline.cli import options, summaries
 from corpus.pipeline.terminal.console import Console
 
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.share import Share
+
 
 @click.command()
 @options.dataset_option("all that have documents")
 @click.option("--vocab-size", type=int, default=32_000, show_default=True, help="Entries, special tokens included.")
 @click.option("--sample-characters", type=int, default=40_000_000, show_default=True, help="Characters to train on.")
+@options.no_share_option("it trains on a sample of all documents; run it once, before `corpus pack`")
 @options.json_option
 @options.workspace_option()
 def tokenizer(as_json: bool, **settings: Any) -> None:
@@ -53,10 +57,11 @@ def tokenizer(as_json: bool, **settings: Any) -> None:
 @click.option("--max-answers", type=int, metavar="N", help="For ranking: most answers of a question.  [default: 9]")
 @click.option("--max-pairs", type=int, metavar="N", help="For ranking: most pairs of a question.  [default: 36]")
 @click.option("--any-age", is_flag=True, help="For ranking: also pairs whose better answer is the older one.")
+@options.share_option
 @options.workers_option
 @options.json_option
 @options.workspace_option()
-def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+def pack(as_json: bool, workspace_dir: Path, share: Share | None, **settings: Any) -> None:
     """Tokenize documents and pack them into Arrow shards.
 
     Trains the tokenizer first where it is missing, on all documents in the workspace.
@@ -72,6 +77,9 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     these documents out, until their lines are deleted from that file. An id that names no document yet stays there for
     documents to come. `corpus inspect` and `corpus trace` show ids.
 
+    With --shard the command is one job of an array: it packs its share of the documents with a tokenizer that is
+    there, and a run without --shard then finishes. docs/cluster.md has the scripts.
+
     \b
     Examples:
       corpus pack --dataset baike2018qa
@@ -79,9 +87,19 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
       corpus pack --seq-length 2048 --strategy concat
       corpus pack --form chat --dataset baike2018qa
       corpus pack --form ranking --dataset webtext2019zh
+      corpus pack --dataset news2016zh --shard 3/16
     """
     from corpus.pipeline import workflows
 
+    if share is not None:
+        if settings["form"] == "ranking":
+            raise click.UsageError(
+                "--shard must not stand with --form ranking, which brings answers together from all documents"
+            )
+        if settings.pop("exclude"):
+            raise click.UsageError(
+                "--exclude must not stand with --shard: add the ids to exclude.txt in the workspace before the jobs"
+            )
     rules = {name: settings.pop(name) for name in ("min_ratio", "max_answers", "max_pairs", "any_age")}
     given = {name: value for name, value in rules.items() if value is not None and value is not False}
     if settings["form"] == "ranking":
@@ -89,6 +107,9 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
         return
     if given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} must stand with --form ranking")
+    if share is not None:
+        _share(workspace_dir, share, settings, as_json=as_json)
+        return
     with options.usage_errors():
         result = workflows.pack(options.workspace_of(workspace_dir), progress=Console(), **settings)
     reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]
@@ -97,6 +118,15 @@ def pack(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     then = options.in_workspace(command, workspace_dir)
     then += "   (RUN: a run of corpus train)" if chat else "   (other sizes: corpus train --list-models)"
     summaries.closing(reports, partial(summaries.pack, result.rows, result.tokenizer), json_only=as_json, then=then)
+
+
+def _share(workspace_dir: Path, share: Share, settings: dict[str, Any], *, as_json: bool) -> None:
+    """`--shard`."""
+    from corpus.pipeline.workflows import shares
+
+    with options.usage_errors():
+        reports = shares.pack(options.workspace_of(workspace_dir), share, progress=Console(), **settings)
+    summaries.shares(reports, as_json=as_json)
 
 
 def _rankings(workspace_dir: Path, rules: dict[str, Any], settings: dict[str, Any], *, as_json: bool) -> None:

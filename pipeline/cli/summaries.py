@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corpus.pipeline.manifest import Manifest
     from corpus.pipeline.workflows import LeftOut
     from corpus.pipeline.workspace.ledger import Report
+    from corpus.pipeline.workspace.share import ShareReport
 
 
 def datasets(manifests: Sequence[Manifest], here: Mapping[str, Sequence[str]], *, as_json: bool) -> None:
@@ -119,6 +120,29 @@ def ingest(reports: Sequence[Report], left_out: Sequence[LeftOut] = (), lists: S
         if not report.skipped:
             console.line(f"{report.ledger.stage}: {state(report)}")
     ledgers([*reports, *lists])
+
+
+def shares(reports: Sequence[ShareReport], *, as_json: bool) -> None:
+    """What a job did with its share of each dataset."""
+    if as_json:
+        console.data(
+            [
+                {
+                    "stage": each.stage, "dataset": each.dataset, "share": str(each.share), "pieces": each.pieces,
+                    "made": each.made, "kept": each.kept, "finished": each.finished, "seconds": each.seconds,
+                    "notes": list(each.notes),
+                }
+                for each in reports
+            ]
+        )  # fmt: skip
+        return
+    rows = [(each.dataset, str(each.share), each.pieces or "-", each.made, each.kept) for each in reports]
+    console.table(("dataset", "share", "pieces of all", "made", "kept"), rows, left=2)
+    for each in reports:
+        for note in each.notes:
+            console.line(f"note: {note}")
+        done = "finished before: nothing to do" if each.finished else f"{each.seconds:,.1f} s"
+        console.line(f"{each.dataset}: {done}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

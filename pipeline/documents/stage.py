@@ -25,6 +25,7 @@ from corpus.pipeline import kernels
 from corpus.pipeline.clean.pii_recognizers import KINDS
 from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
+from corpus.pipeline.documents.batches import Batch
 from corpus.pipeline.documents.counts import Counts
 from corpus.pipeline.documents.transform import make_part, piece_name
 from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
@@ -41,6 +42,7 @@ from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Report, Stopwatch, output_changes, read_ledger
 from corpus.pipeline.workspace.receipts import Receipt
+from corpus.pipeline.workspace.share import Share
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ingest"
@@ -95,41 +97,84 @@ def run(config: IngestConfig, workspace: Workspace, *, progress: Progress = SILE
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
+    stage, manifest = prepare(config, workspace, progress)
+    if report := stage.skipped():
+        return replace(report, notes=tuple(_notes(config.dataset, report.ledger.counts)))
+    with _earlier_kept(stage):
+        return _make(config, plan_of(config, manifest, stage), stage)
+
+
+def prepare(
+    config: IngestConfig, workspace: Workspace, progress: Progress, share: Share | None = None
+) -> tuple[StageRun, Manifest]:
+    """The run of the stage, or of a share of it, and the manifest with what the configuration switches off."""
     watch = Stopwatch()
     manifest = _switched(workspace.manifest(config.dataset), config)
     stage = StageRun(
         workspace, workspace.documents(config.dataset), stage=STAGE, version=VERSION, dataset=config.dataset,
         config=_settings(config, manifest), inputs=_inputs(workspace, workspace.raw(config.dataset)), watch=watch,
-        progress=progress,
+        progress=progress, share=share,
     )  # fmt: skip
-    if report := stage.skipped():
-        return replace(report, notes=tuple(_notes(config.dataset, report.ledger.counts)))
-    with _earlier_kept(stage):
-        return _make(config, manifest, stage)
+    return stage, manifest
 
 
-def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
-    """Make what is missing of a dataset's documents."""
-    raw, folder, settings, progress = stage.workspace.raw(config.dataset), stage.folder, stage.config, stage.progress
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is to be made of a dataset's files."""
+
+    raw: Path
+    files: Sequence[RecordFile]
+    batches: Sequence[Batch]
+    """One of all files where they do not come one after another."""
+    grows: bool
+    """Whether files come one after another."""
+    make: Callable[..., Receipt]
+    """Makes a piece, in a worker; `identity` is the fingerprint of its work."""
+    total: int | None
+    """Bytes of the records, where they are known."""
+
+    def identity(self, batch: Batch, stage: StageRun, first: int) -> str:
+        """The fingerprint of the work of a batch, whose shards begin at number `first`."""
+        return batch.identity(STAGE, VERSION, stage.config, first) if self.grows else stage.fingerprint
+
+    def workers(self, config: IngestConfig, shares: int = 1) -> int:
+        """Worker processes for one of equal shares of the work."""
+        return worker_count(
+            config.workers, None if self.total is None else self.total // shares // _WORTH_A_WORKER_BYTES + 1
+        )
+
+
+def plan_of(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Plan:
+    """Find the files of records, and say how they are read."""
+    raw = stage.workspace.raw(config.dataset)
     files = list_files(raw, manifest)
-    _say_layout(files, progress)
+    _say_layout(files, stage.progress)
     came = batches.batches(read_ledger(raw), files, stage.inputs)
     signing = Signing(stage.workspace.dedup, config.dataset) if config.signatures else None
-    work = partial(
-        make_part, raw=raw, folder=folder, manifest=manifest, min_length=settings["min_length"], signing=signing
-    )
+    make = partial(
+        make_part, raw=raw, folder=stage.folder, manifest=manifest, min_length=stage.config["min_length"],
+        signing=signing,
+    )  # fmt: skip
+    return Plan(
+        raw=raw, files=files, batches=came or [Batch(files, stage.inputs)], grows=bool(came), make=make,
+        total=_total(files, config.piece_bytes),
+    )  # fmt: skip
+
+
+def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
+    """Make what is missing of a dataset's documents."""
+    folder, progress = stage.folder, stage.progress
     counts, notes, received, first = Counts(), list[str](), list[dict[str, Any]](), 0
-    total = _total(files, config.piece_bytes)
-    workers = worker_count(config.workers, None if total is None else total // _WORTH_A_WORKER_BYTES + 1)
-    there = _shards(stage) if came else _keep_current(stage)
-    with progress.bar(f"{config.dataset}: documents", total, "B"):
-        for batch in came or [batches.Batch(files, stage.inputs)]:
-            identity = batch.identity(STAGE, VERSION, settings, first) if came else stage.fingerprint
+    workers = plan.workers(config)
+    there = _shards(stage) if plan.grows else _keep_current(stage)
+    with progress.bar(f"{config.dataset}: documents", plan.total, "B"):
+        for batch in plan.batches:
+            identity = plan.identity(batch, stage, first)
             kept = {number: each for number, (found, each) in there.items() if found == identity and number >= first}
-            made = batches.whole(stage.before, identity, first, kept)
+            made = batches.whole(stage.before, identity, first, kept) if plan.grows else _all_there(stage, kept)
             if made is None:
-                pieces = renumbered(cut(raw, batch.files, config.piece_bytes, notes), first)
-                made = _make_pieces(stage, partial(work, identity=identity), pieces, kept, workers)
+                pieces = renumbered(cut(plan.raw, batch.files, config.piece_bytes, notes), first)
+                made = _make_pieces(stage, partial(plan.make, identity=identity), pieces, kept, workers)
             shards, sum_of_batch = 0, Counts()
             for number, size, each in made:
                 progress.drop(each.dropped)
@@ -143,7 +188,7 @@ def _make(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Report:
     _delete_from(folder, first)
     return stage.finish(
         outputs=(*parts(folder), *parts(folder / "rejected")),
-        counts=counts.to_dict() | ({"batches": received} if came else {}),
+        counts=counts.to_dict() | ({"batches": received} if plan.grows else {}),
         check_books=partial(counts.check, config.dataset),
         timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
         notes=(*notes, *_notes(config.dataset, counts.to_dict()), *kernels.notes()),
@@ -257,7 +302,7 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
 
 def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of the finished shards that are current, by number; all other shards are deleted."""
-    kept = stage.keep_current(parts(stage.folder), _metadata)
+    kept = stage.keep_current(parts(stage.folder), shard_metadata)
     found = {part_number(Path(name)): (stage.fingerprint, Counts.from_dict(values)) for name, values in kept.items()}
     return _without_rejected(stage.folder, found)
 
@@ -265,7 +310,7 @@ def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
 def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
     stage.begin()
-    shards = stage.identified(parts(stage.folder), _metadata)
+    shards = stage.identified(parts(stage.folder), shard_metadata)
     found = {part_number(path): (each[0], Counts.from_dict(each[1])) for path, each in shards if each}
     return _without_rejected(stage.folder, found)
 
@@ -279,7 +324,7 @@ def _without_rejected(folder: Path, shards: dict[int, tuple[str, Counts]]) -> di
     return shards
 
 
-def _metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+def shard_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     """Fingerprint and counts of a documents shard; None where the records dropped from it are missing."""
     metadata = part_metadata(path)
     if metadata is not None and metadata[1]["dropped"]:
@@ -296,7 +341,7 @@ def _make_pieces(
 
     def missing() -> Iterator[Piece]:
         for piece in pieces:
-            waiting.append((piece.number, _size(piece)))
+            waiting.append((piece.number, size_of(piece)))
             if piece.number not in kept:
                 yield piece
 
@@ -308,7 +353,18 @@ def _make_pieces(
         yield number, size, kept[number]
 
 
-def _size(piece: Piece) -> int:
+def _all_there(stage: StageRun, kept: Mapping[int, Counts]) -> Iterator[tuple[int, int, Counts]] | None:
+    """Number, 0 and counts of all pieces, where jobs have noted how many there are, and have made each; else None.
+
+    The files of records are then not read.
+    """
+    pieces = stage.noted_pieces()
+    if pieces is None or any(number not in kept for number in range(pieces)):
+        return None
+    return ((number, 0, kept[number]) for number in range(pieces))
+
+
+def size_of(piece: Piece) -> int:
     """Bytes of records in a piece, for the progress bar."""
     size = 0
     for span in piece.spans:

@@ -27,6 +27,7 @@ from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
 from corpus.pipeline.workspace.receipts import FOLDER as RECEIPTS
+from corpus.pipeline.workspace.receipts import progress_of
 
 AREAS = ("raw", "documents", "dedup", "decontaminate", "quality", "tokenizer", "packed", "chat", "ranking", "models")
 OPTIONAL = {"chat", "ranking"}
@@ -144,7 +145,9 @@ def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
         return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
     why, size = f"{len(whole):,} files are there", sum(files.values())
-    if not whole:
+    if (pieces := progress_of(folder)) is not None:
+        why = f"{pieces[0]:,} of {pieces[1]:,} pieces are there"
+    elif not whole:
         why = "begun; no file is whole yet"
     if steps:
         why = f"checkpoint of step {max(steps):,}"

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
 
 from corpus.pipeline import workers as pool
 from corpus.pipeline.errors import BooksError, WorkspaceError
@@ -30,9 +32,10 @@ from corpus.pipeline.storage.row_shards import describe_rows, describe_state, ro
 from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
 from corpus.pipeline.tokenizer.files import tokenizer_digest
-from corpus.pipeline.workspace.files import remove_leftovers, write_files
+from corpus.pipeline.workspace.files import write_files
 from corpus.pipeline.workspace.layout import RANKING, ROWS, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Report, Stopwatch, fingerprint, read_ledger
+from corpus.pipeline.workspace.share import Share
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "pack"
@@ -86,43 +89,19 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
-    watch = Stopwatch()
-    name, folder = config.dataset, workspace.packed(config.dataset, config.form)
-    selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
-    chosen = selection.load(workspace, name, removals=True)
-    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, tokenizer_digest(workspace)]
-    model = load_tokenizer(workspace.tokenizer)
-    layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
-    stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, dataset=name, config=_settings(config, layout, chosen),
-        inputs=inputs, watch=watch, progress=progress,
-    )  # fmt: skip
+    ready = prepare(config, workspace, progress)
+    stage, chosen, folder, name = ready.stage, ready.chosen, ready.stage.folder, config.dataset
     if report := stage.skipped():
         return report
-    if workspace.manifest(name).has_rankings:
-        raise WorkspaceError(
-            f"{name} holds rankings, whose worse answers are not to be learnt",
-            hint=f"Run `corpus pack --form ranking --dataset {name}`.",
-        )
-    if config.form == "chat" and not has_questions(workspace.documents(name)):
-        raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
-    units = divide(workspace.documents(name), config.unit_characters)
-    if name not in DATASETS:  # a dataset that may grow
-        units = _identified(workspace, units, _settings(config, layout, selection.Selection()), chosen, inputs[-1])
+    units = ready.units()
     kept = _keep_current(stage, units)
     with pool.kept():
-        missing = [(unit, chosen.of(unit.parts)) for unit in units if unit.file not in kept]
+        missing = ready.with_left_out(unit for unit in units if unit.file not in kept)
         workers = pool.worker_count(config.workers, len(missing))
-        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))
-        reference = partial(encoders.encode_by_reference, model)
-        proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
-        work = partial(
-            pack_unit, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
-            identity=stage.fingerprint,
-        )  # fmt: skip
+        work, check = ready.work(workers, len(missing))
         made = pool.run_pieces(work, missing, workers=workers)
         books, engines = _pack_all(stage, units, kept, made)
-    beside = _describe(folder, units, config.seq_length, layout.vocab_size, name, stage.fingerprint)
+    beside = _describe(folder, units, config.seq_length, ready.layout.vocab_size, name, stage.fingerprint)
     return stage.finish(
         outputs=sorted([*beside, *(folder / unit.file for unit in units)]),
         counts={
@@ -133,6 +112,79 @@ def run(config: PackConfig, workspace: Workspace, *, progress: Progress = SILENT
         check_books=partial(_check_books, workspace, name, books, chosen),
         timings={"engine": ", ".join(engines), "workers": pool.worker_count(config.workers, None)},
         notes=_notes(config, books, len(chosen.removed)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A run of the stage, or of a share of it, with what it reads."""
+
+    config: PackConfig
+    workspace: Workspace
+    stage: StageRun
+    chosen: selection.Selection
+    model: Tokenizer
+    layout: Layout
+    tokenizer: FileDigest
+
+    def units(self) -> list[Unit]:
+        """The units in order, with fingerprints of their work where the dataset may grow.
+
+        Raises:
+            WorkspaceError: the dataset holds rankings, or no question for the chat form.
+
+        """
+        name, documents = self.config.dataset, self.workspace.documents(self.config.dataset)
+        if self.workspace.manifest(name).has_rankings:
+            raise WorkspaceError(
+                f"{name} holds rankings, whose worse answers are not to be learnt",
+                hint=f"Run `corpus pack --form ranking --dataset {name}`.",
+            )
+        if self.config.form == "chat" and not has_questions(documents):
+            raise WorkspaceError(f"{name} has no questions that the chat form could use", hint=_HINT)
+        units = divide(documents, self.config.unit_characters)
+        if name in DATASETS:
+            return units
+        settings = _settings(self.config, self.layout, selection.Selection())
+        return _identified(self.workspace, units, settings, self.chosen, self.tokenizer)
+
+    def with_left_out(self, units: Iterable[Unit]) -> list[tuple[Unit, selection.Selection]]:
+        """Units as workers take them: with what is left out of each."""
+        return [(unit, self.chosen.of(unit.parts)) for unit in units]
+
+    def work(
+        self, workers: int, pieces: int
+    ) -> tuple[Callable[[tuple[Unit, selection.Selection]], Packed], dict[str, Any]]:
+        """What packs a unit, and the reference's ids of the sample that the encoder was checked on.
+
+        Starts the workers meanwhile, within `pool.kept()`.
+        """
+        folder = self.workspace.tokenizer
+        pool.start(workers, partial(encoders.load, folder), pieces=pieces)
+        reference = partial(encoders.encode_by_reference, self.model)
+        proof, check = encoders.prove(reference, check_sample(self.workspace.documents(self.config.dataset)))
+        work = partial(
+            pack_unit, folder=self.stage.folder, tokenizer_folder=folder, proof=proof, layout=self.layout,
+            identity=self.stage.fingerprint,
+        )  # fmt: skip
+        return work, check
+
+
+def prepare(config: PackConfig, workspace: Workspace, progress: Progress, share: Share | None = None) -> Ready:
+    """Read what decides the rows, and compare the stage with it."""
+    watch, name = Stopwatch(), config.dataset
+    selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
+    chosen = selection.load(workspace, name, removals=True)
+    tokenizer = tokenizer_digest(workspace)
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, tokenizer]
+    model = load_tokenizer(workspace.tokenizer)
+    layout = layout_of(model, form=config.form, strategy=config.strategy, seq_length=config.seq_length)
+    stage = StageRun(
+        workspace, workspace.packed(name, config.form), stage=STAGE, version=VERSION, dataset=name,
+        config=_settings(config, layout, chosen), inputs=inputs, watch=watch, progress=progress, share=share,
+    )  # fmt: skip
+    return Ready(
+        config=config, workspace=workspace, stage=stage, chosen=chosen, model=model, layout=layout, tokenizer=tokenizer
     )
 
 
@@ -224,7 +276,7 @@ def _pack_all(
                 stage.progress.advance(unit.characters)
     finally:
         made.close()  # ends workers that still pack a shard
-        remove_leftovers(stage.folder)
+        stage.remove_leftovers()
     return books, sorted(engines)
 
 

@@ -50,6 +50,16 @@ def cut(
         yield Piece(number, tuple(group))
 
 
+def count_pieces(raw: Path, files: Sequence[RecordFile], piece_bytes: int) -> int | None:
+    """How many pieces `cut` gives; None where records must be read for that."""
+    for file in files:
+        is_small = file.bytes is not None and file.bytes <= piece_bytes
+        is_seekable = file.codec == "parquet" or (file.codec == "plain" and file.layout == "lines")
+        if not (is_seekable or (is_small and file.codec in {"plain", "zip"})):
+            return None
+    return sum(1 for _ in cut(raw, files, piece_bytes))
+
+
 def renumbered(pieces: Iterator[Piece], first: int) -> Iterator[Piece]:
     """The pieces, with numbers from `first` on."""
     return (replace(piece, number=first + piece.number) for piece in pieces) if first else pieces

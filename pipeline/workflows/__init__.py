@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CleaningSettings", "DemoResult", "IngestResult", "LeftOut", "PackResult", "RowSettings", "UsageError", "clean",
-    "demo", "download", "ingest", "pack", "report_outdated_rows", "used_documents",
+    "demo", "download", "ingest", "names_to_pack", "pack", "report_outdated_rows", "used_documents",
 ]  # fmt: skip
 
 _DEMO_STEPS = 400
@@ -322,13 +322,7 @@ def _selection(workspace: Workspace, name: str, progress: Progress) -> selection
 def _pack(
     workspace: Workspace, datasets: Sequence[str], config: PackConfig, tokenizer: TokenizerConfig, progress: Progress
 ) -> PackResult:
-    names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
-    if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
-    if not datasets:
-        names = [name for name in names if not workspace.manifest(name).has_rankings] or names
-    if config.form == "chat" and not datasets:
-        names = _with_questions(workspace, names, progress)
+    names = names_to_pack(workspace, datasets, config.form, progress)
     trained, rows = None, list[Report]()
     if read_ledger(workspace.tokenizer) is None:
         progress.say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
@@ -338,6 +332,22 @@ def _pack(
             rows.append(pack_stage.run(replace(config, dataset=name), workspace, progress=progress))
             dataset_card.write(workspace, name, config.form)
     return PackResult(tokenizer=trained, rows=tuple(rows))
+
+
+def names_to_pack(workspace: Workspace, datasets: Sequence[str], form: str, progress: Progress) -> list[str]:
+    """The datasets that are named; when none is, those whose documents can become rows of this form.
+
+    Raises:
+        WorkspaceError: there are no documents, or no questions for the chat form.
+
+    """
+    names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
+    if not names:
+        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+    if datasets:
+        return names
+    names = [name for name in names if not workspace.manifest(name).has_rankings] or names
+    return _with_questions(workspace, names, progress) if form == "chat" else names
 
 
 def _with_questions(workspace: Workspace, names: Sequence[str], progress: Progress) -> list[str]:

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all: written aside, fsynced, renamed.
 
-Invariants: a reader never sees a partial file under its final name; a killed writer leaves only `.NAME.PID.tmp`, which
-`remove_leftovers` deletes; a disk that refuses raises a DiskError, which says what to do.
+Invariants: a reader never sees a partial file under its final name; a killed writer leaves only
+`.NAME.HOST-PID-RANDOM.tmp`, a name that no other process on any host takes, and which `remove_leftovers` deletes; a
+disk that refuses raises a DiskError, which says what to do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import hashlib
 import io
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -24,6 +28,9 @@ UNFINISHED_MODE = 0o600
 """Mode of a partial file: only its owner may open it."""
 FINISHED_MODE = 0o666 & ~_UMASK
 """Mode of a whole file: as the user's umask says."""
+_HOST = re.sub(r"\W", "_", socket.gethostname(), flags=re.ASCII)[:32]
+_OF_ANOTHER_HOST_S = 3600.0
+"""A partial file of another host that was written to more recently is left alone."""
 
 
 def json_lines(path: Path) -> list[Any]:
@@ -150,10 +157,25 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in a folder; the caller holds its workspace."""
+    """Delete what killed writers left in a folder; the caller holds its workspace alone.
+
+    On this host no other writer is alive then. One on another host can be, where the file system does not show the
+    locks of one host to the other, so what it wrote within the last hour stays.
+    """
     with disk_errors(folder):
         for path in folder.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            if not _may_be_written(path):
+                path.unlink(missing_ok=True)
+
+
+def _may_be_written(path: Path) -> bool:
+    """Whether a partial file may belong to a writer that is alive on another host."""
+    writer = re.search(r"\.(\w*)-\d+-[0-9a-f]{8}\.tmp$", path.name, flags=re.ASCII)
+    if writer is None or writer[1] == _HOST:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime < _OF_ANOTHER_HOST_S
+    return False
 
 
 def open_for_owner(path: str, flags: int) -> int:
@@ -212,4 +234,4 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{os.urandom(4).hex()}.tmp")

@@ -1,7 +1,8 @@
 """The workspace folder: paths of all stages, the lock of the writing command, and the cache of file digests.
 
-Invariants: one command writes at a time; a digest is taken from the cache only while the file's size, mtime, ctime and
-inode stay. Readers save the cache, too, without the lock: what another command saved meanwhile stays in it.
+Invariants: one command writes at a time, or jobs of one stage do; a digest is taken from the cache only while
+the file's size, mtime, ctime and inode stay. Readers save the cache, too, without the lock: what another command saved
+meanwhile stays in it.
 Cost: each file is read once for its digest, at disk speed.
 """
 
@@ -20,7 +21,7 @@ from corpus.pipeline.errors import DiskError, ManifestError
 from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
 from corpus.pipeline.workspace.files import reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
-from corpus.pipeline.workspace.lock import locked
+from corpus.pipeline.workspace.lock import BEGINNING, alone, locked
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
@@ -189,11 +190,36 @@ class Workspace:
 
         """
         hint = "Wait until it is done, or give this command another --workspace."
-        with locked(self.root, command, hint=hint):
-            try:
-                yield
-            finally:
-                self.save_digests()
+        with locked(self.root, command, hint=hint), self._digests_saved():
+            yield
+
+    @contextlib.contextmanager
+    def sharing(self, command: str, kind: str) -> Iterator[None]:
+        """Lock the workspace for one of several jobs that each make a share of a stage's pieces.
+
+        `kind` is what jobs have in common that write beside each other: the stage and its settings.
+
+        Raises:
+            BusyError: a command holds the workspace, or jobs of another kind do.
+            DiskError: the workspace cannot be written.
+
+        """
+        hint = "Jobs write beside jobs of the same stage with the same settings alone: wait until the others are done."
+        with locked(self.root, command, hint=hint, kind=kind), self._digests_saved():
+            yield
+
+    @contextlib.contextmanager
+    def beginning(self) -> Iterator[None]:
+        """The moment in which a job makes way for new outputs, while no other job does; waits for the others."""
+        with alone(self.root / BEGINNING):
+            yield
+
+    @contextlib.contextmanager
+    def _digests_saved(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.save_digests()
 
     def digest(self, path: Path) -> str:
         """SHA-256 of a file, from the cache while its size, times and inode stay."""

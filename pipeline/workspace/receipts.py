@@ -6,6 +6,8 @@ the counts of the piece. `StageRun` folds the receipts into the ledger, then del
 Invariants: a receipt is written whole, after its outputs are in their places. Equal work writes equal bytes: a receipt
 holds no time, machine, process or path outside the folder, so two writers of one piece do no harm. A file that is not
 as it was written is no receipt.
+Beside the folders of receipts jobs that share a stage write `receipts/<fingerprint of the stage>.json`: how many pieces
+there are.
 Cost: a file of some hundred bytes for each piece, which is not fsynced; reading one opens no output.
 """
 
@@ -15,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,19 @@ class PieceWriter:
     def finish(self, counts: Mapping[str, Any]) -> Receipt:
         """Write the receipt, once all outputs are in their places."""
         outputs = tuple(sorted(self._outputs, key=lambda output: output.path))
-        receipt = Receipt(work=self.work, piece=self.piece, outputs=outputs, counts=counts)
-        with aside(self.folder / receipt.name) as file:
-            file.write(receipt.to_json())
-        settle(Path(file.name), self.folder / receipt.name, sync=False)
-        return receipt
+        return write(self.folder, Receipt(work=self.work, piece=self.piece, outputs=outputs, counts=counts))
+
+
+def write(folder: Path, receipt: Receipt) -> Receipt:
+    """Write the receipt of a piece whose outputs are in their places."""
+    _write(folder / receipt.name, receipt.to_json())
+    return receipt
+
+
+def _write(path: Path, data: bytes) -> None:
+    with aside(path) as file:
+        file.write(data)
+    settle(Path(file.name), path, sync=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,53 @@ def read_all(folder: Path) -> list[Found]:
     """The receipts in the folder of a stage, of any work, in the order of their names."""
     paths = sorted((folder / FOLDER).glob("*/*.json"))
     return [found for path in paths if (found := _read(path)) is not None]
+
+
+def read(folder: Path, work: str, piece: str) -> Found | None:
+    """The receipt of one piece in the folder of a stage; None where there is none."""
+    return _read(folder / FOLDER / work / f"{piece}.json")
+
+
+def write_plan(folder: Path, fingerprint: str, pieces: int, works: Iterable[str]) -> None:
+    """Note how many pieces a stage has, and the fingerprints of their work."""
+    _write(_plan_of(folder, fingerprint), _plan_json(pieces, works))
+
+
+def planned_pieces(folder: Path, fingerprint: str) -> int | None:
+    """How many pieces a stage has; None where no job has noted it."""
+    plan = _read_plan(_plan_of(folder, fingerprint))
+    return plan[0] if plan else None
+
+
+def progress_of(folder: Path) -> tuple[int, int] | None:
+    """How many pieces of a stage have receipts, and how many pieces there are, by the newest plan in the folder."""
+    try:
+        paths = sorted((folder / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    except OSError:  # the stage is finished at this moment
+        return None
+    plan = _read_plan(paths[-1]) if paths else None
+    if plan is None:
+        return None
+    return len({path.stem for work in plan[1] for path in (folder / FOLDER / work).glob("*.json")}), plan[0]
+
+
+def _plan_of(folder: Path, fingerprint: str) -> Path:
+    return folder / FOLDER / f"{fingerprint}.json"
+
+
+def _plan_json(pieces: int, works: Iterable[str]) -> bytes:
+    return json.dumps({"pieces": pieces, "works": sorted(set(works))}, sort_keys=True).encode() + b"\n"
+
+
+def _read_plan(path: Path) -> tuple[int, list[str]] | None:
+    """The pieces and works of a plan, or None where the file cannot be read, or is not as it was written."""
+    try:
+        data = path.read_bytes()
+        plan = json.loads(data)
+        pieces, works = int(plan["pieces"]), list(map(str, plan["works"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (pieces, works) if data == _plan_json(pieces, works) else None
 
 
 def _read(path: Path) -> Found | None:

@@ -17,6 +17,7 @@ is neither opened nor read, unless it has changed since its receipt was written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.receipts import Found, Receipt
+from corpus.pipeline.workspace.share import Share, ShareReport
 
 Identified = tuple[str, Mapping[str, Any]]
 """Fingerprint and counts of a finished shard."""
@@ -61,6 +63,8 @@ class StageRun:
     watch: Stopwatch = field(default_factory=Stopwatch)
     """Started when the run began, where work precedes this object."""
     progress: Progress = SILENT
+    share: Share | None = None
+    """The pieces that are made, when jobs share the stage: it then deletes no other's files, and does not finish."""
     fingerprint: str = field(init=False)
     """Identity of the work, for shards to carry."""
     before: Ledger | None = field(init=False)
@@ -75,9 +79,19 @@ class StageRun:
 
     def __post_init__(self) -> None:
         self.fingerprint = ledgers.fingerprint(self.stage, self.version, self.config, self.inputs)
-        self.before = ledgers.read_ledger(self.folder)
         self._digest = None if self.by_size else self.workspace.digest
-        self.reasons = ledgers.changes(self.before, self.folder, self.version, self.config, self.inputs, self._digest)
+        self.before, self.reasons = self._compared()
+
+    def _compared(self) -> tuple[Ledger | None, list[str]]:
+        """The ledger of the last finished run, and what has changed since."""
+        before = ledgers.read_ledger(self.folder)
+        try:
+            found = ledgers.changes(before, self.folder, self.version, self.config, self.inputs, self._digest)
+        except FileNotFoundError:
+            if self.share is None:
+                raise
+            return self._compared()  # another job has begun meanwhile: it deletes the ledger, too
+        return before, found
 
     @property
     def is_current(self) -> bool:
@@ -86,27 +100,38 @@ class StageRun:
 
     def skipped(self) -> Report | None:
         """The report when the stage is current; else None, after saying why it is rerun. Removes leftovers."""
-        remove_leftovers(self.folder)
+        self.remove_leftovers()
         if self.before is not None and self.is_current:
-            receipts.delete_all(self.folder)  # of a run that was killed after it wrote the ledger
+            if self.share is None:
+                receipts.delete_all(self.folder)  # of a run that was killed after it wrote the ledger
             return Report(ledger=self.before, folder=self.folder, skipped=True)
         self._is_due = True
         for reason in self.reasons:
             self.progress.say(f"rerunning {self.workspace.relative(self.folder)} because {reason}")
         return None
 
+    def remove_leftovers(self) -> None:
+        """Delete what killed writers left in the folder; nothing beside other jobs, whose files these may be."""
+        if self.share is None:
+            remove_leftovers(self.folder)
+
     def begin(self) -> None:
         """Delete the ledger, before the first output changes; a second call does nothing.
 
-        Damaged outputs are deleted first, while the ledger tells them apart, so that no later run keeps them.
+        Damaged outputs are deleted first, while the ledger tells them apart, so that no later run keeps them. Of jobs
+        that share the stage the first does so, before any of them writes an output.
         """
         if not self._is_due:
             raise RuntimeError("call skipped() before begin(), and return the report that it gives")
         if self._has_begun:
             return
         self._has_begun = True
-        with disk_errors(self.folder):
-            for name, _ in ledgers.output_changes(self.before, self.folder, self._digest) if self.before else ():
+        if self.before is None:
+            return
+        with disk_errors(self.folder), self.workspace.beginning() if self.share else contextlib.nullcontext():
+            if self.share and ledgers.read_ledger(self.folder) is None:
+                return  # another job was first
+            for name, _ in ledgers.output_changes(self.before, self.folder, self._digest):
                 path = self.folder / name
                 if path.is_relative_to(self.folder) and ".." not in PurePosixPath(name).parts:
                     path.unlink(missing_ok=True)
@@ -178,6 +203,17 @@ class StageRun:
                 return False
         return True
 
+    def is_there(self, work: str, piece: str, adopt: Callable[[], Receipt | None]) -> bool:
+        """Whether a piece of a share is finished: by its receipt, or without one as `adopt` reads its outputs.
+
+        `adopt` gives the receipt that the piece should have, and it gets that.
+        """
+        found = receipts.read(self.folder, work, piece)
+        if found is not None:
+            return self._is_whole(found)
+        receipt = adopt()
+        return receipt is not None and bool(receipts.write(self.folder, receipt))
+
     def keep_current(
         self, shards: Iterable[Path], metadata: Metadata, works: Mapping[str, str] | None = None
     ) -> dict[str, Mapping[str, Any]]:
@@ -215,8 +251,8 @@ class StageRun:
         stage that passes nothing on. `timings.json` holds `timings` and the seconds; `notes` and `details` are for the
         report alone.
         """
-        if not self._has_begun:
-            raise RuntimeError("call begin() before finish(), and before the first output changes")
+        if not self._has_begun or self.share:
+            raise RuntimeError("call begin() before finish(), and before the first output changes, without a share")
         if check_books is not None:
             check_books()
         ledger = Ledger(
@@ -228,6 +264,38 @@ class StageRun:
         return Report(
             ledger=ledger, folder=self.folder, reasons=tuple(self.reasons), notes=tuple(notes),
             seconds=self.watch.seconds, details=details or {},
+        )  # fmt: skip
+
+    def note_pieces(self, pieces: int, works: Iterable[str]) -> None:
+        """Note how many pieces the stage has; `works` are the fingerprints of their work."""
+        receipts.write_plan(self.folder, self.fingerprint, pieces, works)
+
+    def noted_pieces(self) -> int | None:
+        """How many pieces the stage has, where a job has noted it."""
+        return receipts.planned_pieces(self.folder, self.fingerprint)
+
+    def already_finished(self) -> ShareReport:
+        """The report of a job that finds the stage finished and current."""
+        share, dataset = self._shared()
+        return ShareReport(
+            stage=self.stage, dataset=dataset, folder=self.folder, share=share, finished=True,
+            seconds=self.watch.seconds,
+        )  # fmt: skip
+
+    def _shared(self) -> tuple[Share, str]:
+        if self.share is None or self.dataset is None:
+            raise RuntimeError("a stage without a share, or over all datasets, is finished by finish()")
+        return self.share, self.dataset
+
+    def shared(
+        self, *, pieces: int, made: int, kept: int, works: Iterable[str], notes: Sequence[str] = ()
+    ) -> ShareReport:
+        """The report of a job whose share is done; notes how many pieces the stage has."""
+        share, dataset = self._shared()
+        self.note_pieces(pieces, works)
+        return ShareReport(
+            stage=self.stage, dataset=dataset, folder=self.folder, share=share, pieces=pieces, made=made, kept=kept,
+            seconds=self.watch.seconds, notes=notes,
         )  # fmt: skip
 
     def _digests(self, outputs: Iterable[Path]) -> list[FileDigest]:

@@ -17,10 +17,13 @@ from corpus.pipeline.errors import ShapeError, SourceError
 from corpus.pipeline.inspect import verify
 from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.pack import PackConfig
+from corpus.pipeline.pack import share as rows
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.tokenizer import TokenizerConfig
 from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workflows import shares
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.share import Share
 from tests.support.command import corpus
 from tests.support.documents import tree
 from tests.support.own import documents
@@ -85,6 +88,29 @@ def test_a_dataset_that_grows_keeps_its_shards(dumps: Workspace) -> None:
     assert says.startswith("Error: workspace/tokenizer/ledger.json was made from another documents/dumps/ledger.json")
     again = workflows.ingest(dumps, datasets=["dumps"], workers=1)
     assert again.documents[0].skipped
+
+
+def test_a_dataset_that_grows_by_shares(dumps: Workspace) -> None:
+    """The jobs keep what was there before, and number what is new after it; the bytes are those of one run."""
+    (dumps.root.parent / "given" / "day-1.jsonl").write_bytes(dump(1))
+    workflows.download(dumps, datasets=["dumps"])
+    other = Workspace(dumps.root.with_name("other"))
+    shutil.copytree(dumps.root, other.root)
+    areas = [dumps.documents("dumps"), dumps.packed("dumps")]
+    before = [stamps(area) for area in areas]
+    for index in (2, 1):
+        shares.ingest(Workspace(dumps.root), Share(index, 2), datasets=["dumps"], workers=1)
+    for workspace in (dumps, other):
+        workflows.ingest(workspace, datasets=["dumps"], workers=1)
+    for index in (2, 1):
+        with dumps.sharing("pack", pack.STAGE):
+            rows.run(ROWS, dumps, Share(index, 2))
+    for workspace in (dumps, other):
+        pack.run(ROWS, workspace)
+    for area, old in zip(areas, before, strict=True):
+        assert tree(area) == tree(other.root / area.relative_to(dumps.root))
+        assert old.items() <= stamps(area).items()
+    assert tree(dumps.dedup) == tree(other.dedup)
 
 
 def test_what_grew_step_by_step_has_the_documents_of_one_step(dumps: Workspace, tmp_path: Path) -> None:
