@@ -12,7 +12,7 @@ from tests.support.records import ROOT
 
 POOL = (
     f"import sys\nsys.path.insert(0, {str(ROOT)!r})"
-     '''
+    '''
 import itertools, multiprocessing, os, signal, threading, time
 import psutil
 from corpus.pipeline.errors import WorkerError
