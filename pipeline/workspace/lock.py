@@ -87,11 +87,12 @@ def _take(lock: int, folder: Path, command: str, kind: str) -> bool:
         with disk_errors(folder):
             os.ftruncate(lock, 0)
             os.pwrite(lock, kind.encode(), 0)
-        write_atomic(folder / HOLDER, holder)
-        return not kind or _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder)  # another may come in between
+        if not kind:
+            write_atomic(folder / HOLDER, holder)
+            return True
     if not kind or not _flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, folder):
         return False
-    if os.pread(lock, 1 << 10, 0) != kind.encode():
+    if os.pread(lock, 1 << 10, 0) != kind.encode():  # also where jobs of another kind came between the two locks
         fcntl.flock(lock, fcntl.LOCK_UN)
         return False
     write_atomic(folder / HOLDER, holder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,26 @@ def test_a_job_is_refused_beside_a_command_that_writes(workspace: Workspace) -> 
     ):
         pass
     assert "wait" in refused.value.hint
+
+
+def test_jobs_of_another_kind_come_while_the_first_makes_its_lock_a_shared_one(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system releases an exclusive lock before it takes the shared one."""
+    flock, others = fcntl.flock, contextlib.ExitStack()
+
+    def slow(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_SH:
+            monkeypatch.setattr("fcntl.flock", flock)
+            flock(descriptor, fcntl.LOCK_UN)
+            others.enter_context(Workspace(workspace.root).sharing("pack --shard 1/2", "pack"))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr("fcntl.flock", slow)
+    with others, pytest.raises(BusyError, match="`corpus pack --shard 1/2`"), workspace.sharing("ingest", "ingest"):
+        pass
+    with workspace.sharing("ingest --shard 1/2", "ingest"):
+        pass
 
 
 def test_a_killed_job_holds_nothing(workspace: Workspace) -> None:
