@@ -12,7 +12,7 @@ from functools import partial
 
 from corpus.pipeline import workers as pool
 from corpus.pipeline.pack.shard import Unit
-from corpus.pipeline.pack.stage import PackConfig, prepare
+from corpus.pipeline.pack.stage import PackConfig, delete_beside, prepare
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.row_shards import ROWS_PER_BATCH, rows_metadata
 from corpus.pipeline.workspace.layout import Workspace
@@ -34,6 +34,7 @@ def run(config: PackConfig, workspace: Workspace, share: Share, *, progress: Pro
         return stage.already_finished()
     units = ready.units()
     stage.begin()
+    delete_beside(stage.folder)
     works = [unit.identity or stage.fingerprint for unit in units]
     stage.note_pieces(len(units), works)
     own = [(unit, work) for number, (unit, work) in enumerate(zip(units, works, strict=True)) if share.has(number)]

@@ -241,11 +241,16 @@ def behind(workspace: Workspace) -> list[str]:
     return commands
 
 
+def delete_beside(folder: Path) -> None:
+    """Delete what describes the rows, before the first of them changes."""
+    for name in sorted(BESIDE):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str, int]]:
     """Counts of the finished shards of this very work; other shards, and what describes them, are deleted."""
     stage.begin()
-    for beside in sorted(BESIDE):
-        (stage.folder / beside).unlink(missing_ok=True)
+    delete_beside(stage.folder)
     works = {unit.file: unit.identity or stage.fingerprint for unit in units}
     kept = stage.keep_current(sorted(stage.folder.glob("*/data-*.arrow")), rows_metadata, works)
     return {name: dict(counts) for name, counts in kept.items()}

@@ -91,6 +91,17 @@ def test_shards_of_a_finished_stage_are_kept_and_get_the_receipts_of_their_maker
     assert finish(ready) == alone
 
 
+def test_what_describes_older_rows_goes_before_the_first_of_them_changes(ready: Workspace) -> None:
+    finish(ready)
+    beside = [ready.packed("baike2018qa") / name for name in ("README.md", "croissant.json", "timings.json")]
+    for path in beside:
+        path.write_text("of rows of 64 tokens")
+    assert job(ready, 1, 2).finished
+    assert all(path.exists() for path in beside)
+    job(ready, 1, 2, replace(ROWS, seq_length=32))
+    assert not any(path.exists() for path in beside)
+
+
 def test_the_tokenizer_is_trained_before(ready: Workspace) -> None:
     shutil.rmtree(ready.tokenizer)
     with pytest.raises(WorkspaceError, match="no tokenizer") as refused:
