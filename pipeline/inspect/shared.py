@@ -56,7 +56,7 @@ def passages(workspace: Workspace, datasets: Collection[str], *, limit: int) -> 
     """The passages of these datasets that most documents repeat.
 
     Raises:
-        WorkspaceError: no runs were looked for, or there are none.
+        WorkspaceError: no runs were looked for, they are of other documents than there are now, or there are none.
         DamageError: the table is not what its ledger says.
 
     """
@@ -64,6 +64,8 @@ def passages(workspace: Workspace, datasets: Collection[str], *, limit: int) -> 
     ledger = read_ledger(workspace.dedup)
     if ledger is None or "spans" not in ledger.config:
         raise WorkspaceError("it was not looked for characters that documents share", hint=hint)
+    for name in datasets:
+        index_of(workspace, "dedup", name)  # which refuses what was made from other documents
     path = checked(workspace, workspace.dedup / PASSAGES)
     with reading_part(path):
         rows = pq.read_table(path).to_pylist()

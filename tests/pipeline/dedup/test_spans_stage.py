@@ -135,6 +135,16 @@ def test_runs_are_looked_for_again_where_something_changed(workspace: Workspace)
     assert tree(workspace.dedup) == before
 
 
+def test_passages_of_other_documents_than_there_are_now_are_refused(workspace: Workspace) -> None:
+    make(lay(workspace, shards()), spans=100)
+    names = workspace.finished("documents")
+    assert [*shared.passages(workspace, names, limit=1)]
+    lay(workspace, {"demo": [rows("今天没有事")]})
+    with pytest.raises(WorkspaceError, match="made from other documents") as refused:
+        [*shared.passages(workspace, names, limit=1)]
+    assert "`corpus dedup`" in refused.value.hint
+
+
 def test_no_runs_are_an_empty_table(workspace: Workspace) -> None:
     report = make(lay(workspace, {"wiki2019zh": [[]], "demo": [rows(OWN[0], "", OWN[1])]}), spans=50)
     assert report.ledger.counts["spans"]["datasets"]["demo"] == {"documents": {}, "characters": {}, "runs": 0}
