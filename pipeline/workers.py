@@ -6,8 +6,9 @@ A worker that dies (killed, out of memory) ends the command with WorkerError. Wo
 however it ends. Ctrl-C reaches the parent alone and ends the workers.
 Cost: a worker starts in about a second, so a command that runs several stages keeps its workers.
 The pool is Pebble's. It gets its processes and pipes from here, so every worker is known and no dead one is replaced.
-On Linux workers are forked from a process that has imported what they need and has no threads; elsewhere each one is
-spawned and imports it. None is forked from the parent: a lock that one of its threads holds would stay held.
+On Linux workers are forked from a process that has imported what they need and has no threads; elsewhere, and where the
+path of TMPDIR is too long for a socket, each one is spawned and imports it. None is forked from the parent: a lock that
+one of its threads holds would stay held.
 SIGINT and SIGTERM are deferred while the pool is called: an exception inside it could leave a lock held forever.
 Workers cannot import pandas, which pyarrow would load where it is installed: half a second and 40 MB in each, unused.
 """
@@ -19,6 +20,7 @@ import fcntl
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
@@ -42,15 +44,28 @@ _CHECK_S = 1.0
 """How often the workers are checked while a result is waited for."""
 _PIPE_BYTES = 1 << 20
 _IMPORTED = "corpus.pipeline.worker_imports"
+_SOCKET = "/pymp-01234567/listener-01234567"
+"""Where the fork server listens, in the folder for temporary files."""
+_SOCKET_BYTES = 107
+"""Most bytes of a socket's path on Linux."""
 
 
 def _context() -> BaseContext:
     """How workers are started."""
-    if sys.platform != "linux":  # system libraries of macOS end a process that is forked
+    # system libraries of macOS end a process that is forked
+    if sys.platform != "linux" or not _may_listen():
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([_IMPORTED])
     return context
+
+
+def _may_listen() -> bool:
+    """Whether there is a folder for temporary files (TMPDIR), with a path short enough for a socket in it."""
+    try:
+        return len(os.fsencode(tempfile.gettempdir() + _SOCKET)) <= _SOCKET_BYTES
+    except FileNotFoundError:
+        return False
 
 
 _CONTEXT: Any = _context()

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -181,3 +183,19 @@ def test_what_workers_are_forked_from_has_no_thread_and_no_pandas() -> None:
     names, rest = done.stdout.splitlines()
     threads = 1 + ("jemalloc_bg_thd" in names)  # pyarrow's, which allows forks
     assert rest == f"{threads} False"
+
+
+@pytest.mark.parametrize("length", [75, 76, 200])
+def test_the_path_of_temporary_files_may_be_long(length: int) -> None:
+    """The process that workers are forked from listens on a socket there, whose path has at most 107 bytes."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    place = folder / ("t" * (length - len(f"{folder}/")))
+    place.mkdir()
+    code = (
+        "from corpus.pipeline.workers import run_pieces\n"
+        "if __name__ == '__main__':\n    print(*run_pieces(abs, [-1, -2, -3], workers=2))"
+    )
+    environment = {**os.environ, "TMPDIR": str(place)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    shutil.rmtree(folder)
+    assert (done.stdout, done.returncode) == ("1 2 3\n", 0), done.stderr
