@@ -132,6 +132,11 @@ def shown_url(url: str) -> str:
 
 
 def error_text(error: Exception) -> str:
-    """The message of a third-party exception, without user names and passwords of URLs."""
+    """The message of a third-party exception, without user names, passwords and queries of URLs.
+
+    >>> error_text(ValueError("url='https://me:secret@example.org/a?signature=f00'"))
+    "url='https://example.org/a?…'"
+    """
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-    return plain_text(re.sub(r"//[^/@\s]*@", "//", text)) or type(error).__name__
+    text = re.sub(r"//[^/@\s]*@", "//", text)
+    return plain_text(re.sub(r"(://[^\s?'\"<>]*\?)[^\s'\"<>)]*", r"\1…", text)) or type(error).__name__

@@ -17,6 +17,8 @@ from corpus.pipeline.humanize import error_text
 
 _BUSY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """409 is the answer to conditional writes that meet: one of them has to be repeated."""
+_GONE = frozenset({404, 410})
+"""Over HTTP fsspec raises FileNotFoundError for any status, so a status goes before the class."""
 _BUSY_ERRNO = frozenset(
     {errno.EAGAIN, errno.EBUSY, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.EREMOTEIO, errno.ETIMEDOUT}
 )
@@ -83,7 +85,7 @@ def _kind(chain: list[BaseException], names: set[str], status: int | None, codes
         (Kind.EXISTS, "PreconditionFailed" in codes or status == 412 or "FileExistsError" in names),
         (Kind.BUSY, status in _BUSY_STATUS or (status is None and bool(numbers & _BUSY_ERRNO))),
         (Kind.REFUSED, bool(names & _NO_CREDENTIALS) or "PermissionError" in names or status in {401, 403}),
-        (Kind.MISSING, "FileNotFoundError" in names or status == 404),  # fsspec's over HTTP stands for any status
+        (Kind.MISSING, status in _GONE or (status is None and "FileNotFoundError" in names)),
     )
     return next((kind for kind, holds in tests if holds), Kind.FINAL)
 

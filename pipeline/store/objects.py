@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from corpus.pipeline.errors import ObjectMissingError, StoreError
+from corpus.pipeline.errors import CorpusError, ObjectMissingError, StoreError
 from corpus.pipeline.store.failures import Failure, Kind, OtherBytesError, ShortBodyError, failure_of
 from corpus.pipeline.store.retry import Retry
 from corpus.pipeline.workspace.files import atomic
@@ -91,6 +91,11 @@ class Store:
             starts, ends = [start for start, _ in wanted], [end for _, end in wanted]
             found = self.files.cat_ranges([self._path(key)] * len(wanted), starts, ends, on_error="raise")
             if list(map(len, found)) != [end - start for start, end in wanted]:
+                if any(len(block) > end - start for block, (start, end) in zip(found, wanted, strict=True)):
+                    raise StoreError(
+                        f"{self._shown(key)}: the server ignores the Range header and sends the whole object",
+                        hint="Use a server that answers range requests, such as nginx, or copy the files to a disk.",
+                    )
                 if max(ends) > (there := self.info(key).size):
                     raise OtherBytesError(f"it has {there:,} bytes, not {max(ends):,}")
                 raise ShortBodyError(f"{sum(map(len, found)):,} bytes came")
@@ -252,7 +257,7 @@ class Store:
         while True:
             try:
                 return attempt()
-            except StoreError:
+            except CorpusError:  # the disk's too: another request does not mend them
                 raise
             except OtherBytesError as error:
                 failures += 1

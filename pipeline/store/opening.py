@@ -23,6 +23,10 @@ from corpus.pipeline.store.local import LocalStore, MemoryStore
 from corpus.pipeline.store.objects import Store
 from corpus.pipeline.store.retry import Retry
 
+_PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "sftp": "paramiko",
+}  # fmt: skip
+
 
 def is_remote(place: str) -> bool:
     """Whether a place is a URL, other than file:// and local://.
@@ -47,13 +51,12 @@ def open_store(place: str, *, retry: Retry | None = None) -> Store:
             f"{shown}: the URL has a password", hint="Leave it out: credentials come from the environment or a file."
         )
     if not is_remote(place):
-        root = Path(re.sub(r"(?i)^(file|local)://", "", place)).expanduser().absolute()
+        root = Path(re.sub(r"(?i)^(file|local)://(localhost(?=/))?", "", place)).expanduser().absolute()
         return LocalStore(LocalFileSystem(skip_instance_cache=True), root.as_posix(), str(root), retry)
     try:
         files, root = fsspec.core.url_to_fs(place, skip_instance_cache=True)
     except ImportError as error:
-        package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-        name = package.get(urlsplit(place).scheme.lower())
+        name = _PACKAGES.get(urlsplit(place).scheme.lower())
         hint = f"Install it: pip install {name}" if name else ""
         raise StoreError(f"{shown} cannot be opened: {error_text(error)}", hint=hint) from error
     except Exception as error:  # fsspec's back-ends raise what their libraries raise

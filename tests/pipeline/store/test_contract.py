@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from corpus.pipeline.errors import ObjectMissingError, StoreError
+from corpus.pipeline.errors import DiskError, ObjectMissingError, StoreError
 from corpus.pipeline.store import Retry, Store, open_store
 from tests.support import object_server
 from tests.support.faults import FaultyProxy
@@ -62,6 +62,14 @@ def test_ranges(store: Store) -> None:
     assert store.read_ranges("rows", [(3, 3)]) == [b""]
     with pytest.raises(StoreError, match=r"70,000 bytes, not 70,001"):
         store.read_ranges("rows", [(60_000, 70_001)])
+
+
+def test_a_disk_that_refuses_a_copy_is_no_fault_of_the_store(store: Store, tmp_path: Path) -> None:
+    store.write("one", DATA)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DiskError, match=f"^{tmp_path}/file") as caught:
+        store.local_copy("one", tmp_path / "file" / "copy")
+    assert "lies where a folder is needed" in caught.value.hint
 
 
 def test_a_write_replaces_and_changes_the_tag(store: Store) -> None:

@@ -75,6 +75,26 @@ def test_final_answers_are_not_repeated() -> None:
         assert [len(server.requests(path)) for path in ("/one", "/two")] == [1, 1]
 
 
+@pytest.mark.parametrize("code", [400, 403, 500])
+def test_a_status_is_named_without_secrets_of_the_url(code: int) -> None:
+    with Server({}) as server:
+        server.always("/rows?token=secret/one", status(code))
+        store = open_store(server.url("/rows?token=secret"), retry=Retry(sleep=lambda _: None))
+        with pytest.raises(StoreError, match=rf"/one: .*\(status {code}\)") as caught:
+            store.read("one")
+        assert not isinstance(caught.value, ObjectMissingError)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_ignores_ranges_is_named_at_once() -> None:
+    with Server({"/one": DATA}) as server:
+        server.always("/one", Behaviour(has_ranges=False))
+        with pytest.raises(StoreError, match="/one: the server ignores the Range header") as caught:
+            open_store(server.url()).read_ranges("one", [(0, 9)])
+        assert "nginx" in caught.value.hint
+        assert len(server.requests("/one")) == 1
+
+
 def test_a_file_system_without_whole_or_exclusive_writes_says_so(tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(b"1")
     store = Store(ArrowFSWrapper(LocalFileSystem()), str(tmp_path), "arrow://there")
@@ -97,6 +117,7 @@ def test_urls() -> None:
         open_store("s3://key:secret@bucket/a")
     with pytest.raises(StoreError, match=r"^nowhere://a cannot be opened"):
         open_store("nowhere://a")
+    assert open_store("file://localhost/a").shown == open_store("file:///a").shown == "/a"
     assert [is_remote(place) for place in ("s3://a", "file:///a", "LOCAL://a", "a/b")] == [True, False, False, False]
 
 
