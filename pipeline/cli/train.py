@@ -283,10 +283,11 @@ def _architecture(model: str) -> Path | None:
 
 
 def _dry_run(config: TrainConfig, workspace: Workspace, rate: float | None, *, as_json: bool) -> None:
-    console.Console().say("loading torch and transformers ...")
+    progress = console.Console()
+    progress.say("loading torch and transformers ...")
     from corpus.train.run import dry_run
 
-    forecast = dry_run.run(config, workspace, rate=rate)
+    forecast = dry_run.run(config, workspace, rate=rate, progress=progress)
     if as_json:
         console.data(asdict(forecast))
     else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from corpus.pipeline.humanize import duration, size_text
+from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.train import networks
 from corpus.train.benchmarks import during
@@ -78,8 +79,12 @@ class Forecast:
         return lines
 
 
-def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None) -> Forecast:
+def run(
+    config: TrainConfig, workspace: Workspace, *, rate: float | None = None, progress: Progress = SILENT
+) -> Forecast:
     """What a run would take, with the time if `rate`, the FLOP/s that all devices reach together, is given.
+
+    Rows at a URL are fetched for it; `progress` shows that.
 
     Raises:
         WorkspaceError, TokenizerError, DamageError, TrainError, ModelError, DeviceError: as `run.stage.run`.
@@ -87,7 +92,7 @@ def run(config: TrainConfig, workspace: Workspace, *, rate: float | None = None)
     """
     model_files = networks.files(config)
     config, _ = defaults.resolve(config)
-    objective = objectives.make(config, workspace)
+    objective = objectives.make(config, workspace, progress)
     plan = plans.make(config, workspace, objective, model_files=model_files, benchmark=during.of(config))
     device = devices.choose(config.device, config.precision, threads=config.threads)
     with torch.device("meta"):

@@ -44,8 +44,9 @@ def test_rows_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
         "--dry-run",
         "--json",
     )
-    forecast = json.loads(corpus(*remote, "--cache-bytes", "0.5G", folder=tmp_path).stdout)
-    assert list(forecast["mixture"]) == ["demo", "wiki2019zh"]
+    first = corpus(*remote, "--cache-bytes", "0.5G", folder=tmp_path)
+    assert f"from {workspace.root}" in first.stderr  # a fetch can take hours
+    assert list(json.loads(first.stdout)["mixture"]) == ["demo", "wiki2019zh"]
     one = json.loads(corpus(*remote, "--dataset", "demo", folder=tmp_path).stdout)
     assert list(one["mixture"]) == ["demo"]
     failed = corpus(*remote, "--dataset", "mine", folder=tmp_path, code=1)
