@@ -154,10 +154,11 @@ def tuned(experiment: Experiment) -> Iterator[str]:
         cells = [_mean(experiment.tuned(task, model)[0]) for model in experiment.models]
         rows.append((task, *_floors(floors), _mean(scratch), *cells, PEERS.get(task, "")))
     heads = [f"after {count_text(tokens)} tokens" for tokens in experiment.models.values()]
-    others = "".join(f" ({task}: {steps})" for task, steps in experiment.task_steps.items())
+    others = ", ".join(f"{task} {steps}" for task, steps in experiment.task_steps.items())
+    others = others and f" ({others})"
     rate = f", learning rate {experiment.learning_rate:g}" if experiment.learning_rate else ""
     yield (
-        f"Accuracy on test items, %, after {experiment.steps} steps{others} of 32 items{rate}, "
+        f"Accuracy on test items, %, after {experiment.steps} steps of 32 items{others}{rate}, "
         f"{experiment.seeds} seeds:"
     )
     yield markdown_table(("task", "majority", "n-grams", "from scratch", *heads, "peer"), rows)
