@@ -67,7 +67,7 @@ def open_store(place: str, *, retry: Retry | None = None) -> Store:
 
 
 def _set_up(files: Any, retry: Retry) -> None:
-    """No cache of listings, which grow stale, and no retries but ours."""
+    """No cache of listings, which grow stale, no retries but ours, and a limit of the time without a byte."""
     if hasattr(files, "dircache"):
         files.dircache.use_listings_cache = False
     if type(files).__module__.partition(".")[0] == "s3fs":
@@ -78,3 +78,8 @@ def _set_up(files: Any, retry: Retry) -> None:
             "connect_timeout": retry.timeout_s,
         }
         files.config_kwargs = own | files.config_kwargs
+    if type(files).__module__ == "fsspec.implementations.http":
+        from aiohttp import ClientTimeout  # noqa: PLC0415  # installed where this file system can be opened
+
+        each = ClientTimeout(total=None, sock_connect=retry.timeout_s, sock_read=retry.timeout_s)
+        files.client_kwargs = {"timeout": each} | files.client_kwargs

@@ -24,7 +24,7 @@ class Retry:
     most_s: float = 20.0
     """Longest wait."""
     timeout_s: float = 30.0
-    """Seconds without a byte after which an S3 request has failed."""
+    """Seconds without a byte after which a request to S3 or a web server has failed."""
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, failures: int) -> float:

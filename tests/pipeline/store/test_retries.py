@@ -58,6 +58,14 @@ def test_a_body_cut_each_time_is_given_up_and_leaves_nothing(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_that_hangs_is_given_up() -> None:
+    with Server({"/one": DATA}) as server:
+        server.always("/one", Behaviour(hang_s=2.0))
+        retry = Retry(attempts=2, timeout_s=0.05, sleep=lambda _: None)
+        with pytest.raises(StoreError, match="given up after 2 attempts"):
+            open_store(server.url(), retry=retry).read("one", size=len(DATA))
+
+
 def test_an_object_without_a_size_is_named() -> None:
     with Server({"/one": DATA}) as server:
         server.always("/one", Behaviour(has_length=False, has_ranges=False))
