@@ -203,8 +203,12 @@ def shots(experiment: Experiment) -> Iterator[str]:
             rows.append((benchmark, found["items"], name, f"{100 * (found['chance'] or 0):.1f}", *cells, peer))
     yield f"Few-shot accuracy of `{model}`, %, mean and standard deviation over three draws:"
     yield markdown_table(
-        ("benchmark", "items", "score", "chance", *(f"{number} shots" for number in numbers), "peer"), rows
+        ("benchmark", "items", "score", "chance", *(_shots(number) for number in numbers), "peer"), rows
     )
+
+
+def _shots(number: int) -> str:
+    return f"{number} shot" if number == 1 else f"{number} shots"
 
 
 def _steps(text: str) -> tuple[str, int]:
