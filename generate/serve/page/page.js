@@ -175,7 +175,20 @@ async function* events(body) {
   }
 }
 
+/** The text of a turn, drawn at most once in 50 ms: a model may write faster than a browser draws. */
+function drawing(turn) {
+  let due = 0;
+  const draw = () => {
+    clearTimeout(due);
+    due = 0;
+    turn.said.textContent = turn.answer;
+    follow(false);
+  };
+  return { soon: () => { due ||= setTimeout(draw, 50); }, now: draw };
+}
+
 async function write(turn, earlier, controller) {
+  const text = drawing(turn);
   const told = { tokens: 0, seconds: 0, seed: "", end: "" };
   let started = 0;
   try {
@@ -189,8 +202,7 @@ async function write(turn, earlier, controller) {
         turn.answer += (model.chat ? choice.delta.content : choice.text) || "";
         told.end = choice.ended_by || told.end;
       }
-      turn.said.textContent = turn.answer;
-      follow(false);
+      text.soon();
     }
     told.seconds = (performance.now() - started) / 1000;
     turn.told = told;
@@ -199,6 +211,7 @@ async function write(turn, earlier, controller) {
     if (error.name === "AbortError") setState(false);
     else setState(true, ...(error.words || ["lost"]));
   } finally {
+    text.now();
     turn.item.classList.remove("writing");
     showTold(turn);
   }
