@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import http.client
 import random
-import sys
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.loopback import Loopback
 
 _ANSWERS = {
     "503": (503, "SlowDown"),
@@ -28,7 +27,7 @@ _ANSWERS = {
 _HOP = {"connection", "expect", "keep-alive", "transfer-encoding"}
 
 
-class FaultyProxy:
+class FaultyProxy(Loopback):
     """A server that forwards requests, but for those that the seed picks."""
 
     def __init__(
@@ -46,24 +45,12 @@ class FaultyProxy:
         class Handler(_Handler):
             owner = proxy
 
-        self._http = _Threads(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        super().__init__(Handler)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(5)
+        return f"http://127.0.0.1:{self.port}"
 
     def fault(self, method: str, path: str, *, conditional: bool) -> str:
         """The fault of the next request, or nothing."""
@@ -80,15 +67,6 @@ class FaultyProxy:
             kind = self._random.choice(kinds)
             self.faults[kind] += 1
             return kind
-
-
-class _Threads(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away in the middle is no error."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # object is any address
 
 
 class _Handler(BaseHTTPRequestHandler):

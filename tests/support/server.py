@@ -15,16 +15,15 @@ import hashlib
 import os
 import re
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import unquote
+
+from tests.support.loopback import Loopback
 
 os.environ |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # also for the processes that tests start
 LAST_MODIFIED = "Tue, 05 Feb 2019 10:00:00 GMT"
@@ -94,7 +93,7 @@ class Request:
         return self.headers.get("range", "")
 
 
-class Server:
+class Server(Loopback):
     """Files by path, a script of misbehaviour for each path, and a log of what was asked."""
 
     def __init__(self, files: Mapping[str, bytes] | None = None, *, certificate: Path | None = None) -> None:
@@ -109,29 +108,17 @@ class Server:
         class Handler(_Handler):
             owner = server
 
-        self._http = _Threads(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self._scheme = "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
             self._scheme = "https"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(5)
 
     def url(self, path: str = "") -> str:
         """The URL of a path."""
-        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}{path}"
+        return f"{self._scheme}://127.0.0.1:{self.port}{path}"
 
     def script(self, path: str, *behaviours: Behaviour) -> None:
         """How the next GET requests for a path are answered, one after the other."""
@@ -161,15 +148,6 @@ class Server:
         with self._lock:
             script = self._scripts.get(path, [])
             return script.pop(0) if script and method == "GET" else self._always.get(path, GOOD)
-
-
-class _Threads(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away in the middle is what these tests are about."""
-        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
