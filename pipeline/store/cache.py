@@ -24,19 +24,17 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from corpus.pipeline.errors import DiskError, StoreError
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.store.objects import Store, plain_key
 from corpus.pipeline.workspace.files import remove_leftovers, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.lock import LOCK, alone
 
-_VIEWS, _USE, _LOCK = "views", ".use", ".lock"
+_VIEWS, _USE = "views", ".use"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FETCHERS = 4
-_SOON_S = 1.0
 _OTHER = "Give another folder with --cache."
 
 
@@ -210,18 +208,10 @@ class Cache:
     @contextlib.contextmanager
     def _locked(self, progress: Progress) -> Iterator[None]:
         """The lock of the cache; waits for the process that has it."""
-        lock = filelock.FileLock(self.folder / _LOCK)
+        waiting = f"waiting for another process that fetches into {self.folder}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=_SOON_S)
-            except filelock.Timeout:
-                progress.say(f"waiting for another process that fetches into {self.folder}")
-                lock.acquire()
-            try:
+            with alone(self.folder / LOCK, waits=lambda: progress.say(waiting)):
                 yield
-            finally:
-                lock.release()
         except DiskError as error:
             raise DiskError(error.message, hint="Free some room, or give another folder with --cache.") from error
         except OSError as error:

@@ -15,7 +15,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corpus.pipeline.errors import BusyError, DiskError
@@ -28,6 +28,7 @@ BEGINNING = ".lock.begin"
 WAIT_S, JOB_WAIT_S = 2.0, 30.0
 """How long a second writer waits, and a job, since hundreds of them may start at once."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+SOON_S = 1.0
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
@@ -59,12 +60,21 @@ def locked(folder: Path, command: str, *, hint: str, kind: str = "") -> Iterator
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Do the block while no other process is in such a block on the same file, which stays; waits without limit."""
+def alone(path: Path, *, waits: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Do the block while no other process is in such a block on the same file, which stays; waits without limit.
+
+    `waits` is called where that takes more than a second.
+    """
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as lock:
-        _flock(lock, fcntl.LOCK_EX, path)
+        soon = time.monotonic() + SOON_S
+        while not _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path):
+            if time.monotonic() > soon:
+                waits()
+                _flock(lock, fcntl.LOCK_EX, path)
+                break
+            time.sleep(_FIRST_PAUSE_S)
         yield
 
 

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,24 @@ def test_one_after_another(tmp_path: Path) -> None:
         assert other.stdout.readline() == "in\n"
         with lock.alone(tmp_path / "it"):
             assert (tmp_path / "left").exists()
+
+
+def test_who_waits_for_long_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SOON_S", 0.1)
+    told = list[str]()
+
+    def wait() -> None:
+        with lock.alone(tmp_path / "file", waits=lambda: told.append("waiting")):
+            pass
+
+    wait()
+    assert told == []
+    second = threading.Thread(target=wait)
+    with lock.alone(tmp_path / "file"):
+        second.start()
+        deadline = time.monotonic() + 20
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert second.is_alive()
+    second.join(20)
+    assert told == ["waiting"]
