@@ -56,14 +56,14 @@ def passages(workspace: Workspace, datasets: Collection[str], *, limit: int) -> 
     """The passages of these datasets that most documents repeat.
 
     Raises:
-        WorkspaceError: no runs were looked for, they are of other documents than there are now, or there are none.
+        WorkspaceError: dedup has not searched for runs, has found none, or has searched other documents.
         DamageError: the table is not what its ledger says.
 
     """
     hint = "Run `corpus dedup --spans 200`."
     ledger = read_ledger(workspace.dedup)
     if ledger is None or "spans" not in ledger.config:
-        raise WorkspaceError("it was not looked for characters that documents share", hint=hint)
+        raise WorkspaceError("runs of characters that documents share were not looked for", hint=hint)
     for name in datasets:
         index_of(workspace, "dedup", name)  # which refuses what was made from other documents
     path = checked(workspace, workspace.dedup / PASSAGES)

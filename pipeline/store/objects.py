@@ -192,7 +192,7 @@ class Store:
             attempts += 1
             try:
                 self._create(key, data)
-            except Exception as error:
+            except Exception as error:  # fsspec's back-ends raise what their libraries raise
                 if failure_of(error).kind is not Kind.EXISTS:
                     raise
                 return attempts > 1 and self.read(key) == data

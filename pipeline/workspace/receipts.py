@@ -123,7 +123,7 @@ def read_all(folder: Path) -> list[Found]:
 
 
 def read(folder: Path, work: str, piece: str) -> Found | None:
-    """The receipt of one piece in the folder of a stage; None where there is none."""
+    """The receipt of one piece in the folder of a stage; None where the piece has no whole receipt."""
     return _read(folder / FOLDER / work / f"{piece}.json")
 
 
