@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpus.pipeline.decontaminate.ngram_index import LINE_HEAD, MIN_SPAN_WEIGHT, NGRAM, WIDE_WEIGHT, Index
+from corpus.pipeline import kernels
+from corpus.pipeline.decontaminate.ngram_index import LINE_HEAD, MIN_SPAN_WEIGHT, NGRAM, WIDE, WIDE_WEIGHT, Index
 from corpus.pipeline.text.codepoints import codes_of
-from corpus.pipeline.text.ngrams import ngram_hashes
-from corpus.pipeline.text.normalize import Folded, fold_all
+from corpus.pipeline.text.ngrams import code_values, ngram_hashes
+from corpus.pipeline.text.normalize import Folded, fold_all, table
 
 MIN_SHARE = 0.5
 """Minimum share of a passage for a hit."""
@@ -64,13 +65,29 @@ def find_hits(
     index: Index, documents: Sequence[str], min_share: float = MIN_SHARE, *, block_characters: int = BLOCK_CHARACTERS
 ) -> Iterator[Hit]:
     """The hits of documents, in order of documents and passages."""
-    for first, block in split_blocks(documents, block_characters):
+    near = candidates(index, documents)
+    for first, block in split_blocks([documents[number] for number in near], block_characters):
         folded = fold_all(block)
         spans, lines = find_spans(index, folded), find_lines(index, folded, block)
         if len(spans.at) or len(lines.at):
             both = EqualSpans(*map(np.concatenate, zip(spans, lines, strict=True)))
             for hit in _hits(index, folded, both, min_share):
-                yield hit._replace(document=first + hit.document)
+                yield hit._replace(document=near[first + hit.document])
+
+
+def candidates(index: Index, documents: Sequence[str]) -> Sequence[int]:
+    """The documents that may have a span of the index, or a line that begins as one of its lines; all without kernels.
+
+    Spans of the index are `MIN_SPAN_WEIGHT` or more of n-grams that follow each other in a document, of one passage or
+    several, where at least one is indexed.
+    """
+    if kernels.compiled is None:
+        return range(len(documents))
+    found = kernels.compiled.with_spans(
+        list(documents), table(), code_values(), index.bits, index.exponent, NGRAM, index.all_grams, index.is_indexed,
+        LINE_HEAD, index.heads, (WIDE, WIDE_WEIGHT, MIN_SPAN_WEIGHT),
+    )  # fmt: skip
+    return np.flatnonzero(np.frombuffer(found, dtype=np.bool_)).tolist()
 
 
 def split_blocks(documents: Sequence[str], block_characters: int) -> Iterator[tuple[int, Sequence[str]]]:

@@ -24,6 +24,8 @@ from corpus.pipeline.text.normalize import fold_all
 NGRAM = 13
 LINE_HEAD = 8
 """Characters at the beginning of a line that are hashed; no passage has fewer."""
+WIDE = 0x2E80
+"""Chinese characters, kana and Hangul are the code points from the CJK radicals on."""
 WIDE_WEIGHT = 4
 """Weight of a Chinese character, kana and Hangul; any other character weighs 1."""
 MIN_SPAN_WEIGHT = 13 * WIDE_WEIGHT
@@ -36,7 +38,6 @@ MAX_NGRAM_PLACES = 64
 """N-grams that occur more often are not indexed: a repetitive text would match itself at every offset."""
 _BITS_PER_GRAM = 16  # one bit in 16 is set in each of two rows: 1 character in 256 is a false positive
 _OTHER = np.uint64(0xBF58476D1CE4E5B9)  # a factor that moves the lower bits of a hash to the front
-_WIDE = 0x2E80  # from the CJK radicals on
 
 
 class Owner(NamedTuple):
@@ -65,14 +66,23 @@ class Index:
     """[n-grams + 1] int64: where the places of each begin in `places`."""
     places: np.ndarray
     """[places] int64: where n-grams begin in `codes`."""
+    all_grams: np.ndarray
+    """[all n-grams] uint64: hashes, sorted and unique, also of n-grams that are not indexed because they are common."""
+    is_indexed: np.ndarray
+    """[all n-grams] bool: whether each is indexed."""
     bits: np.ndarray
-    """[2, 2**k / 8] uint8: a bit for each value of k bits of a hash, set where an n-gram has it (Bloom, 1970)."""
+    """[2, 2**k / 8] uint8: a bit for each value of k bits of a hash, set where any n-gram has it (Bloom, 1970)."""
     heads: np.ndarray
     """[heads] uint64: sorted hashes of the first `LINE_HEAD` codes of passages that count only as whole lines."""
     lines: Mapping[int, Sequence[int]]
     """These passages by the hash of their head."""
     common_ngrams: int
     """Number of n-grams that are not indexed because they are common."""
+
+    @property
+    def exponent(self) -> int:
+        """How many bits of a hash say which of `bits` is its own."""
+        return (int(self.bits.shape[1]) * 8 - 1).bit_length()
 
     def weight(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Weight of spans of `codes`."""
@@ -116,11 +126,12 @@ def build_index(texts: Iterable[tuple[Owner, str]]) -> Index:
     for passage in np.flatnonzero(~heavy).tolist():
         head = ngram_hashes(codes[starts[passage] : starts[passage] + LINE_HEAD], LINE_HEAD)
         lines.setdefault(int(head[0]), []).append(passage)
-    grams, offsets, places, common_ngrams = _grams(codes, starts, heavy)
+    all_grams, is_indexed, offsets, places = _grams(codes, starts, heavy)
     return Index(
         owners=[sorted(owners) for owners in known.values()], codes=codes, starts=starts, weights=weights,
-        grams=grams, offsets=offsets, places=places, bits=_bits(grams),
-        heads=np.sort(np.array([*lines], dtype=np.uint64)), lines=lines, common_ngrams=common_ngrams,
+        grams=all_grams[is_indexed], offsets=offsets, places=places, all_grams=all_grams, is_indexed=is_indexed,
+        bits=_bits(all_grams), heads=np.sort(np.array([*lines], dtype=np.uint64)), lines=lines,
+        common_ngrams=int((~is_indexed).sum()),
     )  # fmt: skip
 
 
@@ -131,11 +142,11 @@ def can_be_found(text: str) -> bool:
 
 def _weights(codes: np.ndarray) -> np.ndarray:
     """[codes + 1] int64: weight of all codes before each."""
-    return np.concatenate([[0], np.cumsum(np.where(codes >= _WIDE, WIDE_WEIGHT, 1))])
+    return np.concatenate([[0], np.cumsum(np.where(codes >= WIDE, WIDE_WEIGHT, 1))])
 
 
-def _grams(codes: np.ndarray, starts: np.ndarray, heavy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Hashes, offsets and places of the n-grams of the heavy passages, and the number of common n-grams left out."""
+def _grams(codes: np.ndarray, starts: np.ndarray, heavy: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Hashes of the n-grams of the heavy passages, which are indexed, and the offsets and places of these."""
     places = np.flatnonzero(inner(starts, NGRAM, len(codes)))
     passages = np.searchsorted(starts, places, side="right") - 1
     places, passages = places[heavy[passages]], passages[heavy[passages]]
@@ -148,7 +159,7 @@ def _grams(codes: np.ndarray, starts: np.ndarray, heavy: np.ndarray) -> tuple[np
     within = np.concatenate([[0], np.cumsum(fresh)])
     kept = (within[first + counts] - within[first] <= MAX_NGRAM_PASSAGES) & (counts <= MAX_NGRAM_PLACES)
     offsets = np.concatenate([[0], np.cumsum(counts[kept])])
-    return grams[kept], offsets, places[np.repeat(kept, counts)], int((~kept).sum())
+    return grams, kept, offsets, places[np.repeat(kept, counts)]
 
 
 def _bits(grams: np.ndarray) -> np.ndarray:

@@ -4,13 +4,12 @@ In: documents shards and the documents that share a band.
 Out: the Jaccard similarity of pairs, computed by workers.
 Invariants: the number of workers changes nothing. A set lies at an offset that leaves room for all its shingles, so
 workers write without knowing of each other.
-Cost: four bytes on disk for each character of candidates, of which a worker maps 8 MB at a time.
+Cost: four bytes on disk for each character of candidates, of which a worker reads 8 MB at a time.
 """
 
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corpus.pipeline import kernels
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.signatures import minhash
 from corpus.pipeline.signatures.files import SignatureStore, range_slice, read_batches
@@ -86,15 +86,40 @@ def _similarity(pairs: _Pairs, *, file: Path, least: float) -> np.ndarray:
     values = np.zeros(pairs.sizes.shape[1])
     batches = np.cumsum(pairs.sizes.sum(axis=0)) // _SHINGLES_AT_ONCE
     bounds = [*np.flatnonzero(np.diff(batches, prepend=-1)).tolist(), len(values)]
-    with disk_errors(file), file.open("rb") as opened:
-        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last array on it
-        flat = np.frombuffer(mapped, dtype="<u4")
+    with disk_errors(file), file.open("rb", buffering=0) as opened:
         for begin, end in itertools.pairwise(bounds):
             offsets, sizes = pairs.offsets[:, begin:end].reshape(-1), pairs.sizes[:, begin:end].reshape(-1)
-            first, second = np.arange(len(sizes)).reshape(2, -1)
-            values[begin:end] = minhash.jaccard(minhash.ShingleSets(flat, offsets, sizes), first, second, least)
-            mapped.madvise(mmap.MADV_DONTNEED)  # so that the memory of a worker does not grow to the size of the file
+            begins, which, members = np.unique(offsets, return_index=True, return_inverse=True)
+            first, second = members.reshape(2, -1)
+            sets = _read_sets(opened.fileno(), begins, sizes[which])
+            values[begin:end] = minhash.jaccard(sets, first, second, least)
     return values
+
+
+def _read_sets(file: int, begins: np.ndarray, sizes: np.ndarray) -> minhash.ShingleSets:
+    """Sets, none of them empty, from where they begin in the file.
+
+    They are read and not mapped: a mapping takes 64 KiB of memory for each set, however small.
+    """
+    flat = np.empty(int(sizes.sum()), dtype="<u4")
+    starts = np.cumsum(sizes) - sizes
+    if kernels.compiled is not None:
+        kernels.compiled.gather(file, begins, sizes, len(begins), flat)
+    else:
+        reference_gather(file, begins, sizes, flat)
+    return minhash.ShingleSets(flat, starts, sizes)
+
+
+def reference_gather(file: int, begins: np.ndarray, sizes: np.ndarray, flat: np.ndarray) -> None:
+    """Fill `flat` with ranges of a file, in items of four bytes; without the kernel."""
+    out, filled = flat.view(np.uint8).data, 0
+    for begin, size in zip((begins * flat.itemsize).tolist(), (sizes * flat.itemsize).tolist(), strict=True):
+        end = filled + size
+        while filled < end:
+            read = os.preadv(file, [out[filled:end]], begin + size - (end - filled))
+            if not read:
+                raise EOFError("a range beyond the end of the file")
+            filled += read
 
 
 def _write_sets(piece: tuple[Path, np.ndarray, np.ndarray], *, file: Path) -> np.ndarray:

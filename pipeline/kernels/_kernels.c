@@ -788,6 +788,8 @@ static PyMethodDef METHODS[] = {
     {"overlaps", overlaps, METH_VARARGS, "How many numbers pairs of sorted sets share."},
     {"winnow", winnow, METH_VARARGS, "Hashes and positions of the n-grams that are least in a window."},
     {"gram_hashes", gram_hashes, METH_VARARGS, "Hashes of the n-grams that begin in parts of texts."},
+    {"gather", gather, METH_VARARGS, "Ranges of a file, one after another."},
+    {"with_spans", with_spans, METH_VARARGS, "Which texts may have a span of an index, or a line that begins as in it."},
     {"source", source, METH_NOARGS, "SHA-256 of the source that this was built from."},
     {NULL, NULL, 0, NULL},
 };

@@ -26,10 +26,12 @@ static inline int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_s
 
 PyObject *vocabulary(PyObject *module, PyObject *args);
 PyObject *encode(PyObject *module, PyObject *args);
+PyObject *gather(PyObject *module, PyObject *args);
 PyObject *gram_hashes(PyObject *module, PyObject *args);
 PyObject *overlaps(PyObject *module, PyObject *args);
 PyObject *shingle_sets(PyObject *module, PyObject *args);
 PyObject *signatures(PyObject *module, PyObject *args);
 PyObject *winnow(PyObject *module, PyObject *args);
+PyObject *with_spans(PyObject *module, PyObject *args);
 
 #endif

@@ -90,4 +90,19 @@ def gram_hashes(
     total: int,
     /,
 ) -> None: ...
+def gather(file: int, offsets: np.ndarray, sizes: np.ndarray, ranges: int, out: np.ndarray, /) -> None: ...
+def with_spans(
+    texts: list[str],
+    table: np.ndarray,
+    values: np.ndarray,
+    bits: np.ndarray,
+    exponent: int,
+    gram: int,
+    grams: np.ndarray,
+    counts: np.ndarray,
+    head: int,
+    heads: np.ndarray,
+    weights: tuple[int, int, int],
+    /,
+) -> bytes: ...
 def source() -> str: ...

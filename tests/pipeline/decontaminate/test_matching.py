@@ -8,9 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpus.pipeline import kernels
 from corpus.pipeline.decontaminate import matching
 from corpus.pipeline.decontaminate.matching import LONG_SPAN_WEIGHT, Hit, PhraseFilter, find_hits
-from corpus.pipeline.decontaminate.ngram_index import NGRAM, WIDE_WEIGHT, Index, Owner, build_index
+from corpus.pipeline.decontaminate.ngram_index import (
+    LINE_HEAD,
+    MIN_SPAN_WEIGHT,
+    NGRAM,
+    WIDE_WEIGHT,
+    Index,
+    Owner,
+    build_index,
+)
 from corpus.pipeline.text.normalize import fold, fold_all
 from tests.benchmarks import contamination as benchmark
 from tests.support.items import CONTEXT, SHORT, SOME, prose
@@ -137,6 +146,7 @@ def test_equal_hashes_are_no_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     index = index_of(CONTEXT)
+    monkeypatch.setattr(kernels, "compiled", None)
     monkeypatch.setattr(matching, "ngram_hashes", lambda codes, n: np.full(max(0, len(codes) - n + 1), index.grams[0]))
     assert not only(index, prose(1), min_share=0.01)
 
@@ -188,6 +198,52 @@ def test_the_same_is_found_as_by_hand(passages: list[str], texts: list[str]) -> 
                 covered = {at + step for at, _, length in runs for step in range(length)}
                 assert covered <= {at for first, last in hit.spans for at in range(first, last)}
     assert not hits
+
+
+LINES = st.lists(st.text("甲乙，𠮷 ", max_size=20), max_size=5).map("\n".join)
+
+
+@pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
+@settings(max_examples=150, deadline=None)
+@given(passages=st.lists(LINES, min_size=1, max_size=3, unique=True), texts=st.lists(LINES, max_size=4))
+def test_candidates_have_a_span_or_the_head_of_a_line(passages: list[str], texts: list[str]) -> None:
+    index = index_of(*passages)
+    heavy = [fold(passage) for passage in passages if WIDE_WEIGHT * len(fold(passage)) >= MIN_SPAN_WEIGHT]
+    grams = {span[at : at + NGRAM] for span in heavy for at in range(len(span) - NGRAM + 1)}
+    heads = {fold(text)[:LINE_HEAD] for text in passages if LINE_HEAD <= len(fold(text)) < NGRAM}
+    expected = []
+    for number, text in enumerate(texts):
+        folded, lines = fold(text), text.split("\n")
+        has_gram = any(folded[at : at + NGRAM] in grams for at in range(len(folded) - NGRAM + 1))
+        if has_gram or any(fold("".join(lines[first:]))[:LINE_HEAD] in heads for first in range(len(lines))):
+            expected.append(number)
+    assert list(matching.candidates(index, texts)) == expected
+
+
+@pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
+def test_a_span_of_letters_makes_a_candidate_only_where_it_is_long() -> None:
+    task = "阅读下面的文字，然后从四个说法里选出不正确的那一项来"
+    index = index_of(ENGLISH, *[f"{task}：{SOME[number]}" for number in range(12)])
+    texts = [
+        ENGLISH[:40],
+        ENGLISH,
+        f"{ENGLISH[:30]}. {ENGLISH[40:70]}",
+        f"好{ENGLISH[10:80]}",
+        task,
+        f"{task}：{SOME[3]}",
+    ]
+    assert list(matching.candidates(index, texts)) == [1, 3, 5]
+
+
+@pytest.mark.skipif(kernels.compiled is None, reason="the kernels were not built: no compiler was at hand")
+@settings(max_examples=100, deadline=None)
+@given(passages=st.lists(LINES, min_size=1, max_size=3, unique=True), texts=st.lists(LINES, max_size=4))
+def test_the_kernel_loses_no_hit(passages: list[str], texts: list[str]) -> None:
+    index = index_of(*passages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "compiled", None)
+        reference = only(index, *texts, min_share=0.001)
+    assert only(index, *texts, min_share=0.001) == reference
 
 
 HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FA5), min_size=NGRAM, max_size=120)
