@@ -16,6 +16,7 @@ from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, ope
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.read.splits import split_by_name, split_by_path
 from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.remote import fetched
 
 _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".md": "file", ".markdown": "file"}
 _Entry = tuple[str, str, str, int | None]
@@ -31,6 +32,7 @@ def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
 
     """
     ledger = read_ledger(raw)
+    fetched(raw, ledger.outputs if ledger else ())
     names = sorted(output.path for output in ledger.outputs) if ledger else []
     found = [entry for name in names if (raw / name).is_file() for entry in _entries(raw / name, name)]
     files = _match(found, manifest, official=ledger is not None and ledger.config.get("source") == "official")
