@@ -9,7 +9,6 @@ command runs, but for checkpoints of a run that is not finished, and partial dow
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,7 @@ _FOLDER = "workspaces"
 def working_copy(url: str, cache: Path | None = None) -> Path:
     """The folder of the working copy of a workspace; nothing is made."""
     name = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:32]
-    return cache_folder(cache or _given()) / _FOLDER / name
-
-
-def _given() -> Path | None:
-    """The folder that CORPUS_CACHE names."""
-    return Path(os.environ["CORPUS_CACHE"]) if os.environ.get("CORPUS_CACHE") else None
+    return cache_folder(cache) / _FOLDER / name
 
 
 def open_workspace(

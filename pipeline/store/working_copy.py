@@ -334,6 +334,11 @@ class WorkingCopy:
         known |= told
         return {path: sha256 for path, sha256 in known.items() if path not in differ}
 
+    def send(self, folder: Path) -> None:
+        """Send the files of a folder that no ledger names."""
+        self._beside.send(files_in(folder))
+        self._beside.save()
+
     def delete_ledger(self, folder: Path) -> None:
         """Delete the ledger of a stage."""
         self._check_held()

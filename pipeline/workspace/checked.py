@@ -130,6 +130,32 @@ def bring(workspace: Workspace, folder: Path) -> None:
     fetched(stage, [output for output in outputs if (stage / output.path).parent == folder])
 
 
+def bring_model(workspace: Workspace, folder: Path) -> Path:
+    """The folder of a model, once all outputs of its run are here; a model elsewhere is left as it is."""
+    if workspace.remote is not None and folder.is_relative_to(workspace.models) and folder != workspace.models:
+        _, run = _place(workspace, folder)
+        fetched(run, (_outputs(run) or {}).values())
+    return folder
+
+
+def bring_all(workspace: Workspace, areas: Sequence[str], progress: Progress = SILENT) -> None:
+    """Bring all outputs of finished stages in some areas, of a workspace in a storage; elsewhere nothing."""
+    for area in areas if workspace.remote is not None else ():
+        root = workspace.root / area
+        for folder in [root] if area in SINGLE else [root / name for name in workspace.finished(area)]:
+            fetched(folder, (_outputs(folder) or {}).values(), progress)
+
+
+def present(workspace: Workspace, path: Path) -> FileDigest | None:
+    """A file of the workspace as it is now; in a storage, where it may not be here, as the ledger of its stage says."""
+    if workspace.remote is not None:
+        _, folder = _place(workspace, path)
+        output = (_outputs(folder) or {}).get(path.relative_to(folder).as_posix())
+        if output is not None:
+            return FileDigest(workspace.relative(path), output.bytes, output.sha256)
+    return workspace.file_digest(path) if path.is_file() else None
+
+
 def _place(workspace: Workspace, path: Path) -> tuple[str, Path]:
     """Area and stage folder of a path in a workspace."""
     area, *rest = path.relative_to(workspace.root).parts

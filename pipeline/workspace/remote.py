@@ -76,6 +76,9 @@ class Remote(Protocol):
     def sweep(self, folder: Path) -> None:
         """Delete the receipts of a finished stage, and objects in its folder that its ledger does not name."""
 
+    def send(self, folder: Path) -> None:
+        """Send the files of a folder that no ledger names, for a command that writes nothing else."""
+
     def check(self, folder: Path, outputs: Iterable[Named], progress: Progress = SILENT) -> None:
         """Read outputs of a stage from the storage, and compare them with its ledger."""
 
@@ -93,6 +96,15 @@ def remote_of(path: Path) -> Remote | None:
     if not _ATTACHED:
         return None
     return next((_ATTACHED[place] for place in (path, *path.parents) if place in _ATTACHED), None)
+
+
+def shown(path: Path) -> str:
+    """A path as a user finds it: in a storage by its URL."""
+    remote = remote_of(path)
+    if remote is None:
+        return str(path)
+    root = next(place for place in (path, *path.parents) if place in _ATTACHED)
+    return f"{remote.shown}/{path.relative_to(root).as_posix()}".removesuffix("/.")
 
 
 def fetched(folder: Path, outputs: Iterable[Named], progress: Progress = SILENT) -> None:
