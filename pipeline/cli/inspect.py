@@ -133,7 +133,7 @@ def inspect(
     workspace = workspace_of(workspace_dir)
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
     bring_all(workspace, ("documents", "dedup", "decontaminate", "quality"), console.Console())
     if passages:
         for found in shared.passages(workspace, names, limit=limit):
@@ -196,7 +196,7 @@ def trace(
     workspace = workspace_of(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
     bring_all(workspace, ("documents", "dedup", "decontaminate", "quality", "packed", "chat"), console.Console())
     if place is not None:
         dataset, split, number = _place(place, workspace.datasets())

@@ -30,12 +30,13 @@ def report(seed: int, workspace_dir: Path) -> None:
     """
     from corpus.pipeline.report import build
     from corpus.pipeline.workspace.checked import bring_all
+    from corpus.pipeline.workspace.remote import shown
 
     workspace, progress = workspace_of(workspace_dir), console.Console()
     bring_all(workspace, ("documents", "dedup", "decontaminate", "quality", "packed", "chat"), progress)
     with sending(workspace_dir, "report"):
         path = build.run(workspace, seed=seed, progress=progress)
-    console.line(f"report: {path} ({size_text(path.stat().st_size)})")
+    console.line(f"report: {shown(path)} ({size_text(path.stat().st_size)})")
     console.line("It shows texts of the corpora: check it before you share it.")
 
 

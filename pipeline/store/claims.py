@@ -108,12 +108,16 @@ class Holding:
         self._store, self._key, self._claim, self._timing = store, key, claim, timing
         self._ended = threading.Event()
         self._lost = ""
+        self._last = timing.clock()
+        """When it last showed that it is alive."""
         self._suspects: set[str] = set()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise BusyError where the claim was lost."""
+        """Raise BusyError where the claim was lost, or others may take it for dead by now."""
+        if not self._lost and self._timing.clock() - self._last > self._timing.dead_s:
+            self._lost = "could not reach the storage"
         if self._lost:
             raise BusyError(
                 f"{self._store.shown}: this command has shown no sign of life for {self._timing.dead_s:.0f} s, and "
@@ -130,16 +134,13 @@ class Holding:
                 self._store.delete(self._key)
 
     def _beat(self) -> None:
-        last = self._timing.clock()
         while not self._ended.wait(self._timing.beat_s) and not self._lost:
             with contextlib.suppress(StoreError):  # the next beat may come through
                 self._look()
                 if not self._lost:
                     self._claim = replace(self._claim, beat=self._claim.beat + 1)
                     self._store.write(self._key, self._claim.to_json())
-                    last = self._timing.clock()
-            if self._timing.clock() - last > self._timing.dead_s:
-                self._lost = "could not reach the storage"
+                    self._last = self._timing.clock()
 
     def _look(self) -> None:
         others = read_all(self._store)

@@ -146,7 +146,7 @@ def clean(
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
             raise WorkspaceError(
-                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
+                f"{workspace.shown} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
         return tuple(documents_stage.run(replace(config, dataset=name), workspace, progress=progress) for name in names)
 
@@ -343,7 +343,7 @@ def names_to_pack(workspace: Workspace, datasets: Sequence[str], form: str, prog
     """
     names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
     if datasets:
         return names
     names = [name for name in names if not workspace.manifest(name).has_rankings] or names

@@ -22,7 +22,7 @@ from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
 from corpus.pipeline.workspace.files import reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 from corpus.pipeline.workspace.lock import BEGINNING, alone, locked
-from corpus.pipeline.workspace.remote import Remote, remote_of
+from corpus.pipeline.workspace.remote import Remote, remote_of, shown
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
@@ -217,6 +217,11 @@ class Workspace:
     def remote(self) -> Remote | None:
         """The storage that the workspace lies in; None for a folder alone."""
         return remote_of(self.root)
+
+    @property
+    def shown(self) -> str:
+        """The workspace in messages: its folder, or its URL."""
+        return shown(self.root)
 
     @contextlib.contextmanager
     def beginning(self) -> Iterator[None]:
