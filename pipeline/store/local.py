@@ -75,6 +75,10 @@ class MemoryStore(Store):
         with self._creating:
             super()._create(key, data)
 
+    def _tag(self, info: dict[str, Any]) -> str:
+        created = info["created"]  # in a listing a date, and the time of the modification is not in it
+        return f"{info['size']}-{created if isinstance(created, float) else created.timestamp()}"
+
 
 @contextlib.contextmanager
 def _aside(path: Path, data: bytes) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.download import stage as download
 from corpus.pipeline.pack import stage as pack
-from corpus.pipeline.store import Retry, Store, open_store
+from corpus.pipeline.store import Retry, Store, open_store, open_workspace
 from corpus.pipeline.tokenizer import stage as tokenizer
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID
@@ -109,3 +110,8 @@ def forget(cache: Path) -> None:
 def differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> Counter[str]:
     """Names that only one has, or with other bytes."""
     return Counter(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+
+
+if __name__ == "__main__":  # what the kill tests start: a URL, a cache, a source, and how many workers
+    where, copies, archives, count = sys.argv[1:]
+    walk(open_workspace(where, Path(copies)), Path(archives), workers=int(count))
