@@ -71,9 +71,9 @@ def workspace_option(default: str = "workspace") -> Callable[[F], F]:
         envvar="CORPUS_WORKSPACE" if default == "workspace" else None,
         default=default,
         show_default=True,
-        metavar="DIR|URL",
+        metavar="DIR",
         is_eager=True,  # so that --dataset knows the datasets of the workspace
-        help="The folder or URL that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
+        help="A folder or URL with everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
     )
 
 
