@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ class Beside:
 
     def bring_small(self) -> None:
         """Make the small files like the objects."""
-        found = {}
+        found: dict[str, ObjectInfo] = {}
         for folder in SMALL:
             found |= self._store.infos(folder)
         with contextlib.suppress(ObjectMissingError):
@@ -112,14 +114,19 @@ class Beside:
     def send(self, paths: Iterable[Path]) -> None:
         """Send the files that are not there as they are here."""
         changed = [path for path in paths if self.tag(self._key(path)) is None]
+        found: dict[str, ObjectInfo | None] = {}
+        for folder, count in Counter(path.parent for path in changed).items():
+            if count > AT_ONCE:  # one listing in place of a request for each
+                found |= dict.fromkeys(map(self._key, changed)) | self._store.infos(self._key(folder))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(self._send, changed))
+            list(pool.map(partial(self._send, found), changed))
 
-    def _send(self, path: Path) -> None:
+    def _send(self, found: Mapping[str, ObjectInfo | None], path: Path) -> None:
         key = self._key(path)
-        info = None
-        with contextlib.suppress(ObjectMissingError):
-            info = self._store.info(key)
+        info = found.get(key)
+        if key not in found:
+            with contextlib.suppress(ObjectMissingError):
+                info = self._store.info(key)
         if info is None or not is_same(path, info):
             self._store.upload(key, path)
             info = self._store.info(key)

@@ -16,6 +16,7 @@ is no claim: `can_claim` is false.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -23,6 +24,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from corpus.pipeline.store.objects import Store
 FOLDER = ".claims"
 _HINT = "Wait until it is done, or give this command another --workspace."
 _PAUSE_S = 0.5
+_READERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +88,11 @@ class Claim:
     def to_json(self) -> bytes:
         """One line of JSON."""
         return json.dumps(asdict(self), sort_keys=True).encode() + b"\n"
+
+    @property
+    def beside(self) -> str:
+        """What the names of claims begin with that it never meets: those of jobs of its kind."""
+        return f"{FOLDER}/job-{hashlib.sha256(self.kind.encode()).hexdigest()[:16]}-" if self.kind else ""
 
     def meets(self, other: Claim) -> bool:
         """Whether both cannot hold the workspace at once."""
@@ -143,8 +151,9 @@ class Holding:
                     self._last = self._timing.clock()
 
     def _look(self) -> None:
-        others = read_all(self._store)
-        if (own := others.pop(self._key, None)) is None or own.token != self._claim.token:
+        others = read_all(self._store, self._claim)
+        own = others.pop(self._key, None)
+        if (own is None or own.token != self._claim.token) if not self._claim.kind else not self._is_there():
             self._lost = "its claim was taken away"
         later = [each for key, each in others.items() if not each.kind and (self._claim.kind or key > self._key)]
         writers = {each.token: each for each in later}
@@ -152,14 +161,27 @@ class Holding:
             self._lost = f"{writers[token]} has taken over"
         self._suspects = {*writers}
 
+    def _is_there(self) -> bool:
+        try:
+            self._store.info(self._key)
+        except ObjectMissingError:
+            return False
+        return True
 
-def read_all(store: Store) -> dict[str, Claim]:
-    """The claims in a workspace, by key."""
-    found = {}
-    for key in store.keys(FOLDER):
-        with contextlib.suppress(ObjectMissingError, ValueError, TypeError):  # released meanwhile, or none of ours
-            found[key] = Claim(**json.loads(store.read(key)))
-    return found
+
+def read_all(store: Store, claim: Claim | None = None) -> dict[str, Claim]:
+    """The claims in a workspace, by key; without those that `claim` never meets, of which there may be hundreds."""
+    beside = claim.beside if claim else ""
+    keys = [key for key in store.keys(FOLDER) if not beside or not key.startswith(beside)]
+
+    def read(key: str) -> Claim | None:
+        try:
+            return Claim(**json.loads(store.read(key)))
+        except (ObjectMissingError, ValueError, TypeError):  # released meanwhile, or none of ours
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return {key: found for key, found in zip(keys, pool.map(read, keys), strict=True) if found}
 
 
 class _Watch:
@@ -198,7 +220,7 @@ def take(store: Store, claim: Claim, timing: Timing, waits: Callable[[str], obje
     """
     watch, begun, said = _Watch(timing), timing.clock(), False
     while True:
-        found = read_all(store)
+        found = read_all(store, claim)
         watch.see(found)
         meeting = [each for key, each in found.items() if claim.meets(each) and not watch.is_dead(key, each)]
         if not meeting and (holding := _create(store, claim, timing, watch, found)):
@@ -215,11 +237,10 @@ def take(store: Store, claim: Claim, timing: Timing, waits: Callable[[str], obje
 def _create(store: Store, claim: Claim, timing: Timing, watch: _Watch, found: dict[str, Claim]) -> Holding | None:
     """Create the object, unless another claimant was faster; the dead ones are then deleted."""
     numbers = [int(key.rpartition("/")[2]) for key in found if key.rpartition("/")[2].isdecimal()]
-    name = f"job-{claim.token}" if claim.kind else f"{max(numbers, default=0) + 1:08d}"
-    key = f"{FOLDER}/{name}"
+    key = f"{claim.beside}{claim.token}" if claim.kind else f"{FOLDER}/{max(numbers, default=0) + 1:08d}"
     if not store.write_if_absent(key, claim.to_json()):
         return None
-    others = read_all(store)
+    others = read_all(store, claim)
     others.pop(key, None)
     dead = [each for each, other in others.items() if watch.is_dead(each, other)]
     if any(claim.meets(other) for each, other in others.items() if each not in dead):

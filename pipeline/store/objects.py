@@ -26,7 +26,7 @@ from corpus.pipeline.workspace.files import atomic, sha256_file
 
 T = TypeVar("T")
 BLOCK_BYTES = 8 << 20
-MOST_IN_MEMORY = 64 << 20
+MOST_IN_MEMORY = 32 << 20
 """A larger file is sent in several requests, where the storage joins them at the end."""
 _CREATES = frozenset({"s3", "s3a"})
 """Protocols whose file system refuses a write with mode `create` where the object exists, tried with it."""
@@ -112,6 +112,13 @@ class Store:
     def info(self, key: str) -> ObjectInfo:
         """Size and tag of an object. Raises ObjectMissingError or StoreError."""
         return self._repeated(key, lambda: self._info(key))
+
+    def modified(self, key: str) -> float | None:
+        """When an object was written, by the clock of the storage; None where it does not say."""
+        try:
+            return float(self.files.modified(self._path(key)).timestamp())
+        except Exception:  # noqa: BLE001  # fsspec's back-ends raise what their libraries raise, and some have no times
+            return None
 
     def keys(self, prefix: str = "") -> list[str]:
         """The keys below a prefix, which ends at a slash; sorted. Raises StoreError."""

@@ -30,7 +30,7 @@ from corpus.pipeline.store import claims
 from corpus.pipeline.store.beside import AT_ONCE, FOLDERS, NAMED, TIMINGS, Beside, files_in, is_same
 from corpus.pipeline.store.claims import Holding, Timing
 from corpus.pipeline.store.local import MemoryStore
-from corpus.pipeline.store.objects import BLOCK_BYTES, Store, plain_key
+from corpus.pipeline.store.objects import BLOCK_BYTES, ObjectInfo, Store, plain_key
 from corpus.pipeline.workers import preparing
 from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import sha256_file, write_atomic
@@ -147,6 +147,8 @@ class WorkingCopy:
         write_atomic(folder / LEDGER, data)
         ledger = read_ledger(folder)
         if ledger is None or area == _MODELS:  # whose checkpoints stay
+            if (modified := self.store.modified(self._key(folder / LEDGER))) is not None:
+                os.utime(folder / LEDGER, (modified, modified))  # by which the newest model is found
             return
         named = {output.path for output in ledger.outputs}
         for path in files_in(folder):
@@ -302,8 +304,9 @@ class WorkingCopy:
         self._check_held()
         known = self._sent(folder)
         rest = [output for output in outputs if known.get(output.path) != output.sha256]
+        found = self.store.infos(self._key(folder)) if rest else {}
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(partial(self._push, folder), rest))
+            list(pool.map(partial(self._push, folder, found), rest))
         area = self._area(folder)
         self._beside.send(path for path in self._beside.of_stage(folder, area) if path.name != LEDGER)
         timings = folder / TIMINGS
@@ -311,15 +314,11 @@ class WorkingCopy:
         self._check_held()
         self.store.write(self._key(folder / LEDGER), ledger)
 
-    def _push(self, folder: Path, output: Named) -> None:
+    def _push(self, folder: Path, found: Mapping[str, ObjectInfo], output: Named) -> None:
         """Send an output, unless it is there, as far as a tag of S3 tells: an earlier command may have sent it."""
         path, key = folder / output.path, self._key(folder / output.path)
-        with contextlib.suppress(ObjectMissingError):
-            info = self.store.info(key)
-            if path.is_file() and (self._beside.tag(key) == info.tag or is_same(path, info)):
-                return
-        self.store.upload(key, path, output.sha256)
-        self._beside.note(key, self.store.info(key).tag)
+        if key not in found or not is_same(path, found[key]):
+            self.store.upload(key, path, output.sha256)
 
     def _sent(self, folder: Path) -> Mapping[str, str]:
         """SHA-256 of the objects of a stage that are known to be there, by path."""

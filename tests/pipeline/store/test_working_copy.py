@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from corpus.pipeline.download import stage as download
 from corpus.pipeline.errors import BusyError, DamageError, StoreError
 from corpus.pipeline.inspect import status, verify
 from corpus.pipeline.storage.selection import documents_of
@@ -18,7 +19,9 @@ from corpus.pipeline.store import Store, Timing, on_node, open_store, open_works
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 from corpus.pipeline.workspace.remote import remote_of
+from tests.support import job
 from tests.support.outputs import outputs
+from tests.support.packed import lay_tokenizer
 from tests.support.records import Shared
 from tests.support.remote import QUICK, Killed, Requests, differing, expected, forget, lay_source, objects, walk
 
@@ -230,6 +233,28 @@ def test_small_files_follow_the_storage(url: str, store: Store, tmp_path: Path) 
     with one.writing("pack"):
         assert (one.root / "exclude.txt").read_text() == "a\nb\n"
         assert not list((one.decontaminate / "evals").glob("*"))
+
+
+def test_jobs_of_two_machines_share_a_stage(url: str, tmp_path: Path, local: Path, requests: Requests) -> None:
+    def at(machine: str) -> Workspace:
+        return opened(url, tmp_path / machine)
+
+    for workspace in (alone := Workspace(tmp_path / "alone"), at("one")):
+        with workspace.writing("download"):
+            download.run(download.DownloadConfig(dataset="baike2018qa", source=str(local / "source")), workspace)
+            lay_tokenizer(workspace)
+    for stage in ("ingest", "pack"):
+        job.work(alone, stage, "all")
+        job.work(at("one"), stage, "1/3")
+        job.work(at("two"), stage, "2/3")
+        requests.clear()
+        job.work(at("two"), stage, "2/3")  # which finds its receipts
+        assert not requests.count("pipe_file", "part-") + requests.count("pipe_file", "data-")
+        area = {"ingest": "documents", "pack": "packed"}[stage]
+        seen = next(row for row in status.survey(at("two")) if row.area == area)
+        assert (seen.state, "pieces are there" in seen.why) == ("partial", True)
+        job.work(at("three"), stage, "all")  # makes the third share, and finishes
+    assert not differing(objects(url), outputs(alone.root))
 
 
 def test_a_node_brings_the_inputs_of_its_pieces(url: str, tmp_path: Path, local: Path, requests: Requests) -> None:
