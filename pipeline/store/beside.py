@@ -81,7 +81,7 @@ class Beside:
 
     def bring_named(self, folder: Path, area: str) -> None:
         """Make the files beside the outputs of a finished stage like the objects."""
-        found = {}
+        found: dict[str, ObjectInfo] = {}
         for name in (TIMINGS, *NAMED.get(area, ())):
             key = self._key(folder / name)
             try:

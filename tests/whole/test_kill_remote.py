@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from corpus.pipeline.store import open_store
-from tests.support import object_server, remote
+from tests.support import object_server, remote, way_source
 from tests.support.faults import FaultyProxy
 from tests.support.forked import Forked
-from tests.support.records import ROOT
+from tests.support.outputs import outputs
+from tests.support.records import ROOT, Shared
 from tests.support.remote import differing, expected, forget, lay_source, objects
 
 STRIKES = 4
@@ -56,6 +57,41 @@ def test_killed_on_a_disk(seed: int, tmp_path: Path) -> None:
     come_through(url, tmp_path / "caches", source, chance, seconds)
     assert not differing(objects(url), wanted)
     assert not open_store(url).keys(".claims")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_on_the_way_through_all_stages(
+    seed: int, tmp_path: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, chance = shared("remote-way", way_source.lay_source), random.Random(seed)
+
+    def walk(place: str, kill_after: float | None = None) -> None:
+        command = [
+            sys.executable,
+            ROOT / "tests/support/way.py",
+            place,
+            source / "baike2018qa.zip",
+            source / "exam.jsonl",
+        ]
+        process = Forked(command)
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.kill()
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0 or kill_after is not None, errors
+
+    begun = time.monotonic()
+    walk(str(tmp_path / "local"))
+    seconds, url = time.monotonic() - begun, f"file://{tmp_path}/bucket"
+    for _ in range(6):
+        cache = tmp_path / str(chance.randrange(2))
+        monkeypatch.setenv("CORPUS_CACHE", str(cache))
+        walk(url, chance.uniform(0.2, seconds))
+        if chance.random() < 0.3:
+            forget(cache)
+    walk(url)
+    assert not differing(objects(url), outputs(tmp_path / "local"))
 
 
 @pytest.mark.s3
