@@ -109,6 +109,13 @@ class Store:
         blocks = iter(self._repeated(key, attempt) if wanted else ())
         return [next(blocks) if start < end else b"" for start, end in ranges]
 
+    def pin(self, tag: str) -> bool:
+        """Let each read of an object of another tag fail; False where the file system has no word for that."""
+        if type(self.files).__module__.partition(".")[0] != "s3fs":
+            return False
+        self.files.s3_additional_kwargs = {**self.files.s3_additional_kwargs, "IfMatch": tag}
+        return True
+
     def info(self, key: str) -> ObjectInfo:
         """Size and tag of an object. Raises ObjectMissingError or StoreError."""
         return self._repeated(key, lambda: self._info(key))
@@ -330,6 +337,11 @@ class Store:
             case Kind.REFUSED:
                 hint = _CREDENTIALS.get(shown.partition("://")[0], "Check the credentials of the file system.")
                 return StoreError(f"{shown}: access is refused: {failure.text}", hint=hint)
+            case Kind.EXISTS:
+                return StoreError(
+                    f"{shown} was replaced since it was referred to",
+                    hint="Run `corpus download --by-reference` again with the same --source, then this command.",
+                )
             case Kind.BUSY:
                 tries = f"given up after {failures} attempts"
                 return StoreError(f"{shown}: {failure.text}; {tries}", hint="Run the same command again later.")

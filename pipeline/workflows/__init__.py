@@ -115,13 +115,16 @@ class DemoResult:
 
 def download(
     workspace: Workspace, *, datasets: Sequence[str] = (), manifests: Sequence[Path] = (), source: str | None = None,
-    progress: Progress = SILENT,
+    by_reference: bool = False, progress: Progress = SILENT,
 ) -> tuple[Report, ...]:  # fmt: skip
-    """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`."""
+    """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`.
+
+    With `by_reference` the files stay at `source`, a URL, and are read there.
+    """
     from corpus.pipeline.download import stage as download_stage
 
     with _checking():
-        names, configs = sources.named(workspace, datasets, manifests, source)
+        names, configs = sources.named(workspace, datasets, manifests, source, by_reference=by_reference)
     with workspace.writing("download"), sources.keep_manifests(workspace, manifests, names, progress):
         found = configs if names else sources.found_at_source(workspace, configs, progress)
         return tuple(download_stage.run(config, workspace, progress=progress) for config in found)

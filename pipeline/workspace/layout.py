@@ -30,6 +30,8 @@ RANKING = "ranking"
 """Folder of the rankings, which are no rows of one length."""
 SINGLE = {"dedup", "decontaminate", "quality", "tokenizer"}
 """Areas that are one stage over all datasets."""
+REFERENCE = ".reference"
+"""What the name of a file in `raw/` ends with that says where a file of records is, in place of that file."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
 OUTSIDE_REWARD = f"{OUTSIDE}reward/"
