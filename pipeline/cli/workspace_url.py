@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 _URLS: dict[Path, str] = {}
 """The URL of each working copy that the command line names."""
-_refreshed: set[Path] = set()
 
 
 def is_url(place: str) -> bool:
@@ -34,10 +35,11 @@ def refresh(folder: Path) -> None:
     """Bring what is small of a workspace in a storage, once in a command; nothing for a folder."""
     from corpus.pipeline.workspace.remote import remote_of
 
-    remote = remote_of(folder)
-    if remote is not None and folder not in _refreshed:
+    remote, context = remote_of(folder), click.get_current_context(silent=True)
+    done = context.find_root().meta.setdefault(__name__, set()) if context else set()
+    if remote is not None and folder not in done:
         remote.refresh()
-        _refreshed.add(folder)
+        done.add(folder)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def source_of(path: Path) -> Path | IO[bytes]:
 def size_of(path: Path) -> int:
     """Its bytes."""
     reference = _reference(path)
-    return path.stat().st_size if reference is None else reference.bytes
+    return path.stat().st_size if reference is None else reference.size
 
 
 def stamp_of(path: Path) -> int:

@@ -20,6 +20,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from corpus.pipeline.errors import CorpusError, ObjectMissingError, StoreError
+from corpus.pipeline.store import multipart
 from corpus.pipeline.store.failures import Failure, Kind, OtherBytesError, ShortBodyError, failure_of
 from corpus.pipeline.store.retry import Retry
 from corpus.pipeline.workspace.files import atomic, sha256_file
@@ -30,7 +31,6 @@ MOST_IN_MEMORY = 32 << 20
 """A larger file is sent in several requests, where the storage joins them at the end."""
 _CREATES = frozenset({"s3", "s3a"})
 """Protocols whose file system refuses a write with mode `create` where the object exists, tried with it."""
-_MOST_PARTS = 9_000
 _UPLOADS = frozenset({"s3", "s3a"})
 """Protocols whose file system sends a file in parts, which are an object only once all are there, tried with it."""
 _CREDENTIALS = {
@@ -210,12 +210,12 @@ class Store:
             return
         _check_file(path, sha256, lambda: sha256_file(path))
 
-        def attempt() -> None:
+        before = self._info_or_none(key)
+        try:
             self._upload(key, path)
-            if (there := self._info(key).size) != size:
-                raise ShortBodyError(f"{there:,} bytes are there, not {size:,}")
-
-        self._repeated(key, attempt)
+        except ObjectMissingError:  # the answer to the last request was lost, and a repeated one finds no upload
+            if (there := self._info_or_none(key)) is None or there == before or there.size != size:
+                raise
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Write an object that is not there yet; whether it was written. Of several writers one writes.
@@ -279,8 +279,17 @@ class Store:
         self.files.pipe_file(self._path(key), data)
 
     def _upload(self, key: str, path: Path) -> None:
-        part = max(MOST_IN_MEMORY // 4, path.stat().st_size // _MOST_PARTS + 1)
-        self.files.put_file(str(path), self._path(key), chunksize=part, max_concurrency=4)
+        bucket, name, _ = self.files.split_path(self._path(key))
+        multipart.upload(
+            self.files, bucket, name, path, part_bytes=MOST_IN_MEMORY // 4,
+            repeated=lambda request: self._repeated(key, request),
+        )  # fmt: skip
+
+    def _info_or_none(self, key: str) -> ObjectInfo | None:
+        try:
+            return self.info(key)
+        except ObjectMissingError:
+            return None
 
     def _create(self, key: str, data: bytes) -> None:
         """Write, or raise what `failure_of` knows as EXISTS."""

@@ -31,7 +31,7 @@ class Reference:
     """A file elsewhere."""
 
     url: str
-    bytes: int
+    size: int
     etag: str
 
     def to_json(self) -> bytes:
@@ -50,7 +50,7 @@ def refer(url: str, retry: Retry | None = None) -> Reference:
     if "?" in url:
         raise StoreError(f"{url.partition('?')[0]}: a URL with a query cannot be referred to, since it may be signed")
     info = open_store(folder, retry=retry).info(name)
-    return Reference(url=url, bytes=info.size, etag=info.tag)
+    return Reference(url=url, size=info.size, etag=info.tag)
 
 
 def reference_of(path: Path) -> Reference | None:
@@ -102,14 +102,14 @@ class ReferredFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reference.bytes}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reference.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Read what is left of a block."""
         number, start = divmod(self._at, BLOCK_BYTES)
-        if self._at >= self._reference.bytes:
+        if self._at >= self._reference.size:
             return 0
         block = self._block(number)
         found = memoryview(block)[start : start + len(buffer)]
@@ -122,7 +122,7 @@ class ReferredFile(io.RawIOBase):
             self._blocks.move_to_end(number)
             return self._blocks[number]
         start = number * BLOCK_BYTES
-        end = min(start + BLOCK_BYTES, self._reference.bytes)
+        end = min(start + BLOCK_BYTES, self._reference.size)
         try:
             (block,) = self._store.read_ranges(self._key, [(start, end)])
             is_same = self._is_pinned or self._store.info(self._key).tag == self._reference.etag

@@ -108,8 +108,8 @@ class StageRun:
                 receipts.delete_all(self.folder)  # of a run that was killed after it wrote the ledger
             return Report(ledger=self.before, folder=self.folder, skipped=True)
         self._is_due = True
-        if self._remote is not None:
-            self._bring(self._remote)
+        if self.workspace.remote is not None:
+            self._bring(self.workspace.remote)
         for reason in self.reasons:
             self.progress.say(f"rerunning {self.workspace.relative(self.folder)} because {reason}")
         return None
@@ -121,6 +121,8 @@ class StageRun:
     def _bring(self, remote: Remote) -> None:
         """Bring what the stage reads, and of its own former outputs those that it may keep without a receipt."""
         remote.fetch_inputs(self.inputs, self.progress)
+        if self._remote is None:  # an export, which lies outside
+            return
         remote.fetch_beside(self.folder, self.progress)
         if self.before is not None and self.share is None and self.keeps(self.before):
             damaged = dict(ledgers.output_changes(self.before, self.folder, None))
