@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.errors import DiskError, ObjectMissingError
-from corpus.pipeline.store.objects import ObjectInfo, Store, plain_key
+from corpus.pipeline.store.multipart import tag_of
+from corpus.pipeline.store.objects import PART_BYTES, ObjectInfo, Store, plain_key
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import SINGLE
 from corpus.pipeline.workspace.ledger import LEDGER, read_ledger
@@ -176,9 +177,11 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 def is_same(path: Path, info: ObjectInfo) -> bool:
-    """Whether a file is an object, by the MD5 that S3 gives as the tag of one that was sent whole."""
+    """Whether a file is an object, by the MD5 that S3 gives as its tag."""
     if path.stat().st_size != info.size:
         return False
+    if "-" in info.tag:
+        return tag_of(path, PART_BYTES) == info.tag.strip('"')
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == info.tag.strip('"')
 

@@ -9,6 +9,7 @@ Cost: `AT_ONCE` parts in memory.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,12 +22,27 @@ _MOST_PARTS = 9_000
 """S3 takes ten thousand."""
 
 
+def tag_of(path: Path, part_bytes: int) -> str:
+    """The tag that S3 gives to a file which was sent in such parts: the MD5 of their MD5s, and how many there are."""
+    digests = hashlib.md5(usedforsecurity=False)
+    size, count = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while block := file.read(_size_of_part(size, part_bytes)):
+            digests.update(hashlib.md5(block, usedforsecurity=False).digest())
+            count += 1
+    return f"{digests.hexdigest()}-{count}"
+
+
+def _size_of_part(size: int, part_bytes: int) -> int:
+    return max(part_bytes, size // _MOST_PARTS + 1)
+
+
 def upload(
     files: Any, bucket: str, key: str, path: Path, *, part_bytes: int, repeated: Callable[[Callable[[], Any]], Any]
 ) -> None:
     """Send a file; `repeated` calls a request until it succeeds. Raises what that raises."""
     place, size = {"Bucket": bucket, "Key": key}, path.stat().st_size
-    part_bytes = max(part_bytes, size // _MOST_PARTS + 1)
+    part_bytes = _size_of_part(size, part_bytes)
     begun = repeated(lambda: files.call_s3("create_multipart_upload", **place))
     place["UploadId"] = begun["UploadId"]
 

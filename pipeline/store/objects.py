@@ -29,6 +29,7 @@ T = TypeVar("T")
 BLOCK_BYTES = 8 << 20
 MOST_IN_MEMORY = 32 << 20
 """A larger file is sent in several requests, where the storage joins them at the end."""
+PART_BYTES = MOST_IN_MEMORY // 4
 _CREATES = frozenset({"s3", "s3a"})
 """Protocols whose file system refuses a write with mode `create` where the object exists, tried with it."""
 _UPLOADS = frozenset({"s3", "s3a"})
@@ -209,7 +210,6 @@ class Store:
             self.write(key, data)
             return
         _check_file(path, sha256, lambda: sha256_file(path))
-
         before = self._info_or_none(key)
         try:
             self._upload(key, path)
@@ -281,7 +281,7 @@ class Store:
     def _upload(self, key: str, path: Path) -> None:
         bucket, name, _ = self.files.split_path(self._path(key))
         multipart.upload(
-            self.files, bucket, name, path, part_bytes=MOST_IN_MEMORY // 4,
+            self.files, bucket, name, path, part_bytes=PART_BYTES,
             repeated=lambda request: self._repeated(key, request),
         )  # fmt: skip
 
