@@ -226,7 +226,7 @@ def _check_books(ready: Ready, files: Sequence[Assembly]) -> None:
                 )
     for each in files:
         size = each.path.stat().st_size if each.path.is_file() else each.form.header
-        width = ready.kind.itemsize if ready.kind else 0
+        width = 0 if ready.kind is None else ready.kind.itemsize
         if width and each.form.is_flat and size != each.form.header + each.length * width:
             raise BooksError(f"{each.path} has {size:,} bytes, which are not {each.length:,} tokens")
 

@@ -105,6 +105,13 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
         return None
 
 
+def row_groups(path: Path) -> tuple[int, ...]:
+    """Rows of each row group of a Parquet file. Raises DamageError if it cannot be read."""
+    with reading_part(path):
+        metadata = pq.read_metadata(path)
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+
 def document_count(path: Path) -> int:
     """The documents of a shard. Raises DamageError if it cannot be read."""
     with reading_part(path):
