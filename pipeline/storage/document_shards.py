@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.storage import shard_counts
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 
@@ -114,8 +115,23 @@ def row_groups(path: Path) -> tuple[int, ...]:
 
 def document_count(path: Path) -> int:
     """The documents of a shard. Raises DamageError if it cannot be read."""
-    with reading_part(path):
-        return int(pq.read_metadata(path).num_rows)
+    counts = shard_counts.known(path)
+    return sum(row_groups(path)) if counts is None else counts.documents
+
+
+def group_count(path: Path) -> int:
+    """The row groups of a shard. Raises DamageError if it cannot be read."""
+    counts = shard_counts.known(path)
+    return len(row_groups(path) if counts is None or counts.groups is None else counts.groups)
+
+
+def characters_of(path: Path) -> Mapping[str, int]:
+    """The characters of a shard by split; none where it cannot be read."""
+    if (counts := shard_counts.known(path)) is not None:
+        return counts.characters
+    metadata = part_metadata(path)
+    found: Mapping[str, int] = metadata[1]["characters"] if metadata else {}
+    return found
 
 
 def parts(folder: Path) -> list[Path]:
@@ -137,8 +153,7 @@ def part_groups(folder: Path, split: str, characters: int) -> list[tuple[list[Pa
     """Groups of consecutive shards with up to `characters` of a split, and how many each has; a shard stays whole."""
     groups: list[tuple[list[Path], int]] = []
     for path in parts(folder):
-        metadata = part_metadata(path)
-        found = metadata[1]["characters"].get(split, 0) if metadata else 0
+        found = characters_of(path).get(split, 0)
         if not found:
             continue
         if groups and groups[-1][1] + found <= characters:

@@ -71,6 +71,8 @@ class StageRun:
     """The ledger of the last finished run."""
     reasons: list[str] = field(init=False)
     """Why finished outputs are stale; a stage may add reasons until it calls `skipped`."""
+    groups: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False)
+    """Rows of each row group or record batch of the outputs whose receipts were taken, by path."""
     _digest: Callable[[Path], str] | None = field(init=False)
     _is_due: bool = field(default=False, init=False)
     _has_begun: bool = field(default=False, init=False)
@@ -153,6 +155,7 @@ class StageRun:
         """Take the receipt of a piece that was just made, or is whole: `finish` does not read its outputs."""
         for output in receipt.outputs:
             self.tell(output.digest)
+            self.groups[output.path] = output.groups
         return receipt
 
     def tell(self, output: FileDigest) -> None:
