@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from importlib.abc import MetaPathFinder
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -100,9 +101,10 @@ def run_pieces(
     try:
         with _signals_deferred():
             pool = _take_pool(min(workers, len(pieces)) if isinstance(pieces, Sized) else workers)
+        work = partial(_prepared, tuple(_preparations), function) if _preparations else function
         for piece in pieces:
             with _signals_deferred():
-                pending.append(pool.submit(function, piece))
+                pending.append(pool.submit(work, piece))
             if len(pending) > workers:
                 yield _next(pending, pool)
         while pending:
@@ -118,6 +120,27 @@ def run_pieces(
                 _idle[-1].append(pool)
             elif pool:
                 pool.stop()
+
+
+@contextlib.contextmanager
+def preparing(prepare: Callable[[], object]) -> Iterator[None]:
+    """Let each worker process call `prepare` before each piece while the block runs; a second call must be cheap."""
+    _preparations.append(prepare)
+    try:
+        yield
+    finally:
+        _preparations.remove(prepare)
+
+
+_preparations: list[Callable[[], object]] = []
+
+
+def _prepared(
+    preparations: tuple[Callable[[], object], ...], function: Callable[[Piece], Result], piece: Piece
+) -> Result:
+    for prepare in preparations:
+        prepare()
+    return function(piece)
 
 
 @contextlib.contextmanager

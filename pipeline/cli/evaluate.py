@@ -19,6 +19,7 @@ from corpus.pipeline.cli.options import (
     workspace_of,
     workspace_option,
 )
+from corpus.pipeline.cli.workspace_url import sending
 from corpus.pipeline.humanize import count_text
 from corpus.pipeline.terminal import console
 
@@ -101,7 +102,8 @@ def evaluate(
     if benchmark_names:
         with nothing_to_resume():
             folder = model_folder(workspace, model, of_task=False)
-            benchmarks.run(workspace, folder, benchmark_names, settings, datasets=datasets, as_json=as_json)
+            with sending(workspace_dir, "benchmarks"):
+                benchmarks.run(workspace, folder, benchmark_names, settings, datasets=datasets, as_json=as_json)
         return
     from corpus.train.evaluation.config import EvaluateConfig
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 @options.dataset_option("the five corpora, or those found at --source")
 @options.manifest_option
 @options.source_option
+@click.option(
+    "--by-reference", is_flag=True,
+    help="Leave the files at --source URL: note their size and ETag, and read them there.",
+)  # fmt: skip
 @options.no_share_option("files come one after another; run it once, before the jobs")
 @options.json_option
 @options.workspace_option()
@@ -30,6 +34,7 @@ def download(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     Examples:
       corpus download --dataset wiki2019zh
       corpus download --source ~/Downloads
+      corpus download --dataset news2016zh --source s3://bucket/corpora --by-reference
     """
     from corpus.pipeline import workflows
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corpus.pipeline.cli import summaries
+from corpus.pipeline.cli import summaries, workspace_url
 from corpus.pipeline.cli.options import dataset_option, json_option, tell_behind, workspace_of, workspace_option
 from corpus.pipeline.errors import CorpusError, WorkspaceError
 from corpus.pipeline.humanize import record_text, size_text
@@ -58,7 +58,9 @@ def status(as_json: bool, workspace_dir: Path) -> None:
     elif rows:
         summaries.status(rows)
     else:
-        console.line(f"{workspace_dir} is empty. Begin with `corpus ingest`, or with `corpus demo`.")
+        console.line(
+            f"{workspace_url.shown(workspace_dir)} is empty. Begin with `corpus ingest`, or with `corpus demo`."
+        )
 
 
 @click.command()
@@ -123,6 +125,7 @@ def inspect(
     """
     from corpus.pipeline.inspect import examples as stage
     from corpus.pipeline.inspect import shared
+    from corpus.pipeline.workspace.checked import bring_all
 
     if passages and (reason or state):
         raise click.UsageError(f"--passages does not go with {'--reason' if reason else '--show'}")
@@ -130,7 +133,8 @@ def inspect(
     workspace = workspace_of(workspace_dir)
     names = tuple(dict.fromkeys(datasets)) or tuple(workspace.finished("documents"))
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
+    bring_all(workspace, ("documents", "dedup", "decontaminate", "quality"), console.Console())
     if passages:
         for found in shared.passages(workspace, names, limit=limit):
             where = f"characters {found.start:,} to {found.end:,} of {found.dataset} {found.id}"
@@ -179,6 +183,7 @@ def trace(
       corpus trace --rejected too_short -n 5
     """
     from corpus.pipeline.inspect import lineage as tracing
+    from corpus.pipeline.workspace.checked import bring_all
 
     wanted = {"DATASET[/SPLIT]:ROW": place, "--document": document, "--text": text, "--rejected": rejected}
     given = [flag for flag, value in wanted.items() if value is not None]
@@ -191,7 +196,8 @@ def trace(
     workspace = workspace_of(workspace_dir)
     names = datasets or tuple(workspace.finished("documents"))
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
+    bring_all(workspace, ("documents", "dedup", "decontaminate", "quality", "packed", "chat"), console.Console())
     if place is not None:
         dataset, split, number = _place(place, workspace.datasets())
         segments, padding = tracing.row(workspace, dataset, split, number, form)

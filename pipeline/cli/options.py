@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from corpus.pipeline.cli import workspace_url
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
@@ -50,7 +51,9 @@ class _WorkspaceFolder(NamedPath):
         super().__init__(file_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; fails on an empty name, on a file and on a link to nothing."""
+        """The path, of a URL that of its working copy; fails on an empty name, on a file and on a link to nothing."""
+        if isinstance(value, str) and workspace_url.is_url(value):
+            return workspace_url.open_url(value)
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
         link = path.expanduser()
         with contextlib.suppress(OSError):  # a path that cannot be looked at is named when it is used
@@ -70,7 +73,7 @@ def workspace_option(default: str = "workspace") -> Callable[[F], F]:
         show_default=True,
         metavar="DIR",
         is_eager=True,  # so that --dataset knows the datasets of the workspace
-        help="The folder that holds everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
+        help="A folder or URL with everything" + (" (or CORPUS_WORKSPACE)." if default == "workspace" else "."),
     )
 
 
@@ -107,6 +110,8 @@ def known_datasets(context: click.Context | None) -> tuple[str, ...]:
         return (*DATASETS, *given)
     from corpus.pipeline.workspace.layout import Workspace
 
+    if not (context and context.resilient_parsing):
+        workspace_url.refresh(folder)
     return (*Workspace(folder.expanduser()).datasets(), *given)
 
 
@@ -214,6 +219,7 @@ def workspace_of(folder: Path) -> Workspace:
     """The workspace that `--workspace` names; its new digests are saved when the command ends."""
     from corpus.pipeline.workspace.layout import Workspace
 
+    workspace_url.refresh(folder)
     workspace = Workspace(folder.expanduser())
     context = click.get_current_context(silent=True)
     if context is not None:
@@ -223,8 +229,9 @@ def workspace_of(folder: Path) -> Workspace:
 
 def in_workspace(command: str, folder: Path) -> str:
     """A command as one types it for a workspace: with --workspace, unless that is the one taken without it."""
-    usual = Path(os.environ.get("CORPUS_WORKSPACE") or "workspace")
-    return command if folder == usual else f"{command} --workspace {typed(str(folder))}"
+    place = workspace_url.shown(folder)
+    usual = os.environ.get("CORPUS_WORKSPACE") or "workspace"
+    return command if place == str(Path(usual)) or place == usual else f"{command} --workspace {typed(place)}"
 
 
 def tell_behind(workspace: Workspace) -> None:
@@ -296,6 +303,7 @@ def model_folder(
     reward model.
     """
     from corpus.pipeline.errors import ModelError
+    from corpus.pipeline.workspace.checked import bring_model
     from corpus.pipeline.workspace.layout import TASK_MODEL
     from corpus.pipeline.workspace.ledger import LEDGER
 
@@ -305,7 +313,7 @@ def model_folder(
         named = workspace.models / model
         folder = named if named.is_dir() else Path(model).expanduser()
         if folder.exists():
-            return folder
+            return bring_model(workspace, folder)
         runs = sorted(path.name for path in workspace.models.glob("*") if path.is_dir())
         known = f"Give {flag} one of the runs {', '.join(runs)}, or a model's folder."
         raise ModelError(
@@ -323,4 +331,4 @@ def model_folder(
             f"{workspace.models} holds no finished model{kind}",
             hint=f"Run `corpus train{needed}` first, or name one with --model DIR.",
         )
-    return finished[-1].parent
+    return bring_model(workspace, finished[-1].parent)

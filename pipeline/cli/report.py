@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from corpus.pipeline.cli.options import dataset_option, workspace_of, workspace_option
+from corpus.pipeline.cli.workspace_url import sending
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.terminal import console
 
@@ -28,9 +29,14 @@ def report(seed: int, workspace_dir: Path) -> None:
       corpus report --seed 2 --workspace demo-workspace
     """
     from corpus.pipeline.report import build
+    from corpus.pipeline.workspace.checked import bring_all
+    from corpus.pipeline.workspace.remote import shown
 
-    path = build.run(workspace_of(workspace_dir), seed=seed, progress=console.Console())
-    console.line(f"report: {path} ({size_text(path.stat().st_size)})")
+    workspace, progress = workspace_of(workspace_dir), console.Console()
+    bring_all(workspace, ("documents", "dedup", "decontaminate", "quality", "packed", "chat"), progress)
+    with sending(workspace_dir, "report"):
+        path = build.run(workspace, seed=seed, progress=progress)
+    console.line(f"report: {shown(path)} ({size_text(path.stat().st_size)})")
     console.line("It shows texts of the corpora: check it before you share it.")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpus.pipeline.humanize import count_text, repeated, size_text
 from corpus.pipeline.terminal import console
+from corpus.pipeline.workspace.remote import shown
 
 if TYPE_CHECKING:
     from corpus.pipeline.inspect.status import StageStatus
@@ -74,7 +75,7 @@ def as_json(reports: Sequence[Report], left_out: Sequence[LeftOut] = ()) -> None
             "dataset": report.ledger.dataset,
             "skipped": report.skipped,
             "seconds": report.seconds,
-            "ledger": str(report.folder / "ledger.json"),
+            "ledger": shown(report.folder / "ledger.json"),
             "fingerprint": report.ledger.fingerprint,
             "files": len(report.ledger.outputs),
             "bytes": report.ledger.output_bytes,
@@ -370,4 +371,4 @@ def ledgers(reports: Sequence[Report]) -> None:
         for note in report.notes:
             console.line(f"note: {note}")
     for report in reports:
-        console.line(f"ledger: {report.folder / 'ledger.json'}")
+        console.line(f"ledger: {shown(report.folder / 'ledger.json')}")

@@ -48,7 +48,8 @@ def run(config: DecontaminateConfig, workspace: Workspace, *, progress: Progress
 
     """
     watch, folder = Stopwatch(), workspace.decontaminate
-    ledgers = {name: documents_of(workspace, name, progress) for name in datasets_of(workspace, config.datasets)}
+    names = datasets_of(workspace, config.datasets)
+    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in names}
     duplicates = {name: load(workspace, name, areas=("dedup",)) for name in ledgers}
     evals = folder / "evals"
     _forget_eval_files(config, evals, progress)

@@ -110,7 +110,7 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     watch, folder = Stopwatch(), workspace.dedup
     names = datasets_of(workspace, config.datasets)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
-    ledgers = {name: documents_of(workspace, name, progress) for name in names}
+    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in names}
     threshold = config.threshold if config.near else None
     keys = signatures.settings(config.threshold)
     settings = {"datasets": names, "near": config.near, "threshold": threshold, **keys}

@@ -165,6 +165,7 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
     """Make what is missing of a dataset's documents."""
     folder, progress = stage.folder, stage.progress
     counts, notes, received, first = Counts(), list[str](), list[dict[str, Any]](), 0
+    outputs, rejected = list[Path](), list[Path]()
     workers = plan.workers(config)
     there = _shards(stage) if plan.grows else _keep_current(stage)
     with progress.bar(f"{config.dataset}: documents", plan.total, "B"):
@@ -181,13 +182,15 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
                 progress.advance(size)
                 each.check(f"{config.dataset}, {part_name(number)}")
                 sum_of_batch.add(each)
+                outputs.append(folder / part_name(number))
+                rejected += [folder / "rejected" / part_name(number)] if each.dropped else []
                 shards += 1
             received.append(batches.entry(batch, identity, shards, sum_of_batch))
             counts.add(sum_of_batch)
             first += shards
     _delete_from(folder, first)
     return stage.finish(
-        outputs=(*parts(folder), *parts(folder / "rejected")),
+        outputs=(*outputs, *rejected),
         counts=counts.to_dict() | ({"batches": received} if plan.grows else {}),
         check_books=partial(counts.check, config.dataset),
         timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
@@ -247,7 +250,7 @@ def _inputs(workspace: Workspace, raw: Path) -> list[FileDigest]:
         raise WorkspaceError(f"{raw.name} is not downloaded", hint=f"Run `{command}` (or `corpus ingest`) first.")
     for name, what in output_changes(ledger, raw, workspace.digest):
         raise DamageError(f"{raw / name} {what}", hint=f"Run `{command}` again, with --source if it came from there.")
-    return [workspace.file_digest(raw / output.path) for output in ledger.outputs]
+    return [replace(output, path=workspace.relative(raw / output.path)) for output in ledger.outputs]
 
 
 def check_rules(manifest: Manifest, where: str, text: str = "") -> None:
@@ -302,7 +305,7 @@ def _settings(config: IngestConfig, manifest: Manifest) -> dict[str, Any]:
 
 def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of the finished shards that are current, by number; all other shards are deleted."""
-    kept = stage.keep_current(parts(stage.folder), shard_metadata)
+    kept = stage.keep_current(stage.shards("part-*.parquet"), shard_metadata)
     found = {part_number(Path(name)): (stage.fingerprint, Counts.from_dict(values)) for name, values in kept.items()}
     return _without_rejected(stage.folder, found)
 
@@ -310,7 +313,7 @@ def _keep_current(stage: StageRun) -> dict[int, tuple[str, Counts]]:
 def _shards(stage: StageRun) -> dict[int, tuple[str, Counts]]:
     """Fingerprint and counts of all whole shards, by number: which are current is for their batch to say."""
     stage.begin()
-    shards = stage.identified(parts(stage.folder), shard_metadata)
+    shards = stage.identified(stage.shards("part-*.parquet"), shard_metadata)
     found = {part_number(path): (each[0], Counts.from_dict(each[1])) for path, each in shards if each}
     return _without_rejected(stage.folder, found)
 

@@ -80,6 +80,7 @@ def make_part(
         sign(writer, identity, counts.to_dict())
     if signing and signatures:
         signing.write(signatures, name, out)
+        files.beside += signing.places(name)
     return files.finish(counts.to_dict())
 
 

@@ -11,10 +11,11 @@ Cost: a reused file is read once to check its digest.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files as resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,9 @@ from corpus.pipeline.download.transfer import PartialFile, can_link, check_free_
 from corpus.pipeline.errors import SourceError
 from corpus.pipeline.humanize import shown_url, size_text
 from corpus.pipeline.manifest import BUILT_IN, Manifest
+from corpus.pipeline.store.references import refer
 from corpus.pipeline.workspace.files import write_atomic
-from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.layout import REFERENCE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
@@ -182,6 +184,28 @@ def official_sources(manifest: Manifest, client: HttpClient) -> Iterator[Downloa
             names = ", ".join(sorted(file.path for file in files))
             raise SourceError(f"{manifest.name}: two files of mirror {mirror.name} have one name: {names}")
         yield DownloadSource(name=mirror.name, origin=OFFICIAL, files=files, bytes=manifest.archive_bytes or None)
+
+
+def referred(source: DownloadSource) -> DownloadSource:
+    """The same files as references: each is small, and says where a file is.
+
+    Raises:
+        StoreError: a file cannot be read there, or only by a signature in the URL.
+
+    """
+    files = tuple(map(_reference_file, source.files))
+    size = size_text(source.bytes) if source.bytes else "their bytes"
+    note = f"{len(files)} files stay at {source.name}; {size} are read there"
+    return replace(source, files=files, bytes=sum(file.bytes or 0 for file in files), notes=(note,))
+
+
+def _reference_file(file: RemoteFile) -> RemoteFile:
+    data = refer(file.shown).to_json()
+    version = FileVersion(etag=hashlib.sha256(data).hexdigest(), total=len(data))
+    return RemoteFile(
+        path=f"{file.path}{REFERENCE}", shown=file.shown, origin=file.origin, bytes=len(data), sha256=version.etag,
+        tag=version.etag, opener=seeking_opener(lambda: io.BytesIO(data), lambda: version, file.shown),
+    )  # fmt: skip
 
 
 def plain_name(name: str) -> str:

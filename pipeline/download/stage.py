@@ -46,10 +46,14 @@ class DownloadConfig:
     dataset: str
     source: str | None = None
     """A folder, an archive, unpacked files or a URL; None: the finished files, else the manifest's mirrors."""
+    by_reference: bool = False
+    """Whether the files stay at the source, a URL, and `raw/` gets references to them."""
 
     def __post_init__(self) -> None:
         if self.source is not None and not self.source.strip():
             raise ValueError("--source must name a folder, an archive or a URL, is empty")
+        if self.by_reference and not (self.source and is_remote(self.source)):
+            raise ValueError("--by-reference must stand with --source URL, where the files stay")
 
 
 def run(
@@ -101,6 +105,7 @@ class _Job:
         self.source = config.source or workspace.source_of(manifest.name)
         self.is_own = manifest.name not in DATASETS
         self._is_given = config.source is not None
+        self.by_reference = config.by_reference
         self.manifest = manifest
         self.workspace = workspace
         self.client = client
@@ -128,7 +133,8 @@ class _Job:
         if self.source is None:
             return list(planning.official_sources(self.manifest, self.client))
         exclude = self.workspace.root / "raw"
-        return [resolve(self.source, self.manifest, self.client, exclude=exclude, progress=self.progress)]
+        found = resolve(self.source, self.manifest, self.client, exclude=exclude, progress=self.progress)
+        return [planning.referred(found) if self.by_reference else found]
 
     def _compare_source(self) -> None:
         """Add to the reasons what has changed at the source; without --source, its files must still be there."""
@@ -143,6 +149,8 @@ class _Job:
             )
         if source is None and was == OFFICIAL and self.manifest.name == BUILT_IN:
             reasons += _differences(before, {file.path: file.tag for file in planning.package_files(self.manifest)})
+        elif self.by_reference:
+            reasons += _differences(before, {file.path: file.tag for file in self.candidates[0].files})
         elif source is not None and is_remote(source):
             old, new = self.origin.source.rstrip("/"), shown_url(source).rstrip("/")
             reasons += [f"the source was {old} and is {new}"] if old != new else []

@@ -120,7 +120,7 @@ def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: P
     chosen = {name: selection.load(workspace, name, removals=True) for name in names}
     inputs = []
     for name in names:
-        selection.documents_of(workspace, name)  # compares the documents with their ledger
+        selection.documents_of(workspace, name, read=False)  # compares the documents with their ledger
         inputs += [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen[name].inputs]
     inputs += [tokenizer_digest(workspace)] if form.tokens else []
     kind, settings = _settings(config, workspace, form, names)

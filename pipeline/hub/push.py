@@ -25,6 +25,7 @@ from corpus.pipeline.manifest import Manifest, rights_of
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, output_changes, read_ledger
+from corpus.pipeline.workspace.remote import fetched
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationCopy, HfApi
@@ -99,6 +100,7 @@ def plan(config: PushConfig, workspace: Workspace) -> Push:
             raise DamageError(f"{folder / LEDGER} names a file outside its folder: {output.path}")
     for name, why in output_changes(ledger, folder, workspace.digest):
         raise DamageError(f"{folder / name} {why}", hint=f"Run `corpus {stage}` again: it makes damaged files anew.")
+    fetched(folder, ledger.outputs)
     datasets = _datasets(workspace, ledger)
     card = _tokenizer_card(ledger, datasets) if config.what == "tokenizer" else None
     if card is None and not (folder / CARD).is_file():

@@ -23,6 +23,7 @@ from corpus.pipeline.pack import ranking_stage as ranking
 from corpus.pipeline.pack import stage as pack
 from corpus.pipeline.quality import stage as quality
 from corpus.pipeline.tokenizer import stage as tokenizer
+from corpus.pipeline.workspace.checked import present
 from corpus.pipeline.workspace.files import reading
 from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, read_ledger
@@ -102,20 +103,20 @@ def _stale(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
     kept = [entry for entry in ledger.inputs if entry.path.startswith(OUTSIDE)]
     kept += [*_deleted_archives(workspace, ledger), *rows_elsewhere(workspace, ledger)]
     inside = [workspace.root / entry.path for entry in ledger.inputs if entry not in kept]
-    inputs = kept + [workspace.file_digest(path) for path in inside if path.is_file()]
+    inputs = kept + [found for path in inside if (found := present(workspace, path)) is not None]
     return changes(ledger, folder, _VERSIONS.get(ledger.stage, ledger.version), ledger.config, inputs)
 
 
 def _deleted_archives(workspace: Workspace, ledger: Ledger) -> list[FileDigest]:
     """The inputs below `raw/`, where none of them is left."""
     raw = [entry for entry in ledger.inputs if entry.path.startswith("raw/")]
-    return [] if any((workspace.root / entry.path).exists() for entry in raw) else raw
+    return [] if any(present(workspace, workspace.root / entry.path) for entry in raw) else raw
 
 
 def rows_elsewhere(workspace: Workspace, ledger: Ledger) -> list[FileDigest]:
     """The rows and the tokenizer of a run, where none of the rows is in the workspace: it read them from a URL."""
     rows = [entry for entry in ledger.inputs if entry.path.partition("/")[0] in ROWS.values()]
-    if ledger.stage != "train" or not rows or any((workspace.root / entry.path).exists() for entry in rows):
+    if ledger.stage != "train" or not rows or any(present(workspace, workspace.root / entry.path) for entry in rows):
         return []
     return [*rows, *(entry for entry in ledger.inputs if entry.path.startswith("tokenizer/"))]
 
@@ -131,7 +132,8 @@ def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
         )
     if rows_elsewhere(workspace, ledger):
         found.append("its rows are not in this workspace: they were read by --rows, or deleted")
-    touched = [output.path for output in ledger.outputs if workspace.is_touched(folder / output.path, output.sha256)]
+    here = [output for output in ledger.outputs if workspace.remote is None or (folder / output.path).exists()]
+    touched = [output.path for output in here if workspace.is_touched(folder / output.path, output.sha256)]
     if touched:
         more = f" and {len(touched) - 1:,} more files have" if len(touched) > 1 else " has"
         found.append(f"{touched[0]}{more} changed or moved since it was written: run `corpus verify`")
@@ -141,11 +143,12 @@ def _remarks(workspace: Workspace, folder: Path, ledger: Ledger) -> list[str]:
 def _unfinished(area: str, name: str, folder: Path) -> StageStatus:
     files = dict(_sizes(folder))
     whole = [path for path in files if not path.name.startswith(".") and path.suffix != ".part"]
-    if not files:
+    pieces = progress_of(folder)
+    if not files and pieces is None:
         return StageStatus(area=area, name=name, state="missing")
     steps = [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
     why, size = f"{len(whole):,} files are there", sum(files.values())
-    if (pieces := progress_of(folder)) is not None:
+    if pieces is not None:
         why = f"{pieces[0]:,} of {pieces[1]:,} pieces are there"
     elif not whole:
         why = "begun; no file is whole yet"

@@ -50,6 +50,8 @@ def run(workspace: Workspace, *, progress: Progress = SILENT) -> Verified:
     with progress.bar("verify", size, "B"), reading(workspace.root):
         for area, folder, ledger in found:
             _check_ledger(area, folder, ledger)
+            if workspace.remote is not None:
+                workspace.remote.check(folder, ledger.outputs)
             for output in ledger.outputs:
                 check_size(area, folder, output)
                 check_bytes(area, folder, output)

@@ -173,7 +173,7 @@ class Ready:
 def prepare(config: PackConfig, workspace: Workspace, progress: Progress, share: Share | None = None) -> Ready:
     """Read what decides the rows, and compare the stage with it."""
     watch, name = Stopwatch(), config.dataset
-    selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
+    selection.documents_of(workspace, name, progress, read=False)  # compares the documents with their ledger
     chosen = selection.load(workspace, name, removals=True)
     tokenizer = tokenizer_digest(workspace)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen.inputs, tokenizer]
@@ -252,7 +252,7 @@ def _keep_current(stage: StageRun, units: Sequence[Unit]) -> dict[str, dict[str,
     stage.begin()
     delete_beside(stage.folder)
     works = {unit.file: unit.identity or stage.fingerprint for unit in units}
-    kept = stage.keep_current(sorted(stage.folder.glob("*/data-*.arrow")), rows_metadata, works)
+    kept = stage.keep_current(stage.shards("*/data-*.arrow"), rows_metadata, works)
     return {name: dict(counts) for name, counts in kept.items()}
 
 

@@ -29,6 +29,7 @@ from corpus.pipeline.storage import removal_lists
 from corpus.pipeline.storage.document_shards import document_count, part_number, parts
 from corpus.pipeline.storage.selection import LISTS, Selection, datasets_of, documents_of, load
 from corpus.pipeline.workers import kept, worker_count
+from corpus.pipeline.workspace.checked import bring
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch, fingerprint, output_changes, read_ledger
@@ -72,7 +73,7 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     """
     watch, folder = Stopwatch(), workspace.quality
     plan = _plan(config, workspace)
-    ledgers = {name: documents_of(workspace, name, progress) for name in plan.names}
+    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in plan.names}
     left_out = {name: load(workspace, name, areas=_BEFORE) for name in plan.names}
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in plan.names]
     inputs += [entry for own in left_out.values() for entry in own.inputs]
@@ -184,6 +185,7 @@ def _model_of(before: Ledger, workspace: Workspace) -> Path | None:
     path = workspace.quality / MODEL
     if before.config["model"] is None:
         return None
+    bring(workspace, workspace.quality)
     if not path.is_file() or workspace.digest(path) != before.config["model"]:
         raise DamageError(
             f"{path} is no longer the model that was given", hint="Give it again: `corpus quality --model FILE`."

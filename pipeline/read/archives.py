@@ -21,6 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from corpus.pipeline.errors import ArchiveError
+from corpus.pipeline.read.raw_files import open_raw, size_of, source_of, stamp_of
 from corpus.pipeline.read.spans import ByteStream, RecordFile
 
 SUFFIXES = (".gz", ".xz", ".zst")
@@ -41,10 +42,10 @@ def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
 
     """
     path = raw / file.container
-    with archive_errors(path, file.path), path.open("rb") as packed:
+    with archive_errors(path, file.path), open_raw(path) as packed:
         if file.codec == "zip":
             try:
-                member = _zip(path, path.stat().st_mtime_ns).open(file.path)
+                member = _zip(path, stamp_of(path)).open(file.path)
             except (*UNREADABLE, KeyError, RuntimeError) as error:
                 raise _damaged(path, file.path, error) from error
             with member:
@@ -94,7 +95,7 @@ class TarReader:
 
 def open_tar(path: Path) -> tarfile.TarFile:
     """A tar archive as a stream, with any compression."""
-    return open_tar_stream(path.open("rb"))
+    return open_tar_stream(open_raw(path))
 
 
 def open_tar_stream(file: IO[bytes]) -> tarfile.TarFile:
@@ -109,7 +110,7 @@ def open_tar_stream(file: IO[bytes]) -> tarfile.TarFile:
 @functools.lru_cache(maxsize=2)
 def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
     """A cached archive, so that a process reads its directory once."""
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(source_of(path))
 
 
 def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
@@ -125,7 +126,7 @@ class CountingReader:
     def __init__(self, stream: ByteStream, *, hashed: bool = False, path: Path | None = None) -> None:
         self._stream = stream
         self._path = path
-        self._packed_bytes = path.stat().st_size if path else 0
+        self._packed_bytes = size_of(path) if path else 0
         self.digest = hashlib.sha256() if hashed else None
         self.bytes = 0
 

@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from corpus.pipeline.errors import ArchiveError, SourceError
 from corpus.pipeline.manifest import DATASETS, Manifest
 from corpus.pipeline.read.archives import SUFFIXES, UNREADABLE, check_ratio, open_file, open_tar
+from corpus.pipeline.read.raw_files import is_there, name_of, open_raw, size_of, source_of
 from corpus.pipeline.read.spans import SIZES, RecordFile
 from corpus.pipeline.read.splits import split_by_name, split_by_path
 from corpus.pipeline.workspace.ledger import read_ledger
+from corpus.pipeline.workspace.remote import fetched
 
 _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".md": "file", ".markdown": "file"}
 _Entry = tuple[str, str, str, int | None]
@@ -31,8 +33,9 @@ def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
 
     """
     ledger = read_ledger(raw)
-    names = sorted(output.path for output in ledger.outputs) if ledger else []
-    found = [entry for name in names if (raw / name).is_file() for entry in _entries(raw / name, name)]
+    fetched(raw, ledger.outputs if ledger else ())
+    names = sorted(name_of(output.path) for output in ledger.outputs) if ledger else []
+    found = [entry for name in names if is_there(raw / name) for entry in _entries(raw / name, name)]
     files = _match(found, manifest, official=ledger is not None and ledger.config.get("source") == "official")
     if not files:
         wanted = ", ".join(member.pattern for member in manifest.members)
@@ -47,13 +50,13 @@ def list_files(raw: Path, manifest: Manifest) -> list[RecordFile]:
 
 def _entries(path: Path, name: str) -> list[_Entry]:
     """The files in a file of `raw`."""
-    with path.open("rb") as file:
+    with open_raw(path) as file:
         magic = file.read(6)
     try:
         if magic[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
             return _zip_entries(path, name)
         if magic[:4] == b"PAR1":
-            return [(name, "parquet", name, path.stat().st_size)]
+            return [(name, "parquet", name, size_of(path))]
         codec = {b"\x1f\x8b": "gz", b"\xfd7": "xz", b"\x28\xb5": "zst"}.get(magic[:2], "plain")
         if re.search(r"\.(tar|tgz|txz|tzst)(\.|$)", path.name):
             return _tar_entries(path, name)
@@ -63,14 +66,14 @@ def _entries(path: Path, name: str) -> list[_Entry]:
             hint="The archive is damaged or not whole: delete it and fetch it again.",
         ) from error
     if codec == "plain":
-        return [(name, "plain", name, path.stat().st_size)]
+        return [(name, "plain", name, size_of(path))]
     plain = name.removesuffix(path.suffix) if path.suffix in SUFFIXES else name
     return [(name, codec, plain, None)]
 
 
 def _zip_entries(path: Path, name: str) -> list[_Entry]:
     entries: list[_Entry] = []
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(source_of(path)) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     for info in infos:
         _check_name(path, info.filename)
@@ -81,20 +84,20 @@ def _zip_entries(path: Path, name: str) -> list[_Entry]:
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ArchiveError(f"{path}: {info.filename} is a symbolic link; links are not followed")
         entries.append((name, "zip", info.filename, info.file_size))
-    check_ratio(path, sum(info.file_size for info in infos), path.stat().st_size)
+    check_ratio(path, sum(info.file_size for info in infos), size_of(path))
     return entries
 
 
 def _tar_entries(path: Path, name: str) -> list[_Entry]:
     entries: list[_Entry] = []
     with open_tar(path) as archive:
-        unpacked = 0
+        unpacked, packed = 0, size_of(path)
         for entry in archive:
             _check_name(path, entry.name)
             if entry.issym() or entry.islnk():
                 raise ArchiveError(f"{path}: {entry.name} is a link; links are not followed")
             unpacked += entry.size
-            check_ratio(path, unpacked, path.stat().st_size)
+            check_ratio(path, unpacked, packed)
             if entry.isfile():
                 entries.append((name, "tar", entry.name, entry.size))
     return entries

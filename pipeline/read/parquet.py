@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import ArchiveError
+from corpus.pipeline.read.raw_files import source_of
 from corpus.pipeline.read.spans import Block, ReadSizes, RecordFile, Reject, Span
 
 _ROWS = 2048
@@ -21,7 +22,7 @@ _BATCH_BYTES = 8 << 20
 def parquet_spans(path: Path, file: RecordFile, piece_bytes: int) -> Iterator[Span]:
     """Spans of row groups of about `piece_bytes`; offsets are row numbers."""
     try:
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(source_of(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be opened: {error}", hint="Delete it and fetch it again.") from error
     start = row = size = 0
@@ -37,7 +38,7 @@ def parquet_blocks(path: Path, span: Span, sizes: ReadSizes) -> Iterator[Block]:
     """The rows of a span as JSON records, block by block."""
     row = 0
     try:
-        with pq.ParquetFile(path) as parquet:
+        with pq.ParquetFile(source_of(path)) as parquet:
             fields = list(parquet.schema_arrow)
             kept = [field.name for field in fields if not _is_binary(field.type)]
             columns = kept if len(kept) < len(fields) else None

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
-from corpus.pipeline.workspace.checked import checked
+from corpus.pipeline.workspace.checked import bring, checked
 from corpus.pipeline.workspace.layout import Workspace
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -123,6 +123,7 @@ def checked_parts(workspace: Workspace, folder: Path) -> Iterator[Path]:
         DamageError: a shard is not what its ledger says.
 
     """
+    bring(workspace, folder)
     return (checked(workspace, path) for path in parts(folder))
 
 

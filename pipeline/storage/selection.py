@@ -26,6 +26,7 @@ from corpus.pipeline.storage.removals import REASON, listed, of_dataset
 from corpus.pipeline.workspace.checked import check_all, checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, read_ledger
+from corpus.pipeline.workspace.remote import fetched
 
 LISTS = ("dedup", "decontaminate", "quality")
 """Stages that leave documents out, in order: each skips what those before it leave out."""
@@ -130,6 +131,9 @@ def load(workspace: Workspace, dataset: str, *, removals: bool = False, areas: S
         selection.documents.update(index.documents)
         selection.characters.update(index.characters)
         selection.reasons.update(index.reasons)
+        own = f"{path.relative_to(workspace.root / area).with_suffix('').as_posix()}/"
+        outputs = ledger.outputs if ledger else ()
+        fetched(workspace.root / area, [output for output in outputs if output.path.startswith(own)])
         for name in index.shards:
             place = checked(workspace, list_path(workspace.root / area, dataset, name))
             selection.lists.setdefault(part_number(place), []).append(place)
@@ -229,8 +233,11 @@ def datasets_of(workspace: Workspace, wanted: Sequence[str]) -> list[str]:
     return names
 
 
-def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT) -> Ledger:
+def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT, *, read: bool = True) -> Ledger:
     """The ledger of a dataset's documents, after checking the shards against it.
+
+    Of a workspace in a storage the shards are brought for that, unless a `StageRun` is to `read` them, which brings
+    them when the stage is due.
 
     Raises:
         WorkspaceError: there are no documents.
@@ -241,7 +248,8 @@ def documents_of(workspace: Workspace, dataset: str, progress: Progress = SILENT
     ledger = read_ledger(folder)
     if ledger is None:
         raise WorkspaceError(f"{dataset} has no documents", hint=f"Run `corpus ingest --dataset {dataset}` first.")
-    check_all(workspace, folder, ledger.outputs, progress)
+    if read or workspace.remote is None:
+        check_all(workspace, folder, ledger.outputs, progress)
     return ledger
 
 

@@ -248,7 +248,14 @@ def _is_closed(root: Path) -> bool:
 
 
 def open_cache(folder: Path | None = None, most_bytes: int | None = None) -> Cache:
-    """The cache in a folder, or in `corpus` below $XDG_CACHE_HOME or ~/.cache."""
+    """The cache in a folder; where none is given as `cache_folder` says."""
+    return Cache(cache_folder(folder), most_bytes)
+
+
+def cache_folder(folder: Path | None = None) -> Path:
+    """The folder given, or that which CORPUS_CACHE names, or `corpus` below $XDG_CACHE_HOME or ~/.cache."""
+    if folder is None and (named := os.environ.get("CORPUS_CACHE")):
+        folder = Path(named)
     home = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"  # a relative path is invalid there
-    return Cache((folder or base / "corpus").expanduser().absolute(), most_bytes)
+    return (folder or base / "corpus").expanduser().absolute()

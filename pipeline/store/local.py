@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus.pipeline.store.objects import Store
-from corpus.pipeline.workspace.files import FINISHED_MODE, fsync
+from corpus.pipeline.workspace.files import FINISHED_MODE, atomic, fsync
 
 _ENDING = ".tmp"
 
@@ -37,6 +38,14 @@ class LocalStore(Store):
         with _aside(path, data) as beside:
             beside.replace(path)
         fsync(path.parent)
+
+    @property
+    def _uploads_whole(self) -> bool:
+        return True
+
+    def _upload(self, key: str, path: Path) -> None:
+        with path.open("rb") as source, atomic(Path(self._path(key))) as target:
+            shutil.copyfileobj(source, target)
 
     def _create(self, key: str, data: bytes) -> None:
         path = Path(self._path(key))
@@ -65,6 +74,10 @@ class MemoryStore(Store):
     def _create(self, key: str, data: bytes) -> None:
         with self._creating:
             super()._create(key, data)
+
+    def _tag(self, info: dict[str, Any]) -> str:
+        created = info["created"]  # in a listing a date, and the time of the modification is not in it
+        return f"{info['size']}-{created if isinstance(created, float) else created.timestamp()}"
 
 
 @contextlib.contextmanager

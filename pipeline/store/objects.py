@@ -22,12 +22,17 @@ from fsspec.spec import AbstractFileSystem
 from corpus.pipeline.errors import CorpusError, ObjectMissingError, StoreError
 from corpus.pipeline.store.failures import Failure, Kind, OtherBytesError, ShortBodyError, failure_of
 from corpus.pipeline.store.retry import Retry
-from corpus.pipeline.workspace.files import atomic
+from corpus.pipeline.workspace.files import atomic, sha256_file
 
 T = TypeVar("T")
 BLOCK_BYTES = 8 << 20
+MOST_IN_MEMORY = 32 << 20
+"""A larger file is sent in several requests, where the storage joins them at the end."""
 _CREATES = frozenset({"s3", "s3a"})
 """Protocols whose file system refuses a write with mode `create` where the object exists, tried with it."""
+_MOST_PARTS = 9_000
+_UPLOADS = frozenset({"s3", "s3a"})
+"""Protocols whose file system sends a file in parts, which are an object only once all are there, tried with it."""
 _CREDENTIALS = {
     "s3": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws; a server of your own is named by "
     "AWS_ENDPOINT_URL."
@@ -104,24 +109,43 @@ class Store:
         blocks = iter(self._repeated(key, attempt) if wanted else ())
         return [next(blocks) if start < end else b"" for start, end in ranges]
 
+    def pin(self, tag: str) -> bool:
+        """Let each read of an object of another tag fail; False where the file system has no word for that."""
+        if type(self.files).__module__.partition(".")[0] != "s3fs":
+            return False
+        self.files.s3_additional_kwargs = {**self.files.s3_additional_kwargs, "IfMatch": tag}
+        return True
+
     def info(self, key: str) -> ObjectInfo:
         """Size and tag of an object. Raises ObjectMissingError or StoreError."""
         return self._repeated(key, lambda: self._info(key))
 
+    def modified(self, key: str) -> float | None:
+        """When an object was written, by the clock of the storage; None where it does not say."""
+        try:
+            return float(self.files.modified(self._path(key)).timestamp())
+        except Exception:  # noqa: BLE001  # fsspec's back-ends raise what their libraries raise, and some have no times
+            return None
+
     def keys(self, prefix: str = "") -> list[str]:
         """The keys below a prefix, which ends at a slash; sorted. Raises StoreError."""
+        return [*self.infos(prefix)]
+
+    def infos(self, prefix: str = "") -> dict[str, ObjectInfo]:
+        """Sizes and tags of the objects below a prefix, by key, sorted. Raises StoreError."""
         top = self._path(prefix) if prefix else self._root
 
-        def attempt() -> list[str]:
+        def attempt() -> dict[str, Any]:
             self.files.invalidate_cache()
-            return list(self.files.find(top))
+            return dict(self.files.find(top, detail=True))
 
         try:
             found = self._repeated(prefix, attempt)
         except ObjectMissingError:
-            return []
+            return {}
         start = len(self._root) + 1
-        return sorted(path[start:] for path in found if path.startswith(f"{top}/") and self._is_whole(path))
+        own = (path for path in sorted(found) if path.startswith(f"{top}/") and self._is_whole(path))
+        return {path[start:]: ObjectInfo(int(found[path]["size"]), self._tag(found[path])) for path in own}
 
     def local_copy(
         self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None,
@@ -170,6 +194,28 @@ class Store:
                 hint="Write to a disk or to a bucket (s3://).",
             )
         self._repeated(key, lambda: self._put(key, data))
+
+    def upload(self, key: str, path: Path, sha256: str | None = None) -> None:
+        """Write a file as an object, whole, in place of one that may be there; `sha256` is what it must have.
+
+        Raises:
+            StoreError: it cannot be written, or the file has other bytes.
+
+        """
+        size = path.stat().st_size
+        if size <= MOST_IN_MEMORY or not self._uploads_whole:
+            data = path.read_bytes()
+            _check_file(path, sha256, hashlib.sha256(data).hexdigest)
+            self.write(key, data)
+            return
+        _check_file(path, sha256, lambda: sha256_file(path))
+
+        def attempt() -> None:
+            self._upload(key, path)
+            if (there := self._info(key).size) != size:
+                raise ShortBodyError(f"{there:,} bytes are there, not {size:,}")
+
+        self._repeated(key, attempt)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Write an object that is not there yet; whether it was written. Of several writers one writes.
@@ -223,8 +269,18 @@ class Store:
             return kind._pipe_file is not AsyncFileSystem._pipe_file
         return kind.pipe_file is not AbstractFileSystem.pipe_file
 
+    @property
+    def _uploads_whole(self) -> bool:
+        """Whether a file in several requests is an object only after the last of them."""
+        protocol = self.files.protocol
+        return not _UPLOADS.isdisjoint((protocol,) if isinstance(protocol, str) else protocol)
+
     def _put(self, key: str, data: bytes) -> None:
         self.files.pipe_file(self._path(key), data)
+
+    def _upload(self, key: str, path: Path) -> None:
+        part = max(MOST_IN_MEMORY // 4, path.stat().st_size // _MOST_PARTS + 1)
+        self.files.put_file(str(path), self._path(key), chunksize=part, max_concurrency=4)
 
     def _create(self, key: str, data: bytes) -> None:
         """Write, or raise what `failure_of` knows as EXISTS."""
@@ -281,6 +337,11 @@ class Store:
             case Kind.REFUSED:
                 hint = _CREDENTIALS.get(shown.partition("://")[0], "Check the credentials of the file system.")
                 return StoreError(f"{shown}: access is refused: {failure.text}", hint=hint)
+            case Kind.EXISTS:
+                return StoreError(
+                    f"{shown} was replaced since it was referred to",
+                    hint="Run `corpus download --by-reference` again with the same --source, then this command.",
+                )
             case Kind.BUSY:
                 tries = f"given up after {failures} attempts"
                 return StoreError(f"{shown}: {failure.text}; {tries}", hint="Run the same command again later.")
@@ -296,6 +357,15 @@ def plain_key(key: str) -> str:
     if "\0" in key or any(part in {"", ".", ".."} for part in key.split("/")):
         raise StoreError(f"{key!r} is no key of an object")
     return key
+
+
+def _check_file(path: Path, expected: str | None, digest: Callable[[], str]) -> None:
+    """Refuse to send a file that has changed since its digest was taken."""
+    if expected is not None and (found := digest()) != expected:
+        raise StoreError(
+            f"{path} was changed: SHA-256 {found[:12]}..., not {expected[:12]}...",
+            hint="Delete it and run the same command again.",
+        )
 
 
 def _check_length(found: int, expected: int | None) -> None:

@@ -94,7 +94,7 @@ def run(
     chosen = {name: selection.load(workspace, name) for name in names}
     inputs = list[FileDigest]()
     for name in names:
-        selection.documents_of(workspace, name, progress)  # compares the documents with their ledger
+        selection.documents_of(workspace, name, progress, read=False)  # compares the documents with their ledger
         inputs += [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen[name].inputs]
     settings: dict[str, Any] = {
         "datasets": names,

@@ -115,13 +115,16 @@ class DemoResult:
 
 def download(
     workspace: Workspace, *, datasets: Sequence[str] = (), manifests: Sequence[Path] = (), source: str | None = None,
-    progress: Progress = SILENT,
+    by_reference: bool = False, progress: Progress = SILENT,
 ) -> tuple[Report, ...]:  # fmt: skip
-    """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`."""
+    """Fetch the files of datasets into `raw/`; arguments and errors as in `ingest`.
+
+    With `by_reference` the files stay at `source`, a URL, and are read there.
+    """
     from corpus.pipeline.download import stage as download_stage
 
     with _checking():
-        names, configs = sources.named(workspace, datasets, manifests, source)
+        names, configs = sources.named(workspace, datasets, manifests, source, by_reference=by_reference)
     with workspace.writing("download"), sources.keep_manifests(workspace, manifests, names, progress):
         found = configs if names else sources.found_at_source(workspace, configs, progress)
         return tuple(download_stage.run(config, workspace, progress=progress) for config in found)
@@ -146,7 +149,7 @@ def clean(
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
             raise WorkspaceError(
-                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
+                f"{workspace.shown} holds nothing downloaded", hint="Run `corpus download` or `corpus ingest` first."
             )
         return tuple(documents_stage.run(replace(config, dataset=name), workspace, progress=progress) for name in names)
 
@@ -343,7 +346,7 @@ def names_to_pack(workspace: Workspace, datasets: Sequence[str], form: str, prog
     """
     names = list(dict.fromkeys(datasets)) or workspace.finished("documents")
     if not names:
-        raise WorkspaceError(f"{workspace.root} holds no documents", hint="Run `corpus ingest` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no documents", hint="Run `corpus ingest` first.")
     if datasets:
         return names
     names = [name for name in names if not workspace.manifest(name).has_rankings] or names

@@ -61,7 +61,7 @@ def pack(
         ]
         if not names:
             raise WorkspaceError(
-                f"{workspace.root} holds no documents that can be ranked",
+                f"{workspace.shown} holds no documents that can be ranked",
                 hint="Run `corpus ingest --dataset webtext2019zh`, or with a --manifest of the form ranking, first.",
             )
         trained = None

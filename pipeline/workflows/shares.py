@@ -51,7 +51,7 @@ def ingest(
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
             raise WorkspaceError(
-                f"{workspace.root} holds nothing downloaded", hint="Run `corpus download` once, before the jobs."
+                f"{workspace.shown} holds nothing downloaded", hint="Run `corpus download` once, before the jobs."
             )
         return tuple(
             documents.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names

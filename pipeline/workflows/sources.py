@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def named(
-    workspace: Workspace, datasets: Sequence[str], manifests: Sequence[Path], source: str | None
+    workspace: Workspace,
+    datasets: Sequence[str],
+    manifests: Sequence[Path],
+    source: str | None,
+    *,
+    by_reference: bool = False,
 ) -> tuple[list[str], list[DownloadConfig]]:
     """The datasets that are named, and the downloads of these, or of the five corpora when none is."""
     from corpus.pipeline.download.stage import DownloadConfig
@@ -33,7 +38,8 @@ def named(
     for name in names:
         if name not in known:
             raise ValueError(f"--dataset must be one of {', '.join(known)}, is {name!r}")
-    return names, [DownloadConfig(dataset=name, source=source) for name in names or CORPORA]
+    configs = [DownloadConfig(dataset=name, source=source, by_reference=by_reference) for name in names or CORPORA]
+    return names, configs
 
 
 def _checked(path: Path, source: str | None) -> Manifest:

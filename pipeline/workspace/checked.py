@@ -19,6 +19,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace.files import sha256_file
 from corpus.pipeline.workspace.layout import RANKING, ROWS, SINGLE, Workspace
 from corpus.pipeline.workspace.ledger import COMMANDS, LEDGER, FileDigest, read_ledger
+from corpus.pipeline.workspace.remote import fetched
 
 _IN_SHARDS = {"raw", "documents", "packed", "chat"}
 """Areas whose commands keep the files that are whole."""
@@ -85,6 +86,7 @@ def check_all(
 
     """
     area = _place(workspace, folder)[0]
+    fetched(folder, outputs, progress)
     for output in outputs:
         check_size(area, folder, output)
     new = [output for output in outputs if not workspace.knows(folder / output.path)]
@@ -113,9 +115,45 @@ def checked(workspace: Workspace, path: Path) -> Path:
     output = outputs.get(path.relative_to(folder).as_posix())
     if output is None:
         raise DamageError(f"{path} is not in the ledger of {workspace.relative(folder)}", hint="Move it elsewhere.")
+    fetched(folder, [output])
     check_size(area, folder, output)
     check_bytes(area, folder, output, workspace.digest(path))
     return path
+
+
+def bring(workspace: Workspace, folder: Path) -> None:
+    """Bring the outputs of a finished stage that lie in a folder, of a workspace in a storage; elsewhere nothing."""
+    if workspace.remote is None:
+        return
+    _, stage = _place(workspace, folder)
+    outputs = (_outputs(stage) or {}).values()
+    fetched(stage, [output for output in outputs if (stage / output.path).parent == folder])
+
+
+def bring_model(workspace: Workspace, folder: Path) -> Path:
+    """The folder of a model, once all outputs of its run are here; a model elsewhere is left as it is."""
+    if workspace.remote is not None and folder.is_relative_to(workspace.models) and folder != workspace.models:
+        _, run = _place(workspace, folder)
+        fetched(run, (_outputs(run) or {}).values())
+    return folder
+
+
+def bring_all(workspace: Workspace, areas: Sequence[str], progress: Progress = SILENT) -> None:
+    """Bring all outputs of finished stages in some areas, of a workspace in a storage; elsewhere nothing."""
+    for area in areas if workspace.remote is not None else ():
+        root = workspace.root / area
+        for folder in [root] if area in SINGLE else [root / name for name in workspace.finished(area)]:
+            fetched(folder, (_outputs(folder) or {}).values(), progress)
+
+
+def present(workspace: Workspace, path: Path) -> FileDigest | None:
+    """A file of the workspace as it is now; in a storage, where it may not be here, as the ledger of its stage says."""
+    if workspace.remote is not None:
+        _, folder = _place(workspace, path)
+        output = (_outputs(folder) or {}).get(path.relative_to(folder).as_posix())
+        if output is not None:
+            return FileDigest(workspace.relative(path), output.bytes, output.sha256)
+    return workspace.file_digest(path) if path.is_file() else None
 
 
 def _place(workspace: Workspace, path: Path) -> tuple[str, Path]:

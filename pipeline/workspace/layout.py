@@ -22,6 +22,7 @@ from corpus.pipeline.manifest import DATASETS, NAME, Manifest, load, parse_file
 from corpus.pipeline.workspace.files import reading, sha256_file, write_atomic
 from corpus.pipeline.workspace.ledger import LEDGER, FileDigest
 from corpus.pipeline.workspace.lock import BEGINNING, alone, locked
+from corpus.pipeline.workspace.remote import Remote, remote_of, shown
 
 ROWS = {"text": "packed", "chat": "chat"}
 """Folder of the rows of each form."""
@@ -29,6 +30,8 @@ RANKING = "ranking"
 """Folder of the rankings, which are no rows of one length."""
 SINGLE = {"dedup", "decontaminate", "quality", "tokenizer"}
 """Areas that are one stage over all datasets."""
+REFERENCE = ".reference"
+"""What the name of a file in `raw/` ends with that says where a file of records is, in place of that file."""
 OUTSIDE = "init/"
 """Prefix of a ledger's inputs that are not in the workspace: the files of the model given with --init."""
 OUTSIDE_REWARD = f"{OUTSIDE}reward/"
@@ -190,7 +193,7 @@ class Workspace:
 
         """
         hint = "Wait until it is done, or give this command another --workspace."
-        with locked(self.root, command, hint=hint), self._digests_saved():
+        with locked(self.root, command, hint=hint), self._digests_saved(), self._held(command):
             yield
 
     @contextlib.contextmanager
@@ -205,8 +208,22 @@ class Workspace:
 
         """
         hint = "Jobs write beside jobs of the same stage with the same settings alone: wait until the others are done."
-        with locked(self.root, command, hint=hint, kind=kind), self._digests_saved():
+        with locked(self.root, command, hint=hint, kind=kind), self._digests_saved(), self._held(command, kind):
             yield
+
+    def _held(self, command: str, kind: str = "") -> contextlib.AbstractContextManager[None]:
+        """The claim of a workspace in a storage, where no lock reaches."""
+        return contextlib.nullcontext() if self.remote is None else self.remote.holding(command, kind)
+
+    @property
+    def remote(self) -> Remote | None:
+        """The storage that the workspace lies in; None for a folder alone."""
+        return remote_of(self.root)
+
+    @property
+    def shown(self) -> str:
+        """The workspace in messages: its folder, or its URL."""
+        return shown(self.root)
 
     @contextlib.contextmanager
     def beginning(self) -> Iterator[None]:

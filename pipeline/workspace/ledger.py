@@ -16,6 +16,7 @@ from typing import Any
 
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.workspace.files import reading, write_atomic
+from corpus.pipeline.workspace.remote import remote_of
 
 LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
@@ -154,7 +155,22 @@ def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> No
     data = ledger.to_json()
     noted = {**timings, "ledger_sha256": hashlib.sha256(data).hexdigest()}
     write_atomic(folder / "timings.json", (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
+    restore_ledger(folder, ledger)
+
+
+def restore_ledger(folder: Path, ledger: Ledger) -> None:
+    """Write a ledger whose outputs and timings are there; in a storage first, after what is not there yet."""
+    data = ledger.to_json()
+    if (remote := remote_of(folder)) is not None:
+        remote.push_ledger(folder, ledger.outputs, data)
     write_atomic(folder / LEDGER, data)
+
+
+def delete_ledger(folder: Path) -> None:
+    """Delete a ledger, before an output changes; in a storage first."""
+    if (remote := remote_of(folder)) is not None:
+        remote.delete_ledger(folder)
+    (folder / LEDGER).unlink(missing_ok=True)
 
 
 def changes(
@@ -204,7 +220,10 @@ def differences(before: Sequence[FileDigest], after: Mapping[str, str]) -> Itera
 
 
 def output_changes(ledger: Ledger, folder: Path, digest: Callable[[Path], str] | None) -> Iterator[tuple[str, str]]:
-    """Outputs that are not as their ledger says, as (path, what is wrong)."""
+    """Outputs that are not as their ledger says, as (path, what is wrong); in a storage those that are not so there."""
+    if (remote := remote_of(folder)) is not None:
+        yield from remote.changes(folder, ledger.outputs, digest)
+        return
     for output in ledger.outputs:
         path = folder / output.path
         if not path.is_file():

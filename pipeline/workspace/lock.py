@@ -78,6 +78,12 @@ def alone(path: Path, *, waits: Callable[[], object] = lambda: None) -> Iterator
         yield
 
 
+def is_free(path: Path) -> bool:
+    """Whether no process holds a lock on a file, at this moment."""
+    with _opened(path) as lock:
+        return _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """The descriptor of a file to lock, which no child process inherits; closing it releases the lock."""

@@ -24,6 +24,7 @@ from typing import Any
 
 from corpus.pipeline.workspace.files import HashedFile, aside, hashed, settle
 from corpus.pipeline.workspace.ledger import FileDigest
+from corpus.pipeline.workspace.remote import remote_of
 
 FOLDER = "receipts"
 """Folder of the receipts in the folder of a stage that is not finished."""
@@ -79,6 +80,8 @@ class PieceWriter:
     """The folder of the stage."""
     work: str
     piece: str
+    beside: list[Path] = field(default_factory=list)
+    """Files that the piece has written outside the folder, and no receipt names."""
     _outputs: list[Output] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -92,12 +95,17 @@ class PieceWriter:
     def finish(self, counts: Mapping[str, Any]) -> Receipt:
         """Write the receipt, once all outputs are in their places."""
         outputs = tuple(sorted(self._outputs, key=lambda output: output.path))
-        return write(self.folder, Receipt(work=self.work, piece=self.piece, outputs=outputs, counts=counts))
+        return write(
+            self.folder, Receipt(work=self.work, piece=self.piece, outputs=outputs, counts=counts), self.beside
+        )
 
 
-def write(folder: Path, receipt: Receipt) -> Receipt:
-    """Write the receipt of a piece whose outputs are in their places."""
-    _write(folder / receipt.name, receipt.to_json())
+def write(folder: Path, receipt: Receipt, beside: Iterable[Path] = ()) -> Receipt:
+    """Write the receipt of a piece whose outputs are in their places; in a storage first, after the outputs."""
+    data = receipt.to_json()
+    if (remote := remote_of(folder)) is not None:
+        remote.push_piece(folder, [output.digest for output in receipt.outputs], receipt.name, data, beside)
+    _write(folder / receipt.name, data)
     return receipt
 
 
@@ -129,7 +137,10 @@ def read(folder: Path, work: str, piece: str) -> Found | None:
 
 def write_plan(folder: Path, fingerprint: str, pieces: int, works: Iterable[str]) -> None:
     """Note how many pieces a stage has, and the fingerprints of their work."""
-    _write(_plan_of(folder, fingerprint), _plan_json(pieces, works))
+    path, data = _plan_of(folder, fingerprint), _plan_json(pieces, works)
+    if (remote := remote_of(folder)) is not None:
+        remote.push_piece(folder, (), path.relative_to(folder).as_posix(), data)
+    _write(path, data)
 
 
 def planned_pieces(folder: Path, fingerprint: str) -> int | None:
@@ -186,6 +197,9 @@ def _read(path: Path) -> Found | None:
 def delete_all(folder: Path) -> None:
     """Delete the receipts in the folder of a stage, when its ledger holds what they tell.
 
-    What cannot be deleted, or is added meanwhile by a late writer, does no harm and goes with the next run.
+    What cannot be deleted, or is added meanwhile by a late writer, does no harm and goes with the next run. In a
+    storage what no ledger names goes with them.
     """
+    if (remote := remote_of(folder)) is not None:
+        remote.sweep(folder)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)

@@ -20,16 +20,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workspace import ledger as ledgers
 from corpus.pipeline.workspace import receipts
-from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_atomic
+from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.receipts import Found, Receipt
+from corpus.pipeline.workspace.remote import Remote, remote_of
 from corpus.pipeline.workspace.share import Share, ShareReport
 
 Identified = tuple[str, Mapping[str, Any]]
@@ -106,9 +108,28 @@ class StageRun:
                 receipts.delete_all(self.folder)  # of a run that was killed after it wrote the ledger
             return Report(ledger=self.before, folder=self.folder, skipped=True)
         self._is_due = True
+        if self._remote is not None:
+            self._bring(self._remote)
         for reason in self.reasons:
             self.progress.say(f"rerunning {self.workspace.relative(self.folder)} because {reason}")
         return None
+
+    @property
+    def _remote(self) -> Remote | None:
+        return remote_of(self.folder)
+
+    def _bring(self, remote: Remote) -> None:
+        """Bring what the stage reads, and of its own former outputs those that it may keep without a receipt."""
+        remote.fetch_inputs(self.inputs, self.progress)
+        remote.fetch_beside(self.folder, self.progress)
+        if self.before is not None and self.share is None and self.keeps(self.before):
+            damaged = dict(ledgers.output_changes(self.before, self.folder, None))
+            whole = [output for output in self.before.outputs if output.path not in damaged]
+            remote.fetch(self.folder, whole, self.progress)
+
+    def keeps(self, before: Ledger) -> bool:
+        """Whether outputs of a former run may be current: of the same work, or of a part of it."""
+        return before.fingerprint == self.fingerprint or bool(before.counts.get("batches")) or self.stage == "quality"
 
     def remove_leftovers(self) -> None:
         """Delete what killed writers left in the folder; nothing beside other jobs, whose files these may be."""
@@ -135,7 +156,7 @@ class StageRun:
                 path = self.folder / name
                 if path.is_relative_to(self.folder) and ".." not in PurePosixPath(name).parts:
                     path.unlink(missing_ok=True)
-            (self.folder / ledgers.LEDGER).unlink(missing_ok=True)
+            ledgers.delete_ledger(self.folder)
 
     def restore(self) -> bool:
         """Put the ledger back that `begin` deleted, if every output is still as it says; returns whether it is there.
@@ -145,7 +166,7 @@ class StageRun:
         if self.before is None or any(ledgers.output_changes(self.before, self.folder, self._digest)):
             return False
         if self._has_begun:
-            write_atomic(self.folder / ledgers.LEDGER, self.before.to_json())
+            ledgers.restore_ledger(self.folder, self.before)
             receipts.delete_all(self.folder)
         return True
 
@@ -157,9 +178,10 @@ class StageRun:
 
     def tell(self, output: FileDigest) -> None:
         """Note the digest of an output that was hashed while it was written."""
+        path = self.folder / output.path
         with disk_errors(self.folder):
-            if (self.folder / output.path).stat().st_size == output.bytes:
-                self.workspace.remember_digest(self.folder / output.path, output.sha256)
+            if (self._remote is None or path.exists()) and path.stat().st_size == output.bytes:
+                self.workspace.remember_digest(path, output.sha256)
         self._told[output.path] = output
 
     def finished_pieces(self) -> dict[str, Receipt]:
@@ -167,6 +189,15 @@ class StageRun:
         self.begin()
         own = [found for found in receipts.read_all(self.folder) if found.receipt.work == self.fingerprint]
         return {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+
+    def shards(self, pattern: str) -> list[Path]:
+        """The shards that are here under such names, or that a receipt names, where they are in a storage."""
+        found = {*self.folder.glob(pattern)}
+        if self._remote is not None:
+            names = [output.path for each in receipts.read_all(self.folder) for output in each.receipt.outputs]
+            depth = pattern.count("/")
+            found |= {self.folder / name for name in names if name.count("/") == depth and fnmatch(name, pattern)}
+        return sorted(found)
 
     def identified(self, shards: Iterable[Path], metadata: Metadata) -> Iterator[tuple[Path, Identified | None]]:
         """Fingerprint and counts of shards, of any work: by their receipts, or else as `metadata` reads them.
@@ -197,10 +228,14 @@ class StageRun:
             try:
                 stat = path.stat()
             except OSError:
-                return False
+                if self._remote is None:
+                    return False
+                continue  # it is in the storage, where it came before the receipt
             is_untouched = max(stat.st_mtime_ns, stat.st_ctime_ns) <= found.written_ns
             if stat.st_size != output.bytes or not (is_untouched or self.workspace.digest(path) == output.sha256):
-                return False
+                if self._remote is None:
+                    return False
+                path.unlink(missing_ok=True)
         return True
 
     def is_there(self, work: str, piece: str, adopt: Callable[[], Receipt | None]) -> bool:

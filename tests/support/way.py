@@ -1,7 +1,7 @@
 """The whole way to rows, or to a trained model, in one process and in small pieces: what the kill tests start and kill.
 
-Arguments: the workspace, the source, an evaluation file with the model of a score beside it, and the folder of a model
-to train from, when there is to be training.
+Arguments: the workspace, a folder or a URL, the source, an evaluation file with the model of a score beside it, and the
+folder of a model to train from, when there is to be training.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if __name__ == "__main__":  # workers import this file too, and no stage but the
     from corpus.pipeline.pack import stage as pack
     from corpus.pipeline.quality import QualityConfig
     from corpus.pipeline.quality import stage as quality
+    from corpus.pipeline.store import open_workspace
     from corpus.pipeline.tokenizer import stage as tokenizer
     from corpus.pipeline.workers import kept
     from corpus.pipeline.workspace.layout import Workspace
@@ -44,7 +45,8 @@ def train(workspace: Workspace, model: Path) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it would be ignored
-    workspace = Workspace(Path(sys.argv[1]))
+    url = sys.argv[1] if "://" in sys.argv[1] else ""
+    workspace = open_workspace(url) if url else Workspace(Path(sys.argv[1]))
     with workspace.writing("way"):
         with kept():  # as `corpus ingest` does
             download.run(download.DownloadConfig(dataset="baike2018qa", source=sys.argv[2]), workspace)

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ import psutil
 import pytest
 
 from tests.support.command import CORPUS
-from tests.support.documents import TRAIN, VALID
+from tests.support.documents import TRAIN
 from tests.support.forked import Forked
 from tests.support.outputs import outputs
 from tests.support.processes import workers_of
 from tests.support.records import ROOT, Shared, baike, lines
-from tests.support.scored import random_model
 from tests.support.server import Behaviour, Server
+from tests.support.way_source import lay_source
 
 WAY = ROOT / "tests" / "support" / "way.py"
 ARCHIVE = "/baike2018qa.zip"
@@ -111,20 +110,6 @@ def source(shared: Shared) -> Iterator[tuple[str, str]]:
     with Server({ARCHIVE: (folder / "baike2018qa.zip").read_bytes()}) as server:
         server.always(ARCHIVE, Behaviour(piece_bytes=30_000, pause_s=0.02))
         yield server.url(ARCHIVE), str(folder / "exam.jsonl")
-
-
-def lay_source(folder: Path) -> None:
-    chance = random.Random(3)
-    records = [baike(n, answer="。".join(f"第{chance.randrange(999)}步要做好" for _ in range(40))) for n in range(4500)]
-    for record in records[::35]:
-        record["answer"] = ""
-    for record, repeated in zip(records[1::25], records[2::25], strict=False):
-        record |= {"title": repeated["title"], "answer": repeated["answer"]}
-    with zipfile.ZipFile(folder / "baike2018qa.zip", "w", zipfile.ZIP_DEFLATED) as out:
-        out.writestr(TRAIN, lines(records[:2200]))
-        out.writestr(VALID, lines(records[2200:]))
-    random_model(folder / "score.safetensors")
-    (folder / "exam.jsonl").write_bytes(lines([{"question": record["answer"]} for record in records[5:2000:200]]))
 
 
 @pytest.fixture(scope="module")

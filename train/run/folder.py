@@ -33,7 +33,15 @@ from corpus.pipeline.errors import DamageError, DiskError, TrainError
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.workspace import files
 from corpus.pipeline.workspace.files import disk_errors, fsync, json_lines, write_atomic
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, changes, output_changes, read_ledger
+from corpus.pipeline.workspace.ledger import (
+    LEDGER,
+    FileDigest,
+    Ledger,
+    changes,
+    delete_ledger,
+    output_changes,
+    read_ledger,
+)
 from corpus.train.model.memory import checkpoint_bytes, weight_bytes
 from corpus.train.run.plan import VERSION, RunPlan
 
@@ -109,7 +117,7 @@ class RunFolder:
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path / _STARTED, self.plan.ledger().to_json())
-            (self.path / LEDGER).unlink(missing_ok=True)
+            delete_ledger(self.path)
             files.remove_leftovers(self.path)
             if step == 0:
                 self._drop([*(path for _, path in self.checkpoints()), self.path / BEST])

@@ -40,7 +40,7 @@ def ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Prog
     names = sorted(config.mixture) or workspace.finished(area)
     if not names:
         what = "rankings" if area == RANKING else f"{area} rows"
-        raise WorkspaceError(f"{workspace.root} holds no {what}", hint=f"Run `{pack}` first.")
+        raise WorkspaceError(f"{workspace.shown} holds no {what}", hint=f"Run `{pack}` first.")
     found = {}
     for name in names:
         folder = workspace.root / area / name

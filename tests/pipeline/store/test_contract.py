@@ -39,7 +39,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         for name, value in object_server.environment(url).items():
             monkeypatch.setenv(name, value)
         yield open_store(f"s3://{object_server.BUCKET}/{tmp_path.name}-{request.param}", retry=QUICK)
-        assert (request.param == "s3") == (not proxy.faults)
+        assert request.param != "s3" or not proxy.faults
 
 
 def test_an_object_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
@@ -103,6 +103,24 @@ def test_listings_are_fresh(store: Store) -> None:
         store.write(f"list/{number}", b"1")
     store.delete("list/1")
     assert store.keys("list") == ["list/0", "list/2"]
+
+
+def test_a_listing_has_sizes_and_tags(store: Store) -> None:
+    store.write("list/one", DATA)
+    store.write("list/b/two", b"")
+    assert store.infos("list") == {key: store.info(key) for key in ("list/b/two", "list/one")}
+
+
+@pytest.mark.parametrize("size", [100, pytest.param(70 << 20, marks=pytest.mark.slow)])
+def test_a_file_becomes_an_object(store: Store, tmp_path: Path, size: int) -> None:
+    path, data = tmp_path / "file", random.Random(2).randbytes(size)
+    path.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.upload("folder/file", path, sha256)
+    store.local_copy("folder/file", tmp_path / "copy", size=size, sha256=sha256)
+    with pytest.raises(StoreError, match="file was changed: SHA-256"):
+        store.upload("folder/other", path, "0" * 64)
+    assert store.keys() == ["folder/file"]
 
 
 def test_other_bytes_are_refused(store: Store, tmp_path: Path) -> None:
