@@ -7,7 +7,7 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak s3 bench gpu experiment tasks preferences quality clean
+.PHONY: help setup demo test check format docs golden soak s3 bench cluster gpu experiment tasks preferences quality clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak    slow and repeated tests (long)"
 	@echo "make s3      the tests on a real S3 server, which it installs (150 MB)"
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
+	@echo "make cluster a million pieces on a simulated cluster (ten minutes, 8 GB of memory; CLUSTER='--pieces 30000 --workers 500' for less)"
 	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
 	@echo "make preferences   what tuning on preferences brings and costs (hours; PREFERENCES='--data DIR --workspace DIR --model RUN')"
 	@echo "make quality   bits per character with and without the learned score (hours; QUALITY='--workspace DIR --positive NAME')"
@@ -82,6 +83,10 @@ $(BENCH_READY): $(READY)
 
 bench: $(BENCH_READY)
 	$(BIN)/python -m tests.benchmarks --page $(BENCH)
+
+# The picture needs matplotlib, which the benchmarks bring. A disk in memory spares the files of outputs, which hold nothing.
+cluster: $(BENCH_READY)
+	$(BIN)/python -m tests.experiments.cluster --page $(CLUSTER)
 
 gpu: $(READY)
 	$(BIN)/python -m tests.gpu --page $(GPU)

@@ -20,11 +20,15 @@ import numpy as np
 from corpus.pipeline.dedup import clusters
 from corpus.pipeline.dedup.clusters import Clusters, Groups
 from corpus.pipeline.dedup.shingles import ShingleFile
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.signatures import bands, minhash
 from corpus.pipeline.signatures.files import DIGESTS, SignatureStore
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.files import scratch
+
+MOST_DOCUMENTS = 1 << 32
+"""Documents are numbered in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,16 @@ def search(
 
     `scratch_path` names temporary files. `workers` processes read texts and bands and compare; with `partitions` the
     bands are grouped in so many, else in as many as bound the memory.
+
+    Raises:
+        WorkspaceError: there are more than `MOST_DOCUMENTS`.
+
     """
+    if store.count > MOST_DOCUMENTS:
+        raise WorkspaceError(
+            f"one search takes at most {MOST_DOCUMENTS:,} documents, and there are {store.count:,}",
+            hint="Search some datasets with `corpus dedup --dataset NAME`, the others in a workspace of their own.",
+        )
     joined = Clusters(store.count)
     copies = _join_equal(store, joined)
     if threshold is None:
@@ -76,13 +89,14 @@ def search(
 
 def _groups(store: SignatureStore, chosen: np.ndarray, count: int, *, workers: int, progress: Progress) -> Groups:
     """Groups of chosen documents ([documents] bool) that share a band."""
-    runs = bands.partitions(store.count * minhash.BANDS, count)
+    total = store.count * minhash.BANDS
+    runs, parts = bands.partitions(total, count), bands.parts(total, count)
     files = [
         (shard.bands, shard.first) for shard in store.shards if chosen[shard.first : shard.first + shard.count].any()
     ]
     members, numbers, before = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)], 0
-    with progress.bar("dedup: grouping", len(runs), "partitions"):
-        pieces = [bands.Partition(begin, end, files) for begin, end in runs]
+    with progress.bar("dedup: grouping", len(runs) * parts, "partitions"):
+        pieces = [bands.Partition(begin, end, files, part, parts) for begin, end in runs for part in range(parts)]
         for shared in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
             found = shared.where(chosen[shared.members]).of_many()
             members.append(found.members)

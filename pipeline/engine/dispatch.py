@@ -29,8 +29,9 @@ Handle = TypeVar("Handle", bound=Hashable)
 
 WINDOW = 2
 """Pieces for each slot that are handed out and have no result: one runs, one waits beside it."""
-REACH = 16
-"""Pieces for each slot between the first that was not yielded and the last that was handed out."""
+REACH = 64
+"""Pieces for each slot between the first that was not yielded and the last that was handed out. While one piece takes
+long, each slot finishes so many others before it must wait: with 16 a thousand slots took twice the time (scale.md)."""
 _SAMPLE = 255
 """Times of pieces whose median counts: the last ones."""
 

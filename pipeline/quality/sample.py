@@ -3,7 +3,8 @@
 In: documents shards and files. Out: which texts are in the sample, their n-grams, and their scores.
 Invariants: a text is in the sample when the random number of its dataset and id is among the smallest of its class, so
 the sample depends on the documents alone. Documents of the train split are drawn; every tenth text is held back.
-Cost: ids are read and hashed once, then the texts of the row groups that hold a chosen document.
+Cost: ids are read and hashed once, then the texts of the row groups that hold a chosen document; of each class `MOST`
+keys in memory, however many shards there are.
 """
 
 from __future__ import annotations
@@ -131,28 +132,26 @@ def draw(
         DamageError: a shard cannot be read.
 
     """
-    found = list[tuple[np.ndarray, np.ndarray]]()
+    classes = {True: _no_texts(), False: _no_texts()}
     with progress.bar("quality: sample", sum(shard.count for shard in shards), "documents"):
         picked = run_pieces(pick, shards, workers=worker_count(workers, len(shards)))
-        for shard, part in zip(shards, picked, strict=True):
-            found.append(part)
+        for at, (shard, (keys, lines)) in enumerate(zip(shards, picked, strict=True)):
+            good = shard.dataset in positive
+            classes[good] = _joined(classes[good], at, lines, keys)
             progress.advance(shard.count)
-    for file in files:
+    for at, file in enumerate(files, len(shards)):
         keys = keys_of(file.name, map(str, range(len(file.texts))))[:, 1]
-        order = _smallest(keys)
-        found.append((keys[order], order))
-    is_positive = [shard.dataset in positive for shard in shards] + [True] * len(files)
-    classes = [_class(found, [at for at, good in enumerate(is_positive) if good == wanted]) for wanted in (True, False)]
-    for what, (_, _, keys) in zip(("positive", "other"), classes, strict=True):
+        classes[True] = _joined(classes[True], at, np.arange(len(keys)), keys)
+    for what, (_, _, keys) in zip(("positive", "other"), classes.values(), strict=True):
         if len(keys) < FEWEST:
             raise WorkspaceError(
                 f"there are {len(keys)} {what} texts to train on, and {FEWEST} are needed",
                 hint="Name more text with --positive, or ingest more datasets: `corpus status` shows what there is.",
             )
-    source, line, key = (np.concatenate(part) for part in zip(*classes, strict=True))
-    held_back = np.concatenate([np.arange(len(part[0])) % _HELD_BACK == 0 for part in classes])
-    good = np.repeat([True, False], [len(part[0]) for part in classes])
-    return Sample(source, line, key, good, held_back)
+    source, line, key = (np.concatenate(part) for part in zip(*classes.values(), strict=True))
+    sizes = [len(part[0]) for part in classes.values()]
+    held_back = np.concatenate([np.arange(size) % _HELD_BACK == 0 for size in sizes])
+    return Sample(source, line, key, np.repeat([True, False], sizes), held_back)
 
 
 def pick(shard: ScoredShard) -> tuple[np.ndarray, np.ndarray]:
@@ -174,15 +173,20 @@ def _smallest(keys: np.ndarray) -> np.ndarray:
     return np.argsort(keys, kind="stable")[:MOST]
 
 
-def _class(
-    found: Sequence[tuple[np.ndarray, np.ndarray]], sources: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source, line and key of the texts with the smallest keys."""
-    keys = np.concatenate([np.zeros(0, np.uint64), *(found[at][0] for at in sources)])
-    lines = np.concatenate([np.zeros(0, np.int64), *(found[at][1] for at in sources)])
-    owners = np.repeat(np.array(sources, np.int64), [len(found[at][0]) for at in sources])
-    order = _smallest(keys)
-    return owners[order], lines[order], keys[order]
+_Texts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""[texts] source, line and key of the texts of a class with the smallest keys, ascending by key."""
+
+
+def _no_texts() -> _Texts:
+    return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
+
+
+def _joined(texts: _Texts, source: int, lines: np.ndarray, keys: np.ndarray) -> _Texts:
+    """The texts of a class and those of another source: so there are never more than `MOST` of earlier sources."""
+    sources = np.concatenate([texts[0], np.full(len(keys), source)])
+    joined = np.concatenate([texts[2], keys])
+    order = _smallest(joined)
+    return sources[order], np.concatenate([texts[1], lines])[order], joined[order]
 
 
 def train(

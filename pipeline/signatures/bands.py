@@ -23,7 +23,7 @@ from corpus.pipeline.storage.document_shards import reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
 
 RANGES = 64
-"""Row groups of a file: as many partitions there can be."""
+"""Row groups of a file: as many partitions can be read without reading others."""
 SCHEMA = pa.schema([("value", pa.uint64()), ("line", pa.uint32())])
 STORED: dict[str, Any] = {
     "compression": "none", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True,
@@ -31,6 +31,8 @@ STORED: dict[str, Any] = {
 """How Parquet holds random numbers: as they are, each page with a checksum."""
 _SHIFT = np.uint64(58)
 _ROWS_AT_ONCE = 1 << 22
+_MOST_ROWS = 1 << 24
+"""Rows of a part of a partition: about 60 bytes of memory each while they are grouped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Partition:
     end: int
     files: Sequence[tuple[Path, int]]
     """Bands of each shard, and the number of its first document."""
+    part: int = 0
+    parts: int = 1
+    """Of so many parts, a power of two, by the lower bits of the values."""
 
 
 def write(out: IO[bytes], identity: str, bands: np.ndarray, has_shingles: np.ndarray) -> list[int]:
@@ -62,13 +67,22 @@ def write(out: IO[bytes], identity: str, bands: np.ndarray, has_shingles: np.nda
 
 def partitions(total: int, count: int = 0) -> list[tuple[int, int]]:
     """Runs of ranges, for `total` rows: as few as bound the memory, or `count`."""
-    count = count or max(1, min(RANGES, -(-total // _ROWS_AT_ONCE)))
+    count = min(RANGES, count or max(1, -(-total // _ROWS_AT_ONCE)))
     edges = [RANGES * part // count for part in range(count + 1)]
     return list(pairwise(edges))
 
 
+def parts(total: int, count: int = 0) -> int:
+    """How many parts each partition has, a power of two: as few as bound the memory, or so that there are `count`.
+
+    Each part reads the whole partition, and keeps its own rows.
+    """
+    least = -(-count // RANGES) if count else -(-total // (RANGES * _MOST_ROWS))
+    return 1 << max(0, least - 1).bit_length()
+
+
 def rows(partition: Partition) -> tuple[np.ndarray, np.ndarray]:
-    """[rows] uint64 values and [rows] uint32 documents of a partition.
+    """[rows] uint64 values and [rows] uint32 documents of a partition, or of a part of it.
 
     Raises:
         DamageError: a file is damaged.
@@ -78,6 +92,10 @@ def rows(partition: Partition) -> tuple[np.ndarray, np.ndarray]:
     for path, first in partition.files:
         with reading_part(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read_row_groups(range(partition.begin, partition.end))
-        values.append(table["value"].to_numpy())
-        documents.append(table["line"].to_numpy() + np.uint32(first))
+        value, line = table["value"].to_numpy(), table["line"].to_numpy()
+        if partition.parts > 1:
+            own = value & np.uint64(partition.parts - 1) == np.uint64(partition.part)
+            value, line = value[own], line[own]
+        values.append(value)
+        documents.append(line + np.uint32(first))
     return np.concatenate(values), np.concatenate(documents)
