@@ -125,6 +125,7 @@ def _sizes(path: Path, figures: Figures) -> bool:
     axis.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
     axis.minorticks_off()
     _label(axis, "megabytes of records", "seconds, two workers")
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return _save(plt, figure, path)
 
 
