@@ -15,6 +15,7 @@ import importlib.util
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -116,6 +117,11 @@ class RayEngine:
         """Join the cluster, or start Ray; a second call does nothing. Raises EngineError."""
         if self._task is not None:
             return
+        if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+            raise EngineError(
+                "Ray was imported without a token",
+                hint="Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before `import ray`.",
+            )
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         if self.address is None and not os.environ.get("RAY_AUTH_TOKEN"):
