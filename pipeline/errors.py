@@ -67,6 +67,10 @@ class WorkerError(CorpusError):
     """A worker process died."""
 
 
+class EngineError(CorpusError):
+    """The engine of a command is not installed, cannot be reached, or has a node that would write other bytes."""
+
+
 class BooksError(CorpusError):
     """The books of a stage do not balance: a bug in this program."""
 

@@ -10,6 +10,7 @@ On Linux workers are forked from a process that has imported what they need and 
 path of TMPDIR is too long for a socket, each one is spawned and imports it. None is forked from the parent: a lock that
 one of its threads holds would stay held.
 SIGINT and SIGTERM are deferred while the pool is called: an exception inside it could leave a lock held forever.
+Within `running_on(engine)` the pieces go to that engine instead, but those that the caller wants `here`.
 Workers cannot import pandas, which pyarrow would load where it is installed: half a second and 40 MB in each, unused.
 """
 
@@ -33,7 +34,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -44,7 +45,8 @@ Result = TypeVar("Result")
 _CHECK_S = 1.0
 """How often the workers are checked while a result is waited for."""
 _PIPE_BYTES = 1 << 20
-_IMPORTED = "corpus.pipeline.worker_imports"
+IMPORTED = "corpus.pipeline.worker_imports"
+"""The module that a worker imports before its first piece."""
 _SOCKET = "/pymp-01234567/listener-01234567"
 """Where the fork server listens, in the folder for temporary files."""
 _SOCKET_BYTES = 107
@@ -57,7 +59,7 @@ def _context() -> BaseContext:
     if sys.platform != "linux" or not _may_listen():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload([_IMPORTED])
+    context.set_forkserver_preload([IMPORTED])
     return context
 
 
@@ -72,8 +74,37 @@ def _may_listen() -> bool:
 _CONTEXT: Any = _context()
 
 
+class Engine(Protocol):
+    """Runs pieces elsewhere than in the worker processes of this module."""
+
+    @property
+    def slots(self) -> int:
+        """How many pieces run at one time."""
+
+    def run(self, function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Generator[Result, None, None]:
+        """As `run_pieces` does, whatever the number of workers."""
+
+
+_engines: list[Engine] = []
+
+
+@contextlib.contextmanager
+def running_on(engine: Engine) -> Iterator[None]:
+    """Let `run_pieces` give its pieces to an engine until the block ends."""
+    _engines.append(engine)
+    try:
+        yield
+    finally:
+        _engines.pop()
+
+
 def worker_count(workers: int, pieces: int | None) -> int:
-    """Worker processes to use: as many as asked for; when 0, one for each core but no more than there are pieces."""
+    """Worker processes to use: as many as asked for; when 0, one for each core but no more than there are pieces.
+
+    Without a number of pieces it is that of the engine, where there is one.
+    """
+    if pieces is None and _engines:
+        return _engines[-1].slots
     return workers or max(1, min(_cores(), _cores() if pieces is None else pieces))
 
 
@@ -82,17 +113,21 @@ def _cores() -> int:
 
 
 def run_pieces(
-    function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int
+    function: Callable[[Piece], Result], pieces: Iterable[Piece], *, workers: int, here: bool = False
 ) -> Generator[Result, None, None]:
     """Apply `function` to every piece and yield the results in order.
 
-    With one worker the work is done in this process. Closing the iterator, or an exception in its consumer, stops the
-    workers.
+    With one worker the work is done in this process. `here` is for pieces that need this machine though an engine runs
+    the others: they share a temporary file, or their results are large. Closing the iterator, or an exception in its
+    consumer, stops the workers.
 
     Raises:
         WorkerError: a worker died without raising an exception.
 
     """
+    if _engines and not here:
+        yield from _engines[-1].run(_work(function), pieces)
+        return
     if workers <= 1:
         yield from map(function, pieces)
         return
@@ -101,7 +136,7 @@ def run_pieces(
     try:
         with _signals_deferred():
             pool = _take_pool(min(workers, len(pieces)) if isinstance(pieces, Sized) else workers)
-        work = partial(_prepared, tuple(_preparations), function) if _preparations else function
+        work = _work(function)
         for piece in pieces:
             with _signals_deferred():
                 pending.append(pool.submit(work, piece))
@@ -135,6 +170,10 @@ def preparing(prepare: Callable[[], object]) -> Iterator[None]:
 _preparations: list[Callable[[], object]] = []
 
 
+def _work(function: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
+    return partial(_prepared, tuple(_preparations), function) if _preparations else function
+
+
 def _prepared(
     preparations: tuple[Callable[[], object], ...], function: Callable[[Piece], Result], piece: Piece
 ) -> Result:
@@ -161,7 +200,7 @@ def start(workers: int, function: Callable[[], object], *, pieces: int) -> None:
 
     Each calls `function` meanwhile; its result or exception is discarded, so the pieces must not depend on it.
     """
-    if workers <= 1 or not pieces:
+    if workers <= 1 or not pieces or _engines:
         return
     with _signals_deferred():
         pool = _take_pool(min(workers, pieces))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from corpus.pipeline.cli import workspace_url
+from corpus.pipeline.cli import engine_option, workspace_url
 from corpus.pipeline.manifest import DATASETS
 from corpus.pipeline.terminal import console
 
@@ -136,9 +136,7 @@ def dataset_option(default: str) -> Callable[[F], F]:
     )
 
 
-workers_option = click.option(
-    "--workers", type=int, default=0, show_default="one for each core", help="Worker processes; the result is the same."
-)
+workers_option = engine_option.workers_option
 manifest_option = click.option(
     "--manifest",
     "manifests",

@@ -97,7 +97,7 @@ def _groups(store: SignatureStore, chosen: np.ndarray, count: int, *, workers: i
     members, numbers, before = [np.zeros(0, np.uint32)], [np.zeros(0, np.uint32)], 0
     with progress.bar("dedup: grouping", len(runs) * parts, "partitions"):
         pieces = [bands.Partition(begin, end, files, part, parts) for begin, end in runs for part in range(parts)]
-        for shared in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces))):
+        for shared in run_pieces(groups_of, pieces, workers=worker_count(workers, len(pieces)), here=True):
             found = shared.where(chosen[shared.members]).of_many()
             members.append(found.members)
             numbers.append(found.numbers + np.uint32(before))

@@ -59,7 +59,7 @@ class ShingleFile:
                 pieces.append((shard.path, self.documents[within] - shard.first, self.offsets[within]))
         work, filled = partial(_write_sets, file=self.path), 0
         with progress.bar("dedup: shingles of candidates", len(self.documents), "documents"):
-            for sizes in run_pieces(work, pieces, workers=worker_count(self.workers, len(pieces))):
+            for sizes in run_pieces(work, pieces, workers=worker_count(self.workers, len(pieces)), here=True):
                 self.sizes[filled : filled + len(sizes)] = sizes
                 filled += len(sizes)
                 progress.advance(len(sizes))
@@ -76,7 +76,9 @@ class ShingleFile:
             pieces.append(_Pairs(self.offsets[both[:, pairs]], sizes[:, pairs]))
         values = np.zeros(len(first))
         work = partial(_similarity, file=self.path, least=least)
-        found = run_pieces(work, pieces, workers=min(worker_count(self.workers, len(pieces)), max(1, len(pieces))))
+        found = run_pieces(
+            work, pieces, workers=min(worker_count(self.workers, len(pieces)), max(1, len(pieces))), here=True
+        )
         values[near] = np.concatenate([np.zeros(0), *found])
         return values
 

@@ -76,7 +76,7 @@ def search(
         def each(what: str, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
             made = []
             with progress.bar(f"dedup: {what}", len(pieces), "pieces"):
-                for one in run_pieces(work, pieces, workers=worker_count(workers, len(pieces))):
+                for one in run_pieces(work, pieces, workers=worker_count(workers, len(pieces)), here=True):
                     made.append(one)
                     progress.advance(1)
             return made

@@ -72,6 +72,9 @@ class Deadline:
     """How often a piece is handed out before the run fails."""
 
 
+DEADLINE = Deadline()
+
+
 @dataclass(slots=True)
 class _Flying(Generic[Piece, Handle]):
     """A piece that is handed out and has no result."""
@@ -107,7 +110,7 @@ class Dispatcher(Generic[Piece, Handle, Result]):
 
     def __init__(
         self, backend: Backend[Piece, Handle, Result], *, clock: Callable[[], float] = time.monotonic,
-        deadline: Deadline = Deadline(), slots: int | None = None,
+        deadline: Deadline = DEADLINE, slots: int | None = None,
     ) -> None:  # fmt: skip
         """`slots` bounds those of the backend."""
         self.backend, self.deadline = backend, deadline

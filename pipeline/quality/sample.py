@@ -134,7 +134,7 @@ def draw(
     """
     classes = {True: _no_texts(), False: _no_texts()}
     with progress.bar("quality: sample", sum(shard.count for shard in shards), "documents"):
-        picked = run_pieces(pick, shards, workers=worker_count(workers, len(shards)))
+        picked = run_pieces(pick, shards, workers=worker_count(workers, len(shards)), here=True)
         for at, (shard, (keys, lines)) in enumerate(zip(shards, picked, strict=True)):
             good = shard.dataset in positive
             classes[good] = _joined(classes[good], at, lines, keys)
@@ -198,12 +198,14 @@ def train(
     chosen, places = sample.of(sources, ~sample.held_back)
     with progress.bar("quality: training", len(places), "texts"):
         counted = list[Counted]()
-        for part in run_pieces(count_texts, chosen, workers=worker_count(workers, len(chosen))):
+        for part in run_pieces(count_texts, chosen, workers=worker_count(workers, len(chosen)), here=True):
             counted += part
             progress.advance(len(part))
         model = training.fit(counted, sample.positive[places])
     tested, places = sample.of(sources, sample.held_back)
-    scored = run_pieces(partial(score_texts, model=model), tested, workers=worker_count(workers, len(tested)))
+    scored = run_pieces(
+        partial(score_texts, model=model), tested, workers=worker_count(workers, len(tested)), here=True
+    )
     scores, good = np.concatenate(list(scored)), sample.positive[places]
     names = np.array([getattr(sources[at], "dataset", "") for at in sample.source[places].tolist()])
     facts = {

@@ -158,7 +158,7 @@ def _train_from_file(sample: Sample, vocab_size: int, folder: Path, progress: Pr
         with progress.bar(f"tokenizer: learning {vocab_size:,} entries", None, "entries"):
             work = partial(bpe.merges_of, vocab_size=vocab_size, fast=bpe.fast_available())
             try:  # in its own process: the trainers ignore Ctrl-C and do not free their memory
-                (learnt,) = run_pieces(work, [path], workers=2)
+                (learnt,) = run_pieces(work, [path], workers=2, here=True)
             except WorkerError as error:
                 error.hint = "Run the same command again; if memory was short, with fewer --sample-characters."
                 raise

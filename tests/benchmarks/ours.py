@@ -30,13 +30,21 @@ def download(clock: Clock, *, workspace: str, dataset: str, source: str) -> None
 
 
 def ingest(
-    clock: Clock, *, workspace: str, dataset: str, workers: int = 1, simplify: bool = True, rules: bool = True
+    clock: Clock,
+    *,
+    workspace: str,
+    dataset: str,
+    workers: int = 1,
+    simplify: bool = True,
+    rules: bool = True,
+    engine: str = "local",
 ) -> dict[str, Any]:
     """Make documents anew.
 
     `simplify` off leaves OpenCC out, which no manifest does by itself. `rules` off, for one worker, leaves out all that
     is done to a text or asked of it, so that reading, JSON, the checks of a record and Parquet remain.
     """
+    from corpus.pipeline import engine as engines
     from corpus.pipeline.clean.rules import Cleaned
     from corpus.pipeline.documents import stage, transform
     from corpus.pipeline.workspace.layout import Workspace
@@ -52,7 +60,7 @@ def ingest(
         )
     vars(place)["manifest"] = lambda _: dataclasses.replace(shipped, **changed)
     shutil.rmtree(place.documents(dataset), ignore_errors=True)
-    with place.writing("ingest"), clock:
+    with place.writing("ingest"), engines.using(engine, workers=workers), clock:
         report = stage.run(stage.IngestConfig(dataset=dataset, workers=workers), place)
     return {"counts": dict(report.ledger.counts)}
 
@@ -87,14 +95,17 @@ def tokenizer(
     return {"entries": report.ledger.counts["entries"], "characters": report.ledger.counts["characters"]}
 
 
-def pack(clock: Clock, *, workspace: str, dataset: str, workers: int = 1, seq_length: int = 1024) -> dict[str, Any]:
+def pack(
+    clock: Clock, *, workspace: str, dataset: str, workers: int = 1, seq_length: int = 1024, engine: str = "local"
+) -> dict[str, Any]:
     """Pack documents anew."""
+    from corpus.pipeline import engine as engines
     from corpus.pipeline.pack import stage
     from corpus.pipeline.workspace.layout import Workspace
 
     place = Workspace(Path(workspace))
     shutil.rmtree(place.packed(dataset), ignore_errors=True)
-    with place.writing("pack"), clock:
+    with place.writing("pack"), engines.using(engine, workers=workers), clock:
         report = stage.run(stage.PackConfig(dataset=dataset, workers=workers, seq_length=seq_length), place)
     splits = report.ledger.counts["splits"].values()
     return {

@@ -56,6 +56,33 @@ def workers(bench: Bench) -> list[Line]:
     return lines
 
 
+def engine(bench: Bench) -> list[Line]:
+    """Ray on this machine against the worker processes, two of each on two cores; Ray has started before."""
+    lines = []
+    for stage, factor in WORKERS_FACTORS.items():
+        megabytes = bench.size * factor
+        if stage == "pack":
+            workspace = bench.documents("engine", NEWS, megabytes)
+            bench.need("ours.tokenizer", workspace=workspace, vocab_size=VOCABULARY)
+        else:
+            workspace = bench.downloaded("engine", {NEWS: inputs.plain(bench.work, NEWS, megabytes)})
+        given: dict[str, Any] = {"home": bench.home, "workspace": workspace, "dataset": NEWS, "on": 2, "workers": 2}
+        starts: dict[str, Start] = {
+            "Ray": partial(measure.job, f"ours.{stage}", engine="ray", **given),
+            "worker processes": partial(measure.job, f"ours.{stage}", **given),
+        }
+        runs = bench.turns(f"engine {stage}", starts)
+        sides = [side(name, made, lambda run: run.work_s) for name, made in runs.items()]
+        lines.append(
+            compare(
+                "engine", f"{stage} on Ray, news2016zh, one file of {megabytes:,.0f} MB", "s", *sides,
+                target=Target(least=0.9, text="at most a tenth more"), less_is_better=True,
+            )
+        )  # fmt: skip
+        drop(workspace)
+    return lines
+
+
 def memory(bench: Bench) -> list[Line]:
     """Peak memory of each stage at two sizes of input, two workers."""
     made: dict[str, list[Run]] = {"ingest": [], "tokenizer": [], "pack": []}
@@ -137,6 +164,7 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "pack": pack,
     "tokenizer": tokenizer,
     "workers": workers,
+    "engine": engine,
     "memory": memory,
     "disk": disk,
     "train": train,
