@@ -35,7 +35,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut, renumbered
-from corpus.pipeline.read.restart_files import Restarts
+from corpus.pipeline.read.restart_files import MOST_FED, Restarts
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.signatures.files import Signing
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
@@ -54,12 +54,6 @@ LAYOUTS = {
     "text": "plain text, a blank line between documents", "file": "one document a file", "rows": "Parquet",
 }  # fmt: skip
 """The layouts of files, in words."""
-_MOST_FED = 7
-"""Most workers, of all jobs, that get the records of a deflated file whose restart points are not noted yet.
-
-More get ranges, which they unpack themselves: a MB then takes the parent 6 ms, not 7, and all processes 52, not
-48.
-"""
 _WORTH_A_WORKER_BYTES = 16 << 20  # one process finishes less before a second has started
 
 
@@ -178,7 +172,7 @@ def _restarts(config: IngestConfig, raw: Path, stage: StageRun) -> Restarts:
     """How large compressed files are read."""
     slots = worker_count(config.workers, None) * (stage.share.count if stage.share else 1)
     digests = {batches.name_below_raw(entry): entry.sha256 for entry in stage.inputs}
-    return Restarts(raw=raw, digests=digests, ranges=slots > _MOST_FED)
+    return Restarts(raw=raw, digests=digests, ranges=slots > MOST_FED)
 
 
 def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
