@@ -27,6 +27,7 @@ from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
 from corpus.pipeline.documents.batches import Batch
 from corpus.pipeline.documents.counts import Counts
+from corpus.pipeline.documents.restarts import note_missing, restarts_of
 from corpus.pipeline.documents.transform import make_part, piece_name
 from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
@@ -35,7 +36,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut, renumbered
-from corpus.pipeline.read.restart_files import MOST_FED, Restarts
+from corpus.pipeline.read.restart_files import Restarts
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.signatures.files import Signing
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
@@ -164,15 +165,8 @@ def plan_of(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Plan:
     )  # fmt: skip
     return Plan(
         raw=raw, files=files, batches=came or [Batch(files, stage.inputs)], grows=bool(came), make=make,
-        total=_total(files, config.piece_bytes), restarts=_restarts(config, raw, stage),
+        total=_total(files, config.piece_bytes), restarts=restarts_of(raw, stage, config.workers),
     )  # fmt: skip
-
-
-def _restarts(config: IngestConfig, raw: Path, stage: StageRun) -> Restarts:
-    """How large compressed files are read."""
-    slots = worker_count(config.workers, None) * (stage.share.count if stage.share else 1)
-    digests = {batches.name_below_raw(entry): entry.sha256 for entry in stage.inputs}
-    return Restarts(raw=raw, digests=digests, ranges=slots > MOST_FED)
 
 
 def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
@@ -187,6 +181,7 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
             kept = {number: each for number, (found, each) in there.items() if found == identity and number >= first}
             made = batches.whole(stage.before, identity, first, kept) if plan.grows else _all_there(stage, kept)
             if made is None:
+                note_missing(plan.restarts, batch.files, config.piece_bytes, workers)
                 pieces = renumbered(plan.cut(batch, config.piece_bytes, notes), first)
                 made = _make_pieces(stage, partial(plan.make, identity=identity), pieces, kept, workers)
             shards, sum_of_batch = 0, Counts()

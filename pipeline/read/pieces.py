@@ -64,6 +64,29 @@ def count_pieces(raw: Path, files: Sequence[RecordFile], piece_bytes: int) -> in
     return sum(1 for _ in cut(raw, files, piece_bytes))
 
 
+def without_restarts(files: Sequence[RecordFile], piece_bytes: int, restarts: Restarts) -> list[RecordFile]:
+    """The files of more than a piece that could have restart points, and have none."""
+    return [
+        file
+        for file in files
+        if file.layout == "lines"
+        and (file.bytes is None or file.bytes > piece_bytes)
+        and is_deflate(restarts.raw, file)
+        and restarts.find(file) is None
+    ]
+
+
+def note_restarts(file: RecordFile, *, piece_bytes: int, restarts: Restarts) -> None:
+    """Read a file to its end and note its restart points.
+
+    Raises:
+        ArchiveError: the file is damaged.
+
+    """
+    for _ in _restart_spans(restarts.raw, file, piece_bytes, replace(restarts, ranges=True), SIZES):
+        pass
+
+
 def renumbered(pieces: Iterator[Piece], first: int) -> Iterator[Piece]:
     """The pieces, with numbers from `first` on."""
     return (replace(piece, number=first + piece.number) for piece in pieces) if first else pieces

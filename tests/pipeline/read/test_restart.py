@@ -17,7 +17,7 @@ import pytest
 from corpus.pipeline.errors import ArchiveError
 from corpus.pipeline.read import deflate
 from corpus.pipeline.read.archives import open_file
-from corpus.pipeline.read.pieces import cut
+from corpus.pipeline.read.pieces import cut, note_restarts, without_restarts
 from corpus.pipeline.read.records import read
 from corpus.pipeline.read.restart import open_deflate
 from corpus.pipeline.read.restart_files import FOLDER, Restarts
@@ -113,6 +113,19 @@ def test_pieces_are_the_same_however_a_member_is_read(tmp_path: Path, seed: int)
         ways.append(all(ranged(pieces)))
     if file.bytes is None or file.bytes > step:  # a small member of a zip is read whole
         assert ways == [False, True, True, True]
+
+
+def test_a_worker_notes_the_points_of_a_file(tmp_path: Path) -> None:
+    """Those that the process notes that cuts it."""
+    (tmp_path / FILE.container).write_bytes(gzipped(random.Random(3), lines([baike(n) for n in range(300)])))
+    list(cut(tmp_path, [FILE], 9000, restarts=restarts(tmp_path)))
+    expected = restarts(tmp_path).find(FILE)
+    shutil.rmtree(tmp_path / FOLDER)
+    others = [replace(FILE, layout="csv"), replace(FILE, codec="xz"), replace(FILE, codec="zip", bytes=9000)]
+    assert without_restarts([*others, FILE], 9000, restarts(tmp_path)) == [FILE]
+    note_restarts(FILE, piece_bytes=9000, restarts=restarts(tmp_path))
+    assert restarts(tmp_path).find(FILE) == expected
+    assert without_restarts([FILE], 9000, restarts(tmp_path)) == []
 
 
 def test_what_is_in_a_piece_begins_near(tmp_path: Path) -> None:
