@@ -37,7 +37,7 @@ def batches(raw: Ledger | None, files: Sequence[RecordFile], inputs: Sequence[Fi
     for arrived in arrivals:
         names = set(arrived)
         own = [file for file in files if file.container in names]
-        found.append(Batch(own, [each for each in inputs if _below_raw(each) in names]))
+        found.append(Batch(own, [each for each in inputs if name_below_raw(each) in names]))
     return [batch for batch in found if batch.files]
 
 
@@ -55,7 +55,7 @@ def whole(
 def entry(batch: Batch, identity: str, shards: int, counts: Counts) -> dict[str, Any]:
     """What the ledger says of a batch."""
     return {
-        "files": [_below_raw(each) for each in batch.inputs],
+        "files": [name_below_raw(each) for each in batch.inputs],
         "shards": shards,
         "records": counts.records,
         "documents": counts.documents.total(),
@@ -63,6 +63,6 @@ def entry(batch: Batch, identity: str, shards: int, counts: Counts) -> dict[str,
     }
 
 
-def _below_raw(entry: FileDigest) -> str:
+def name_below_raw(entry: FileDigest) -> str:
     """The name in `raw/<dataset>/` of an input."""
     return entry.path.split("/", 2)[2]

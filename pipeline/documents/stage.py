@@ -27,6 +27,7 @@ from corpus.pipeline.clean.quality import QUALITY
 from corpus.pipeline.documents import batches
 from corpus.pipeline.documents.batches import Batch
 from corpus.pipeline.documents.counts import Counts
+from corpus.pipeline.documents.restarts import note_missing, restarts_of
 from corpus.pipeline.documents.transform import make_part, piece_name
 from corpus.pipeline.errors import ArchiveError, DamageError, ManifestError, ShapeError, SourceError, WorkspaceError
 from corpus.pipeline.manifest import Manifest
@@ -35,6 +36,7 @@ from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.convert import CONVERTED
 from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut, renumbered
+from corpus.pipeline.read.restart_files import Restarts
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.signatures.files import Signing
 from corpus.pipeline.storage import shard_counts
@@ -133,10 +135,16 @@ class Plan:
     """Makes a piece, in a worker; `identity` is the fingerprint of its work."""
     total: int | None
     """Bytes of the records, where they are known."""
+    restarts: Restarts
+    """Where large compressed files can be read from within."""
 
     def identity(self, batch: Batch, stage: StageRun, first: int) -> str:
         """The fingerprint of the work of a batch, whose shards begin at number `first`."""
         return batch.identity(STAGE, VERSION, stage.config, first) if self.grows else stage.fingerprint
+
+    def cut(self, batch: Batch, piece_bytes: int, notes: list[str]) -> Iterator[Piece]:
+        """The pieces of a batch, numbered from 0."""
+        return cut(self.raw, batch.files, piece_bytes, notes, restarts=self.restarts)
 
     def workers(self, config: IngestConfig, shares: int = 1) -> int:
         """Worker processes for one of equal shares of the work."""
@@ -158,7 +166,7 @@ def plan_of(config: IngestConfig, manifest: Manifest, stage: StageRun) -> Plan:
     )  # fmt: skip
     return Plan(
         raw=raw, files=files, batches=came or [Batch(files, stage.inputs)], grows=bool(came), make=make,
-        total=_total(files, config.piece_bytes),
+        total=_total(files, config.piece_bytes), restarts=restarts_of(raw, stage, config.workers),
     )  # fmt: skip
 
 
@@ -176,7 +184,8 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
             kept = {number: each for number, (found, each) in there.items() if found == identity and number >= first}
             made = batches.whole(stage.before, identity, first, kept) if plan.grows else _all_there(stage, kept)
             if made is None:
-                pieces = renumbered(cut(plan.raw, batch.files, config.piece_bytes, notes), first)
+                note_missing(plan.restarts, batch.files, config.piece_bytes, workers)
+                pieces = renumbered(plan.cut(batch, config.piece_bytes, notes), first)
                 made = _make_pieces(stage, partial(plan.make, identity=identity), pieces, kept, workers)
             shards, sum_of_batch = 0, Counts()
             for number, size, each in made:
@@ -378,8 +387,8 @@ def size_of(piece: Piece) -> int:
         if span.chunks is not None:
             size += sum(chunk.size or len(chunk.data) for chunk in span.chunks)
         else:
-            end = span.file.bytes or 0
-            size += (end if span.end is None else min(span.end, end)) - span.start
+            ends = [end for end in (span.end, span.file.bytes) if end is not None]
+            size += min(ends, default=span.start) - span.start
     return size
 
 

@@ -28,6 +28,8 @@ SUFFIXES = (".gz", ".xz", ".zst")
 """Endings of compressed single files."""
 _RATIO_LIMIT = 250
 _RATIO_FREE_BYTES = 64 << 20
+_LOCAL_HEADER = struct.Struct("<26xHH")
+"""What stands before the data of a zip member: the lengths of its name and of its extra field."""
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError, tarfile.TarError, NotImplementedError)
 UNREADABLE = (*_DAMAGE, OSError, ValueError, TypeError, IndexError, OverflowError, struct.error)
 """All that zipfile and tarfile raise when the directory of an archive is damaged."""
@@ -44,11 +46,7 @@ def open_file(raw: Path, file: RecordFile) -> Iterator[IO[bytes]]:
     path = raw / file.container
     with archive_errors(path, file.path), open_raw(path) as packed:
         if file.codec == "zip":
-            try:
-                member = _zip(path, stamp_of(path)).open(file.path)
-            except (*UNREADABLE, KeyError, RuntimeError) as error:
-                raise _damaged(path, file.path, error) from error
-            with member:
+            with _zip_stream(path, file.path) as member:
                 yield member
         elif file.codec == "tar":
             yield TarReader(raw).open(file)
@@ -113,6 +111,28 @@ def _zip(path: Path, _mtime_ns: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(source_of(path))
 
 
+def _zip_stream(path: Path, name: str) -> IO[bytes]:
+    try:
+        return _zip(path, stamp_of(path)).open(name)
+    except (*UNREADABLE, KeyError, RuntimeError) as error:
+        raise _damaged(path, name, error) from error
+
+
+def zip_member(path: Path, name: str) -> tuple[zipfile.ZipInfo, int]:
+    """The entry of a member, and the place in the archive where its data begin.
+
+    Raises:
+        ArchiveError: the archive is damaged.
+
+    """
+    _zip_stream(path, name).close()  # checks the header before the data
+    entry = _zip(path, stamp_of(path)).getinfo(name)
+    with open_raw(path) as archive:
+        archive.seek(entry.header_offset)
+        name_bytes, extra_bytes = _LOCAL_HEADER.unpack(archive.read(_LOCAL_HEADER.size))
+    return entry, entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+
+
 def _damaged(path: Path, member: str, error: Exception) -> ArchiveError:
     return ArchiveError(
         f"{path}: {member} cannot be unpacked: {error or 'it ends too early'}",
@@ -139,6 +159,11 @@ class CountingReader:
         if self._path:
             check_ratio(self._path, self.bytes, self._packed_bytes)
         return data
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the bytes read, in hexadecimal; None if they are not hashed."""
+        return self.digest.hexdigest() if self.digest else None
 
 
 def check_ratio(path: Path, unpacked_bytes: int, packed_bytes: int) -> None:

@@ -1,12 +1,13 @@
 """Cutting files into pieces of about equal size, between records.
 
 Invariant: a piece is the records that begin in its range, so pieces do not depend on the reader.
-Cost: a large compressed member is read once, by the parent, which holds one piece at a time.
+Cost: a large compressed member is read by the parent, which holds one piece at a time. One whose restart points are
+noted is not: its pieces are ranges. Where they are not, the parent notes them while it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import accumulate
@@ -15,6 +16,8 @@ from pathlib import Path
 from corpus.pipeline.read.archives import CountingReader, TarReader, archive_errors, open_file
 from corpus.pipeline.read.convert import CONVERTED, converted
 from corpus.pipeline.read.parquet import parquet_spans
+from corpus.pipeline.read.restart import DeflateStream, MemberIndex, is_deflate, open_deflate, point_before
+from corpus.pipeline.read.restart_files import Restarts
 from corpus.pipeline.read.spans import SIZES, ByteStream, Chunk, Piece, ReadSizes, RecordFile, Span
 
 
@@ -24,9 +27,10 @@ def cut(
     piece_bytes: int,
     notes: list[str] | None = None,
     *,
+    restarts: Restarts | None = None,
     sizes: ReadSizes = SIZES,
 ) -> Iterator[Piece]:
-    """Cut the files into pieces; pieces of streamed files carry their records.
+    """Cut the files into pieces; pieces of streamed files carry their records, or with `restarts` where to begin.
 
     `notes` gets a line for a streamed file whose digest is not that of the official file.
     """
@@ -43,7 +47,7 @@ def cut(
             group.append(_preread(raw, file, tar, sizes) if file.codec == "tar" else Span(file, 0, None))
             group_bytes += file.bytes or 0
             continue
-        for span in _spans(raw, file, piece_bytes, tar, [] if notes is None else notes, sizes):
+        for span in _spans(raw, file, piece_bytes, tar, [] if notes is None else notes, restarts, sizes):
             yield Piece(number, (span,))
             number += 1
     if group:
@@ -60,13 +64,42 @@ def count_pieces(raw: Path, files: Sequence[RecordFile], piece_bytes: int) -> in
     return sum(1 for _ in cut(raw, files, piece_bytes))
 
 
+def without_restarts(files: Sequence[RecordFile], piece_bytes: int, restarts: Restarts) -> list[RecordFile]:
+    """The files of more than a piece that could have restart points, and have none."""
+    return [
+        file
+        for file in files
+        if file.layout == "lines"
+        and (file.bytes is None or file.bytes > piece_bytes)
+        and is_deflate(restarts.raw, file)
+        and restarts.find(file) is None
+    ]
+
+
+def note_restarts(file: RecordFile, *, piece_bytes: int, restarts: Restarts) -> None:
+    """Read a file to its end and note its restart points.
+
+    Raises:
+        ArchiveError: the file is damaged.
+
+    """
+    for _ in _restart_spans(restarts.raw, file, piece_bytes, replace(restarts, ranges=True), SIZES):
+        pass
+
+
 def renumbered(pieces: Iterator[Piece], first: int) -> Iterator[Piece]:
     """The pieces, with numbers from `first` on."""
     return (replace(piece, number=first + piece.number) for piece in pieces) if first else pieces
 
 
 def _spans(
-    raw: Path, file: RecordFile, piece_bytes: int, tar: TarReader, notes: list[str], sizes: ReadSizes
+    raw: Path,
+    file: RecordFile,
+    piece_bytes: int,
+    tar: TarReader,
+    notes: list[str],
+    restarts: Restarts | None,
+    sizes: ReadSizes,
 ) -> Iterator[Span]:
     """The spans of a file of one piece or more."""
     if file.codec == "parquet":
@@ -74,27 +107,72 @@ def _spans(
     elif file.codec == "plain" and file.layout == "lines":
         for start in range(0, file.bytes or 0, piece_bytes):
             yield Span(file, start, start + piece_bytes)
+    elif restarts and file.layout == "lines" and is_deflate(raw, file):
+        digest = yield from _restart_spans(raw, file, piece_bytes, restarts, sizes)
+        _check_digest(file, digest, notes)
     else:
         opened = nullcontext(tar.open(file)) if file.codec == "tar" else open_file(raw, file)
         with archive_errors(raw / file.container, file.path), opened as unpacked:
             stream = CountingReader(unpacked, hashed=file.sha256 is not None)
-            lines = CountingReader(converted(stream, file, sizes)) if file.layout in CONVERTED else stream
-            delimiter, chunks = read_chunks(lines, file, 0, sizes)
-            held: list[Chunk] = []
-            border = piece_bytes
-            for whole in chunks:
-                chunk: Chunk | None = whole
-                while chunk is not None and chunk.offset + len(chunk.data) > border:
-                    before, chunk = _split_chunk(chunk, delimiter, border)
-                    yield Span(file, border - piece_bytes, border, (*held, *before), delimiter)
-                    held, border = [], border + piece_bytes
-                if chunk is not None:
-                    held.append(chunk)
-            while border - piece_bytes < max(1, lines.bytes):  # also spans without a record, as for a plain file
-                yield Span(file, border - piece_bytes, border, tuple(held), delimiter)
-                held, border = [], border + piece_bytes
-            if stream.digest and stream.digest.hexdigest() != file.sha256:
-                notes.append(f"{file.path} does not have the SHA-256 of the official file")
+            yield from _chunk_spans(stream, file, piece_bytes, sizes)
+        _check_digest(file, stream.sha256, notes)
+
+
+def _check_digest(file: RecordFile, digest: str | None, notes: list[str]) -> None:
+    if digest != file.sha256:
+        notes.append(f"{file.path} does not have the SHA-256 of the official file")
+
+
+def _restart_spans(
+    raw: Path, file: RecordFile, piece_bytes: int, restarts: Restarts, sizes: ReadSizes
+) -> Generator[Span, None, str | None]:
+    """The spans of a deflated file; returns its digest if the official file has one."""
+    index = restarts.find(file)
+    if index is None:
+        with open_deflate(raw, file, spacing=piece_bytes) as unpacked:
+            bounded = raw / file.container if file.codec == "gz" else None
+            stream = CountingReader(unpacked, hashed=file.sha256 is not None, path=bounded)
+            if restarts.ranges:
+                yield from _ranges_read(stream, unpacked, file, piece_bytes, sizes)
+            else:
+                yield from _chunk_spans(stream, file, piece_bytes, sizes)
+        restarts.save(file, MemberIndex(stream.bytes, stream.sha256, unpacked.points()))
+        return stream.sha256
+    for start in range(0, max(1, index.bytes), piece_bytes):
+        yield Span(file, start, start + piece_bytes, restart=index.before(start))
+    return index.sha256 if file.sha256 else None
+
+
+def _ranges_read(
+    stream: CountingReader, unpacked: DeflateStream, file: RecordFile, piece_bytes: int, sizes: ReadSizes
+) -> Iterator[Span]:
+    """The spans of a deflated file as ranges, each once a byte of it was read."""
+    start = 0
+    while stream.read(sizes.read):
+        while start < stream.bytes:
+            yield Span(file, start, start + piece_bytes, restart=point_before(unpacked.points(), start))
+            start += piece_bytes
+    if not start:
+        yield Span(file, 0, piece_bytes, restart=point_before(unpacked.points(), 0))
+
+
+def _chunk_spans(stream: CountingReader, file: RecordFile, piece_bytes: int, sizes: ReadSizes) -> Iterator[Span]:
+    """The spans of a streamed file with their records."""
+    lines = CountingReader(converted(stream, file, sizes)) if file.layout in CONVERTED else stream
+    delimiter, chunks = read_chunks(lines, file, 0, sizes)
+    held: list[Chunk] = []
+    border = piece_bytes
+    for whole in chunks:
+        chunk: Chunk | None = whole
+        while chunk is not None and chunk.offset + len(chunk.data) > border:
+            before, chunk = _split_chunk(chunk, delimiter, border)
+            yield Span(file, border - piece_bytes, border, (*held, *before), delimiter)
+            held, border = [], border + piece_bytes
+        if chunk is not None:
+            held.append(chunk)
+    while border - piece_bytes < max(1, lines.bytes):  # also spans without a record, as for a plain file
+        yield Span(file, border - piece_bytes, border, tuple(held), delimiter)
+        held, border = [], border + piece_bytes
 
 
 def _preread(raw: Path, file: RecordFile, tar: TarReader, sizes: ReadSizes) -> Span:

@@ -4,8 +4,8 @@ In: spans of the files in `raw/<dataset>/`. Out: their records with byte offsets
 Invariants: a span is the records that *begin* in its range, so cuts fall between records and do not depend on the
 reader; nothing is unpacked to disk, so no archive can write anywhere; a stream is bounded by a ratio, a record by
 `ReadSizes.record`.
-Cost: workers read plain files and small zip members themselves; the parent reads a large compressed member once, splits
-records only at cuts, and holds one piece at a time.
+Cost: workers read plain files, small zip members and ranges of deflated members themselves; the parent reads any other
+large compressed member once, splits records only at cuts, and holds one piece at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from corpus.pipeline.read.archives import open_file
 from corpus.pipeline.read.convert import converted
 from corpus.pipeline.read.parquet import parquet_blocks
 from corpus.pipeline.read.pieces import read_chunks, record_offsets
+from corpus.pipeline.read.restart import open_deflate
 from corpus.pipeline.read.spans import SIZES, Block, Chunk, ReadSizes, RecordFile, Reject, Span
 
 _Run = tuple[list[int], list[bytes], int]
@@ -31,6 +32,12 @@ def read(raw: Path, span: Span, *, sizes: ReadSizes = SIZES) -> Iterator[Block]:
         yield from _blocks(_records(span.chunks, span.delimiter, 0, None, sizes), sizes)
     elif span.file.codec == "parquet":
         yield from parquet_blocks(raw / span.file.container, span, sizes)
+    elif span.restart is not None:
+        at = max(0, span.start - 1)  # as in a plain file
+        with open_deflate(raw, span.file, span.restart) as stream:
+            stream.skip_to(at)
+            delimiter, chunks = read_chunks(stream, span.file, at, sizes)
+            yield from _blocks(_records(chunks, delimiter, span.start, span.end, sizes), sizes)
     else:
         with open_file(raw, span.file) as stream:
             at = 0

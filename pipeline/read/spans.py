@@ -45,6 +45,19 @@ class Chunk(NamedTuple):
     """Bytes of the record that is too long; 0 otherwise."""
 
 
+class RestartPoint(NamedTuple):
+    """A place in deflate data, between two blocks, from which they can be unpacked."""
+
+    offset: int
+    """Unpacked bytes before it."""
+    packed: int
+    """Bytes of the container before it, the one in which it lies included."""
+    bits: int
+    """High bits of the last of these bytes that belong to what follows."""
+    window: bytes
+    """The unpacked bytes before it to which what follows may refer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A range of one file; with `chunks` if the parent has already read its records."""
@@ -55,6 +68,8 @@ class Span:
     chunks: tuple[Chunk, ...] | None = None
     delimiter: bytes = b"\n"
     """The end of a record in `chunks`."""
+    restart: RestartPoint | None = None
+    """Where to begin in a compressed file that is read from within."""
 
 
 @dataclass(frozen=True, slots=True)

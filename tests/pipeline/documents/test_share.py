@@ -14,6 +14,8 @@ from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.inspect.status import survey
 from corpus.pipeline.progress import SILENT
+from corpus.pipeline.read import deflate
+from corpus.pipeline.read.restart_files import FOLDER
 from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import write_atomic
 from corpus.pipeline.workspace.layout import Workspace
@@ -192,6 +194,28 @@ def test_pieces_of_archives(workspace: Workspace, lay_raw: LayRaw, monkeypatch: 
         left = finish(workspace)
     for area in ("documents", "dedup"):
         shutil.rmtree(workspace.root / area)
+    assert finish(workspace) == left
+
+
+@pytest.mark.skipif(deflate.LIBRARY is None, reason="there is no C library of zlib here")
+@pytest.mark.parametrize("form", ["zip", "gz"])
+def test_a_job_unpacks_its_share_alone(
+    workspace: Workspace, lay_raw: LayRaw, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Once one job has noted where a compressed file can be read from within."""
+
+    def refuse(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError("a member is read from its beginning to its end")
+
+    lay_raw("baike2018qa", FORMS[form])
+    left = finish(workspace)
+    for folder in (*(workspace.root / area for area in ("documents", "dedup")), workspace.raw("baike2018qa") / FOLDER):
+        shutil.rmtree(folder)
+    job(workspace, 9, 9)
+    monkeypatch.setattr("corpus.pipeline.read.pieces.open_deflate", refuse)
+    monkeypatch.setattr("corpus.pipeline.read.pieces.open_file", refuse)
+    for index in range(1, 9):
+        job(workspace, index, 9)
     assert finish(workspace) == left
 
 

@@ -13,10 +13,12 @@ from corpus.pipeline import manifest as manifests
 from corpus.pipeline.documents import stage as ingest
 from corpus.pipeline.documents.stage import IngestConfig
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.read import deflate
+from corpus.pipeline.read.restart_files import FOLDER
 from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support.documents import TRAIN, VALID, Listener, tree
-from tests.support.ingested import FORMS, PLAIN, documents, make, rejected
+from tests.support.ingested import FORMS, PLAIN, documents, make, rejected, zip_of
 from tests.support.records import LayRaw, baike, lines
 
 
@@ -55,6 +57,28 @@ def test_workers_and_pieces_change_no_document(tmp_path: Path, lay_raw: LayRaw, 
     before = documents(workspace)
     make(workspace, piece_bytes=1 << 20)
     assert documents(workspace) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(deflate.LIBRARY is None, reason="there is no C library of zlib here")
+@pytest.mark.parametrize("members", [2, 9])
+def test_eight_workers_unpack_and_change_no_byte(workspace: Workspace, lay_raw: LayRaw, members: int) -> None:
+    """Of two members the parent notes the restart points, of nine the workers do."""
+    words = "这一条写得足够长，讲清楚了它的来历、用途和别名，谁都看得懂，也记得住。"
+    records = [
+        {"id": str(n), "url": "", "title": f"词条{n}", "text": f"词条{n}\n\n第{n}条。{words}"} for n in range(90)
+    ]
+    files = {f"wiki_zh/AA/wiki_{n:02d}": lines(records[n * 10 : n * 10 + 10]) for n in range(members)}
+    lay_raw("wiki2019zh", {"wiki_zh_2019.zip": zip_of(files)})
+    folder, restarts = workspace.documents("wiki2019zh"), workspace.raw("wiki2019zh") / FOLDER
+    left = []
+    for workers in (1, 8):
+        for made in (folder, restarts):
+            shutil.rmtree(made, ignore_errors=True)
+        ingest.run(IngestConfig(dataset="wiki2019zh", workers=workers, piece_bytes=1000), workspace)
+        left.append((tree(folder), tree(restarts)))
+    assert left[0] == left[1]
+    assert len(left[0][1]) == members
 
 
 def test_rerun_skips_and_says_what_changed(workspace: Workspace, lay_raw: LayRaw) -> None:
