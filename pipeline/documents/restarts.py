@@ -13,6 +13,7 @@ from pathlib import Path
 
 from corpus.pipeline.documents.batches import name_below_raw
 from corpus.pipeline.read.pieces import note_restarts, without_restarts
+from corpus.pipeline.read.raw_files import name_of
 from corpus.pipeline.read.restart_files import MOST_FED, Restarts
 from corpus.pipeline.read.spans import RecordFile
 from corpus.pipeline.workers import run_pieces, worker_count
@@ -22,7 +23,7 @@ from corpus.pipeline.workspace.stage import StageRun
 def restarts_of(raw: Path, stage: StageRun, workers: int) -> Restarts:
     """The restart points of a dataset, for so many workers, or one for each core when 0."""
     slots = worker_count(workers, None) * (stage.share.count if stage.share else 1)
-    digests = {name_below_raw(entry): entry.sha256 for entry in stage.inputs}
+    digests = {name_of(name_below_raw(entry)): entry.sha256 for entry in stage.inputs}
     return Restarts(raw=raw, digests=digests, ranges=slots > MOST_FED)
 
 
