@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,9 +24,11 @@ from corpus.pipeline.errors import EngineError, ShapeError, WorkerError
 from corpus.pipeline.export import stage as export
 from corpus.pipeline.workers import run_pieces, running_on
 from corpus.pipeline.workspace.layout import Workspace
-from tests.support import ray_pieces
+from tests.support import ray_job, ray_pieces
 from tests.support.command import corpus
+from tests.support.documents import TRAIN
 from tests.support.outputs import outputs
+from tests.support.records import LayRaw, baike, lines
 
 pytestmark = [
     pytest.mark.ray, pytest.mark.xdist_group("ray"),
@@ -127,6 +133,24 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield made
     made.shutdown()
+
+
+@pytest.mark.slow
+def test_rerun_after_a_killed_driver_ends_with_the_same_bytes(tmp_path: Path, lay_raw: LayRaw) -> None:
+    lay_raw("baike2018qa", {TRAIN: lines(map(baike, range(400)))})
+    near, far = tmp_path / "workspace", tmp_path / "far"
+    shutil.copytree(near, far)
+    subprocess.run([sys.executable, "-m", ray_job.__name__, near, "local"], check=True)
+    receipts = far / "documents" / "baike2018qa" / "receipts"
+    with subprocess.Popen([sys.executable, "-m", ray_job.__name__, far, "ray"]) as driver:
+        until = time.monotonic() + 300
+        while not list(receipts.glob("*/*.json")) and driver.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    assert not (receipts.parent / "ledger.json").exists()
+    subprocess.run([sys.executable, "-m", ray_job.__name__, far, "ray"], check=True, timeout=300)
+    assert outputs(far) == outputs(near)
 
 
 @pytest.mark.slow
