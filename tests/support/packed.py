@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -156,7 +156,7 @@ def _finish(
     config: dict[str, object],
     inputs: list[FileDigest],
     outputs: list[FileDigest],
-    counts: dict[str, object] | None = None,
+    counts: Mapping[str, object] | None = None,
 ) -> None:
     ledger = Ledger(
         stage=area.partition("/")[0],

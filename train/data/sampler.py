@@ -115,7 +115,8 @@ class Order(Sampler[list[int]]):
     def mixed(self, slices: Sequence[np.ndarray], number: int) -> np.ndarray:
         """The rows of several groups in a block, in one order."""
         rows = np.concatenate(slices)
-        return rows[permutation(len(rows), self.seed, number, len(self.parts))]
+        mixed: np.ndarray = rows[permutation(len(rows), self.seed, number, len(self.parts))]
+        return mixed
 
     def block_at(self, position: int) -> int:
         """The block of a position."""
