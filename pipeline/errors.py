@@ -95,6 +95,10 @@ class TrainError(CorpusError):
     """Training cannot start or continue."""
 
 
+class PeerError(TrainError):
+    """Another process of the run cannot be reached."""
+
+
 class DeviceError(CorpusError):
     """The machine lacks the device asked for, or the device is out of memory."""
 

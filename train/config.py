@@ -12,6 +12,7 @@ from pathlib import Path
 
 from corpus.train.model import choices
 from corpus.train.presets import PRESETS, Preset
+from corpus.train.settings import flag_of, weighted
 
 OBJECTIVES = ("text", "sft", "task", "reward", "dpo", "ppo")
 PREFERENCES = ("reward", "dpo", "ppo")
@@ -30,6 +31,9 @@ OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd", "linear", "constant")
 DECAY_SHARE = 0.2
 """Share of the run in which the learning rate of `wsd` decays (Hägele et al., 2024)."""
+SHUFFLES = ("full", "block")
+SHUFFLE_BLOCK = 8
+"""Shards of a block."""
 TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
 _LONGEST_NAME = 200
 _PPO = (
@@ -186,6 +190,11 @@ class TrainConfig:
     """Folder of the cache. When None: `corpus` below $XDG_CACHE_HOME or ~/.cache."""
     cache_bytes: int | None = None
     """Most bytes of the cache; the disk's when None."""
+    shuffle: str = "full"
+    """`full`: an epoch is one permutation of all rows; `block`: shards are permuted and cut into blocks, and rows are
+    permuted within a block. Remote rows are then fetched block by block, so the cache may be smaller than the rows."""
+    shuffle_block: int | None = None
+    """Shards of a block with the shuffle `block`; 8 when None."""
     workers: int | None = None
     """Processes that make batches. When None: 0 on a CPU, 2 beside an accelerator. The batches are the same."""
     report_to: tuple[str, ...] = ()
@@ -193,6 +202,8 @@ class TrainConfig:
     `models/<run>/tensorboard/`), `wandb`, `swanlab`, `mlflow`."""
     threads: int | None = None
     """CPU threads of the computation; torch's choice when None."""
+    ddp_timeout: int = 1800
+    """Seconds after which a process of torchrun that hears nothing of the others ends."""
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the flag."""
@@ -255,7 +266,7 @@ class TrainConfig:
         if self.objective != "ppo":
             defaults = {each.name: each.default for each in fields(self)}
             for name in (name for name in _PPO if getattr(self, name) != defaults[name]):
-                raise ValueError(f"{_flag(name)} must stand with --objective ppo")
+                raise ValueError(f"{flag_of(name)} must stand with --objective ppo")
             return
         if self.init is None or self.reward is None:
             lacking = "--init RUN, the model that is its reference" if self.init is None else "--reward RUN"
@@ -274,7 +285,7 @@ class TrainConfig:
             raise ValueError("--eval-benchmark must be the name of a task, or the path of a task file")
         for name in ("eval_benchmark_data", "eval_benchmark_every", "eval_benchmark_limit"):
             if getattr(self, name) is not None and not self.eval_benchmark:
-                raise ValueError(f"{_flag(name)} must stand with --eval-benchmark")
+                raise ValueError(f"{flag_of(name)} must stand with --eval-benchmark")
         if self.eval_benchmark and self.objective in {"task", "reward"}:
             raise ValueError(f"--eval-benchmark must not stand with --objective {self.objective}")
 
@@ -283,6 +294,12 @@ class TrainConfig:
             raise ValueError(f"--rows must stand with --objective text or sft, not with {self.objective}")
         if not self.rows and (self.cache is not None or self.cache_bytes is not None):
             raise ValueError("--cache and --cache-bytes must stand with --rows")
+        if self.shuffle not in SHUFFLES:
+            raise ValueError(f"--shuffle must be one of {', '.join(SHUFFLES)}, is {self.shuffle}")
+        if self.shuffle == "block" and self.objective not in {"text", "sft"}:
+            raise ValueError(f"--shuffle block must stand with --objective text or sft, not with {self.objective}")
+        if self.shuffle_block is not None and self.shuffle != "block":
+            raise ValueError("--shuffle-block must stand with --shuffle block")
 
     def _check_mixture(self) -> None:
         weights = list(self.mixture.values())
@@ -315,13 +332,14 @@ class TrainConfig:
             "max_steps": 1, "batch_size": 1, "micro_batch_size": 1, "ramp_from": 1, "ramp_tokens": 1,
             "warmup_tokens": 0, "log_steps": 1, "eval_steps": 1, "eval_rows": 0, "early_stop": 1,
             "eval_benchmark_every": 1, "eval_benchmark_limit": 1, "save_steps": 1,
-            "save_total_limit": 1, "seed": 0, "cache_bytes": 1, "workers": 0, "threads": 1, "max_new_tokens": 1,
-            "prompt_tokens": 0, "inner_epochs": 1, "minibatches": 1, "ptx_rows": 1,
+            "save_total_limit": 1, "seed": 0, "cache_bytes": 1, "shuffle_block": 1, "workers": 0, "threads": 1,
+            "max_new_tokens": 1,
+            "ddp_timeout": 1, "prompt_tokens": 0, "inner_epochs": 1, "minibatches": 1, "ptx_rows": 1,
         }  # fmt: skip
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
-                raise ValueError(f"{_flag(name)} must be at least {smallest}, is {value}")
+                raise ValueError(f"{flag_of(name)} must be at least {smallest}, is {value}")
 
     def _check_rates(self) -> None:
         ranges: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
@@ -343,12 +361,12 @@ class TrainConfig:
             for name in names:
                 value = getattr(self, name)
                 if value is not None and not is_inside(value):
-                    raise ValueError(f"{_flag(name)} must {rule}, is {value}")
+                    raise ValueError(f"{flag_of(name)} must {rule}, is {value}")
 
     @property
     def mixture(self) -> dict[str, float | None]:
         """Weights by dataset, as `datasets` gives them; None without one."""
-        return dict(map(_weighted, self.datasets))
+        return dict(map(weighted, self.datasets))
 
     @property
     def is_weighted(self) -> bool:
@@ -370,21 +388,3 @@ class TrainConfig:
     def preset(self) -> Preset:
         """The preset that `model` names, or that of a new model."""
         return PRESETS[self.model or NEW_MODEL]
-
-
-def _weighted(text: str) -> tuple[str, float | None]:
-    """Name and weight of `NAME` or `NAME=WEIGHT`."""
-    name, equals, number = text.partition("=")
-    if not equals:
-        return name, None
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not 0 < weight < math.inf:
-        raise ValueError(f"--dataset {text}: the weight must be a number greater than 0")
-    return name, weight
-
-
-def _flag(name: str) -> str:
-    return "--" + name.removesuffix("s" if name == "ptx_datasets" else "").replace("_", "-")

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from corpus.pipeline.workspace.ledger import FileDigest
+from corpus.train.data.sampler import Order
 from corpus.train.model.device import Device
 from corpus.train.model.memory import FORWARD_SHARE, step_memory
 
@@ -116,6 +117,8 @@ class Objective(abc.ABC):
     """[items] tokens of each training item, padding left out."""
     lengths: np.ndarray | None = None
     """[items] tokens to which each training item is padded; None where all have the same, or the order tells."""
+    shards: Sequence[int] | None = None
+    """Training items of each shard, in their order, with the shuffle `block`."""
     validation: Mapping[str, Items]
     """Validation items by dataset; a dataset without any is left out."""
     seq_length: int
@@ -158,6 +161,15 @@ class Objective(abc.ABC):
         A resumed run calls it, too, before the weights of its checkpoint are there.
         """
         del folder, model, passes
+
+    def follow(self, order: Order, workers: int) -> None:
+        """Learn in which order items are read, and by how many processes that make batches; refuse what cannot be."""
+        del order, workers
+
+    def reading(self, first: int) -> contextlib.AbstractContextManager[Any]:
+        """In it training items are read, from this step on."""
+        del first
+        return contextlib.nullcontext()
 
     def eval_steps(self, steps: int, batch_size: int) -> int | None:
         """Steps between two evaluations where no flag says it; None for the stage's own choice."""

@@ -1,4 +1,4 @@
-"""The options of `corpus train` for rows that are elsewhere."""
+"""The options of `corpus train` for the order of rows, and for rows that are elsewhere."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ _OPTIONS = (
         help="With --rows: most bytes of that folder, such as 200G; what was used least recently is deleted.  "
         "[default: what the disk has]",
     ),
+    click.option(
+        "--shuffle", type=click.Choice(["full", "block"]), default="full", show_default=True,
+        help="full: one permutation of all rows an epoch; block: of all shards, and of the rows within a block of "
+        "shards. With --rows, block needs two blocks in the cache, in place of all rows.",
+    ),
+    click.option("--shuffle-block", type=int, metavar="N", help="Shards of a block of --shuffle block.  [default: 8]"),
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ workspace, prints and writes; the others are silent.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ from corpus.pipeline.cli.options import (
 )
 from corpus.pipeline.cli.ppo_options import ppo_options
 from corpus.pipeline.cli.rows_options import rows_options
-from corpus.pipeline.errors import CorpusError
+from corpus.pipeline.errors import CorpusError, PeerError
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.terminal import console
 
@@ -192,6 +193,10 @@ _FIRST_ENDS_S = 20
     "--workers", type=int, metavar="N", help="Processes that make batches.  [default: 2 beside an accelerator]"
 )
 @click.option(
+    "--ddp-timeout", type=int, default=1800, show_default=True, metavar="SECONDS",
+    help="Under torchrun: end when the other processes are silent for so long.",
+)  # fmt: skip
+@click.option(
     "--report-to", multiple=True, metavar="NAME",
     help="Also log to tensorboard, wandb, swanlab or mlflow, may be repeated.  [default: none]",
 )  # fmt: skip
@@ -337,6 +342,10 @@ def _silent_unless_first(rank: int) -> Iterator[None]:
         if rank == 0:
             raise
         raise click.exceptions.Exit(130) from interrupt
+    except PeerError as lost:  # all processes of the node lose the others
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise click.exceptions.Exit(1) from lost
+        raise
     except (click.UsageError, CorpusError):
         if rank != 0 and not _has_process_group():
             time.sleep(_FIRST_ENDS_S)

@@ -9,7 +9,7 @@ Cost: two bytes a token (four above 65,536 entries) and 16 bytes a segment. Rows
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,8 @@ from corpus.pipeline.storage.document_shards import COUNTS_KEY, FINGERPRINT_KEY
 
 SEGMENT_TYPE = pa.struct([("document", pa.int64()), ("start", pa.int32()), ("length", pa.int32())])
 ROWS_PER_BATCH = 256
+HEAD_BYTES = 4096
+"""The first bytes of a shard, in which its metadata are; a longer schema is read once more."""
 
 
 def token_type(vocab_size: int) -> pa.DataType:
@@ -116,6 +118,18 @@ def rows_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
             return metadata[FINGERPRINT_KEY].decode(), counts
     except (OSError, pa.ArrowException, KeyError, ValueError):
         return None
+
+
+def counts_of(read: Callable[[int], bytes]) -> Mapping[str, Any] | None:
+    """The counts in the metadata of a shard; `read` gives its first bytes. None if it has no such metadata."""
+    try:
+        head = read(HEAD_BYTES)
+        size = 8 + int.from_bytes(head[4:8], "little")  # a mark, the length of the schema, the schema
+        head = head if size <= len(head) else read(size)
+        counts: Mapping[str, Any] = json.loads((pa.ipc.read_schema(pa.py_buffer(head)).metadata or {})[COUNTS_KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    return counts
 
 
 def with_metadata(table: pa.Table, fingerprint: str, counts: Mapping[str, Any]) -> pa.Table:

@@ -108,7 +108,7 @@ class Cache:
         if self.most_bytes is not None and size > self.most_bytes:
             raise StoreError(
                 f"--cache-bytes {self.most_bytes}: the rows have {size:,} bytes, and each step reads rows of all files",
-                hint=f"Give --cache-bytes {size} or more.",
+                hint=f"Give --cache-bytes {size} or more, or --shuffle block, which reads a few files at a time.",
             )
         with self._locked(progress):
             remove_leftovers(self.folder)
@@ -121,6 +121,11 @@ class Cache:
                 known.save_digests()
             for file in files:
                 self._link(view, file)
+
+    def release(self, view: View, files: Iterable[CachedFile]) -> None:
+        """Delete the links of files in a view that no reader of it needs, so that the cache may delete the files."""
+        for file in files:
+            (view.root / file.name).unlink(missing_ok=True)
 
     def _is_whole(self, file: CachedFile, known: Workspace) -> bool:
         """Whether a file is there; one that was damaged is deleted."""

@@ -75,7 +75,10 @@ def alone(path: Path, *, waits: Callable[[], object] = lambda: None) -> Iterator
                 _flock(lock, fcntl.LOCK_EX, path)
                 break
             time.sleep(_FIRST_PAUSE_S)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a process forked meanwhile has the file open, too
 
 
 def is_free(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 in a thread, for as long as a block lasts."""
+"""A web server on 127.0.0.1, or in a network namespace, in a thread, for as long as a block lasts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Threads(ThreadingHTTPServer):
 class Loopback:
     """Listens when it is made, and answers within a `with` block."""
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        self._http = Threads(("127.0.0.1", 0), handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1") -> None:
+        self._http = Threads((host, 0), handler)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property

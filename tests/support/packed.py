@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -87,9 +87,13 @@ def lay_packed(
     seq_length: int = SEQ_LENGTH,
     vocab_size: int = VOCAB_SIZE,
     later: Collection[int] = (),
+    shard_rows: int | None = None,
 ) -> None:
-    """Write `packed/DATASET` as the packing stage leaves it; segments with a number in `later` are later pieces."""
-    folder = workspace.packed(dataset)
+    """Write `packed/DATASET` as the packing stage leaves it; segments with a number in `later` are later pieces.
+
+    With `shard_rows` there are several shards, which have counts.
+    """
+    folder, books = workspace.packed(dataset), dict[str, dict[str, int]]()
     for split, rows in splits.items():
         ids = np.full((len(rows), seq_length), pad_id())
         for index, row in enumerate(rows):
@@ -104,28 +108,38 @@ def lay_packed(
             lengths,
             vocab_size=vocab_size,
         )
-        state = row_shards.describe_state(["data-00000.arrow"], split=split, fingerprint="0" * 64)
+        size = shard_rows or max(1, len(rows))
+        tables = [table.slice(first, size) for first in range(0, len(rows), size)] or [table]
+        names = [f"data-{number:05d}.arrow" for number in range(len(tables))]
+        state = row_shards.describe_state(names, split=split, fingerprint="0" * 64)
+        books[split] = {"rows": len(rows), "tokens": int(lengths.sum())}
         write_atomic(
             folder / split / "dataset_info.json", row_shards.describe_rows(seq_length, vocab_size, name=dataset)
         )
         write_atomic(folder / split / "state.json", state)
-        with atomic(folder / split / "data-00000.arrow") as file:
-            row_shards.write_rows(file, table)
+        for name, piece in zip(names, tables, strict=True):
+            shard = piece
+            if shard_rows:
+                tokens = sum(segment["length"] for row in piece["segments"].to_pylist() for segment in row)
+                shard = row_shards.with_metadata(piece, "0" * 64, {"rows": piece.num_rows, "tokens": tokens})
+            with atomic(folder / split / name) as file:
+                row_shards.write_rows(file, shard)
     write_atomic(folder / "dataset_dict.json", json.dumps({"splits": list(splits)}).encode())
     beside = {LEDGER, "timings.json"}
     written = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in beside]
     outputs = [workspace.file_digest(path, folder) for path in written]
     config = {"seq_length": seq_length, "strategy": "concat", "vocab_size": vocab_size}
     inputs = [workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
-    _finish(workspace, f"packed/{dataset}", dataset, config, inputs, outputs)
+    counts = {"splits": books} if shard_rows else {}
+    _finish(workspace, f"packed/{dataset}", dataset, config, inputs, outputs, counts)
 
 
-def lay_all(workspace: Workspace, *, rows: int = 20, validation: int = 5) -> Workspace:
+def lay_all(workspace: Workspace, *, rows: int = 20, validation: int = 5, shard_rows: int | None = None) -> Workspace:
     """A workspace with a tokenizer and two packed datasets."""
     lay_tokenizer(workspace)
     for seed, dataset in enumerate(("demo", "wiki2019zh")):
         splits = {"train": random_segments(rows, seed=seed), "validation": random_segments(validation, seed=10 + seed)}
-        lay_packed(workspace, dataset, dict(splits))
+        lay_packed(workspace, dataset, dict(splits), shard_rows=shard_rows)
     return workspace
 
 
@@ -142,6 +156,7 @@ def _finish(
     config: dict[str, object],
     inputs: list[FileDigest],
     outputs: list[FileDigest],
+    counts: Mapping[str, object] | None = None,
 ) -> None:
     ledger = Ledger(
         stage=area.partition("/")[0],
@@ -150,7 +165,7 @@ def _finish(
         config=config,
         inputs=inputs,
         outputs=outputs,
-        counts={},
+        counts=counts or {},
         fingerprint="0" * 64,
     )
     write_ledger(workspace.root / area, ledger, {})

@@ -96,7 +96,9 @@ class Request:
 class Server(Loopback):
     """Files by path, a script of misbehaviour for each path, and a log of what was asked."""
 
-    def __init__(self, files: Mapping[str, bytes] | None = None, *, certificate: Path | None = None) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes] | None = None, *, certificate: Path | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.files = dict(files or {})
         self.log: list[Request] = []
         self.sent_bytes = 0
@@ -108,8 +110,8 @@ class Server(Loopback):
         class Handler(_Handler):
             owner = server
 
-        super().__init__(Handler)
-        self._scheme = "http"
+        super().__init__(Handler, host)
+        self._host, self._scheme = host, "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -118,7 +120,7 @@ class Server(Loopback):
 
     def url(self, path: str = "") -> str:
         """The URL of a path."""
-        return f"{self._scheme}://127.0.0.1:{self.port}{path}"
+        return f"{self._scheme}://{self._host}:{self.port}{path}"
 
     def script(self, path: str, *behaviours: Behaviour) -> None:
         """How the next GET requests for a path are answered, one after the other."""

@@ -60,6 +60,8 @@ class Order(Sampler[list[int]]):
         self.world = world
         self.first_step = first_step
         self.lengths = lengths
+        self.before_step: Callable[[int], object] = lambda _: None
+        """Called with the number of a step before its first pass is given."""
         self._most = max(parts, key=lambda part: part.taken / max(1, part.rows))
         self._offsets = np.cumsum([0, *(part.rows for part in parts)])
         self._block: tuple[int, np.ndarray] | None = None
@@ -71,6 +73,7 @@ class Order(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """The passes from `first_step` on; an empty list is a pass without rows, which becomes padding."""
         for step in range(self.first_step(), self.steps.count):
+            self.before_step(step)
             yield from self.passes(step)
 
     def step(self, number: int) -> np.ndarray:
@@ -106,11 +109,14 @@ class Order(Sampler[list[int]]):
                 self._slice(index, self.taken_before(index, number), self.taken_before(index, number + 1))
                 for index in range(len(self.parts))
             ]
-            rows = np.concatenate(slices)
-            if len(self.parts) > 1:
-                rows = rows[permutation(len(rows), self.seed, number, len(self.parts))]
-            self._block = number, rows
+            self._block = number, slices[0] if len(slices) == 1 else self.mixed(slices, number)
         return self._block[1]
+
+    def mixed(self, slices: Sequence[np.ndarray], number: int) -> np.ndarray:
+        """The rows of several groups in a block, in one order."""
+        rows = np.concatenate(slices)
+        mixed: np.ndarray = rows[permutation(len(rows), self.seed, number, len(self.parts))]
+        return mixed
 
     def block_at(self, position: int) -> int:
         """The block of a position."""

@@ -50,6 +50,7 @@ def arguments(
         ignore_data_skip=True,
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
+        ddp_timeout=config.ddp_timeout,
         logging_nan_inf_filter=False,
         report_to="none",  # `trackers` makes the callbacks
         disable_tqdm=True,

@@ -18,11 +18,10 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
-from corpus.train.data.mixture import delivered, parts
-from corpus.train.data.sampler import Order
+from corpus.train.data.mixture import delivered
 from corpus.train.model import device as devices
 from corpus.train.model.memory import checkpoint_bytes, token_flops
-from corpus.train.run import defaults, objectives, optimizer
+from corpus.train.run import defaults, objectives, optimizer, orders
 from corpus.train.run import plan as plans
 
 
@@ -97,9 +96,7 @@ def run(
     device = devices.choose(config.device, config.precision, threads=config.threads)
     with torch.device("meta"):
         model = objective.sketch()
-    order = Order(
-        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=1, seed=config.seed
-    )
+    order = orders.make(config, plan, micro_batch_size=1)
     one_moment = optimizer.one_moment(model, config.optimizer or "adamw")
     fixed, row = objective.memory(
         model, precision=device.precision, checkpointing=config.gradient_checkpointing, one_moment=one_moment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tokenizers import Tokenizer
 
@@ -34,8 +34,10 @@ def special(tokenizer: Tokenizer, token: str) -> int:
     return number
 
 
-def ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Progress) -> dict[str, Ledger]:
-    """The ledgers of the datasets that a run reads, their files compared with them."""
+def ledgers(
+    config: TrainConfig, workspace: Workspace, area: str, progress: Progress, later: Collection[str] = ()
+) -> dict[str, Ledger]:
+    """The ledgers of the datasets that a run reads, their files compared with them, but those that come `later`."""
     pack = PACK[area]
     names = sorted(config.mixture) or workspace.finished(area)
     if not names:
@@ -47,7 +49,8 @@ def ledgers(config: TrainConfig, workspace: Workspace, area: str, progress: Prog
         ledger = read_ledger(folder)
         if ledger is None:
             raise WorkspaceError(f"{name} is not packed", hint=f"Run `{pack} --dataset {name}` first.")
-        check_all(workspace, folder, ledger.outputs, progress)
+        there = [output for output in ledger.outputs if f"{area}/{name}/{output.path}" not in later]
+        check_all(workspace, folder, there, progress)
         found[name] = ledger
     return found
 

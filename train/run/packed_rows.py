@@ -8,8 +8,10 @@ Cost: reads ledgers, and the segments of all rows, about a second per million ro
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,23 @@ import numpy as np
 
 from corpus.pipeline.errors import TrainError
 from corpus.pipeline.progress import SILENT, Progress
-from corpus.pipeline.storage.row_shards import open_rows
+from corpus.pipeline.store import wait_for
 from corpus.pipeline.tokenizer import files, special_tokens
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger
 from corpus.train import networks
 from corpus.train.config import TrainConfig
-from corpus.train.data.collate import Collator, Rows
-from corpus.train.data.mixture import sizes
+from corpus.train.data.block_order import BlockOrder
+from corpus.train.data.collate import Collator
+from corpus.train.data.sampler import Order
 from corpus.train.evaluation.config import Score
 from corpus.train.evaluation.metrics import evaluate, spread, token_sizes
 from corpus.train.model import probe
 from corpus.train.objective import Figure, Objective, Passes, Result
 from corpus.train.run import model_card as cards
-from corpus.train.run import packed
-from corpus.train.run.remote_rows import fetched
+from corpus.train.run import packed, packed_splits
+from corpus.train.run.packed_splits import Splits
+from corpus.train.run.remote_rows import BlockFetch, RemoteRows, fetched
 from corpus.train.run.samples import Samples
 
 
@@ -47,8 +51,6 @@ class PackedRows(Objective):
     """
 
     decides = Figure("bits_per_character")
-    train: Rows
-    validation: Mapping[str, Rows]
     collator: Collator
     source: Workspace
     """Where rows and tokenizer are; remote ones stay in the cache while it is referred to."""
@@ -57,19 +59,16 @@ class PackedRows(Objective):
     def __init__(self, config: TrainConfig, workspace: Workspace, progress: Progress = SILENT) -> None:
         self.config = config
         area = packed.AREAS[config.objective]
-        workspace = fetched(config, workspace, progress) if config.rows else workspace
-        self.source = workspace
-        ledgers = packed.ledgers(config, workspace, area, progress)
+        remote = fetched(config, workspace, progress) if config.rows else None
+        self.source = workspace = remote or workspace
+        ledgers = packed.ledgers(config, workspace, area, progress, remote.later if remote else ())
         vocabulary = packed.vocabulary(workspace)
         packed.check_tokenizers(ledgers, workspace, area)
         self.seq_length, names = _seq_length(ledgers), list(ledgers)
-        splits = {name: open_rows(workspace.root / area / name) for name in names}
-        self.train = _training_rows(splits)
-        self.validation = {
-            name: Rows([rows["validation"]]) for name, rows in splits.items() if len(rows.get("validation", ()))
-        }
-        self.rows = {name: len(parts["train"]) for name, parts in splits.items() if len(parts.get("train", ()))}
-        self.tokens = sizes(self.train)
+        self.splits = splits = _splits(config, workspace, area, ledgers, progress)
+        self.train, self.validation, self.shards = splits.train, splits.validation, splits.shard_rows
+        self.rows, self.tokens, self._progress = splits.rows, splits.tokens, progress
+        self._fetch: BlockFetch | None = None
         self.inputs = [workspace.file_digest(workspace.root / area / name / LEDGER) for name in names]
         self.inputs += [workspace.file_digest(workspace.tokenizer / "tokenizer.json")]
         self.settings = {
@@ -94,6 +93,15 @@ class PackedRows(Objective):
         )
         self.name = str(networks.described(config)["model"])
         self._sizes = np.zeros((0, 2), np.int64)
+
+    def follow(self, order: Order, workers: int) -> None:
+        """Have remote shards fetched ahead, with the shuffle `block`."""
+        if isinstance(self.source, RemoteRows) and isinstance(order, BlockOrder):
+            self._fetch = self.source.follow(order, self.splits.shards, workers)
+
+    def reading(self, first: int) -> contextlib.AbstractContextManager[Any]:
+        """In it remote shards come."""
+        return self._fetch.reading(first, self._progress) if self._fetch else contextlib.nullcontext()
 
     def network(self) -> Any:
         """A causal model."""
@@ -171,11 +179,17 @@ def _seq_length(ledgers: Mapping[str, Ledger]) -> int:
     return next(iter(lengths.values()))
 
 
-def _training_rows(splits: Mapping[str, Any]) -> Rows:
-    parts = [rows["train"] for rows in splits.values() if len(rows.get("train", ()))]
-    if not parts:
-        raise TrainError(
-            f"{', '.join(splits)}: there is no row to train on",
-            hint="`corpus trace --rejected too_short` shows what was dropped.",
-        )
-    return Rows(parts)
+def _splits(
+    config: TrainConfig, workspace: Workspace, area: str, ledgers: Mapping[str, Ledger], progress: Progress
+) -> Splits:
+    """The rows, opened as the shuffle needs them."""
+    if config.shuffle == "full":
+        return packed_splits.whole(workspace, area, list(ledgers))
+    there = packed_splits.head_counts(workspace)
+    if not isinstance(workspace, RemoteRows):
+        return packed_splits.by_shard(workspace, area, ledgers, counts=there)
+    later = workspace.counts(progress)
+    return packed_splits.by_shard(
+        workspace, area, ledgers, counts=lambda path: later[path] if path in later else there(path),
+        await_shard=partial(wait_for, root=workspace.root),
+    )  # fmt: skip

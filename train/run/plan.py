@@ -24,7 +24,7 @@ from corpus.pipeline.workspace.ledger import FileDigest, Ledger, fingerprint
 from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.benchmarks.chosen import Benchmark
-from corpus.train.config import DECAY_SHARE, TrainConfig
+from corpus.train.config import DECAY_SHARE, SHUFFLE_BLOCK, TrainConfig
 from corpus.train.data.mixture import MAX_REPEATS, Share, shares
 from corpus.train.data.schedule import Steps, warmup_steps
 from corpus.train.model.memory import FORWARD_SHARE
@@ -179,6 +179,8 @@ def _chosen(config: TrainConfig) -> dict[str, Any]:
         chosen |= {"optimizer": config.optimizer, "adam_learning_rate": config.adam_learning_rate or rate}
     if config.schedule not in {None, "cosine"}:
         chosen["schedule"] = config.schedule
+    if config.shuffle != "full":
+        chosen |= {"shuffle": config.shuffle, "shuffle_block": config.shuffle_block or SHUFFLE_BLOCK}
     if config.schedule == "wsd":
         chosen["decay_share"] = config.decay_share or DECAY_SHARE
     return chosen

@@ -24,17 +24,17 @@ from corpus.pipeline.workspace.ledger import Ledger, Report, Stopwatch, read_led
 from corpus.train import networks
 from corpus.train.benchmarks import during
 from corpus.train.config import TrainConfig
-from corpus.train.data.mixture import delivered, parts
-from corpus.train.data.sampler import Order
+from corpus.train.data.mixture import delivered
 from corpus.train.model import device as devices
 from corpus.train.model.device import Device
 from corpus.train.objective import Result
-from corpus.train.run import defaults, objectives, optimizer, trackers
+from corpus.train.run import defaults, objectives, optimizer, orders, trackers
 from corpus.train.run import plan as plans
 from corpus.train.run.arguments import arguments
 from corpus.train.run.context import RunContext
 from corpus.train.run.curves import picture
 from corpus.train.run.folder import RunFolder, saving_errors
+from corpus.train.run.peers import join, peer_errors
 from corpus.train.run.plan import RunPlan
 from corpus.train.run.startup_log import log_startup, notes
 from corpus.train.run.trainer import CorpusTrainer
@@ -48,6 +48,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
     Raises:
         WorkspaceError: no dataset is packed, or there is no tokenizer.
         TokenizerError: rows or model belong to another tokenizer.
+        PeerError: another process of the run is lost.
         TrainError: the run's name is taken, there are no training rows, a tracker is not installed, Muon is to
             run under FSDP, the loss is NaN, or documents of a row would see each other.
         DeviceError: there is no such device, or it is out of memory.
@@ -78,7 +79,7 @@ def run(config: TrainConfig, workspace: Workspace, *, progress: Progress = SILEN
         progress.say(chosen)
     for reason in reasons:
         progress.say(f"rerunning {plan.name} because {reason}")
-    with devices.memory_errors(_out_of_memory(config)):
+    with peer_errors(device, config.ddp_timeout), devices.memory_errors(_out_of_memory(config)):
         return _train(config, workspace, plan, device, folder, progress, reasons, watch)
 
 
@@ -98,10 +99,9 @@ def _train(
     fitting = devices.fitting_rows(useful, fixed=fixed, per_row=row, rows=share)
     rows_per_pass = min(config.micro_batch_size or fitting, share)
     given = share if objective.takes_steps else rows_per_pass
-    order = Order(
-        parts=parts(plan.shares, weighted=config.is_weighted), steps=plan.steps, micro_batch_size=given,
-        seed=config.seed, rank=device.rank, world=device.world, lengths=objective.lengths,
-    )  # fmt: skip
+    order = orders.make(config, plan, micro_batch_size=given, rank=device.rank, world=device.world)
+    objective.follow(order, device.workers)
+    join(device, config.ddp_timeout)
     args = arguments(config, plan, device, rows_per_pass=given, passes=order.accumulation)
     first, checkpoint = _begin(config, device, folder, args, parameters=model.num_parameters(), one_moment=one_moment)
     before = folder.history()
@@ -118,10 +118,11 @@ def _train(
     trackers.start(context.trackers, trainer)
     objective.begin(plan.folder, trainer.accelerator.unwrap_model(trainer.model), trainer.passes())
     said = notes(context)
-    log_startup(trainer, context, mixture=whole, first=first)
-    training = Stopwatch()
-    _run_trainer(trainer, context, first, checkpoint)
-    seconds = training.seconds
+    with objective.reading(first):
+        log_startup(trainer, context, mixture=whole, first=first)
+        training = Stopwatch()
+        _run_trainer(trainer, context, first, checkpoint)
+        seconds = training.seconds
     timings = {
         "seconds": seconds,
         "steps": plan.steps.count - first,

@@ -48,7 +48,7 @@ def log_startup(
     fixed, row = context.fixed_bytes, context.row_bytes
     memory = f"about {size_text(fixed + context.rows_per_pass * row)} ({size_text(fixed)}, and {size_text(row)} a row)"
     say(f"{context.device.describe()}, {passes}, {memory}")
-    seconds = _seconds(trainer, context, plan.steps.count - first)
+    seconds = _seconds(trainer, context, first)
     say(f"about {duration(seconds)}: an estimate from one timed pass")
     if (step := seconds / max(1, plan.steps.count - first)) > _SLOW_STEP_S:
         say(f"a step takes about {duration(step)}: a --batch-size below {batch_size:,} gives shorter ones")
@@ -88,12 +88,13 @@ def notes(context: RunContext, *, steps: int | None = None) -> tuple[str, ...]:
     return (*found, *objective.notes())
 
 
-def _seconds(trainer: CorpusTrainer, context: RunContext, steps: int) -> float:
-    """Estimated seconds of so many steps and the evaluations between them."""
+def _seconds(trainer: CorpusTrainer, context: RunContext, first: int) -> float:
+    """Estimated seconds of the steps after the first `first`, and of the evaluations between them."""
+    plan, objective = context.plan, context.plan.objective
+    steps = plan.steps.count - first
     if steps == 0:
         return 0.0
-    plan, objective = context.plan, context.plan.objective
-    filled = [rows for rows in context.order.passes(0) if rows] or [context.order.step(0).tolist()]
+    filled = [rows for rows in context.order.passes(first) if rows] or [context.order.step(first).tolist()]
     batch = dict(objective.timed(filled[len(filled) // 2][: context.rows_per_pass]))
     one = pass_seconds(trainer.model, batch, precision=context.device.precision)
     if context.config.gradient_checkpointing:
