@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.benchmarks.job import Clock
 
@@ -187,7 +187,7 @@ def _step_tokens(settings: Any) -> int:
 def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, Any]:
     """Rows through the Trainer's own order, dataset and collator, with no model behind."""
     import torch
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
 
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.train.config import TrainConfig
@@ -205,7 +205,7 @@ def loader(clock: Clock, *, workspace: str, model: str, rows: int) -> dict[str, 
         seed=1,
     )
     batches = DataLoader(
-        packed.train,
+        cast("Dataset[Any]", packed.train),
         batch_sampler=order,
         collate_fn=packed.collator,
         generator=torch.Generator(),
