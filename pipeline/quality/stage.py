@@ -83,7 +83,7 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
             training.check_installed()
             texts = [sample.read_texts(path, plan.fields) for path in ready.files]
             drawn = sample.draw(shards, texts, plan.positive, config.workers, progress)
-            sources = [*shards, *texts]
+            sources: list[ScoredShard | sample.TextFile] = [*shards, *texts]
             trained = sample.train(drawn, sources, plan.positive, ready.identity, config.workers, progress)
         stage.begin()
         if not plan.given:

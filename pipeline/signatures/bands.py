@@ -57,7 +57,7 @@ def write(out: IO[bytes], identity: str, bands: np.ndarray, has_shingles: np.nda
     with pq.ParquetWriter(out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, **STORED) as writer:
         for begin, end in pairwise(edges):  # an empty range is an empty row group
             writer.write_table(pa.Table.from_arrays([values[begin:end], owners[begin:end]], schema=writer.schema))
-    return np.diff(edges).tolist()
+    return [end - begin for begin, end in pairwise(edges)]
 
 
 def partitions(total: int, count: int = 0) -> list[tuple[int, int]]:
