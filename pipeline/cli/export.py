@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ _FORMATS = ("nanogpt", "llmc", "megatron", "mds", "jsonl", "parquet")
     "--form", type=click.Choice(["text", "chat"]), default="text", show_default=True,
     help="chat: only documents with a question, as messages; for jsonl and parquet.",
 )  # fmt: skip
+@options.share_option
 @options.workers_option
-@options.no_share_option("pieces are appended to another trainer's files, one after another")
 @options.json_option
 @options.workspace_option()
-def export(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
+def export(**settings: Any) -> None:
     """Write the used documents for another trainer into FOLDER.
 
     These are the documents that rows are made of: cleaned, without duplicates, evaluation items and those on the
@@ -39,6 +38,9 @@ def export(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
 
     Beside them FOLDER gets lineage/, where each document of each file is named, a README.md with the sources and
     rights, and a ledger. docs/export.md shows how to start each trainer from it.
+
+    With --shard the command is one job of an array: it writes its share of the pieces into FOLDER/pieces/, and a run
+    without --shard puts them together. docs/cluster.md has the scripts.
 
     \b
     Examples:
@@ -49,5 +51,4 @@ def export(as_json: bool, workspace_dir: Path, **settings: Any) -> None:
     """
     from corpus.pipeline.export import stage
 
-    report = options.run_stage(stage, stage.ExportConfig, workspace_dir, **settings)
-    summaries.closing([report], partial(summaries.export, report), json_only=as_json)
+    options.run_stage_or_share(stage, stage.ExportConfig, summary=summaries.export, **settings)

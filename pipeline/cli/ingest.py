@@ -146,11 +146,11 @@ def _share(workspace: Workspace, share: Share, settings: dict[str, Any], *, as_j
     help="Also list runs of at least N characters that several of the other documents share.  [default: off]",
 )  # fmt: skip
 @click.option("--cut", is_flag=True, help="With --spans: cut the runs out of prose, all but the first of each.")
+@options.share_option
 @options.workers_option
-@options.no_share_option("it compares all documents with each other; run it once, after them")
 @options.json_option
 @options.workspace_option()
-def dedup(as_json: bool, **settings: Any) -> None:
+def dedup(**settings: Any) -> None:
     """Find duplicate documents, within and across datasets.
 
     Script, width, punctuation and blanks do not count. One document of each group is kept: one of the test split,
@@ -158,6 +158,9 @@ def dedup(as_json: bool, **settings: Any) -> None:
     others, and no later command uses them. With --spans 200, dedup/spans/NAME/ lists every run of 200 or more
     characters that an earlier document has too, and dedup/passages.parquet those that most documents repeat; with
     --cut later commands use prose without them.
+
+    With --shard the command is one job of an array: it signs its share of the documents that `corpus ingest` has not
+    signed. The run without --shard compares all of them.
 
     \b
     Examples:
@@ -168,8 +171,7 @@ def dedup(as_json: bool, **settings: Any) -> None:
     """
     from corpus.pipeline.dedup import stage
 
-    report = options.run_stage(stage, stage.DedupConfig, **settings)
-    summaries.closing([report], partial(summaries.dedup, report), json_only=as_json)
+    options.run_stage_or_share(stage, stage.DedupConfig, summary=summaries.dedup, **settings)
 
 
 @click.command()
@@ -181,17 +183,20 @@ def dedup(as_json: bool, **settings: Any) -> None:
 )
 @click.option("--cut", is_flag=True, help="Cut the shared span out of prose instead of leaving the document out.")
 @click.option("--min-share", type=float, metavar="X", help="Least share of an item's text that counts.")
+@options.share_option
 @options.workers_option
-@options.no_share_option("it searches all documents for all sets; run it once, after them")
 @options.json_option
 @options.workspace_option()
-def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> None:
+def decontaminate(min_share: float | None, **settings: Any) -> None:
     """Find documents that hold items of evaluation sets.
 
     Compares spans of 13 characters; script, width, punctuation and blanks do not count. decontaminate/lists/NAME/
     lists the documents with the item and the shared span, and no later command uses them. The workspace keeps the
     sets: without --against, those given before are used; --forget takes one out by the name of its file. A set that
     has none of the fields of --field is searched for whole.
+
+    With --shard the command is one job of an array: it searches its share of the documents, and a run without --shard
+    with the same flags makes the lists. docs/cluster.md has the scripts.
 
     \b
     Examples:
@@ -203,8 +208,7 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
     from corpus.pipeline.decontaminate.config import DecontaminateConfig
 
     settings |= {} if min_share is None else {"min_share": min_share}
-    report = options.run_stage(stage, DecontaminateConfig, **settings)
-    summaries.closing([report], partial(summaries.decontaminate, report), json_only=as_json)
+    options.run_stage_or_share(stage, DecontaminateConfig, summary=summaries.decontaminate, **settings)
 
 
 @click.command()
@@ -228,11 +232,11 @@ def decontaminate(as_json: bool, min_share: float | None, **settings: Any) -> No
     "--alpha", type=float,
     help="Shape of the Pareto rule: with a smaller one more documents stay.  [default: 9]",
 )  # fmt: skip
+@options.share_option
 @options.workers_option
-@options.no_share_option("it trains on all documents; run it once, after them")
 @options.json_option
 @options.workspace_option()
-def quality(as_json: bool, **settings: Any) -> None:
+def quality(**settings: Any) -> None:
     """Leave out documents that are unlike good text.
 
     Trains a logistic regression on character n-grams, good text against the other datasets, as GPT-3 did: a document
@@ -240,6 +244,9 @@ def quality(as_json: bool, **settings: Any) -> None:
     uses them; quality/scores/ has the score of every document. Validation, test and positive datasets lose nothing.
     Without --positive and --model, what is not given is as in the last run.
     Training needs scikit-learn (`pip install 'corpus-zh[quality]'`), scoring with --model does not.
+
+    With --shard the command is one job of an array: it scores its share of the documents with the model of --model,
+    and a run without --shard with the same flags makes the lists. docs/cluster.md has the scripts.
 
     \b
     Examples:
@@ -251,5 +258,4 @@ def quality(as_json: bool, **settings: Any) -> None:
     from corpus.pipeline.quality import stage
     from corpus.pipeline.quality.config import QualityConfig
 
-    report = options.run_stage(stage, QualityConfig, **settings)
-    summaries.closing([report], partial(summaries.quality, report), json_only=as_json)
+    options.run_stage_or_share(stage, QualityConfig, summary=summaries.quality, **settings)

@@ -21,6 +21,7 @@ from corpus.pipeline.terminal import console
 if TYPE_CHECKING:
     from corpus.pipeline.workspace.layout import Workspace
     from corpus.pipeline.workspace.ledger import Report
+    from corpus.pipeline.workspace.share import Share
 
     TextType = click.ParamType[str]
 else:
@@ -258,6 +259,26 @@ def run_stage(
     with workspace.writing(stage.STAGE):
         report: Report = stage.run(config, workspace, progress=console.Console())
     return report
+
+
+def run_stage_or_share(
+    stage: Any, kind: Callable[..., Any], workspace_dir: Path, share: Share | None, *,
+    summary: Callable[[Report], None], as_json: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Run the stage of a module on the workspace, or a share of it, and print what it did."""
+    from corpus.pipeline.cli import summaries
+
+    if share is None:
+        report = run_stage(stage, kind, workspace_dir, **settings)
+        summaries.closing([report], lambda: summary(report), json_only=as_json)
+        return
+    from corpus.pipeline.workflows import shares
+
+    workspace = workspace_of(workspace_dir)
+    config = config_of(kind, **(settings | {"datasets": tuple(dict.fromkeys(settings["datasets"]))}))
+    with usage_errors():
+        made = getattr(shares, stage.STAGE)(workspace, share, config, progress=console.Console())
+    summaries.shares([made], as_json=as_json)
 
 
 @contextlib.contextmanager

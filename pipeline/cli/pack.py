@@ -91,19 +91,14 @@ def pack(as_json: bool, workspace_dir: Path, share: Share | None, **settings: An
     """
     from corpus.pipeline import workflows
 
-    if share is not None:
-        if settings["form"] == "ranking":
-            raise click.UsageError(
-                "--shard must not stand with --form ranking, which brings answers together from all documents"
-            )
-        if settings.pop("exclude"):
-            raise click.UsageError(
-                "--exclude must not stand with --shard: add the ids to exclude.txt in the workspace before the jobs"
-            )
+    if share is not None and settings["exclude"]:
+        raise click.UsageError(
+            "--exclude must not stand with --shard: add the ids to exclude.txt in the workspace before the jobs"
+        )
     rules = {name: settings.pop(name) for name in ("min_ratio", "max_answers", "max_pairs", "any_age")}
     given = {name: value for name, value in rules.items() if value is not None and value is not False}
     if settings["form"] == "ranking":
-        _rankings(workspace_dir, given, settings, as_json=as_json)
+        _rankings(workspace_dir, share, given, settings, as_json=as_json)
         return
     if given:
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} must stand with --form ranking")
@@ -124,18 +119,27 @@ def _share(workspace_dir: Path, share: Share, settings: dict[str, Any], *, as_js
     """`--shard`."""
     from corpus.pipeline.workflows import shares
 
+    settings.pop("exclude")
     with options.usage_errors():
         reports = shares.pack(options.workspace_of(workspace_dir), share, progress=Console(), **settings)
     summaries.shares(reports, as_json=as_json)
 
 
-def _rankings(workspace_dir: Path, rules: dict[str, Any], settings: dict[str, Any], *, as_json: bool) -> None:
+def _rankings(
+    workspace_dir: Path, share: Share | None, rules: dict[str, Any], settings: dict[str, Any], *, as_json: bool
+) -> None:
     """`--form ranking`."""
-    from corpus.pipeline.workflows import rankings
+    from corpus.pipeline.workflows import rankings, shares
 
     if settings.pop("strategy") != "best-fit":
         raise click.UsageError("--strategy must not stand with --form ranking, which fills no rows")
     settings.pop("form")
+    if share is not None:
+        settings.pop("exclude")
+        with options.usage_errors():
+            jobs = shares.rankings(options.workspace_of(workspace_dir), share, progress=Console(), **settings, **rules)
+        summaries.shares(jobs, as_json=as_json)
+        return
     with options.usage_errors():
         result = rankings.pack(options.workspace_of(workspace_dir), progress=Console(), **settings, **rules)
     reports = [*([result.tokenizer] if result.tokenizer else []), *result.rows]

@@ -137,13 +137,13 @@ def shares(reports: Sequence[ShareReport], *, as_json: bool) -> None:
             ]
         )  # fmt: skip
         return
-    rows = [(each.dataset, str(each.share), each.pieces or "-", each.made, each.kept) for each in reports]
+    rows = [(each.dataset or "all", str(each.share), each.pieces or "-", each.made, each.kept) for each in reports]
     console.table(("dataset", "share", "pieces of all", "made", "kept"), rows, left=2)
     for each in reports:
         for note in each.notes:
             console.line(f"note: {note}")
         done = "finished before: nothing to do" if each.finished else f"{each.seconds:,.1f} s"
-        console.line(f"{each.dataset}: {done}")
+        console.line(f"{each.dataset or each.stage}: {done}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -26,20 +26,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.pipeline.dedup import search, span_lists, spans
+from corpus.pipeline.dedup import keys, search, span_lists, spans
 from corpus.pipeline.dedup.search import Duplicates
 from corpus.pipeline.dedup.span_cuts import SpanCuts
 from corpus.pipeline.errors import BooksError, DamageError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.signatures import files as signatures
-from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, Signing, ids_of, range_slice
+from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureShard, SignatureStore, ids_of, range_slice
 from corpus.pipeline.storage import removal_lists
-from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_count, document_ref, part_number, parts
+from corpus.pipeline.storage.document_shards import REMOVED_SCHEMA, document_ref, part_number
 from corpus.pipeline.storage.selection import datasets_of, documents_of
-from corpus.pipeline.workers import run_pieces, worker_count
+from corpus.pipeline.workers import worker_count
 from corpus.pipeline.workspace.files import atomic
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, FileDigest, Ledger, Report, Stopwatch
+from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch
+from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "dedup"
@@ -107,29 +108,19 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
-    watch, folder = Stopwatch(), workspace.dedup
-    names = datasets_of(workspace, config.datasets)
-    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
-    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in names}
-    threshold = config.threshold if config.near else None
-    keys = signatures.settings(config.threshold)
-    settings = {"datasets": names, "near": config.near, "threshold": threshold, **keys}
-    if config.spans is not None:  # else the ledger is as it was before there were runs
-        settings["spans"] = config.spans
-        settings |= {"cut": True} if config.cut else {}
-    stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
-    )
+    stage, ledgers, threshold = prepare(config, workspace, progress)
     if report := stage.skipped():
         return report
+    folder, names = stage.folder, list(ledgers)
     stage.begin()
-    store = SignatureStore(shards_of(workspace, ledgers, config.threshold))
-    _make_keys(store.shards, folder, config, progress)
+    store = SignatureStore(keys.shards_of(workspace, ledgers, config.threshold))
+    sign = partial(keys.make, stage, store.shards, config.threshold, config.workers)
+    sign()
     look = partial(search.search, store, threshold, folder / "scratch", workers=config.workers, progress=progress)
     try:
         found = look()
     except DamageError:  # of bands, which are compared with their checksums only as they are read
-        _make_keys(store.shards, folder, config, progress, thorough=True)
+        sign(thorough=True)
         found = look()
     lists = _Lists(store, found, names)
     written, shared, cuts = list[Path](), None, None
@@ -151,38 +142,39 @@ def run(config: DedupConfig, workspace: Workspace, *, progress: Progress = SILEN
     )
 
 
-def shards_of(workspace: Workspace, ledgers: Mapping[str, Ledger], threshold: float) -> list[SignatureShard]:
-    """The documents shards that the ledgers name, with the fingerprints of their keys."""
-    first, shards = 0, []
-    for name, ledger in ledgers.items():
-        known = {output.path: output for output in ledger.outputs}
-        for path in parts(workspace.documents(name)):
-            if path.name not in known:
-                continue
-            source = FileDigest(workspace.relative(path), known[path.name].bytes, known[path.name].sha256)
-            identity = signatures.identity(source, threshold)
-            made, count = Signing(workspace.dedup, name).places(path.name), document_count(path)
-            shards.append(SignatureShard(name, path, *made, identity, first, count))
-            first += count
-    return shards
+def run_share(config: DedupConfig, workspace: Workspace, share: Share, *, progress: Progress = SILENT) -> ShareReport:
+    """Sign a share of the documents that ingest has not signed; the caller holds `workspace.sharing()`.
+
+    Raises:
+        WorkspaceError, DamageError, WorkerError, DiskError: as `run`.
+
+    """
+    stage, ledgers, _ = prepare(config, workspace, progress, share)
+    if stage.skipped():
+        return stage.already_finished()
+    shards = keys.shards_of(workspace, ledgers, config.threshold)
+    return keys.make_share(stage, shards, config.threshold, config.workers)
 
 
-def _make_keys(
-    shards: Sequence[SignatureShard], folder: Path, config: DedupConfig, progress: Progress, *, thorough: bool = False
-) -> None:
-    """Compute the missing keys, with `thorough` the damaged ones too, and delete those of shards that are gone."""
-    missing = [shard for shard in shards if not signatures.is_current(shard, thorough=thorough)]
-    if len(missing) < len(shards):
-        progress.say(f"dedup: the keys of {len(shards) - len(missing)} of {len(shards)} shards are kept")
-    wanted = {path for shard in shards for path in (shard.keys, shard.bands)}
-    for name in {shard.dataset for shard in shards}:  # keys of other datasets stay
-        for path in (path for area in signatures.AREAS for path in parts(folder / area / name)):
-            if path not in wanted:
-                path.unlink()
-    work = partial(signatures.write_signatures, threshold=config.threshold)
-    with progress.bar("dedup: keys", sum(shard.count for shard in missing), "documents"):
-        for shard in run_pieces(work, missing, workers=worker_count(config.workers, len(missing))):
-            progress.advance(shard.count)
+def prepare(
+    config: DedupConfig, workspace: Workspace, progress: Progress, share: Share | None = None
+) -> tuple[StageRun, dict[str, Ledger], float | None]:
+    """The run of the stage, or of a share of it, the ledgers of the documents, and the threshold of near duplicates."""
+    watch = Stopwatch()
+    names = datasets_of(workspace, config.datasets)
+    inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
+    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in names}
+    threshold = config.threshold if config.near else None
+    made_by = signatures.settings(config.threshold)
+    settings = {"datasets": names, "near": config.near, "threshold": threshold, **made_by}
+    if config.spans is not None:  # else the ledger is as it was before there were runs
+        settings["spans"] = config.spans
+        settings |= {"cut": True} if config.cut else {}
+    stage = StageRun(
+        workspace, workspace.dedup, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch,
+        progress=progress, share=share,
+    )  # fmt: skip
+    return stage, ledgers, threshold
 
 
 def _find_spans(

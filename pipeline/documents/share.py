@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import pyarrow.parquet as pq
-
 from corpus.pipeline.documents.stage import IngestConfig, Plan, plan_of, prepare, shard_metadata, size_of
 from corpus.pipeline.documents.transform import piece_name
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.read.pieces import count_pieces, cut, renumbered
 from corpus.pipeline.read.spans import Piece
-from corpus.pipeline.storage.document_shards import part_name
+from corpus.pipeline.storage.document_shards import part_name, row_groups
 from corpus.pipeline.workers import run_pieces
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.receipts import Output, Receipt
@@ -97,6 +95,5 @@ def _receipt_of(stage: StageRun, number: int, work: str) -> Receipt | None:
 
 def _output(stage: StageRun, name: str) -> Output:
     path = stage.folder / name
-    digest, metadata = stage.workspace.file_digest(path, stage.folder), pq.read_metadata(path)
-    groups = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-    return Output(digest.path, digest.bytes, digest.sha256, groups)
+    digest = stage.workspace.file_digest(path, stage.folder)
+    return Output(digest.path, digest.bytes, digest.sha256, row_groups(path))

@@ -37,6 +37,7 @@ from corpus.pipeline.read.discover import list_files
 from corpus.pipeline.read.pieces import cut, renumbered
 from corpus.pipeline.read.spans import Piece, RecordFile
 from corpus.pipeline.signatures.files import Signing
+from corpus.pipeline.storage import shard_counts
 from corpus.pipeline.storage.document_shards import part_metadata, part_name, part_number, parts
 from corpus.pipeline.workers import run_pieces, worker_count
 from corpus.pipeline.workspace.layout import Workspace
@@ -166,6 +167,7 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
     folder, progress = stage.folder, stage.progress
     counts, notes, received, first = Counts(), list[str](), list[dict[str, Any]](), 0
     outputs, rejected = list[Path](), list[Path]()
+    noted: dict[str, Any] = {}
     workers = plan.workers(config)
     there = _shards(stage) if plan.grows else _keep_current(stage)
     with progress.bar(f"{config.dataset}: documents", plan.total, "B"):
@@ -180,7 +182,9 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
             for number, size, each in made:
                 progress.drop(each.dropped)
                 progress.advance(size)
-                each.check(f"{config.dataset}, {part_name(number)}")
+                name = part_name(number)
+                each.check(f"{config.dataset}, {name}")
+                noted[name] = shard_counts.entry(each.documents.total(), each.characters, stage.groups.get(name))
                 sum_of_batch.add(each)
                 outputs.append(folder / part_name(number))
                 rejected += [folder / "rejected" / part_name(number)] if each.dropped else []
@@ -193,7 +197,7 @@ def _make(config: IngestConfig, plan: Plan, stage: StageRun) -> Report:
         outputs=(*outputs, *rejected),
         counts=counts.to_dict() | ({"batches": received} if plan.grows else {}),
         check_books=partial(counts.check, config.dataset),
-        timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME},
+        timings={"workers": worker_count(config.workers, None), "engine": kernels.NAME, shard_counts.KEY: noted},
         notes=(*notes, *_notes(config.dataset, counts.to_dict()), *kernels.notes()),
     )
 

@@ -1,31 +1,29 @@
 """From pieces to the files of an export: appended in order, named in `lineage/`, closed with header or index.
 
-In: written pieces. Out: the files that trainers read, and for each piece a Parquet file in `lineage/`.
+In: pieces with receipts. Out: the files that trainers read, and for each piece a Parquet file in `lineage/`.
 Invariants: a file under its final name is whole; it grows as `NAME.part`. The lineage of a piece is written after its
 bytes are on the disk, with their digest and the fingerprint of the work, so a rerun keeps exactly the pieces that are
-whole.
-Cost: a file of one piece is renamed; others are copied once, at disk speed. A rerun hashes what it keeps.
+whole. A piece that is in its file, and has its lineage, is deleted with its receipt.
+Cost: a file of one piece is renamed; others are copied once, at disk speed, and hashed meanwhile. A rerun hashes what
+it keeps.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpus.pipeline.export.formats import Format, Piece, llmc_header, mds_index, megatron_index
-from corpus.pipeline.export.shard import Written
-from corpus.pipeline.storage.document_shards import COUNTS_KEY, FINGERPRINT_KEY, part_metadata
+from corpus.pipeline.export.lineage import read_documents, read_lengths, write_lineage
+from corpus.pipeline.storage.document_shards import part_metadata
 from corpus.pipeline.workspace.files import atomic, disk_errors, hashed, settle, write_atomic
 from corpus.pipeline.workspace.ledger import FileDigest
+from corpus.pipeline.workspace.receipts import Receipt
 
 _CHUNK = 1 << 20
 
@@ -39,6 +37,8 @@ class Assembly:
         self.part = self.path.with_name(f"{self.path.name}.part")
         self.kept: list[Mapping[str, Any]] = []
         """Counts of the leading pieces that are whole."""
+        self._digest = hashlib.sha256()
+        """Of the pieces so far, in a file of several."""
         with disk_errors(self.path):
             data = self.path if self.path.is_file() else self.part
             if data.is_file():
@@ -52,9 +52,21 @@ class Assembly:
         file.seek(self.form.header)
         for piece in self.pieces:
             found = part_metadata(self.place / piece.lineage)
-            if found is None or found[0] != self.identity or not _is_next(file, found[1]):
+            if found is None or found[0] != self.identity or not self._is_next(file, found[1]):
                 return
             yield found[1]
+
+    def _is_next(self, file: IO[bytes], counts: Mapping[str, Any]) -> bool:
+        """Whether the next bytes of a file are a piece with these counts."""
+        digest, whole, left = hashlib.sha256(), self._digest.copy(), counts["bytes"]
+        while left and (data := file.read(min(left, _CHUNK))):
+            digest.update(data)
+            whole.update(data)
+            left -= len(data)
+        if left or digest.hexdigest() != counts["sha256"]:
+            return False
+        self._digest = whole
+        return True
 
     @property
     def bytes(self) -> int:
@@ -75,21 +87,29 @@ class Assembly:
             with self.part.open("ab") as file:
                 file.truncate(self.bytes)
 
-    def append(self, written: Written) -> None:
+    def append(self, receipt: Receipt) -> None:
         """Add the next piece, then its lineage."""
         piece, start = self.pieces[len(self.counts)], self.length
+        data = self.place / piece.data
         with disk_errors(self.path):
-            if self.bytes == 0:
-                written.aside.replace(self.part)
+            if len(self.pieces) == 1 and not self.form.header:
+                data.replace(self.part)
             else:
-                with written.aside.open("rb") as source, self.part.open("r+b") as file:
-                    file.seek(self.bytes)
-                    shutil.copyfileobj(source, file, _CHUNK)
-                written.aside.unlink()
-            with self.part.open("rb") as file:
-                os.fsync(file.fileno())
-        self.counts.append(written.counts)
-        self._write_lineage(piece, written, start)
+                self._copy(data)
+        self.counts.append(receipt.counts)
+        self._write_lineage(piece, receipt, start)
+        for path in (data, self.place / piece.documents, self.place / receipt.name):
+            path.unlink(missing_ok=True)
+
+    def _copy(self, data: Path) -> None:
+        """Add the bytes of a piece."""
+        with data.open("rb") as source, self.part.open("r+b") as file:
+            file.seek(self.bytes)
+            while chunk := source.read(_CHUNK):
+                file.write(chunk)
+                self._digest.update(chunk)
+            file.flush()
+            os.fsync(file.fileno())
 
     @property
     def length(self) -> int:
@@ -97,19 +117,19 @@ class Assembly:
         key = "tokens" if self.form.is_flat else "documents"
         return sum(int(counts[key]) for counts in self.counts)
 
-    def _write_lineage(self, piece: Piece, written: Written, start: int) -> None:
-        table, count = written.lineage, written.lineage.num_rows
-        sizes = table["length"].to_numpy() if self.form.is_flat else np.ones(count, dtype=np.int64)
-        starts = start + np.cumsum(sizes) - sizes
-        table = table.add_column(2, "file", pa.chunked_array([pa.repeat(piece.file, count)]))
-        table = table.add_column(3, "start", pa.chunked_array([pa.array(starts, pa.int64())]))
-        metadata = {
-            FINGERPRINT_KEY: self.identity.encode(),
-            COUNTS_KEY: json.dumps(written.counts, sort_keys=True).encode(),
-        }
-        path = self.place / piece.lineage
+    def _write_lineage(self, piece: Piece, receipt: Receipt, start: int) -> None:
+        path, documents = self.place / piece.lineage, self.place / piece.documents
+        if not self.form.is_flat:  # a file of one piece, whose lineage is whole
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            settle(documents, path)
+            (made,) = (output for output in receipt.outputs if output.path == piece.documents)
+            self._lineage.append(FileDigest(piece.lineage, made.bytes, made.sha256))
+            return
+        found = read_documents(documents)
+        starts = start + np.cumsum(found.lengths) - found.lengths
         with hashed(path) as file:
-            pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+            write_lineage(found, piece.file, starts, self.identity, receipt.counts, file)
         settle(Path(file.name), path)
         self._lineage.append(FileDigest(piece.lineage, file.bytes, file.sha256))
 
@@ -125,10 +145,11 @@ class Assembly:
 
     @property
     def digests(self) -> list[FileDigest]:
-        """Of the files that were hashed while they were written, or resumed: lineage, and a file that is one piece."""
-        if len(self.pieces) > 1 or self.form.header or not self.path.is_file():
+        """Of the files that were hashed while they were written, or resumed: lineage, and a file without a header."""
+        if self.form.header or not self.path.is_file():
             return self._lineage
-        return [*self._lineage, FileDigest(self.pieces[0].file, self.counts[0]["bytes"], self.counts[0]["sha256"])]
+        sha256 = self.counts[0]["sha256"] if len(self.pieces) == 1 else self._digest.hexdigest()
+        return [*self._lineage, FileDigest(self.pieces[0].file, self.bytes, sha256)]
 
     def write_index(self, kind: np.dtype[Any]) -> Path:
         """The index of Megatron-LM beside the tokens."""
@@ -136,7 +157,7 @@ class Assembly:
         lineage = [self.place / piece.lineage for piece in self.pieces]
         documents = sum(counts["documents"] for counts in self.counts)
         with atomic(path) as file:
-            file.writelines(megatron_index(kind, documents, lambda: map(_lengths, lineage)))
+            file.writelines(megatron_index(kind, documents, lambda: map(read_lengths, lineage)))
         return path
 
 
@@ -145,16 +166,3 @@ def write_mds_index(folder: Path, assemblies: Sequence[Assembly], kind: np.dtype
     shards = [(each.path.name, each.bytes, each.length) for each in assemblies]
     write_atomic(folder / "index.json", mds_index(kind, shards))
     return folder / "index.json"
-
-
-def _lengths(lineage: Path) -> np.ndarray:
-    return np.asarray(pq.read_table(lineage, columns=["length"])["length"].to_numpy(), dtype=np.int64)
-
-
-def _is_next(file: IO[bytes], counts: Mapping[str, Any]) -> bool:
-    """Whether the next bytes of a file are a piece with these counts."""
-    digest, left = hashlib.sha256(), counts["bytes"]
-    while left and (data := file.read(min(left, _CHUNK))):
-        digest.update(data)
-        left -= len(data)
-    return not left and digest.hexdigest() == counts["sha256"]

@@ -21,6 +21,8 @@ from corpus.pipeline.errors import ExportError
 from corpus.pipeline.manifest import SPLITS
 
 LINEAGE = "lineage"
+PIECES = "pieces"
+"""Folder of the pieces that are not yet in their files."""
 SHARD_PIECES = 10
 """Pieces in a shard of llm.c: some 100 million tokens."""
 _SHORT = {"validation": "val"}
@@ -77,9 +79,24 @@ class Piece:
     """The file it is a part of, in the folder of the export."""
 
     @property
+    def name(self) -> str:
+        """Its name in its receipt."""
+        return f"{self.dataset}-{self.split}-{self.number:05d}"
+
+    @property
     def lineage(self) -> str:
         """The file that names its documents, in the folder of the export."""
-        return f"{LINEAGE}/{self.dataset}-{self.split}-{self.number:05d}.parquet"
+        return f"{LINEAGE}/{self.name}.parquet"
+
+    @property
+    def data(self) -> str:
+        """The file of its tokens or texts until they are in `file`."""
+        return f"{PIECES}/{self.name}.data"
+
+    @property
+    def documents(self) -> str:
+        """The file of its documents until `lineage` is written, or that becomes it."""
+        return f"{PIECES}/{self.name}.documents"
 
 
 def placed(pieces: Sequence[Piece], form: Format) -> list[Piece]:
@@ -225,4 +242,5 @@ def owned(place: Path, form: Format, datasets: Iterable[str]) -> set[Path]:
             stem = "shard" if form.name == "mds" else "part"
             patterns = [f"{dataset}/{split}/{stem}?*{form.suffix}*" for dataset, split in pairs]
             patterns += [f"{dataset}/{split}/index.json" for dataset, split in pairs]
-    return {path for pattern in [*patterns, f"{LINEAGE}/*-?????.parquet"] for path in place.glob(pattern)}
+    patterns += [f"{LINEAGE}/*-?????.parquet", f"{PIECES}/*-?????.data", f"{PIECES}/*-?????.documents"]
+    return {path for pattern in patterns for path in place.glob(pattern)}

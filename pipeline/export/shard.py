@@ -1,7 +1,7 @@
 """Writing one piece of an export: the work of a worker.
 
-In: the documents of one split in a few documents shards, less what is left out. Out: a temporary file with their tokens
-or texts, the lineage of these, and counts.
+In: the documents of one split in a few documents shards, less what is left out. Out: in `pieces/` a file with their
+tokens or texts and one that names the documents, and the receipt of both.
 Invariants: documents stay in the order of their shards; a document's tokens are those of its text and the separator,
 which stands nowhere else; a piece depends on its documents shards, the lists and the tokenizer alone.
 Cost: one batch of documents in memory; one piece for MDS, whose offsets stand before the samples.
@@ -23,12 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline import templates
-from corpus.pipeline.export.formats import Piece, mds_shard
+from corpus.pipeline.export.formats import FORMATS, Piece, mds_shard
+from corpus.pipeline.export.lineage import Documents, write_documents, write_lineage
 from corpus.pipeline.storage import selection
 from corpus.pipeline.storage.document_shards import has_turns
 from corpus.pipeline.storage.selection import Selection
 from corpus.pipeline.tokenizer import encoders
-from corpus.pipeline.workspace.files import hashed
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 
 _COLUMNS = ["id", "text", "prompt_length", "source_file", "source_offset", "meta"]
 _MESSAGE = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
@@ -53,17 +54,16 @@ class Job:
     format: str
     chat: bool
     tokens: Tokens | None
+    identity: str
+    """Fingerprint of the work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A piece that is written."""
 
-    aside: Path
-    """Temporary file with its bytes."""
-    lineage: pa.Table
-    """`document`, `id` and `length` of each document, in order."""
-    counts: dict[str, Any]
+    receipt: Receipt
+    """With the number of documents, characters and tokens, and bytes and SHA-256 of the data."""
     engine: str = ""
     """The encoder used."""
     warning: str = ""
@@ -90,7 +90,7 @@ class _Sink(Protocol):
 
 
 def write_piece(task: tuple[Piece, Selection], *, job: Job) -> Written:
-    """Write one piece to a temporary file in the folder of the export.
+    """Write one piece and its receipt into the folder of the export.
 
     Raises:
         DamageError: a documents shard cannot be read.
@@ -100,21 +100,27 @@ def write_piece(task: tuple[Piece, Selection], *, job: Job) -> Written:
     counts: Counter[str] = Counter({"characters": 0})
     engine = _engine(job.tokens.folder, job.tokens.proof) if job.tokens else None
     references, names, lengths = [np.zeros(0, np.int64)], list[pa.Array](), [np.zeros(0, np.int64)]
-    with hashed(job.place / Path(piece.lineage).stem) as file:
+    files = PieceWriter(job.place, job.identity, piece.name)
+    with files.output(piece.data) as file:
         sink = _sink(job, piece, engine, file)
         for batch in _documents(piece, chosen, counts, chat=job.chat):
             lengths.append(sink.add(batch).astype(np.int64))
             references.append(batch.references)
             names.append(batch.rows["id"])
+            file.groups.append(len(batch.references))
         sink.close()
-    path, length = Path(file.name), np.concatenate(lengths)
-    lineage = pa.table(
-        {"document": np.concatenate(references), "id": pa.chunked_array(names, pa.string()), "length": length}
-    )
+    length = np.concatenate(lengths)
     found = {**counts, "documents": len(length), "bytes": file.bytes, "sha256": file.sha256}
-    if engine is None:
-        return Written(path, lineage, found)
-    return Written(path, lineage, found | {"tokens": int(length.sum())}, engine.engine, engine.warning)
+    found |= {"tokens": int(length.sum())} if engine else {}
+    documents = Documents(np.concatenate(references), pa.chunked_array(names, pa.string()), length)
+    with files.output(piece.documents) as beside:
+        beside.groups.append(len(length))
+        if FORMATS[job.format].is_flat:  # where they lie in the file is known when those before them are there
+            write_documents(documents, beside)
+        else:
+            write_lineage(documents, piece.file, np.arange(len(length)), job.identity, found, beside)
+    receipt = files.finish(found)
+    return Written(receipt, engine.engine, engine.warning) if engine else Written(receipt)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,94 +1,55 @@
 """The export: the used documents of a workspace in a folder of files that another trainer reads.
 
 In: `documents/`, the lists of what is left out, and for formats of tokens `tokenizer/`. Out: a folder outside the
-workspace with the format's files, `lineage/`, `README.md`, and the tokenizer.
+workspace with the format's files, `lineage/`, `README.md`, and the tokenizer. Until it is finished `pieces/` holds
+pieces that are not in their files yet.
 Invariants: documents = exported + left out + without a question where the form needs one, characters likewise; files of
-tokens hold the tokens counted and nothing else; workers, interruption and engine change no byte; a folder that holds
-other files is refused.
+tokens hold the tokens counted and nothing else; workers, shares, interruption and engine change no byte; a folder that
+holds other files is refused.
 Cost: 0.28 GB a process, whatever the input; two cores encode 35 million characters a second.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-import pyarrow as pa
 
+from corpus.pipeline import pieces as shared
 from corpus.pipeline import workers as pool
-from corpus.pipeline.errors import BooksError, DiskError, ExportError, WorkspaceError
+from corpus.pipeline.errors import BooksError, DiskError, WorkspaceError
 from corpus.pipeline.export import card, formats
 from corpus.pipeline.export.assembly import Assembly, write_mds_index
-from corpus.pipeline.export.formats import FORMATS, Format, Piece
-from corpus.pipeline.export.shard import Job, Tokens, Written, write_piece
+from corpus.pipeline.export.config import MARK, ExportConfig, mark, place_of
+from corpus.pipeline.export.formats import Format, Piece
+from corpus.pipeline.export.plan import STAGE, VERSION, Ready, prepare
+from corpus.pipeline.export.shard import Written
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
-from corpus.pipeline.storage.document_shards import check_sample, part_groups
-from corpus.pipeline.tokenizer import encoders
 from corpus.pipeline.tokenizer.files import load as load_tokenizer
-from corpus.pipeline.tokenizer.files import tokenizer_digest
-from corpus.pipeline.tokenizer.special_tokens import SEPARATOR
-from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write_atomic
-from corpus.pipeline.workspace.layout import ROWS, Workspace
-from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
-from corpus.pipeline.workspace.lock import HOLDER, LOCK, locked
+from corpus.pipeline.workspace.files import disk_errors, write_atomic
+from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.ledger import Report, fingerprint, read_ledger
+from corpus.pipeline.workspace.lock import locked
+from corpus.pipeline.workspace.receipts import Receipt
+from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
-STAGE = "export"
-VERSION = 1
-MARK = "export.json"
-"""Written first: the folder is an export, in this format."""
-_UNFINISHED = (LOCK, HOLDER, f".{HOLDER}.*.tmp", f".{MARK}.*.tmp")
-"""What an export leaves that was killed before it wrote the mark."""
+__all__ = ["MARK", "STAGE", "TOKENIZER", "VERSION", "ExportConfig", "run", "run_share"]
+
 _HINTS = {
     "text": "`corpus status` shows what there is; dedup, decontaminate and exclude.txt may leave out everything.",
     "chat": "baike2018qa, webtext2019zh and translation2019zh have questions; --form text takes any document.",
 }
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True, slots=True)
-class ExportConfig:
-    """What is exported, and where to."""
-
-    format: str
-    """A name in `FORMATS`."""
-    place: Path
-    """The folder: new, empty, or an earlier export in this format."""
-    _: KW_ONLY
-    datasets: tuple[str, ...] = ()
-    """All that have documents when empty."""
-    splits: tuple[str, ...] = ()
-    """All when empty."""
-    form: str = "text"
-    """`text`, or for the formats of text `chat`: documents with a question, as messages."""
-    workers: int = 0
-    """Worker processes; one for each core when 0. The result does not depend on it."""
-    unit_characters: int | None = None
-    """Characters of documents in one piece; the format's when None."""
-
-    def __post_init__(self) -> None:
-        """Check what a user can get wrong."""
-        if self.format not in FORMATS:
-            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, is {self.format}")
-        if self.form not in ROWS:
-            raise ValueError(f"--form must be one of {', '.join(ROWS)}, is {self.form}")
-        if self.form == "chat" and FORMATS[self.format].tokens:
-            raise ValueError(f"--form chat is for --format jsonl and parquet, not {self.format}")
-        if unknown := set(self.splits) - set(SPLITS):
-            raise ValueError(f"--split must be one of {', '.join(SPLITS)}, is {', '.join(sorted(unknown))}")
-        if self.workers < 0:
-            raise ValueError(f"--workers must not be negative, is {self.workers}")
 
 
 def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILENT) -> Report:
@@ -102,11 +63,35 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
-    place = _place_of(config, workspace)
+    with _locked(config, workspace) as place:
+        return _export(prepare(config, workspace, place, progress))
+
+
+def run_share(config: ExportConfig, workspace: Workspace, share: Share, *, progress: Progress = SILENT) -> ShareReport:
+    """Write a share of the pieces; the caller holds `workspace.sharing()`. Raises as `run`."""
+    with _locked(config, workspace, share) as place:
+        ready = prepare(config, workspace, place, progress, share)
+        if ready.stage.skipped():
+            return ready.stage.already_finished()
+        pieces = {piece.name: piece for piece in ready.pieces()}
+        write_atomic(place / MARK, mark(config))
+        return shared.make_share(
+            ready.stage, pieces, lambda due: ready.made([*due.values()]), note=lambda written: written.warning
+        )
+
+
+@contextlib.contextmanager
+def _locked(config: ExportConfig, workspace: Workspace, share: Share | None = None) -> Iterator[Path]:
+    """The folder, held by this export alone or by jobs with the same settings together."""
+    place = place_of(config, workspace)
+    command, kind = STAGE, ""
+    if share is not None:
+        settings = {name: list(getattr(config, name)) for name in ("datasets", "splits")}
+        kind = fingerprint(STAGE, VERSION, settings | {"format": config.format, "form": config.form}, [])
+        command = f"{STAGE} --shard {share}"
     try:
-        with locked(place, STAGE, hint="Wait until it is done, or name another FOLDER."):
-            _place_of(config, workspace)  # which another export may have taken meanwhile
-            return _export(config, workspace, place, progress)
+        with locked(place, command, hint="Wait until it is done, or name another FOLDER.", kind=kind):
+            yield place_of(config, workspace)  # which another export may have taken meanwhile
     except DiskError as error:
         if str(place) not in error.message:
             raise
@@ -114,186 +99,84 @@ def run(config: ExportConfig, workspace: Workspace, *, progress: Progress = SILE
         raise DiskError(error.message, hint=hint) from error
 
 
-def _export(config: ExportConfig, workspace: Workspace, place: Path, progress: Progress) -> Report:
-    watch, form = Stopwatch(), FORMATS[config.format]
-    names = _without_rankings(workspace, config)
-    chosen = {name: selection.load(workspace, name, removals=True) for name in names}
-    inputs = []
-    for name in names:
-        selection.documents_of(workspace, name, read=False)  # compares the documents with their ledger
-        inputs += [workspace.file_digest(workspace.documents(name) / LEDGER), *chosen[name].inputs]
-    inputs += [tokenizer_digest(workspace)] if form.tokens else []
-    kind, settings = _settings(config, workspace, form, names)
-    settings |= _removed(chosen)
-    stage = StageRun(
-        workspace, place, stage=STAGE, version=VERSION, config=settings, inputs=inputs, watch=watch, progress=progress
-    )
+def _export(ready: Ready) -> Report:
+    stage, config, form, chosen = ready.stage, ready.config, ready.form, ready.chosen
     if report := stage.skipped():
         return report
-    pieces = _divide(workspace, names, config, form)
+    pieces = ready.pieces()
     stage.begin()
-    write_atomic(place / MARK, _mark(config))
-    files = _resume(stage, pieces, form)
+    write_atomic(stage.folder / MARK, mark(config))
+    files, kept = _resume(stage, pieces, form)
     with pool.kept():
-        due = [piece for each in files for piece in each.pieces[len(each.kept) :]]
-        missing = [(piece, chosen[piece.dataset].of(piece.parts)) for piece in due]
-        workers = pool.worker_count(config.workers, len(missing))
-        if form.tokens:
-            pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))
-        job, check = _job(config, workspace, place, names, settings, kind)
-        made = pool.run_pieces(partial(write_piece, job=job), missing, workers=workers)
+        due = [piece for each in files for piece in each.pieces[len(each.kept) :] if piece.name not in kept]
+        workers = pool.worker_count(config.workers, len(due))
+        work, check = ready.work(workers, len(due))
+        made = pool.run_pieces(work, ready.with_left_out(due), workers=workers)
         try:
-            engines = _write(files, made, kind, progress)
+            engines = _write(files, kept, made, ready.kind, stage.progress)
         finally:
             made.close()  # ends workers that still write a piece
-            remove_leftovers(place)
+            stage.remove_leftovers()
     for digest in (digest for each in files for digest in each.digests):
         stage.tell(digest)
     books, left_out = _books(files), {name: dict(sorted(each.reasons.items())) for name, each in chosen.items()}
     whole = [piece for each in files if each.path.is_file() for piece in each.pieces]
     if not whole:
-        raise WorkspaceError(f"{', '.join(names)}: no document is left to export", hint=_HINTS[config.form])
-    text = card.text(
-        form, [workspace.manifest(name) for name in names], books, left_out, whole, chat=config.form == "chat",
-        vocab_size=settings.get("vocab_size"),
-    )  # fmt: skip
-    write_atomic(place / "README.md", text.encode())
+        raise WorkspaceError(f"{', '.join(ready.names)}: no document is left to export", hint=_HINTS[config.form])
+    _write_card(ready, books, left_out, whole)
+    outputs = _finish_files(files, form, ready.workspace, ready.kind, chat=config.form == "chat")
+    shutil.rmtree(stage.folder / formats.PIECES, ignore_errors=True)
     return stage.finish(
-        outputs=[place / "README.md", *_finish_files(files, form, workspace, kind, chat=config.form == "chat")],
+        outputs=[stage.folder / "README.md", *outputs],
         counts={
             "datasets": books,
             "left_out": left_out,
             **({"encoder_check": check} if check else {}),
         },
-        check_books=partial(_check_books, workspace, files, kind, chosen, config.splits or SPLITS),
+        check_books=lambda: _check_books(ready, files),
         timings={"engine": ", ".join(engines), "workers": workers},
         notes=_notes(form, files, chosen),
     )
 
 
-def _place_of(config: ExportConfig, workspace: Workspace) -> Path:
-    """The folder, if it is one that an export may be written into."""
-    place = config.place.expanduser().absolute()
-    if place.resolve().is_relative_to(workspace.root.resolve()):
-        raise ExportError(
-            f"{place} is in the workspace, whose folders belong to other stages",
-            hint="Name a folder outside it.",
-        )
-    with disk_errors(place):
-        there = next(path for path in (place, *place.parents) if path.exists())
-        if not there.is_dir():
-            raise ExportError(f"{there} is a file", hint="Name a new folder.")
-        mark = place / MARK
-        ours = {path for pattern in _UNFINISHED for path in place.glob(pattern)}
-        others = [path for path in place.glob("*") if path not in ours]
-        if not mark.is_file() and others:
-            raise ExportError(f"{place} holds other files", hint="Name a new or empty folder.")
-        if mark.is_file() and mark.read_bytes() != _mark(config):
-            raise ExportError(
-                f"{place} holds an export in another format or form: {mark.name} says which",
-                hint="Name a new folder, or delete that one.",
-            )
-    return place
+def _write_card(
+    ready: Ready, books: Mapping[str, Any], left_out: Mapping[str, Mapping[str, int]], whole: Sequence[Piece]
+) -> None:
+    text = card.text(
+        ready.form, [ready.workspace.manifest(name) for name in ready.names], books, left_out, whole,
+        chat=ready.config.form == "chat", vocab_size=ready.settings.get("vocab_size"),
+    )  # fmt: skip
+    write_atomic(ready.stage.folder / "README.md", text.encode())
 
 
-def _mark(config: ExportConfig) -> bytes:
-    return orjson.dumps({"format": config.format, "form": config.form}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _without_rankings(workspace: Workspace, config: ExportConfig) -> list[str]:
-    """The datasets of an export; rankings, whose worse answers are not to be learnt, are no texts."""
-    names = selection.datasets_of(workspace, config.datasets)
-    found = [name for name in names if not workspace.manifest(name).has_rankings]
-    if not found or (config.datasets and len(found) < len(names)):
-        first = next(name for name in names if name not in found)
-        raise WorkspaceError(f"{first} holds rankings, which no export has", hint="Leave it out with --dataset.")
-    return found
-
-
-def _settings(
-    config: ExportConfig, workspace: Workspace, form: Format, names: Sequence[str]
-) -> tuple[np.dtype[Any] | None, dict[str, Any]]:
-    """The type of token ids, and the ledger's `config`."""
-    settings: dict[str, Any] = {
-        "format": form.name,
-        "form": config.form,
-        "datasets": list(names),
-        "splits": [split for split in SPLITS if split in (config.splits or SPLITS)],
-        "unit_characters": config.unit_characters or form.unit_characters,
-    }
-    if not form.tokens:
-        return None, settings
-    model = load_tokenizer(workspace.tokenizer)
-    vocab_size = model.get_vocab_size()
-    separator = model.token_to_id(SEPARATOR)
-    if separator is None:
-        raise WorkspaceError(f"the tokenizer lacks {SEPARATOR}", hint="Run `corpus tokenizer` again.")
-    return formats.token_type(form, vocab_size), settings | {"vocab_size": vocab_size, "separator": separator}
-
-
-def _removed(chosen: Mapping[str, selection.Selection]) -> dict[str, Any]:
-    """For each dataset the digest of the ids that the removal list removes; nothing where it removes none."""
-    found = {
-        name: hashlib.sha256("\n".join(each.removed).encode()).hexdigest()
-        for name, each in chosen.items()
-        if each.removed
-    }
-    return {removals.REASON: found} if found else {}
-
-
-def _divide(workspace: Workspace, names: Sequence[str], config: ExportConfig, form: Format) -> list[Piece]:
-    """The pieces, split by split and dataset by dataset, with the file of each."""
-    characters = config.unit_characters or form.unit_characters
-    pieces = [
-        Piece(name, split, number, tuple(paths), size, workspace.manifest(name).licence)
-        for split in SPLITS
-        if split in (config.splits or SPLITS)
-        for name in names
-        for number, (paths, size) in enumerate(part_groups(workspace.documents(name), split, characters))
-    ]
-    if not pieces:
-        raise WorkspaceError(
-            f"{', '.join(names)}: no documents in {', '.join(config.splits or SPLITS)}",
-            hint="`corpus export` without --split takes every split.",
-        )
-    return formats.placed(pieces, form)
-
-
-def _resume(stage: StageRun, pieces: Sequence[Piece], form: Format) -> list[Assembly]:
-    """The files of the export with the pieces that are whole; everything else that an export wrote is deleted."""
+def _resume(stage: StageRun, pieces: Sequence[Piece], form: Format) -> tuple[list[Assembly], dict[str, Receipt]]:
+    """The files of the export with the pieces that are whole, and the receipts of pieces that are not in them yet;
+    everything else that an export wrote is deleted.
+    """
     files = [
         Assembly(stage.folder, list(group), form, stage.fingerprint)
         for _, group in groupby(pieces, lambda piece: piece.file)
     ]
     kept = [stage.folder / piece.lineage for each in files for piece in each.pieces[: len(each.kept)]]
+    due = {piece.name for each in files for piece in each.pieces[len(each.kept) :]}
+    receipts = {name: receipt for name, receipt in stage.finished_pieces().items() if name in due}
+    beside = {stage.folder / output.path for receipt in receipts.values() for output in receipt.outputs}
     with disk_errors(stage.folder):
         for path in formats.owned(stage.folder, form, stage.workspace.datasets()).difference(
-            kept, *([each.path, each.part] for each in files)
+            kept, beside, *([each.path, each.part] for each in files)
         ):
             path.unlink()
-    if kept:
-        stage.progress.say(f"{stage.folder}: {len(kept):,} of {len(pieces):,} pieces are finished and kept")
-    return files
-
-
-def _job(
-    config: ExportConfig, workspace: Workspace, place: Path, names: Sequence[str], settings: Mapping[str, Any],
-    kind: np.dtype[Any] | None,
-) -> tuple[Job, dict[str, Any]]:  # fmt: skip
-    """What the workers need, and the record of the check of their encoder."""
-    chat = config.form == "chat"
-    if kind is None:
-        return Job(place, config.format, chat, None), {}
-    reference = partial(encoders.encode_by_reference, load_tokenizer(workspace.tokenizer))
-    sample = pa.concat_arrays([check_sample(workspace.documents(name)) for name in names])
-    proof, check = encoders.prove(reference, sample)
-    return Job(place, config.format, chat, Tokens(workspace.tokenizer, proof, kind, settings["separator"])), check
+    if kept or receipts:
+        there = len(kept) + len(receipts)
+        stage.progress.say(f"{stage.folder}: {there:,} of {len(pieces):,} pieces are finished and kept")
+    return files, receipts
 
 
 def _write(
-    files: Sequence[Assembly], made: Iterator[Written], kind: np.dtype[Any] | None, progress: Progress
-) -> list[str]:
-    """Append the missing pieces in order; returns the encoders that were used."""
+    files: Sequence[Assembly], kept: Mapping[str, Receipt], made: Iterator[Written], kind: np.dtype[Any] | None,
+    progress: Progress,
+) -> list[str]:  # fmt: skip
+    """Append the missing pieces in order, those in `kept` as they are; returns the encoders that were used."""
     engines: set[str] = set()
     total = sum(piece.characters for each in files for piece in each.pieces)
     with progress.bar(f"{files[0].place.name}: {files[0].form.name}", total, "characters"):
@@ -303,8 +186,8 @@ def _write(
                 continue
             each.resume()
             for piece in each.pieces[len(each.kept) :]:
-                written = next(made)
-                each.append(written)
+                written = Written(kept[piece.name]) if piece.name in kept else next(made)
+                each.append(written.receipt)
                 if written.warning and written.engine not in engines:
                     progress.say(written.warning)
                 engines.add(written.engine)
@@ -323,18 +206,15 @@ def _books(files: Sequence[Assembly]) -> dict[str, dict[str, dict[str, int]]]:
     return {name: {split: dict(counts) for split, counts in splits.items()} for name, splits in books.items()}
 
 
-def _check_books(
-    workspace: Workspace, files: Sequence[Assembly], kind: np.dtype[Any] | None,
-    chosen: Mapping[str, selection.Selection], splits: Sequence[str],
-) -> None:  # fmt: skip
+def _check_books(ready: Ready, files: Sequence[Assembly]) -> None:
     """Raise BooksError unless documents and characters are all exported, left out or without a question, and files of
     tokens hold the tokens counted.
     """
     books = _books(files)
-    for name, left in chosen.items():
-        ledger = read_ledger(workspace.documents(name))
+    for name, left in ready.chosen.items():
+        ledger = read_ledger(ready.workspace.documents(name))
         known = ledger.counts if ledger else {"splits": {}, "characters": {}}
-        for split in splits:
+        for split in ready.config.splits or SPLITS:
             found, documents = Counter(books.get(name, {}).get(split, {})), known["splits"].get(split, 0)
             rest = found["without_prompt"]
             characters = found["characters"] + found["characters_without_prompt"] + left.characters[split]
@@ -346,7 +226,8 @@ def _check_books(
                 )
     for each in files:
         size = each.path.stat().st_size if each.path.is_file() else each.form.header
-        if kind is not None and each.form.is_flat and size != each.form.header + each.length * kind.itemsize:
+        width = 0 if ready.kind is None else ready.kind.itemsize
+        if width and each.form.is_flat and size != each.form.header + each.length * width:
             raise BooksError(f"{each.path} has {size:,} bytes, which are not {each.length:,} tokens")
 
 

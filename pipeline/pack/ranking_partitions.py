@@ -1,10 +1,11 @@
 """Documents that share a question, brought together on the disk.
 
 In: the used documents of a dataset, in any order. Out: partitions, Arrow files in which each question has all of its
-answers; and what could not be used.
+answers; and the books of each: what was read, and what could not be used.
 Invariants: documents whose questions are the same but for script, width, punctuation and white space are in one
 partition, in the order of the documents; the number of partitions follows from the characters of the documents alone.
-Cost: one row group of documents in memory; the texts are written and read once more.
+Cost: one row group of documents in memory; all documents are read, and the texts of the wanted partitions are written
+and read once more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.manifest.schema import Votes
 from corpus.pipeline.read.nested import value_at
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import document_ref, has_turns, part_metadata, part_number, parts
+from corpus.pipeline.storage.document_shards import characters_of, document_ref, has_turns, part_number, parts
 from corpus.pipeline.text.codepoints import text_of
 from corpus.pipeline.text.normalize import fold_all
 from corpus.pipeline.workspace.files import disk_errors, scratch
@@ -47,41 +49,55 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The work of a worker."""
+
+    number: int
+    path: Path
+    books: Counter[str] = field(default_factory=Counter)
+    """`documents`, the answers `read`, and those left out here by reason. A document without a question counts for the
+    partition that its documents shard names."""
+
+
 def count(folder: Path) -> int:
     """The number of partitions for the documents of a folder."""
-    characters = sum(
-        sum(found[1]["characters"].values()) for path in parts(folder) if (found := part_metadata(path)) is not None
-    )
+    characters = sum(sum(characters_of(path).values()) for path in parts(folder))
     return min(MOST_PARTITIONS, 1 + characters // PARTITION_CHARACTERS)
 
 
 @contextlib.contextmanager
 def divide(
-    folder: Path, documents: Path, chosen: selection.Selection, votes: Votes | None, books: Counter[str]
-) -> Iterator[list[Path]]:
-    """The partitions of a documents folder, as files in `folder` that are deleted at the end.
-
-    `books` counts documents and answers, and those that are left out here: `documents`, `read`, and reasons.
-    """
+    folder: Path, documents: Path, chosen: selection.Selection, votes: Votes | None, wanted: Collection[int]
+) -> Iterator[list[Partition]]:
+    """The wanted partitions of a documents folder, by number, with files in `folder` that are deleted at the end."""
     with contextlib.ExitStack() as stack:
         number = count(documents)
-        paths = [stack.enter_context(scratch(folder / f"partition-{at:03d}")) for at in range(number)]
+        found = {
+            at: Partition(at, stack.enter_context(scratch(folder / f"partition-{at:03d}"))) for at in sorted(wanted)
+        }
         with contextlib.ExitStack() as writing, disk_errors(folder):
-            writers = [writing.enter_context(pa.ipc.new_stream(str(path), SCHEMA)) for path in paths]
-            for path in parts(documents):
-                for rows in _rows(path, chosen, votes, books):
+            writers = {
+                at: writing.enter_context(pa.ipc.new_stream(str(each.path), SCHEMA)) for at, each in found.items()
+            }
+            for path in parts(documents) if found else ():
+                left_out = found.get(part_number(path) % number)
+                for rows in _rows(path, chosen, votes, left_out.books if left_out else Counter()):
                     by_partition: dict[int, list[dict[str, Any]]] = {}
                     for row in rows:
                         by_partition.setdefault(_hash(row["key"]) % number, []).append(row)
-                    for at, values in sorted(by_partition.items()):
+                    for at in sorted(by_partition.keys() & found.keys()):
+                        values = by_partition[at]
+                        answers = sum(len(row["answers"]) for row in values)
+                        found[at].books.update({"documents": len(values), "read": answers})
                         writers[at].write_batch(pa.RecordBatch.from_pylist(values, schema=SCHEMA))
-        yield paths
+        yield [*found.values()]
 
 
 def _rows(
-    path: Path, chosen: selection.Selection, votes: Votes | None, books: Counter[str]
+    path: Path, chosen: selection.Selection, votes: Votes | None, left_out: Counter[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Batches of rows of one documents shard."""
+    """Batches of rows of one documents shard; `left_out` counts the others, and why they are none."""
     is_given = has_turns(path)
     columns = ["text", "prompt_length", "split", *(["turns"] if is_given else ["meta"])]
     cut = chosen.shard(part_number(path)).cuts
@@ -90,11 +106,10 @@ def _rows(
         for line, row in zip(lines.tolist(), batch.to_pylist(), strict=True):
             reference = document_ref(shard, line)
             made = _given(row) if is_given else _voted(row, votes)
-            books["documents"] += 1
-            books["read"] += len(made["answers"])
             reason = "cut" if line in cut else made.pop("reason", "")
             if reason:
-                books[reason] += len(made["answers"])
+                answers = len(made["answers"])
+                left_out.update({"documents": 1, "read": answers, reason: answers})
                 continue
             found.append(made | {"document": reference, "split": SPLITS.index(row["split"])})
         for each, key in zip(found, _keys(found), strict=True):

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.pack import rankings
+from corpus.pipeline.pack.ranking_partitions import Partition
 from corpus.pipeline.pack.rankings import Answer, Rules
 from corpus.pipeline.pack.shard import Layout
 from corpus.pipeline.storage.ranking_shards import Ranking, rankings_table
@@ -35,7 +36,7 @@ class Packed:
 
     receipt: Receipt
     """Of its shards; with counts by split in `splits`, answers and pairs by reason in `left_out` and `pairs_left_out`,
-    and in `moved` the documents whose own split is not that of their question."""
+    in `moved` the documents whose own split is not that of their question, and the `books` of the partition."""
     engine: str = ""
     """The encoder used."""
     warning: str = ""
@@ -55,14 +56,14 @@ class _Group:
 
 
 def pack_partition(
-    numbered: tuple[int, Path], *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof, layout: Layout,
+    partition: Partition, *, folder: Path, tokenizer_folder: Path, proof: encoders.Proof, layout: Layout,
     rules: Rules, identity: str,
 ) -> Packed:  # fmt: skip
     """Compare and encode the answers of one partition and write its shards and receipt; runs in a worker."""
-    number, path = numbered
+    number = partition.number
     engine = _engine(tokenizer_folder, proof)
     files, left_out, pairs_left_out = PieceWriter(folder, identity, piece_name(number)), Counter[str](), Counter[str]()
-    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+    with pa.memory_map(str(partition.path)) as file, pa.ipc.open_stream(file) as reader:
         rows = reader.read_all().to_pylist()
     groups, moved = _groups(rows)
     questions = _encode(groups, engine.encode, layout)
@@ -86,7 +87,7 @@ def pack_partition(
             with files.output(f"{SPLITS[at]}/data-{number:05d}.arrow") as out:
                 out.groups += write_rows(out, table)
     counted = {"splits": splits, "left_out": left_out, "pairs_left_out": pairs_left_out, "moved": moved}
-    return Packed(files.finish(counted), engine.engine, engine.warning)
+    return Packed(files.finish(counted | {"books": dict(partition.books)}), engine.engine, engine.warning)
 
 
 def piece_name(number: int) -> str:

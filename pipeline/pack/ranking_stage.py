@@ -4,7 +4,8 @@ In: `documents/<dataset>/`, whose documents are rankings or answers with votes, 
 `ranking/<dataset>/`: a DatasetDict that `datasets.load_from_disk` opens.
 Invariants: documents = read + left out by the lists; answers read = used + left out for a reason; a question is in one
 split; workers, interruption and engine change nothing. A rerun keeps the partitions that have a receipt.
-Cost: the texts are written to the disk once more, in a rerun, too; a worker holds one partition.
+Cost: all documents are read and the texts of missing partitions written once more, in a rerun and in each job of an
+array, too; a worker holds one partition.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from corpus.pipeline import pieces
 from corpus.pipeline import workers as pool
 from corpus.pipeline.errors import BooksError, WorkspaceError
 from corpus.pipeline.manifest import SPLITS
 from corpus.pipeline.manifest.schema import Votes
 from corpus.pipeline.pack import rankings
-from corpus.pipeline.pack.ranking_partitions import divide
+from corpus.pipeline.pack.ranking_partitions import Partition, count, divide
 from corpus.pipeline.pack.ranking_shard import Packed, pack_partition, piece_name
 from corpus.pipeline.pack.rankings import Rules
-from corpus.pipeline.pack.shard import layout_of
+from corpus.pipeline.pack.shard import Layout, layout_of
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage import removals, selection
 from corpus.pipeline.storage.document_shards import check_sample
@@ -39,6 +44,7 @@ from corpus.pipeline.workspace.files import disk_errors, remove_leftovers, write
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Report, Stopwatch, read_ledger
 from corpus.pipeline.workspace.receipts import Receipt
+from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "ranking"
@@ -104,8 +110,96 @@ def run(config: RankingConfig, workspace: Workspace, *, progress: Progress = SIL
         WorkerError, DiskError, BooksError: as their names say.
 
     """
-    watch = Stopwatch()
-    name, folder = config.dataset, workspace.rankings(config.dataset)
+    ready = prepare(config, workspace, progress)
+    stage, name = ready.stage, config.dataset
+    if report := stage.skipped():
+        return report
+    kept = _keep_finished(stage)
+    partitions = count(workspace.documents(name))
+    missing = [at for at in range(partitions) if piece_name(at) not in kept]
+    workers = pool.worker_count(config.workers, len(missing))
+    with ready.divided(missing) as divided, pool.kept():
+        work, check = ready.work(workers, len(missing))
+        engines = _pack_all(stage, pool.run_pieces(work, divided, workers=workers), kept, partitions)
+    packed = [kept[name] for name in sorted(kept)]
+    books, splits = Counter[str](), _splits(packed)
+    for each in packed:
+        books.update(each.counts["books"])
+    if not splits:
+        raise WorkspaceError(f"{name} has no two answers that can be compared: {_shown(books, packed)}", hint=_HINT)
+    beside = _describe(stage.folder, packed, splits, ready.layout.vocab_size, name, stage.fingerprint)
+    chosen = ready.chosen
+    counts = {"splits": splits, "encoder_check": check, "left_out": dict(sorted(chosen.reasons.items()))}
+    counts |= _counts(books, packed, splits)
+    return stage.finish(
+        outputs=sorted([*beside, *(stage.folder / output.path for each in packed for output in each.outputs)]),
+        counts=counts,
+        check_books=partial(_check_books, workspace, name, counts, books["documents"], chosen),
+        timings={"engine": ", ".join(engines), "workers": workers},
+        notes=_notes(name, counts, len(chosen.removed)),
+    )
+
+
+def run_share(config: RankingConfig, workspace: Workspace, share: Share, *, progress: Progress = SILENT) -> ShareReport:
+    """Pack a share of the partitions; the caller holds `workspace.sharing()`. Each job reads all documents.
+
+    Raises:
+        WorkspaceError, DamageError, WorkerError, DiskError: as `run`.
+
+    """
+    ready = prepare(config, workspace, progress, share)
+    stage = ready.stage
+    if stage.skipped():
+        return stage.already_finished()
+    numbered = {piece_name(at): at for at in range(count(workspace.documents(config.dataset)))}
+
+    def work(due: Mapping[str, int]) -> Iterator[Packed]:
+        workers = pool.worker_count(config.workers, len(due))
+        with ready.divided([*due.values()]) as partitions:
+            pack_one, _ = ready.work(workers, len(due))
+            yield from pool.run_pieces(pack_one, partitions, workers=workers)
+
+    return pieces.make_share(stage, numbered, work, note=lambda packed: packed.warning)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A run of the stage, or of a share of it, with what it reads."""
+
+    config: RankingConfig
+    workspace: Workspace
+    stage: StageRun
+    chosen: selection.Selection
+    votes: Votes | None
+    model: Tokenizer
+    layout: Layout
+
+    def divided(self, wanted: Sequence[int]) -> AbstractContextManager[list[Partition]]:
+        """Some partitions, with the texts of the documents."""
+        name = self.config.dataset
+        if wanted:
+            self.stage.progress.say(f"{name}: bringing answers to one question together ...")
+        return divide(self.stage.folder, self.workspace.documents(name), self.chosen, self.votes, wanted)
+
+    def work(self, workers: int, partitions: int) -> tuple[Callable[[Partition], Packed], dict[str, Any]]:
+        """What packs a partition, and the reference's ids of the sample that the encoder was checked on.
+
+        Starts the workers meanwhile, within `pool.kept()`.
+        """
+        folder = self.workspace.tokenizer
+        pool.start(workers, partial(encoders.load, folder), pieces=partitions)
+        reference = partial(encoders.encode_by_reference, self.model)
+        proof, check = encoders.prove(reference, check_sample(self.workspace.documents(self.config.dataset)))
+        work = partial(
+            pack_partition, folder=self.stage.folder, tokenizer_folder=folder, proof=proof, layout=self.layout,
+            rules=self.config.rules, identity=self.stage.fingerprint,
+        )  # fmt: skip
+        return work, check
+
+
+def prepare(config: RankingConfig, workspace: Workspace, progress: Progress, share: Share | None = None) -> Ready:
+    """Read what decides the rankings, and compare the stage with it."""
+    watch, name = Stopwatch(), config.dataset
     selection.documents_of(workspace, name, progress)
     if not can_rank(workspace, name):
         raise WorkspaceError(f"{name} has no rankings, and no votes on answers", hint=_HINT)
@@ -116,39 +210,11 @@ def run(config: RankingConfig, workspace: Workspace, *, progress: Progress = SIL
     model = load_tokenizer(workspace.tokenizer)
     layout = layout_of(model, form="ranking", strategy="", seq_length=config.seq_length)
     stage = StageRun(
-        workspace, folder, stage=STAGE, version=VERSION, dataset=name, inputs=inputs, watch=watch, progress=progress,
-        config=_settings(config, votes, chosen) | {"vocab_size": layout.vocab_size},
+        workspace, workspace.rankings(name), stage=STAGE, version=VERSION, dataset=name, inputs=inputs, watch=watch,
+        progress=progress, config=_settings(config, votes, chosen) | {"vocab_size": layout.vocab_size}, share=share,
     )  # fmt: skip
-    if report := stage.skipped():
-        return report
-    kept = _keep_finished(stage)
-    books = Counter[str]()
-    progress.say(f"{name}: bringing answers to one question together ...")
-    with divide(folder, workspace.documents(name), chosen, votes, books) as partitions, pool.kept():
-        missing = [(at, path) for at, path in enumerate(partitions) if piece_name(at) not in kept]
-        workers = pool.worker_count(config.workers, len(missing))
-        pool.start(workers, partial(encoders.load, workspace.tokenizer), pieces=len(missing))
-        reference = partial(encoders.encode_by_reference, model)
-        proof, check = encoders.prove(reference, check_sample(workspace.documents(name)))
-        work = partial(
-            pack_partition, folder=folder, tokenizer_folder=workspace.tokenizer, proof=proof, layout=layout,
-            rules=config.rules, identity=stage.fingerprint,
-        )  # fmt: skip
-        made = pool.run_pieces(work, missing, workers=workers)
-        engines = _pack_all(stage, made, kept, len(partitions))
-    packed = [kept[name] for name in sorted(kept)]
-    splits = _splits(packed)
-    if not splits:
-        raise WorkspaceError(f"{name} has no two answers that can be compared: {_shown(books, packed)}", hint=_HINT)
-    beside = _describe(folder, packed, splits, layout.vocab_size, name, stage.fingerprint)
-    counts = {"splits": splits, "encoder_check": check, "left_out": dict(sorted(chosen.reasons.items()))}
-    counts |= _counts(books, packed, splits)
-    return stage.finish(
-        outputs=sorted([*beside, *(folder / output.path for each in packed for output in each.outputs)]),
-        counts=counts,
-        check_books=partial(_check_books, workspace, name, counts, books["documents"], chosen),
-        timings={"engine": ", ".join(engines), "workers": workers},
-        notes=_notes(name, counts, len(chosen.removed)),
+    return Ready(
+        config=config, workspace=workspace, stage=stage, chosen=chosen, votes=votes, model=model, layout=layout
     )
 
 
@@ -168,7 +234,7 @@ def removed_digest(chosen: selection.Selection) -> str | None:
 
 def _keep_finished(stage: StageRun) -> dict[str, Receipt]:
     """The receipts of finished partitions, by name; all files of which they do not tell are deleted."""
-    kept = stage.finished_pieces()
+    kept = {name: receipt for name, receipt in stage.finished_pieces().items() if "books" in receipt.counts}
     told = {stage.folder / name for each in kept.values() for name in (each.name, *(out.path for out in each.outputs))}
     with disk_errors(stage.folder):
         for path in stage.folder.rglob("*"):

@@ -50,6 +50,11 @@ class ScoredShard:
     scores: Path
     """`quality/scores/<dataset>/part-NNNNN.parquet`."""
 
+    @property
+    def piece(self) -> str:
+        """Its name in its receipt."""
+        return f"{self.dataset}-{self.path.stem}"
+
 
 @dataclass(frozen=True, slots=True)
 class TextFile:

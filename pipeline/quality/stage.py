@@ -33,6 +33,7 @@ from corpus.pipeline.workspace.checked import bring
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch, fingerprint, output_changes, read_ledger
+from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
 STAGE = "quality"
@@ -42,6 +43,7 @@ POSITIVE = "positive"
 """Folder of the copies of the files of good text."""
 SCORES = "scores"
 _BEFORE = LISTS[: LISTS.index(STAGE)]
+_SHARE_HINT = "Train one with `corpus quality` in this or another workspace, and give it: `--model FILE`."
 _HINT = "Name good text, a dataset or a file: `corpus quality --positive wiki2019zh`."
 
 
@@ -71,6 +73,82 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
         WorkerError, DiskError, BooksError: as their names say; a rerun resumes.
 
     """
+    ready = prepare(config, workspace, progress)
+    stage, plan, folder = ready.stage, ready.plan, workspace.quality
+    if report := stage.skipped():
+        return report
+    shards = ready.shards()
+    with kept():
+        trained = plan.given or _kept_model(stage, ready.identity)
+        if trained is None:
+            training.check_installed()
+            texts = [sample.read_texts(path, plan.fields) for path in ready.files]
+            drawn = sample.draw(shards, texts, plan.positive, config.workers, progress)
+            sources = [*shards, *texts]
+            trained = sample.train(drawn, sources, plan.positive, ready.identity, config.workers, progress)
+        stage.begin()
+        if not plan.given:
+            _delete_others(folder / POSITIVE, plan.positive)
+        digest = _write_model(folder, trained)
+        scores.write_scores(stage, shards, folder / SCORES, folder / MODEL, digest, config.workers)
+    written, counts = _write_lists(workspace, shards, plan, ready.left_out, progress)
+    return stage.finish(
+        outputs=[folder / MODEL, *written, *(shard.scores for shard in shards)],
+        counts={"model": trained.facts, "datasets": counts},
+        check_books=partial(lists.check_books, folder, ready.ledgers, counts),
+        timings={"workers": worker_count(config.workers, None)},
+        notes=lists.notes_on(counts, plan.alpha),
+    )
+
+
+def run_share(config: QualityConfig, workspace: Workspace, share: Share, *, progress: Progress = SILENT) -> ShareReport:
+    """Score a share of the documents with a given model; the caller holds `workspace.sharing()`.
+
+    Raises:
+        WorkspaceError: there are no documents, or no model is given.
+        SourceError, DamageError, WorkerError, DiskError: as `run`.
+
+    """
+    if config.model is None:
+        raise WorkspaceError("no model is given to score with", hint=_SHARE_HINT)
+    ready = prepare(config, workspace, progress, share)
+    stage, trained = ready.stage, ready.plan.given
+    if stage.skipped() or trained is None:
+        return stage.already_finished()
+    stage.begin()
+    digest = _write_model(stage.folder, trained)
+    return scores.write_share(stage, ready.shards(), stage.folder / MODEL, digest, config.workers)
+
+
+def _write_model(folder: Path, trained: Trained) -> str:
+    """Write the model into the workspace; returns its SHA-256."""
+    data = model_file.to_bytes(trained)
+    write_atomic(folder / MODEL, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A run of the stage, or of a share of it, with what it reads."""
+
+    workspace: Workspace
+    stage: StageRun
+    plan: _Plan
+    identity: str
+    """Of the model."""
+    files: Sequence[Path]
+    """Files of good text that a model is trained on."""
+    ledgers: Mapping[str, Ledger]
+    """Of the documents of each dataset."""
+    left_out: Mapping[str, Selection]
+
+    def shards(self) -> list[ScoredShard]:
+        """The documents shards."""
+        return list(_shards(self.workspace, self.ledgers, self.left_out))
+
+
+def prepare(config: QualityConfig, workspace: Workspace, progress: Progress, share: Share | None = None) -> Ready:
+    """Take the good text, read what decides the lists, and compare the stage with it."""
     watch, folder = Stopwatch(), workspace.quality
     plan = _plan(config, workspace)
     ledgers = {name: documents_of(workspace, name, progress, read=False) for name in plan.names}
@@ -85,32 +163,10 @@ def run(config: QualityConfig, workspace: Workspace, *, progress: Progress = SIL
     given = hashlib.sha256(model_file.to_bytes(plan.given)).hexdigest() if plan.given else None
     stage = StageRun(
         workspace, folder, stage=STAGE, version=VERSION, inputs=inputs, watch=watch, progress=progress,
-        config={**settings, "model": given, "alpha": plan.alpha, "chosen": sorted(plan.chosen)},
+        config={**settings, "model": given, "alpha": plan.alpha, "chosen": sorted(plan.chosen)}, share=share,
     )  # fmt: skip
-    if report := stage.skipped():
-        return report
-    shards = list(_shards(workspace, ledgers, left_out))
-    with kept():
-        trained = plan.given or _kept_model(stage, identity)
-        if trained is None:
-            training.check_installed()
-            texts = [sample.read_texts(path, plan.fields) for path in files]
-            drawn = sample.draw(shards, texts, plan.positive, config.workers, progress)
-            trained = sample.train(drawn, [*shards, *texts], plan.positive, identity, config.workers, progress)
-        stage.begin()
-        if not plan.given:
-            _delete_others(folder / POSITIVE, plan.positive)
-        data = model_file.to_bytes(trained)
-        write_atomic(folder / MODEL, data)
-        digest = hashlib.sha256(data).hexdigest()
-        scores.write_scores(shards, folder / SCORES, folder / MODEL, digest, VERSION, config.workers, progress)
-    written, counts = _write_lists(workspace, shards, plan, left_out, progress)
-    return stage.finish(
-        outputs=[folder / MODEL, *written, *(shard.scores for shard in shards)],
-        counts={"model": trained.facts, "datasets": counts},
-        check_books=partial(lists.check_books, folder, ledgers, counts),
-        timings={"workers": worker_count(config.workers, None)},
-        notes=lists.notes_on(counts, plan.alpha),
+    return Ready(
+        workspace=workspace, stage=stage, plan=plan, identity=identity, files=files, ledgers=ledgers, left_out=left_out
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from corpus.pipeline.storage.document_shards import reading_part
 from corpus.pipeline.storage.row_shards import with_metadata
-from corpus.pipeline.workspace.files import atomic
 
 RANGES = 64
 """Row groups of a file: as many partitions there can be."""
@@ -44,20 +43,21 @@ class Partition:
     """Bands of each shard, and the number of its first document."""
 
 
-def write(path: Path, identity: str, bands: np.ndarray, has_shingles: np.ndarray) -> None:
-    """Write the bands ([documents, bands] uint64) of the documents that have shingles ([documents] bool)."""
+def write(out: IO[bytes], identity: str, bands: np.ndarray, has_shingles: np.ndarray) -> list[int]:
+    """Write the bands ([documents, bands] uint64) of the documents that have shingles ([documents] bool).
+
+    Returns the rows of each row group.
+    """
     lines = np.flatnonzero(has_shingles).astype(np.uint32)
     values = bands[lines].reshape(-1)
     ranges = (values >> _SHIFT).astype(np.uint8)
     order = np.argsort(ranges, kind="stable")  # by radix, in linear time
     owners, values = np.repeat(lines, bands.shape[1])[order], values[order]
     edges = [0, *np.cumsum(np.bincount(ranges, minlength=RANGES)).tolist()]
-    with (
-        atomic(path) as out,
-        pq.ParquetWriter(out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, **STORED) as writer,
-    ):
+    with pq.ParquetWriter(out, with_metadata(SCHEMA.empty_table(), identity, {}).schema, **STORED) as writer:
         for begin, end in pairwise(edges):  # an empty range is an empty row group
             writer.write_table(pa.Table.from_arrays([values[begin:end], owners[begin:end]], schema=writer.schema))
+    return np.diff(edges).tolist()
 
 
 def partitions(total: int, count: int = 0) -> list[tuple[int, int]]:

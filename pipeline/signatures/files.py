@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from corpus.pipeline.storage.row_shards import with_metadata
 from corpus.pipeline.templates import TRANSLATE
 from corpus.pipeline.workspace.files import HashedFile, atomic
 from corpus.pipeline.workspace.ledger import FileDigest, fingerprint
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 
 VERSION = 3
 THRESHOLD = 0.7
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
 )
 """Signatures of documents: `split` is an index in `KEEP_FIRST`, the others are columns of `minhash.Signatures`."""
 _CHARACTERS_AT_ONCE = 1 << 20
+_KEYS_IN_A_GROUP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class SignatureShard:
     first: int
     """Number of its first document, over all shards."""
     count: int
+
+    @property
+    def piece(self) -> str:
+        """Its name in its receipt."""
+        return f"{self.dataset}-{self.path.stem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +141,40 @@ class SignatureWriter:
 
     def write(self, keys: Path, bands_file: Path, identity: str) -> None:
         """Write what was made, both files under one fingerprint."""
-        table = with_metadata(pa.concat_tables(self._tables).combine_chunks(), identity, {})
-        bands.write(bands_file, identity, np.concatenate(self._bands), table["shingles"].to_numpy() > 0)
+        with atomic(bands_file) as out:
+            self.write_bands(out, identity)
         with atomic(keys) as out:
-            pq.write_table(table, out, **bands.STORED)
+            self.write_keys(out, identity)
+
+    def write_bands(self, out: IO[bytes], identity: str) -> list[int]:
+        """Write the bands of what was made; returns the rows of each row group."""
+        has_shingles = pa.concat_tables(self._tables)["shingles"].to_numpy() > 0
+        return bands.write(out, identity, np.concatenate(self._bands), has_shingles)
+
+    def write_keys(self, out: IO[bytes], identity: str) -> list[int]:
+        """Write the keys of what was made; returns the rows of each row group."""
+        table = with_metadata(pa.concat_tables(self._tables).combine_chunks(), identity, {})
+        pq.write_table(table, out, row_group_size=_KEYS_IN_A_GROUP, **bands.STORED)
+        full, rest = divmod(table.num_rows, _KEYS_IN_A_GROUP)
+        return [*[_KEYS_IN_A_GROUP] * full, *([rest] if rest or not full else [])]
 
 
-def write_signatures(shard: SignatureShard, *, threshold: float) -> SignatureShard:
-    """Write the signatures of one documents shard; runs in a worker. Raises DamageError if it cannot be read."""
+def write_signatures(shard: SignatureShard, *, threshold: float, folder: Path, work: str) -> Receipt:
+    """Write the signatures of one documents shard, and the receipt of both files; runs in a worker.
+
+    Raises:
+        DamageError: the shard cannot be read.
+
+    """
     writer = SignatureWriter(threshold)
     for texts, splits in read_batches(shard.path):
         writer.add(texts, splits)
-    writer.write(shard.keys, shard.bands, shard.identity)
-    return shard
+    files = PieceWriter(folder, work, shard.piece)
+    with files.output(shard.bands.relative_to(folder).as_posix()) as out:
+        out.groups += writer.write_bands(out, shard.identity)
+    with files.output(shard.keys.relative_to(folder).as_posix()) as out:
+        out.groups += writer.write_keys(out, shard.identity)
+    return files.finish({"documents": shard.count})
 
 
 def read_batches(path: Path, lines: np.ndarray | None = None) -> Iterator[tuple[list[str], list[str]]]:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.pipeline.errors import DamageError, WorkspaceError
+from corpus.pipeline.storage import shard_counts
 from corpus.pipeline.workspace.checked import bring, checked
 from corpus.pipeline.workspace.layout import Workspace
 
@@ -105,10 +106,32 @@ def part_metadata(path: Path) -> tuple[str, Mapping[str, Any]] | None:
         return None
 
 
+def row_groups(path: Path) -> tuple[int, ...]:
+    """Rows of each row group of a Parquet file. Raises DamageError if it cannot be read."""
+    with reading_part(path):
+        metadata = pq.read_metadata(path)
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+
 def document_count(path: Path) -> int:
     """The documents of a shard. Raises DamageError if it cannot be read."""
-    with reading_part(path):
-        return int(pq.read_metadata(path).num_rows)
+    counts = shard_counts.known(path)
+    return sum(row_groups(path)) if counts is None else counts.documents
+
+
+def group_count(path: Path) -> int:
+    """The row groups of a shard. Raises DamageError if it cannot be read."""
+    counts = shard_counts.known(path)
+    return len(row_groups(path) if counts is None or counts.groups is None else counts.groups)
+
+
+def characters_of(path: Path) -> Mapping[str, int]:
+    """The characters of a shard by split; none where it cannot be read."""
+    if (counts := shard_counts.known(path)) is not None:
+        return counts.characters
+    metadata = part_metadata(path)
+    found: Mapping[str, int] = metadata[1]["characters"] if metadata else {}
+    return found
 
 
 def parts(folder: Path) -> list[Path]:
@@ -131,8 +154,7 @@ def part_groups(folder: Path, split: str, characters: int) -> list[tuple[list[Pa
     """Groups of consecutive shards with up to `characters` of a split, and how many each has; a shard stays whole."""
     groups: list[tuple[list[Path], int]] = []
     for path in parts(folder):
-        metadata = part_metadata(path)
-        found = metadata[1]["characters"].get(split, 0) if metadata else 0
+        found = characters_of(path).get(split, 0)
         if not found:
             continue
         if groups and groups[-1][1] + found <= characters:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import Progress
 from corpus.pipeline.storage import selection
-from corpus.pipeline.storage.document_shards import part_number, parts, reading_part
+from corpus.pipeline.storage.document_shards import group_count, part_number, parts, reading_part
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 
@@ -96,7 +96,7 @@ def _why_none(counts: Mapping[str, Any]) -> str:
 
 def _sample(workspace: Workspace, name: str, quota: int, chosen: selection.Selection) -> Iterator[str]:
     """About `quota` characters of training documents, from row groups spread evenly over the dataset."""
-    groups = [(path, group) for path in parts(workspace.documents(name)) for group in range(_row_groups(path))]
+    groups = [(path, group) for path in parts(workspace.documents(name)) for group in range(group_count(path))]
     strata = groups if len(groups) <= _STRATA else [groups[index * len(groups) // _STRATA] for index in range(_STRATA)]
     taken = [0] * len(strata)
     for _ in range(2):  # the second round makes up for small groups in the first
@@ -111,11 +111,6 @@ def _sample(workspace: Workspace, name: str, quota: int, chosen: selection.Selec
                 quota -= len(text)
                 if share <= 0:
                     break
-
-
-def _row_groups(path: Path) -> int:
-    with reading_part(path):
-        return int(pq.read_metadata(path).num_row_groups)
 
 
 def _training_texts(path: Path, group: int, chosen: selection.Selection) -> Iterator[str]:

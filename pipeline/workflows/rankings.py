@@ -56,14 +56,7 @@ def pack(
         raise UsageError(str(error)) from error
     with workspace.writing("pack"):
         removals.add(workspace, exclude)
-        names = list(dict.fromkeys(datasets)) or [
-            name for name in workspace.finished("documents") if ranking_stage.can_rank(workspace, name)
-        ]
-        if not names:
-            raise WorkspaceError(
-                f"{workspace.shown} holds no documents that can be ranked",
-                hint="Run `corpus ingest --dataset webtext2019zh`, or with a --manifest of the form ranking, first.",
-            )
+        names = names_to_rank(workspace, datasets)
         trained = None
         if read_ledger(workspace.tokenizer) is None:
             progress.say("there is no tokenizer yet: training one first, as `corpus tokenizer` does")
@@ -71,3 +64,21 @@ def pack(
         with kept():
             made = [ranking_stage.run(replace(config, dataset=name), workspace, progress=progress) for name in names]
     return PackResult(tokenizer=trained, rows=tuple(made))
+
+
+def names_to_rank(workspace: Workspace, datasets: Sequence[str]) -> list[str]:
+    """The datasets that are named; when none is, those whose manifests say which of two answers is better.
+
+    Raises:
+        WorkspaceError: none of the documents can be ranked.
+
+    """
+    names = list(dict.fromkeys(datasets)) or [
+        name for name in workspace.finished("documents") if ranking_stage.can_rank(workspace, name)
+    ]
+    if not names:
+        raise WorkspaceError(
+            f"{workspace.shown} holds no documents that can be ranked",
+            hint="Run `corpus ingest --dataset webtext2019zh`, or with a --manifest of the form ranking, first.",
+        )
+    return names

@@ -1,29 +1,34 @@
-"""A job's share of a stage as one call: what `corpus ingest` and `corpus pack` do with `--shard`, for Python programs.
+"""A job's share of a stage as one call: what the commands do with `--shard`, for Python programs.
 
-In: a workspace, a share and keyword arguments. Out: files and receipts of the share's pieces, and a report for each
-dataset.
+In: a workspace, a share, and keyword arguments or the configuration of a stage over all datasets. Out: files and
+receipts of the share's pieces, and a report, for each dataset where the stage works on one.
 Invariants: jobs of one stage with equal settings run beside each other, and beside no other writer; a share makes
 neither ledgers nor lists, and removes nothing: the same call without a share does that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.manifest import BUILT_IN
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.workers import kept
 from corpus.pipeline.workflows import CleaningSettings, RowSettings, UsageError, names_to_pack
+from corpus.pipeline.workflows.rankings import RankingSettings, names_to_rank
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import fingerprint, read_ledger
 from corpus.pipeline.workspace.share import Share, ShareReport
 
 if TYPE_CHECKING:
-    from corpus.pipeline.documents.stage import IngestConfig
-    from corpus.pipeline.pack.stage import PackConfig
+    from corpus.pipeline.decontaminate.config import DecontaminateConfig
+    from corpus.pipeline.dedup.stage import DedupConfig
+    from corpus.pipeline.export.config import ExportConfig
+    from corpus.pipeline.quality.config import QualityConfig
 
 
 def ingest(
@@ -43,10 +48,8 @@ def ingest(
     from corpus.pipeline.documents import share as documents
     from corpus.pipeline.documents.stage import STAGE, VERSION, IngestConfig
 
-    try:
+    with _checking():
         config = IngestConfig(dataset=BUILT_IN, signatures=dedup, **settings)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     with workspace.sharing(f"ingest --shard {share}", _kind(STAGE, VERSION, config)), kept():
         names = list(dict.fromkeys(datasets)) or workspace.finished("raw")
         if not names:
@@ -73,18 +76,96 @@ def pack(
     from corpus.pipeline.pack import share as rows
     from corpus.pipeline.pack.stage import STAGE, VERSION, PackConfig
 
-    try:
+    with _checking():
         config = PackConfig(dataset=BUILT_IN, **settings)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     with workspace.sharing(f"pack --shard {share}", _kind(STAGE, VERSION, config)), kept():
         names = names_to_pack(workspace, datasets, config.form, progress)
-        if read_ledger(workspace.tokenizer) is None:
-            raise WorkspaceError("there is no tokenizer", hint="Run `corpus tokenizer` once, before the jobs.")
+        _needs_tokenizer(workspace)
         return tuple(rows.run(replace(config, dataset=name), workspace, share, progress=progress) for name in names)
 
 
-def _kind(stage: str, version: int, config: IngestConfig | PackConfig) -> str:
+def rankings(
+    workspace: Workspace, share: Share, *, datasets: Sequence[str] = (), progress: Progress = SILENT,
+    **settings: Unpack[RankingSettings],
+) -> tuple[ShareReport, ...]:  # fmt: skip
+    """Pack a share of the rankings of datasets, of all that can be ranked when none is named.
+
+    Raises:
+        UsageError: a setting is out of range.
+        WorkspaceError: there are no documents that can be ranked, or no tokenizer.
+        BusyError: another command writes in the workspace.
+
+    """
+    from corpus.pipeline.pack import ranking_stage as stage
+
+    with _checking():
+        config = stage.RankingConfig(dataset=BUILT_IN, **settings)
+    with workspace.sharing(f"pack --shard {share}", _kind(stage.STAGE, stage.VERSION, config)), kept():
+        names = names_to_rank(workspace, datasets)
+        _needs_tokenizer(workspace)
+        return tuple(
+            stage.run_share(replace(config, dataset=name), workspace, share, progress=progress) for name in names
+        )
+
+
+def dedup(workspace: Workspace, share: Share, config: DedupConfig, *, progress: Progress = SILENT) -> ShareReport:
+    """Sign a share of the documents that ingest has not signed. Errors as in `ingest`."""
+    from corpus.pipeline.dedup import stage
+
+    with workspace.sharing(f"dedup --shard {share}", _kind(stage.STAGE, stage.VERSION, config)), kept():
+        return stage.run_share(config, workspace, share, progress=progress)
+
+
+def decontaminate(
+    workspace: Workspace, share: Share, config: DecontaminateConfig, *, progress: Progress = SILENT
+) -> ShareReport:
+    """Search a share of the documents for evaluation items; all jobs take the same files. Errors as in `ingest`."""
+    from corpus.pipeline.decontaminate import stage
+
+    if config.forget:
+        raise UsageError(
+            "--forget must not stand with --shard: run `corpus decontaminate --forget NAME` before the jobs"
+        )
+    with workspace.sharing(f"decontaminate --shard {share}", _kind(stage.STAGE, stage.VERSION, config)), kept():
+        return stage.run_share(config, workspace, share, progress=progress)
+
+
+def quality(workspace: Workspace, share: Share, config: QualityConfig, *, progress: Progress = SILENT) -> ShareReport:
+    """Score a share of the documents with a model that is given. Errors as in `ingest`."""
+    from corpus.pipeline.quality import stage
+
+    if config.positive:
+        raise UsageError("--positive must not stand with --shard: train once without it, then give jobs the --model")
+    if config.model is None:
+        raise UsageError("--shard needs --model FILE: training takes a sample of all documents")
+    with workspace.sharing(f"quality --shard {share}", _kind(stage.STAGE, stage.VERSION, config)), kept():
+        return stage.run_share(config, workspace, share, progress=progress)
+
+
+def export(workspace: Workspace, share: Share, config: ExportConfig, *, progress: Progress = SILENT) -> ShareReport:
+    """Write a share of the pieces of an export into its folder. Errors as in `ingest`, and those of the stage."""
+    from corpus.pipeline.export import stage
+
+    with workspace.sharing(f"export --shard {share}", _kind(stage.STAGE, stage.VERSION, config)), kept():
+        return stage.run_share(config, workspace, share, progress=progress)
+
+
+@contextlib.contextmanager
+def _checking() -> Iterator[None]:
+    """Turn the ValueErrors of a configuration into UsageErrors."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _needs_tokenizer(workspace: Workspace) -> None:
+    if read_ledger(workspace.tokenizer) is None:
+        raise WorkspaceError("there is no tokenizer", hint="Run `corpus tokenizer` once, before the jobs.")
+
+
+def _kind(stage: str, version: int, config: Any) -> str:
     """What jobs have in common that write beside each other; their datasets and workers may differ."""
-    settings = {name: value for name, value in asdict(config).items() if name not in {"dataset", "workers"}}
+    values = {name: value for name, value in asdict(config).items() if name not in {"dataset", "workers"}}
+    settings = json.loads(json.dumps(values, default=str))  # paths by their names
     return f"{stage} {fingerprint(stage, version, settings, [])}"

@@ -20,6 +20,7 @@ from corpus.pipeline.workspace.remote import remote_of
 
 LEDGER_SCHEMA = 1
 LEDGER = "ledger.json"
+TIMINGS = "timings.json"
 COMMANDS = {
     "raw": "corpus download --dataset {name}",
     "documents": "corpus ingest --dataset {name}",
@@ -154,7 +155,7 @@ def write_ledger(folder: Path, ledger: Ledger, timings: Mapping[str, Any]) -> No
     """Finish a stage: write the timings, with the ledger's digest for `verify`, then the ledger."""
     data = ledger.to_json()
     noted = {**timings, "ledger_sha256": hashlib.sha256(data).hexdigest()}
-    write_atomic(folder / "timings.json", (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
+    write_atomic(folder / TIMINGS, (json.dumps(noted, sort_keys=True, indent=2) + "\n").encode())
     restore_ledger(folder, ledger)
 
 

@@ -63,10 +63,11 @@ def _is_number(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShareReport:
-    """What a job did with its share of one dataset."""
+    """What a job did with its share of one dataset, or of all."""
 
     stage: str
-    dataset: str
+    dataset: str | None
+    """None for a stage over all datasets."""
     folder: Path
     share: Share
     pieces: int = 0

@@ -31,7 +31,7 @@ from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.receipts import Found, Receipt
-from corpus.pipeline.workspace.remote import Remote, remote_of
+from corpus.pipeline.workspace.remote import Remote, fetched, remote_of
 from corpus.pipeline.workspace.share import Share, ShareReport
 
 Identified = tuple[str, Mapping[str, Any]]
@@ -73,6 +73,8 @@ class StageRun:
     """The ledger of the last finished run."""
     reasons: list[str] = field(init=False)
     """Why finished outputs are stale; a stage may add reasons until it calls `skipped`."""
+    groups: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False)
+    """Rows of each row group or record batch of the outputs whose receipts were taken, by path."""
     _digest: Callable[[Path], str] | None = field(init=False)
     _is_due: bool = field(default=False, init=False)
     _has_begun: bool = field(default=False, init=False)
@@ -176,6 +178,7 @@ class StageRun:
         """Take the receipt of a piece that was just made, or is whole: `finish` does not read its outputs."""
         for output in receipt.outputs:
             self.tell(output.digest)
+            self.groups[output.path] = output.groups
         return receipt
 
     def tell(self, output: FileDigest) -> None:
@@ -186,11 +189,16 @@ class StageRun:
                 self.workspace.remember_digest(path, output.sha256)
         self._told[output.path] = output
 
-    def finished_pieces(self) -> dict[str, Receipt]:
-        """The receipts of the finished pieces of this very work, by piece."""
+    def finished_pieces(self, work: str = "") -> dict[str, Receipt]:
+        """The receipts of the finished pieces of this very work, or of `work` where they have their own, by piece.
+
+        For a stage that reads what its pieces have written: of a workspace in a storage that is brought.
+        """
         self.begin()
-        own = [found for found in receipts.read_all(self.folder) if found.receipt.work == self.fingerprint]
-        return {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+        own = [found for found in receipts.read_all(self.folder) if found.receipt.work == (work or self.fingerprint)]
+        whole = {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+        fetched(self.folder, [output.digest for receipt in whole.values() for output in receipt.outputs])
+        return whole
 
     def shards(self, pattern: str) -> list[Path]:
         """The shards that are here under such names, or that a receipt names, where they are in a storage."""
@@ -240,7 +248,7 @@ class StageRun:
                 path.unlink(missing_ok=True)
         return True
 
-    def is_there(self, work: str, piece: str, adopt: Callable[[], Receipt | None]) -> bool:
+    def is_there(self, work: str, piece: str, adopt: Callable[[], Receipt | None] | None = None) -> bool:
         """Whether a piece of a share is finished: by its receipt, or without one as `adopt` reads its outputs.
 
         `adopt` gives the receipt that the piece should have, and it gets that.
@@ -248,7 +256,7 @@ class StageRun:
         found = receipts.read(self.folder, work, piece)
         if found is not None:
             return self._is_whole(found)
-        receipt = adopt()
+        receipt = adopt() if adopt else None
         return receipt is not None and bool(receipts.write(self.folder, receipt))
 
     def keep_current(
@@ -319,9 +327,9 @@ class StageRun:
             seconds=self.watch.seconds,
         )  # fmt: skip
 
-    def _shared(self) -> tuple[Share, str]:
-        if self.share is None or self.dataset is None:
-            raise RuntimeError("a stage without a share, or over all datasets, is finished by finish()")
+    def _shared(self) -> tuple[Share, str | None]:
+        if self.share is None:
+            raise RuntimeError("a stage without a share is finished by finish()")
         return self.share, self.dataset
 
     def shared(

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpus.pipeline.dedup import keys
 from corpus.pipeline.dedup import stage as dedup
 from corpus.pipeline.signatures import bands, files, minhash
 from corpus.pipeline.storage.row_shards import with_metadata
@@ -55,13 +56,14 @@ def lay(workspace: Workspace, documents: int, rows: int = ROWS_PER_SHARD) -> Non
         raise click.UsageError(f"{documents:,} documents need {1.5 * _BYTES * documents / 1e9:.1f} GB of disk")
     sizes = [min(rows, documents - first) for first in range(0, documents, rows)]
     lay_documents(workspace, DATASET, (_rows(shard, size) for shard, size in enumerate(sizes)))
-    shards = dedup.shards_of(workspace, {DATASET: documents_of(workspace, DATASET)}, dedup.THRESHOLD)
+    shards = keys.shards_of(workspace, {DATASET: documents_of(workspace, DATASET)}, dedup.THRESHOLD)
     before = None
     for number, shard in enumerate(shards):
         before = _signatures(number, shard.count, before)
         columns = [np.full(shard.count, files.KEEP_FIRST.index("train"), np.uint8), *before[:-1]]
         table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=files.SCHEMA)
-        bands.write(shard.bands, shard.identity, before[-1], table["shingles"].to_numpy() > 0)
+        with atomic(shard.bands) as out:
+            bands.write(out, shard.identity, before[-1], table["shingles"].to_numpy() > 0)
         with atomic(shard.keys) as out:
             pq.write_table(with_metadata(table, shard.identity, {}), out, **bands.STORED)
 

@@ -332,7 +332,7 @@ def test_books_that_do_not_balance_are_told(
 
     def wrong(*arguments: Any, **named: Any) -> Any:
         found = right(*arguments, **named)
-        found.documents["train"] -= 1
+        found.counts["documents"]["train"] -= 1
         return found
 
     monkeypatch.setattr(decontaminate, "search_shard", wrong)

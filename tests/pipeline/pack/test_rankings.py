@@ -276,11 +276,11 @@ def test_an_interrupted_run_keeps_the_partitions_that_have_a_receipt(
     folder = ranking.run(config, workspace).folder
     before, partitions = tree(folder), ranking_partitions.count(workspace.documents("mine"))
 
-    def interrupted(numbered: tuple[int, Path], **settings: Any) -> Any:
-        packed.append(numbered[0])
+    def interrupted(partition: ranking_partitions.Partition, **settings: Any) -> Any:
+        packed.append(partition.number)
         if packed == [0, 1]:
             raise KeyboardInterrupt
-        return pack_partition(numbered, **settings)
+        return pack_partition(partition, **settings)
 
     monkeypatch.setattr("corpus.pipeline.pack.ranking_stage.pack_partition", interrupted)
     (folder / "ledger.json").unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpus.pipeline.dedup import search, stage
+from corpus.pipeline.dedup import keys, search, stage
 from corpus.pipeline.errors import DamageError
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.signatures import bands
@@ -34,7 +34,9 @@ def written(folder: Path, seed: int) -> tuple[np.ndarray, list[tuple[Path, int]]
     files = []
     for part in range(3):
         path, first = folder / f"part-{part}.parquet", part * 30
-        bands.write(path, "made", values[first : first + 30], np.arange(30) % 5 > 0)
+        with path.open("wb") as out:
+            groups = bands.write(out, "made", values[first : first + 30], np.arange(30) % 5 > 0)
+        assert sum(groups) == 4 * 24
         files.append((path, first))
     return values, files
 
@@ -60,7 +62,7 @@ def test_partitions_and_workers_change_nothing(tmp_path: Path) -> None:
     workspace = lay(Workspace(tmp_path), sample())
     make(workspace)
     ledgers = {name: documents_of(workspace, name) for name in sample()}
-    shards = stage.shards_of(workspace, ledgers, stage.THRESHOLD)
+    shards = keys.shards_of(workspace, ledgers, stage.THRESHOLD)
     results = [
         search.search(
             SignatureStore(shards), stage.THRESHOLD, tmp_path / "scratch", workers=workers, progress=SILENT,
