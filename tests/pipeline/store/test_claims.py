@@ -19,7 +19,10 @@ from corpus.pipeline.store import Store, Timing, open_store
 from corpus.pipeline.store.claims import FOLDER, Claim, Holding, held, read_all, take
 from tests.support.remote import QUICK
 
-ELSEWHERE = {"host": "other", "machine": "another boot"}
+
+def elsewhere() -> Claim:
+    """The claim of a process of another machine."""
+    return Claim(command="ingest", kind="", host="other", machine="another boot")
 
 
 class Clock:
@@ -29,7 +32,7 @@ class Clock:
         self.now = 0.0
 
     def timing(self, **values: float) -> Timing:
-        return Timing(clock=lambda: self.now, sleep=self.sleep, **values)  # type: ignore[arg-type]  # floats alone
+        return Timing(clock=lambda: self.now, sleep=self.sleep, **values)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -78,7 +81,7 @@ def test_jobs_of_one_kind_hold_it_together(store: Store, mine: str, theirs: str,
 
 def test_a_claim_of_another_machine_is_dead_once_it_did_not_change_for_long(store: Store) -> None:
     clock, said = Clock(), list[str]()
-    lay(store, "00000007", Claim(command="ingest", kind="", **ELSEWHERE))
+    lay(store, "00000007", elsewhere())
     holding = take(store, Claim(command="pack", kind=""), clock.timing(dead_s=100), said.append)
     assert 100 <= clock.now < 102
     process = f"`corpus ingest`, process {os.getpid()} on other"
@@ -88,7 +91,7 @@ def test_a_claim_of_another_machine_is_dead_once_it_did_not_change_for_long(stor
 
 
 def test_a_claim_of_another_machine_that_changes_is_alive(store: Store) -> None:
-    clock, other = Clock(), Claim(command="ingest", kind="", **ELSEWHERE)
+    clock, other = Clock(), elsewhere()
     lay(store, "00000001", other)
 
     def sleep(seconds: float) -> None:
@@ -113,7 +116,7 @@ def test_a_claim_of_a_process_that_is_gone_from_this_machine_is_dead_at_once(sto
 
 
 def test_of_many_takers_of_a_dead_claim_one_holds_it_at_a_time(store: Store) -> None:
-    lay(store, "00000001", Claim(command="ingest", kind="", **ELSEWHERE))
+    lay(store, "00000001", elsewhere())
     inside, most, timing = [0], [0], Timing(dead_s=0.2, wait_s=60, beat_s=60)
     lock = threading.Lock()
 
@@ -149,7 +152,7 @@ def test_a_holder_whose_claim_was_taken_writes_no_more(store: Store) -> None:
 
 def test_a_holder_that_is_followed_by_another_writer_has_lost(store: Store) -> None:
     holding = take(store, Claim(command="pack", kind=""), Timing(beat_s=0.01))
-    lay(store, "00000002", Claim(command="ingest", kind="", **ELSEWHERE))
+    lay(store, "00000002", elsewhere())
     wait_until(lambda: is_lost(holding))
     with pytest.raises(BusyError, match="has taken over"):
         holding.check()

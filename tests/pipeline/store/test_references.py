@@ -81,7 +81,7 @@ def test_documents_are_those_of_copied_files(kind: str, source: Store, tmp_path:
     workflows.clean(referred, datasets=["baike2018qa"], workers=1)
     assert read(referred) == read(copied)
     assert len(read(copied)) == len(RECORDS)
-    (origin,) = documents(referred, ["baike2018qa"], name=next(iter(read(copied))), limit=1)
+    (origin,) = documents(referred, ("baike2018qa",), name=next(iter(read(copied))), limit=1)
     assert origin.rebuilt
 
 
