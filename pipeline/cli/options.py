@@ -218,10 +218,7 @@ def typed(word: str) -> str:
 
 def workspace_of(folder: Path) -> Workspace:
     """The workspace that `--workspace` names; its new digests are saved when the command ends."""
-    from corpus.pipeline.workspace.layout import Workspace
-
-    workspace_url.refresh(folder)
-    workspace = Workspace(folder.expanduser())
+    workspace = workspace_url.opened(folder)
     context = click.get_current_context(silent=True)
     if context is not None:
         context.call_on_close(workspace.save_digests)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from corpus.pipeline.workspace.layout import Workspace
+
 _URLS: dict[Path, str] = {}
 """The URL of each working copy that the command line names."""
+_OPENED: dict[Path, Workspace] = {}
 
 
 def is_url(place: str) -> bool:
@@ -26,9 +31,17 @@ def open_url(url: str) -> Path:
     from corpus.pipeline.store import open_workspace
     from corpus.pipeline.terminal.console import Console
 
-    root = open_workspace(url, progress=Console()).root
-    _URLS[root] = url
-    return root
+    workspace = open_workspace(url, progress=Console())
+    _URLS[workspace.root], _OPENED[workspace.root] = url, workspace
+    return workspace.root
+
+
+def opened(folder: Path) -> Workspace:
+    """The workspace in a folder; of a working copy the one that knows the digests of what was brought."""
+    from corpus.pipeline.workspace.layout import Workspace
+
+    refresh(folder)
+    return _OPENED.get(folder) or Workspace(folder.expanduser())
 
 
 def refresh(folder: Path) -> None:

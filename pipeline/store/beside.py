@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -147,23 +147,21 @@ class Beside:
         yield from filter(Path.is_file, [self._root / LIST])
         for area in ("raw", "documents", "packed", "chat", "ranking", "models", *sorted(SINGLE)):
             folders = [self._root / area] if area in SINGLE else sorted((self._root / area).glob("[!.]*/"))
+            for name in FOLDERS.get(area, ()):
+                yield from (path for folder in folders for path in files_in(folder / name))
             for folder in folders:
-                yield from self.of_stage(folder, area)
+                if (ledger := read_ledger(folder)) is not None:
+                    yield from self.of_finished(folder, area, {output.path for output in ledger.outputs})
 
-    def of_stage(self, folder: Path, area: str) -> Iterator[Path]:
-        """Those of one stage; of one that is not finished only those that outlive a run of it."""
-        for name in FOLDERS.get(area, ()):
-            yield from files_in(folder / name)
-        if not (folder / LEDGER).is_file():
-            return
+    def of_finished(self, folder: Path, area: str, outputs: Collection[str]) -> Iterator[Path]:
+        """Those that belong to a stage whose outputs are complete: of a model all files but checkpoints."""
         if area != "models":
             yield from filter(Path.is_file, (folder / name for name in (TIMINGS, *NAMED.get(area, ()))))
-        elif ledger := read_ledger(folder):
-            outputs = {LEDGER, *(output.path for output in ledger.outputs)}
-            for path in files_in(folder):
-                name = path.relative_to(folder).as_posix()
-                if name not in outputs and not name.startswith("checkpoint-"):
-                    yield path
+            return
+        for path in files_in(folder):
+            name = path.relative_to(folder).as_posix()
+            if name not in outputs and name != LEDGER and not name.startswith("checkpoint-"):
+                yield path
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -302,15 +302,15 @@ class WorkingCopy:
     def push_ledger(self, folder: Path, outputs: Iterable[Named], ledger: bytes) -> None:
         """Send the outputs of a stage that no receipt names, then its ledger."""
         self._check_held()
+        outputs = list(outputs)
         known = self._sent(folder)
         rest = [output for output in outputs if known.get(output.path) != output.sha256]
         found = self.store.infos(self._key(folder)) if rest else {}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(partial(self._push, folder, found), rest))
         area = self._area(folder)
-        self._beside.send(path for path in self._beside.of_stage(folder, area) if path.name != LEDGER)
-        timings = folder / TIMINGS
-        self._beside.send([timings] if timings.is_file() else [])
+        paths = [path for name in FOLDERS.get(area, ()) for path in files_in(folder / name)]
+        self._beside.send([*paths, *self._beside.of_finished(folder, area, {output.path for output in outputs})])
         self._check_held()
         self.store.write(self._key(folder / LEDGER), ledger)
 

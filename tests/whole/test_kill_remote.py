@@ -67,14 +67,8 @@ def test_killed_on_the_way_through_all_stages(
     source, chance = shared("remote-way", way_source.lay_source), random.Random(seed)
 
     def walk(place: str, kill_after: float | None = None) -> None:
-        command = [
-            sys.executable,
-            ROOT / "tests/support/way.py",
-            place,
-            source / "baike2018qa.zip",
-            source / "exam.jsonl",
-        ]
-        process = Forked(command)
+        way, files = ROOT / "tests" / "support" / "way.py", (source / "baike2018qa.zip", source / "exam.jsonl")
+        process = Forked([sys.executable, str(way), place, *map(str, files)])
         if kill_after is not None:
             time.sleep(kill_after)
             process.kill()
