@@ -88,7 +88,9 @@ def test_an_array_that_is_cancelled_requeued_and_doubled(
     lay_tokenizer(workspace)
     alone = Workspace(workspace.root.with_name("alone"))
     shutil.copytree(workspace.root, alone.root)
-    for stage in ("ingest", "pack"):
+    items = [{"text": str(records[n]["answer"])[:40]} for n in range(1, 1500, 9)]
+    (workspace.root.parent / job.ITEMS).write_bytes(lines(items))
+    for stage in ("ingest", "decontaminate", "pack", "export"):
         job.work(alone, stage, "all")
         share = f"$SLURM_ARRAY_TASK_ID/{JOBS}"
         array = submit(cluster, workspace.root, stage, share, f"--array=1-{JOBS}")
@@ -102,6 +104,10 @@ def test_an_array_that_is_cancelled_requeued_and_doubled(
         assert "done" in (workspace.root.parent / f"{stage}.sh-{last}-4294967294.log").read_text(), last
         assert not [log for log in logs if "Traceback" in log.read_text()]
         assert outputs(workspace.root) == outputs(alone.root)
+    there, here = (outputs(job.exporting(each).place) for each in (alone, workspace))
+    assert len(there) > 10
+    assert here == there
+    assert len(list(workspace.decontaminate.rglob("lists/*/part-*.parquet"))) > 3
 
 
 def test_the_documented_script(cluster: slurm.Slurm, tmp_path: Path) -> None:

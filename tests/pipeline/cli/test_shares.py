@@ -35,12 +35,12 @@ def test_jobs_of_an_array_and_the_run_that_finishes(tmp_path: Path) -> None:
         (["ingest", "--shard", "5"], "must be I/N"),
         (["ingest", "--shard", "1/2", "--source", "."], "--source must not stand with --shard: run `corpus download"),
         (["ingest", "--shard", "1/2", "--against", "x.jsonl"], "--against must not stand with --shard"),
-        (["pack", "--shard", "1/2", "--form", "ranking"], "--shard must not stand with --form ranking"),
         (["pack", "--shard", "1/2", "--exclude", "ids.txt"], "add the ids to exclude.txt"),
-        (["dedup", "--shard", "1/2"], "--shard must not stand here: it compares all documents with each other"),
+        (["clean", "--shard", "1/2"], "--shard must not stand here: `corpus ingest --shard` does the same"),
+        (["decontaminate", "--shard", "1/2", "--forget", "x"], "--forget must not stand with --shard"),
+        (["quality", "--shard", "1/2"], "--shard needs --model FILE"),
         (["download", "--shard", "1/2"], "run it once, before the jobs"),
         (["tokenizer", "--shard", "1/2"], "before `corpus pack`"),
-        (["export", "--shard", "1/2", "--format", "jsonl", "out"], "one after another"),
     ],
 )
 def test_where_the_flag_is_refused(tmp_path: Path, arguments: list[str], says: str) -> None:

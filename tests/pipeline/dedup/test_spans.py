@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from corpus.pipeline import kernels
 from corpus.pipeline.dedup import places, span_texts, spans, winnowing
-from corpus.pipeline.dedup.places import Runs
 from corpus.pipeline.dedup.keys import shards_of
+from corpus.pipeline.dedup.places import Runs
 from corpus.pipeline.progress import SILENT
 from corpus.pipeline.signatures.files import KEEP_FIRST, SignatureStore
 from corpus.pipeline.storage.selection import documents_of
