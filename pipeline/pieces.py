@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from corpus.pipeline import workers as pool
 from corpus.pipeline.workspace.receipts import Receipt
+from corpus.pipeline.workspace.remote import fetched
 from corpus.pipeline.workspace.share import ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -27,7 +28,12 @@ def make(
     made = pool.run_pieces(work, missing, workers=pool.worker_count(workers, len(missing)))
     try:
         for name in pieces:
-            yield kept[name] if name in kept else stage.take(next(made))
+            if name in kept:
+                yield kept[name]
+            else:
+                receipt = stage.take(next(made))
+                fetched(stage.folder, [output.digest for output in receipt.outputs])  # where another machine made it
+                yield receipt
     finally:
         made.close()  # ends workers that still make a piece
 

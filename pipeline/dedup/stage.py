@@ -163,7 +163,7 @@ def prepare(
     watch = Stopwatch()
     names = datasets_of(workspace, config.datasets)
     inputs = [workspace.file_digest(workspace.documents(name) / LEDGER) for name in names]
-    ledgers = {name: documents_of(workspace, name, progress) for name in names}
+    ledgers = {name: documents_of(workspace, name, progress, read=False) for name in names}
     threshold = config.threshold if config.near else None
     made_by = signatures.settings(config.threshold)
     settings = {"datasets": names, "near": config.near, "threshold": threshold, **made_by}

@@ -31,7 +31,7 @@ from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
 from corpus.pipeline.workspace.receipts import Found, Receipt
-from corpus.pipeline.workspace.remote import Remote, remote_of
+from corpus.pipeline.workspace.remote import Remote, fetched, remote_of
 from corpus.pipeline.workspace.share import Share, ShareReport
 
 Identified = tuple[str, Mapping[str, Any]]
@@ -190,10 +190,15 @@ class StageRun:
         self._told[output.path] = output
 
     def finished_pieces(self, work: str = "") -> dict[str, Receipt]:
-        """The receipts of the finished pieces of this very work, or of `work` where they have their own, by piece."""
+        """The receipts of the finished pieces of this very work, or of `work` where they have their own, by piece.
+
+        For a stage that reads what its pieces have written: of a workspace in a storage that is brought.
+        """
         self.begin()
         own = [found for found in receipts.read_all(self.folder) if found.receipt.work == (work or self.fingerprint)]
-        return {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+        whole = {found.receipt.piece: self.take(found.receipt) for found in own if self._is_whole(found)}
+        fetched(self.folder, [output.digest for receipt in whole.values() for output in receipt.outputs])
+        return whole
 
     def shards(self, pattern: str) -> list[Path]:
         """The shards that are here under such names, or that a receipt names, where they are in a storage."""
