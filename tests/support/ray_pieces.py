@@ -33,7 +33,7 @@ def refused(piece: int, *, folder: Path) -> int:
 
 
 def slow(piece: int, *, folder: Path) -> int:
-    """A piece of a second, which says on which node it is made."""
+    """A piece of three seconds, which says on which node it is made."""
     (folder / f"{piece}.{os.getppid()}").touch()
-    time.sleep(1)
+    time.sleep(3)
     return piece
