@@ -13,8 +13,8 @@ from corpus.pipeline.workflows import shares as workflow
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.lock import locked
 from corpus.pipeline.workspace.share import Share
-from tests.conftest import Shared
 from tests.support import exported
+from tests.support.records import Shared
 from tests.support.shares import emptied, leave_what_one_run_leaves
 
 
