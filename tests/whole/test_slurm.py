@@ -21,6 +21,7 @@ from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import read_ledger
 from tests.support import job, slurm
 from tests.support.command import CORPUS, corpus
+from tests.support.copies import random_texts
 from tests.support.documents import TRAIN, VALID
 from tests.support.outputs import outputs
 from tests.support.packed import lay_tokenizer
@@ -83,7 +84,8 @@ def test_an_array_that_is_cancelled_requeued_and_doubled(
     cluster: slurm.Slurm, workspace: Workspace, lay_raw: LayRaw
 ) -> None:
     chance = random.Random(int(os.environ.get("SOAK_SEED", "100")))
-    records = [baike(n, answer="" if n % 40 == 0 else f"第{n}步要做好，{n * 7}次也不嫌多。" * 6) for n in range(1600)]
+    texts = random_texts(1600, 80, seed=6)
+    records = [baike(n, answer="" if n % 40 == 0 else f"{text}。") for n, text in enumerate(texts)]
     lay_raw("baike2018qa", {TRAIN: lines(records[:1500]), VALID: lines(records[1500:])})
     lay_tokenizer(workspace)
     alone = Workspace(workspace.root.with_name("alone"))
@@ -92,6 +94,7 @@ def test_an_array_that_is_cancelled_requeued_and_doubled(
     (workspace.root.parent / job.ITEMS).write_bytes(lines(items))
     for stage in ("ingest", "decontaminate", "pack", "export"):
         job.work(alone, stage, "all")
+        assert sum(path.stat().st_size for path in alone.documents("baike2018qa").glob("part-*")) > 100_000
         share = f"$SLURM_ARRAY_TASK_ID/{JOBS}"
         array = submit(cluster, workspace.root, stage, share, f"--array=1-{JOBS}")
         again = submit(cluster, workspace.root, stage, share, "--array=5,9")
