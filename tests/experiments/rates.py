@@ -157,7 +157,7 @@ def main() -> None:
         points = [measure(asked.work, size, asked.against) for size in sizes]
     if asked.json:
         asked.json.write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
-    print(table(points))
+    print(f"Input from the {inputs.source()}:\n\n{table(points)}")
 
 
 if __name__ == "__main__":
