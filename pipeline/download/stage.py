@@ -53,7 +53,10 @@ class DownloadConfig:
         if self.source is not None and not self.source.strip():
             raise ValueError("--source must name a folder, an archive or a URL, is empty")
         if self.by_reference and not (self.source and is_remote(self.source)):
-            raise ValueError("--by-reference must stand with --source URL, where the files stay")
+            raise ValueError(
+                "--by-reference must stand with --source URL, where the files stay, such as s3://bucket/folder; "
+                "files of a path or file:// are taken without --by-reference"
+            )
 
 
 def run(

@@ -131,6 +131,8 @@ def test_a_signed_url_and_a_folder_are_refused(tmp_path: Path) -> None:
         refer("s3://bucket/file?X-Amz-Signature=1")
     with pytest.raises(workflows.UsageError, match="--by-reference must stand with --source URL"):
         workflows.download(Workspace(tmp_path / "w"), source=str(tmp_path), by_reference=True)
+    with pytest.raises(workflows.UsageError, match="a path or file:// are taken without --by-reference"):
+        workflows.download(Workspace(tmp_path / "w"), source=tmp_path.as_uri(), by_reference=True)
 
 
 @pytest.mark.s3
