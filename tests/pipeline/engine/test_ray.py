@@ -28,7 +28,6 @@ from corpus.pipeline.export import stage as export
 from corpus.pipeline.workers import run_pieces, running_on
 from corpus.pipeline.workspace.layout import Workspace
 from tests.support import ray_job, ray_pieces
-from tests.support.command import corpus
 from tests.support.documents import TRAIN
 from tests.support.outputs import outputs
 from tests.support.records import LayRaw, baike, lines
@@ -118,12 +117,6 @@ def test_unknown_engine_and_an_address_without_one_are_refused() -> None:
         pass
     with pytest.raises(ValueError, match="--address"), engine.using("local", address="127.0.0.1:6379"):
         pass
-
-
-def test_command_refuses_a_cluster_for_a_working_copy(tmp_path: Path) -> None:
-    done = corpus("clean", "--engine", "ray", "--address", "127.0.0.1:1", "--workspace", f"file://{tmp_path}/far",
-                  folder=tmp_path, code=2, CORPUS_CACHE=str(tmp_path / "cache"))  # fmt: skip
-    assert "--engine ray with an --address must not stand with a workspace in a storage" in done.stderr
 
 
 def started(start: Callable[[], Any]) -> Any:
