@@ -126,7 +126,7 @@ def run_pieces(
 
     """
     if _engines and not here:
-        yield from _engines[-1].run(_work(function), pieces)
+        yield from _engines[-1].run(_work(function, elsewhere=True), pieces)
         return
     if workers <= 1:
         yield from map(function, pieces)
@@ -157,21 +157,33 @@ def run_pieces(
                 pool.stop()
 
 
+def is_elsewhere() -> bool:
+    """Whether an engine runs the pieces, which may then be made on other machines."""
+    return bool(_engines)
+
+
 @contextlib.contextmanager
-def preparing(prepare: Callable[[], object]) -> Iterator[None]:
-    """Let each worker process call `prepare` before each piece while the block runs; a second call must be cheap."""
-    _preparations.append(prepare)
+def preparing(prepare: Callable[[], object], elsewhere: Callable[[], object] | None = None) -> Iterator[None]:
+    """Let each worker process call `prepare` before each piece while the block runs; a second call must be cheap.
+
+    An engine's processes call `elsewhere` instead: a copy of what it is when a run over pieces begins.
+    """
+    preparation = (prepare, elsewhere or prepare)
+    _preparations.append(preparation)
     try:
         yield
     finally:
-        _preparations.remove(prepare)
+        _preparations.remove(preparation)
 
 
-_preparations: list[Callable[[], object]] = []
+_preparations: list[tuple[Callable[[], object], Callable[[], object]]] = []
+"""What local workers call, and what an engine's processes call."""
 
 
-def _work(function: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
-    return partial(_prepared, tuple(_preparations), function) if _preparations else function
+def _work(function: Callable[[Piece], Result], *, elsewhere: bool = False) -> Callable[[Piece], Result]:
+    if not _preparations:
+        return function
+    return partial(_prepared, tuple(preparation[elsewhere] for preparation in _preparations), function)
 
 
 def _prepared(

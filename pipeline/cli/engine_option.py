@@ -34,15 +34,9 @@ def workers_option(function: F) -> F:
     @functools.wraps(function)
     def within(*arguments: Any, engine: str, address: str | None, **settings: Any) -> Any:
         from corpus.pipeline import engine as engines
-        from corpus.pipeline.workspace.remote import remote_of
 
         if engine == "local" and _source("address") is not click.core.ParameterSource.COMMANDLINE:
             address = None  # RAY_ADDRESS may be there for other programs
-        if engine == "ray" and address is not None and remote_of(settings["workspace_dir"]) is not None:
-            raise click.UsageError(
-                "--engine ray with an --address must not stand with a workspace in a storage, whose working copy other "
-                "nodes do not have: leave --address out, or use array jobs (--shard)"
-            )
         with contextlib.ExitStack() as stack:
             try:
                 running = engines.using(engine, address=address, workers=settings["workers"], tell=Console().say)

@@ -33,6 +33,7 @@ from corpus.pipeline.workspace.checked import bring
 from corpus.pipeline.workspace.files import disk_errors, write_atomic
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import LEDGER, Ledger, Report, Stopwatch, fingerprint, output_changes, read_ledger
+from corpus.pipeline.workspace.remote import remote_of
 from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -123,6 +124,8 @@ def _write_model(folder: Path, trained: Trained) -> str:
     """Write the model into the workspace; returns its SHA-256."""
     data = model_file.to_bytes(trained)
     write_atomic(folder / MODEL, data)
+    if (remote := remote_of(folder)) is not None:
+        remote.offer([folder / MODEL])
     return hashlib.sha256(data).hexdigest()
 
 

@@ -9,10 +9,13 @@ command runs, but for checkpoints of a run that is not finished, and partial dow
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from corpus.pipeline.errors import WorkspaceError
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.store.cache import cache_folder
 from corpus.pipeline.store.claims import Timing
@@ -20,9 +23,11 @@ from corpus.pipeline.store.opening import open_store
 from corpus.pipeline.store.retry import Retry
 from corpus.pipeline.store.working_copy import WorkingCopy
 from corpus.pipeline.workspace.layout import Workspace
+from corpus.pipeline.workspace.lock import alone
 from corpus.pipeline.workspace.remote import Named, attach, remote_of
 
 _FOLDER = "workspaces"
+_BRINGING = ".lock.bring"
 
 
 def working_copy(url: str, cache: Path | None = None) -> Path:
@@ -42,8 +47,10 @@ def open_workspace(
 
     """
     workspace = Workspace(working_copy(url, cache))
-    prepare = partial(work_in, url, workspace.root)
-    copy = WorkingCopy(open_store(url, retry=retry), workspace, prepare=prepare, timing=timing, progress=progress)
+    copy = WorkingCopy(
+        open_store(url, retry=retry), workspace, prepare=partial(work_in, url, workspace.root),
+        on_nodes=Node(url, cache, workspace.root), timing=timing, progress=progress,
+    )  # fmt: skip
     attach(workspace.root, copy)
     return workspace
 
@@ -70,5 +77,38 @@ def on_node(url: str, cache: Path | None, inputs: Iterable[Named], progress: Pro
     workspace = Workspace(working_copy(url, cache))
     work_in(url, workspace.root)
     if (remote := remote_of(workspace.root)) is not None:
-        remote.fetch_inputs(inputs, progress)
+        with alone(workspace.root / _BRINGING):  # else one process could delete an old file that another has replaced
+            remote.fetch_inputs(inputs, progress)
     return workspace
+
+
+@dataclass(slots=True)
+class Node:
+    """What a process of a cluster calls before each piece; the first call of a run brings the inputs."""
+
+    url: str
+    cache: Path | None
+    """The folder for working copies that the program names; without one each node's environment names it."""
+    root: Path
+    """The working copy of the command, by whose path pieces name their files."""
+    inputs: Sequence[Named] = ()
+    _is_ready: bool = False
+
+    def __call__(self) -> None:
+        """Make this node's working copy ready.
+
+        Raises:
+            WorkspaceError: this node has its working copies in another folder than the command has.
+            StoreError, DiskError: as `on_node`.
+
+        """
+        if self._is_ready:
+            return
+        if (here := working_copy(self.url, self.cache)) != self.root:
+            raise WorkspaceError(
+                f"node {socket.gethostname()} has its working copies in {here.parent}, the command in "
+                f"{self.root.parent}; pieces name their files by path",
+                hint=f"Set CORPUS_CACHE={self.root.parent.parent} where `ray start` runs on each node.",
+            )
+        on_node(self.url, self.cache, self.inputs)
+        self._is_ready = True

@@ -18,20 +18,21 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from corpus.pipeline.errors import CorpusError, DiskError, ObjectMissingError, StoreError
 from corpus.pipeline.humanize import size_text
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.store import claims
-from corpus.pipeline.store.beside import AT_ONCE, FOLDERS, NAMED, TIMINGS, Beside, files_in, is_same
+from corpus.pipeline.store.beside import AT_ONCE, FOLDERS, NAMED, SMALL, TIMINGS, Beside, files_in, is_same
 from corpus.pipeline.store.claims import Holding, Timing
 from corpus.pipeline.store.local import MemoryStore
 from corpus.pipeline.store.objects import BLOCK_BYTES, ObjectInfo, Store, plain_key
-from corpus.pipeline.workers import preparing
+from corpus.pipeline.workers import is_elsewhere, preparing
 from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import sha256_file, write_atomic
 from corpus.pipeline.workspace.layout import OUTSIDE, RANKING, ROWS, SINGLE, Workspace
@@ -43,6 +44,17 @@ _REFRESHING, _FETCHING = ".lock.refresh", ".lock.fetch"
 _PER_DATASET = ("raw", "documents", *ROWS.values(), RANKING)
 _REJECTED = "rejected/"
 _MODELS = "models"
+_SENT_FIRST = tuple(f"{folder}/" for folder in SMALL)
+
+
+class OnNodes(Protocol):
+    """What a process of a cluster calls before its pieces."""
+
+    inputs: Sequence[Named]
+    """What the pieces read, relative to the workspace."""
+
+    def __call__(self) -> object:
+        """Attach a working copy there, and bring the inputs."""
 
 
 class WorkingCopy:
@@ -50,11 +62,12 @@ class WorkingCopy:
 
     def __init__(
         self, store: Store, workspace: Workspace, *, prepare: Callable[[], object] | None = None,
-        timing: Timing | None = None, progress: Progress = SILENT,
+        on_nodes: OnNodes | None = None, timing: Timing | None = None, progress: Progress = SILENT,
     ) -> None:  # fmt: skip
         self.store, self.workspace, self.root, self.shown = store, workspace, workspace.root, store.shown
         self._prepare = None if isinstance(store, MemoryStore) else prepare
         """Called in each worker process before its first piece; objects in memory are of one process alone."""
+        self._on_nodes = on_nodes if self._prepare else None
         self._timing, self._progress = timing or Timing(), progress
         self._beside = Beside(store, self.root)
         self._holding: Holding | None = None
@@ -73,7 +86,7 @@ class WorkingCopy:
             if self._holding is None:
                 say(f"{self.shown} cannot refuse a write where an object is: let one command alone write there")
             if self._prepare is not None:
-                stack.enter_context(preparing(self._prepare))
+                stack.enter_context(preparing(self._prepare, self._on_nodes))
             self._is_alone = not kind
             try:
                 with alone(self.root / _REFRESHING):
@@ -224,8 +237,14 @@ class WorkingCopy:
         return False
 
     def fetch_inputs(self, inputs: Iterable[Named], progress: Progress = SILENT) -> None:
-        """Bring the inputs of a stage, and the outputs that ledgers and indexes of lists among them name."""
+        """Bring the inputs of a stage, and the outputs that ledgers and indexes of lists among them name.
+
+        Nodes of a cluster bring the same before the stage's pieces, so what this command has written is sent first.
+        """
         inside = [entry for entry in inputs if not entry.path.startswith(OUTSIDE)]
+        if self._on_nodes is not None and is_elsewhere():
+            self._on_nodes.inputs = inside
+            self._beside.send(self.root / entry.path for entry in inside if entry.path.startswith(_SENT_FIRST))
         self.fetch(self.root, inside, progress)
         for entry in inside:
             path = self.root / entry.path
@@ -235,6 +254,16 @@ class WorkingCopy:
             elif path.parent.name == "lists" and (listed := self._ledger_of(path.parent.parent)) is not None:
                 own = [output for output in listed if output.path.startswith(f"lists/{path.stem}/")]
                 self.fetch(path.parent.parent, own, progress)
+
+    def offer(self, paths: Iterable[Path]) -> None:
+        """Send files that pieces on other nodes read, and that this command has written since the stage began."""
+        if self._on_nodes is None or not is_elsewhere():
+            return
+        self._check_held()
+        for path in paths:
+            entry = self.workspace.file_digest(path)
+            self.store.upload(entry.path, path, entry.sha256)
+            self._on_nodes.inputs = [*self._on_nodes.inputs, entry]
 
     def _ledger_of(self, folder: Path) -> list[FileDigest] | None:
         """The outputs of a finished stage, whose ledger is brought where it is not here."""

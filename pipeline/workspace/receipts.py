@@ -109,6 +109,15 @@ def write(folder: Path, receipt: Receipt, beside: Iterable[Path] = ()) -> Receip
     return receipt
 
 
+def keep(folder: Path, receipt: Receipt) -> None:
+    """Write a receipt here that a process of another machine has sent; of its outputs no older copies are kept here."""
+    if (path := folder / receipt.name).exists():
+        return  # a process of this machine has written it
+    for output in receipt.outputs:
+        (folder / output.path).unlink(missing_ok=True)
+    _write(path, receipt.to_json())
+
+
 def _write(path: Path, data: bytes) -> None:
     with aside(path) as file:
         file.write(data)

@@ -54,6 +54,9 @@ class Remote(Protocol):
     def fetch_inputs(self, inputs: Iterable[Named], progress: Progress = SILENT) -> None:
         """Bring the inputs of a stage, named relative to the workspace; with a ledger the outputs that it names."""
 
+    def offer(self, paths: Iterable[Path]) -> None:
+        """Send files that pieces on other nodes read, and that were written after the stage had begun."""
+
     def fetch_beside(self, folder: Path, progress: Progress = SILENT) -> None:
         """Bring files of a stage that no ledger names and that spare it work."""
 

@@ -176,6 +176,9 @@ class StageRun:
 
     def take(self, receipt: Receipt) -> Receipt:
         """Take the receipt of a piece that was just made, or is whole: `finish` does not read its outputs."""
+        if self._remote is not None:
+            with disk_errors(self.folder):
+                receipts.keep(self.folder, receipt)
         for output in receipt.outputs:
             self.tell(output.digest)
             self.groups[output.path] = output.groups

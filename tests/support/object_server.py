@@ -1,4 +1,7 @@
-"""SeaweedFS, an S3 server, on 127.0.0.1: `make s3` installs it."""
+"""SeaweedFS, an S3 server, on 127.0.0.1: `make s3` installs it.
+
+The main part serves on a network of its own: arguments are a folder, and the address there. `READY` holds the URL.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,26 @@ KEY, SECRET = "corpus-test", "corpus-test-secret"
 BUCKET = "rows"
 _SERVERS = ("master", "volume", "filer", "s3")
 _START_S = 120.0
+READY = "ready"
+
+
+def _program() -> str | None:
+    return shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def missing() -> str:
+    """What is not installed, for the reason of a skip; empty if nothing."""
+    if _program() is None or importlib.util.find_spec("s3fs") is None:
+        return "SeaweedFS and s3fs are not installed: make s3"
+    return ""
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, int]]:
+def serving(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, int]]:
     """A server with its data in a folder, and the bucket `BUCKET`; gives its address. Skips where it is not there."""
-    weed = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    if weed is None or importlib.util.find_spec("s3fs") is None:
-        pytest.skip("SeaweedFS and s3fs are not installed: make s3")
+    weed = _program()
+    if weed is None or missing():
+        pytest.skip(missing())
     identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (folder / "data").mkdir()
@@ -38,12 +53,12 @@ def serving(folder: Path) -> Iterator[tuple[str, int]]:
     flags = [f"-{name}.port={port}" for name, port in zip(_SERVERS, ports, strict=False)]
     flags += [f"-{name}.port.grpc={port}" for name, port in zip(_SERVERS, ports[len(_SERVERS) :], strict=False)]
     command = [
-        weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+        weed, "server", f"-dir={folder / 'data'}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3",
         f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false",
         "-master.telemetry=false", "-master.volumeSizeLimitMB=64",
         f"-s3.port.iceberg={ports[-2]}", f"-s3.port.lance={ports[-1]}", *flags,
     ]  # fmt: skip
-    address = ("127.0.0.1", ports[3])
+    address = (host, ports[3])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -95,3 +110,9 @@ def _wait(address: tuple[str, int], process: subprocess.Popen[bytes], log: Path)
                 return
         time.sleep(0.2)
     raise AssertionError(f"SeaweedFS did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+if __name__ == "__main__":
+    with serving(Path(sys.argv[1]), sys.argv[2]) as served:
+        (Path(sys.argv[1]) / READY).write_text(f"http://{served[0]}:{served[1]}")
+        signal.pause()

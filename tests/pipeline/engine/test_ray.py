@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from corpus.pipeline import engine, workflows
 from corpus.pipeline.dedup import DedupConfig
 from corpus.pipeline.dedup import stage as dedup
-from corpus.pipeline.engine.ray_engine import RESULT_BYTES, SETTINGS, RayEngine
-from corpus.pipeline.errors import EngineError, ShapeError, WorkerError
+from corpus.pipeline.engine.ray_engine import RESULT_BYTES, RayEngine
+from corpus.pipeline.errors import ShapeError, WorkerError
 from corpus.pipeline.export import stage as export
 from corpus.pipeline.workers import run_pieces, running_on
 from corpus.pipeline.workspace.layout import Workspace
-from tests.support import ray_job, ray_pieces
-from tests.support.command import corpus
-from tests.support.documents import TRAIN
+from tests.support import ray_pieces
 from tests.support.outputs import outputs
-from tests.support.records import LayRaw, baike, lines
 
 pytestmark = [
     pytest.mark.ray, pytest.mark.xdist_group("ray"),
@@ -118,86 +106,3 @@ def test_unknown_engine_and_an_address_without_one_are_refused() -> None:
         pass
     with pytest.raises(ValueError, match="--address"), engine.using("local", address="127.0.0.1:6379"):
         pass
-
-
-def test_command_refuses_a_cluster_for_a_working_copy(tmp_path: Path) -> None:
-    done = corpus("clean", "--engine", "ray", "--address", "127.0.0.1:1", "--workspace", f"file://{tmp_path}/far",
-                  folder=tmp_path, code=2, CORPUS_CACHE=str(tmp_path / "cache"))  # fmt: skip
-    assert "--engine ray with an --address must not stand with a workspace in a storage" in done.stderr
-
-
-def started(start: Callable[[], Any]) -> Any:
-    """A node of a cluster; on a busy machine it can take longer than the 30 s that Ray waits."""
-    for _ in range(2):
-        with contextlib.suppress(Exception):  # Ray raises no class of its own
-            return start()
-    return start()
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head of one slot; tests add nodes."""
-    for name, value in (SETTINGS | {"RAY_AUTH_TOKEN": "0" * 64}).items():
-        monkeypatch.setenv(name, os.environ.get(name, value))  # Ray reads them once a process, when it is imported
-    from ray.cluster_utils import Cluster
-
-    made = Cluster()
-    started(lambda: made.add_node(num_cpus=1, include_dashboard=False))
-    yield made
-    made.shutdown()
-
-
-@pytest.mark.slow
-def test_rerun_after_a_killed_driver_ends_with_the_same_bytes(tmp_path: Path, lay_raw: LayRaw) -> None:
-    lay_raw("baike2018qa", {TRAIN: lines(map(baike, range(400)))})
-    near, far = tmp_path / "workspace", tmp_path / "far"
-    shutil.copytree(near, far)
-    subprocess.run([sys.executable, "-m", ray_job.__name__, near, "local"], check=True)
-    receipts = far / "documents" / "baike2018qa" / "receipts"
-    with subprocess.Popen([sys.executable, "-m", ray_job.__name__, far, "ray"]) as driver:
-        until = time.monotonic() + 300
-        while not list(receipts.glob("*/*.json")) and driver.poll() is None and time.monotonic() < until:
-            time.sleep(0.001)
-        driver.kill()
-    assert driver.returncode == -signal.SIGKILL
-    assert not (receipts.parent / "ledger.json").exists()
-    subprocess.run([sys.executable, "-m", ray_job.__name__, far, "ray"], check=True, timeout=300)
-    assert outputs(far) == outputs(near)
-
-
-@pytest.mark.slow
-def test_node_with_another_opencc_is_named(cluster: Any, tmp_path: Path) -> None:
-    other = tmp_path / "opencc-0.0.1.dist-info"
-    other.mkdir()
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: OpenCC\nVersion: 0.0.1\n")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    started(lambda: cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": path}))
-    with (
-        pytest.raises(EngineError, match=r"would write other bytes: it has OpenCC 0\.0\.1 \(here "),
-        engine.using("ray", address=cluster.address),
-    ):
-        pass
-
-
-@pytest.mark.slow
-def test_killed_node_has_its_pieces_made_elsewhere(cluster: Any, tmp_path: Path) -> None:
-    lost = started(lambda: cluster.add_node(num_cpus=2))
-    (raylet,) = lost.all_processes["raylet"]
-    begun = list[str]()
-
-    def kill() -> None:
-        """Kill the node with its workers while it makes its first piece."""
-        until = time.monotonic() + 100
-        while not begun and time.monotonic() < until:
-            begun.extend(path.stem for path in tmp_path.glob(f"*.{raylet.process.pid}"))
-            time.sleep(0.01)
-        node = psutil.Process(raylet.process.pid)
-        for process in [node, *node.children(recursive=True)]:
-            process.kill()
-
-    with engine.using("ray", address=cluster.address):
-        killing = threading.Thread(target=kill)
-        killing.start()
-        assert list(run_pieces(partial(ray_pieces.slow, folder=tmp_path), range(8), workers=0)) == list(range(8))
-        killing.join()
-    assert len(list(tmp_path.glob(f"{begun[0]}.*"))) > 1  # it was tried again
