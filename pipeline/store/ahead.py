@@ -103,6 +103,12 @@ class FetchAhead:
         self._cache, self._view, self._store = cache, view, store
         self._needs, self._files, self._kept = needs, files, kept
         self._stopped = threading.Event()
+        self._descriptor = os.open(view.root / _LEADS, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._leads = self._lead()  # now, so that nobody finds what an earlier run has left
+        except BaseException:
+            _unlock(self._descriptor)
+            raise
         self._thread = threading.Thread(target=self._work, name="fetch-ahead", daemon=True)
         self._thread.start()
 
@@ -111,27 +117,35 @@ class FetchAhead:
         self._stopped.set()
         self._thread.join()
 
+    def _lead(self) -> bool:
+        """Whether this process now fetches for the view; it then deletes what an earlier run has left."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        (self._view.root / _FAILED).unlink(missing_ok=True)
+        self._cache.release(self._view, self._files)
+        return True
+
     def _work(self) -> None:
-        descriptor = os.open(self._view.root / _LEADS, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             while not self._stopped.is_set():
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._fetch()
-                    self._stopped.wait()
+                self._fetch()
                 self._stopped.wait(_PAUSE_S)
         finally:
-            _unlock(descriptor)
+            _unlock(self._descriptor)
 
     def _fetch(self) -> None:
+        """Fetch, if this process leads or can lead, until the run is over."""
         try:
-            (self._view.root / _FAILED).unlink(missing_ok=True)
-            self._cache.release(self._view, self._files)
+            if not (self._leads or self._lead()):
+                return
             self._fetch_all()
         except (CorpusError, OSError) as error:
             message = error.message if isinstance(error, CorpusError) else str(error)
             hint = error.hint if isinstance(error, CorpusError) else "Give another folder with --cache."
             write_atomic(self._view.root / _FAILED, json.dumps({"message": message, "hint": hint}).encode())
+        self._stopped.wait()
 
     def _fetch_all(self) -> None:
         held: list[FileNeed] = []
