@@ -24,7 +24,12 @@ def test_a_failure_of_an_earlier_run_does_not_end_this_one(tmp_path: Path, monke
 
     def start_late(thread: threading.Thread) -> None:
         run = thread.run
-        vars(thread)["run"] = lambda: (time.sleep(0.1), run())
+
+        def run_late() -> None:
+            time.sleep(0.1)
+            run()
+
+        vars(thread)["run"] = run_late
         start(thread)
 
     def ahead() -> FetchAhead:
