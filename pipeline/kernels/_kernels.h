@@ -24,6 +24,25 @@ static inline int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_s
     return 0;
 }
 
+#define ROW_BASE UINT64_C(0x9E3779B97F4A7C15)
+
+/* The hashes of all n-grams of codes; returns how many there are. */
+static inline Py_ssize_t rolling_hashes(const uint32_t *codes, Py_ssize_t length, const uint64_t *values, Py_ssize_t gram,
+                                        uint64_t *hashes) {
+    if (length < gram) return 0;
+    uint64_t highest = 1, hash = 0;
+    for (Py_ssize_t at = 0; at < gram; at++) {
+        hash = hash * ROW_BASE + values[codes[at]];
+        if (at) highest *= ROW_BASE;
+    }
+    hashes[0] = hash;
+    for (Py_ssize_t at = gram; at < length; at++) {
+        hash = (hash - values[codes[at - gram]] * highest) * ROW_BASE + values[codes[at]];
+        hashes[at - gram + 1] = hash;
+    }
+    return length - gram + 1;
+}
+
 PyObject *vocabulary(PyObject *module, PyObject *args);
 PyObject *encode(PyObject *module, PyObject *args);
 PyObject *gather(PyObject *module, PyObject *args);

@@ -8,7 +8,6 @@
  */
 #include "_kernels.h"
 
-#define ROW_BASE UINT64_C(0x9E3779B97F4A7C15)
 #define EMPTY UINT64_MAX
 
 typedef struct {
@@ -72,23 +71,6 @@ static void bands_of(const uint64_t *slots, const Shape *shape, uint64_t *bands)
     }
 }
 
-/* The shingles of one text, `codes` without its prefix, as rolling hashes; returns how many. */
-static Py_ssize_t shingles_of(const uint32_t *codes, Py_ssize_t length, const uint64_t *values, Py_ssize_t shingle,
-                              uint64_t *hashes) {
-    if (length < shingle) return 0;
-    uint64_t highest = 1, hash = 0;
-    for (Py_ssize_t at = 0; at < shingle; at++) {
-        hash = hash * ROW_BASE + values[codes[at]];
-        if (at) highest *= ROW_BASE;
-    }
-    hashes[0] = hash;
-    for (Py_ssize_t at = shingle; at < length; at++) {
-        hash = (hash - values[codes[at - shingle]] * highest) * ROW_BASE + values[codes[at]];
-        hashes[at - shingle + 1] = hash;
-    }
-    return length - shingle + 1;
-}
-
 /* Append the folded codes of a text; returns how many, or -1. */
 static Py_ssize_t fold(PyObject *string, const uint32_t *table, Buffers *buffers) {
     Py_ssize_t length = PyUnicode_GetLength(string);
@@ -125,7 +107,7 @@ static Py_ssize_t shingles_of_text(PyObject *text, const uint32_t *table, const 
     const uint32_t *codes = buffers->codes + buffers->used - length;
     if (check_codes(codes, length) < 0) return -1;
     Py_ssize_t from = skipped && length >= skipped && !memcmp(codes, prefix->buf, (size_t)prefix->len) ? skipped : 0;
-    return shingles_of(codes + from, length - from, values, shingle, buffers->hashes);
+    return rolling_hashes(codes + from, length - from, values, shingle, buffers->hashes);
 }
 
 static void free_buffers(Buffers *buffers) {

@@ -9,7 +9,6 @@
  */
 #include "_kernels.h"
 
-#define ROW_BASE UINT64_C(0x9E3779B97F4A7C15)
 #define OTHER UINT64_C(0xBF58476D1CE4E5B9)
 
 typedef struct {
@@ -93,22 +92,6 @@ static Py_ssize_t fold(const Index *index, Buffers *own, Py_ssize_t length, Py_s
     return kept;
 }
 
-static Py_ssize_t hash_grams(const uint32_t *codes, Py_ssize_t length, const uint64_t *values, Py_ssize_t gram,
-                             uint64_t *hashes) {
-    if (length < gram) return 0;
-    uint64_t highest = 1, hash = 0;
-    for (Py_ssize_t at = 0; at < gram; at++) {
-        hash = hash * ROW_BASE + values[codes[at]];
-        if (at) highest *= ROW_BASE;
-    }
-    hashes[0] = hash;
-    for (Py_ssize_t at = gram; at < length; at++) {
-        hash = (hash - values[codes[at - gram]] * highest) * ROW_BASE + values[codes[at]];
-        hashes[at - gram + 1] = hash;
-    }
-    return length - gram + 1;
-}
-
 static inline long weight_of(const Index *index, uint32_t code) { return code >= index->wide ? index->wide_weight : 1; }
 
 /* Whether n-grams of the index follow each other over enough weight. */
@@ -140,7 +123,7 @@ static int has_head(const Index *index, const Buffers *own, Py_ssize_t kept, Py_
         Py_ssize_t begin = own->lines[line];
         if (begin + index->head > kept) break;
         uint64_t hash;
-        hash_grams(own->codes + begin, index->head, index->values, index->head, &hash);
+        rolling_hashes(own->codes + begin, index->head, index->values, index->head, &hash);
         if (place_of(index->heads, index->head_count, hash) >= 0) return 1;
     }
     return 0;
@@ -156,7 +139,7 @@ static int search(PyObject *text, const Index *index, Buffers *own) {
     if (make_room(own, length + 1) < 0 || PyUnicode_AsUCS4(text, own->text, length + 1, 0) == NULL) return -1;
     Py_ssize_t kept = fold(index, own, length, &lines);
     if (kept < 0) return -1;
-    Py_ssize_t count = hash_grams(own->codes, kept, index->values, index->gram, own->hashes);
+    Py_ssize_t count = rolling_hashes(own->codes, kept, index->values, index->gram, own->hashes);
     return has_span(index, own, count) || has_head(index, own, kept, lines);
 }
 

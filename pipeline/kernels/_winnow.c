@@ -7,8 +7,6 @@
  */
 #include "_kernels.h"
 
-#define ROW_BASE UINT64_C(0x9E3779B97F4A7C15)
-
 typedef struct {
     Py_UCS4 *text;
     uint64_t *hashes; /* of the n-grams of one text */
