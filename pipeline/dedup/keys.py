@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from corpus.pipeline import pieces
 from corpus.pipeline.signatures import files as signatures
@@ -17,7 +16,7 @@ from corpus.pipeline.signatures.files import SignatureShard, Signing
 from corpus.pipeline.storage.document_shards import document_count, parts, row_groups
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger
-from corpus.pipeline.workspace.receipts import Output, Receipt
+from corpus.pipeline.workspace.receipts import Receipt
 from corpus.pipeline.workspace.share import ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -77,10 +76,5 @@ def _receipt_of(piece: str, shard: SignatureShard, *, stage: StageRun) -> Receip
     """The receipt of a shard that ingest or an earlier run has signed; None where its signatures are not current."""
     if not signatures.is_current(shard, thorough=True):
         return None
-    outputs = tuple(_output(stage, path) for path in sorted((shard.bands, shard.keys)))
+    outputs = tuple(stage.output_of(path, row_groups(path)) for path in sorted((shard.bands, shard.keys)))
     return Receipt(work=stage.fingerprint, piece=piece, outputs=outputs, counts={"documents": shard.count})
-
-
-def _output(stage: StageRun, path: Path) -> Output:
-    found = stage.workspace.file_digest(path, stage.folder)
-    return Output(found.path, found.bytes, found.sha256, row_groups(path))

@@ -20,7 +20,7 @@ from corpus.pipeline.read.spans import Piece
 from corpus.pipeline.storage.document_shards import part_name, row_groups
 from corpus.pipeline.workers import run_pieces
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.receipts import Output, Receipt
+from corpus.pipeline.workspace.receipts import Receipt
 from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -88,13 +88,6 @@ def _receipt_of(stage: StageRun, number: int, work: str) -> Receipt | None:
     found = shard_metadata(path)
     if found is None or found[0] != work:
         return None
-    names = [path.name, *([f"rejected/{path.name}"] if found[1]["dropped"] else [])]
-    return Receipt(
-        work=work, piece=piece_name(number), outputs=tuple(_output(stage, name) for name in names), counts=found[1]
-    )
-
-
-def _output(stage: StageRun, name: str) -> Output:
-    path = stage.folder / name
-    digest = stage.workspace.file_digest(path, stage.folder)
-    return Output(digest.path, digest.bytes, digest.sha256, row_groups(path))
+    written = [path, *([stage.folder / "rejected" / path.name] if found[1]["dropped"] else [])]
+    outputs = tuple(stage.output_of(each, row_groups(each)) for each in written)
+    return Receipt(work=work, piece=piece_name(number), outputs=outputs, counts=found[1])

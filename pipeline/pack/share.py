@@ -16,7 +16,7 @@ from corpus.pipeline.pack.stage import PackConfig, delete_beside, prepare
 from corpus.pipeline.progress import SILENT, Progress
 from corpus.pipeline.storage.row_shards import ROWS_PER_BATCH, rows_metadata
 from corpus.pipeline.workspace.layout import Workspace
-from corpus.pipeline.workspace.receipts import Output, Receipt
+from corpus.pipeline.workspace.receipts import Receipt
 from corpus.pipeline.workspace.share import Share, ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -59,7 +59,6 @@ def _receipt_of(stage: StageRun, unit: Unit, work: str) -> Receipt | None:
     found = rows_metadata(path)
     if found is None or found[0] != work:
         return None
-    digest, (full, rest) = stage.workspace.file_digest(path, stage.folder), divmod(found[1]["rows"], ROWS_PER_BATCH)
+    full, rest = divmod(found[1]["rows"], ROWS_PER_BATCH)
     groups = (*[ROWS_PER_BATCH] * full, *([rest] if rest else []))
-    output = Output(digest.path, digest.bytes, digest.sha256, groups)
-    return Receipt(work=work, piece=unit.piece, outputs=(output,), counts=found[1])
+    return Receipt(work=work, piece=unit.piece, outputs=(stage.output_of(path, groups),), counts=found[1])

@@ -36,7 +36,7 @@ from corpus.pipeline.storage.selection import load, select
 from corpus.pipeline.workspace.checked import checked
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import fingerprint
-from corpus.pipeline.workspace.receipts import Output, PieceWriter, Receipt
+from corpus.pipeline.workspace.receipts import PieceWriter, Receipt
 from corpus.pipeline.workspace.share import ShareReport
 from corpus.pipeline.workspace.stage import StageRun
 
@@ -138,8 +138,8 @@ def _receipt_of(piece: str, shard: ScoredShard, *, stage: StageRun, digest: str)
     """The receipt of a shard that an earlier run has scored; None where its scores are not current."""
     if not _is_current(shard, digest, stage.version):
         return None
-    found, groups = stage.workspace.file_digest(shard.scores, stage.folder), row_groups(shard.scores)
-    output = Output(found.path, found.bytes, found.sha256, groups)
+    groups = row_groups(shard.scores)
+    output = stage.output_of(shard.scores, groups)
     return Receipt(work=work_of(stage, digest), piece=piece, outputs=(output,), counts={"documents": sum(groups)})
 
 

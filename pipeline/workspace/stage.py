@@ -30,7 +30,7 @@ from corpus.pipeline.workspace import receipts
 from corpus.pipeline.workspace.files import disk_errors, remove_leftovers
 from corpus.pipeline.workspace.layout import Workspace
 from corpus.pipeline.workspace.ledger import FileDigest, Ledger, Report, Stopwatch
-from corpus.pipeline.workspace.receipts import Found, Receipt
+from corpus.pipeline.workspace.receipts import Found, Output, Receipt
 from corpus.pipeline.workspace.remote import Remote, fetched, remote_of
 from corpus.pipeline.workspace.share import Share, ShareReport
 
@@ -183,6 +183,11 @@ class StageRun:
             self.tell(output.digest)
             self.groups[output.path] = output.groups
         return receipt
+
+    def output_of(self, path: Path, groups: tuple[int, ...]) -> Output:
+        """What a receipt says of an output that an earlier run has written, with rows in such groups."""
+        digest = self.workspace.file_digest(path, self.folder)
+        return Output(digest.path, digest.bytes, digest.sha256, groups)
 
     def tell(self, output: FileDigest) -> None:
         """Note the digest of an output that was hashed while it was written."""
