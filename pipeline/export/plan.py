@@ -67,9 +67,7 @@ class Ready:
 
     def work(self, workers: int, pieces: int) -> tuple[Callable[[tuple[Piece, selection.Selection]], Written], Any]:
         """What writes a piece, and the record of the check of its encoder. Starts the workers, in `pool.kept()`."""
-        if self.form.tokens:
-            pool.start(workers, partial(encoders.load, self.workspace.tokenizer), pieces=pieces)
-        job, check = self._job()
+        job, check = self._job(workers, pieces)
         return partial(write_piece, job=job), check
 
     def with_left_out(self, pieces: Sequence[Piece]) -> list[tuple[Piece, selection.Selection]]:
@@ -82,14 +80,16 @@ class Ready:
         work, _ = self.work(workers, len(due))
         return pool.run_pieces(work, self.with_left_out(due), workers=workers)
 
-    def _job(self) -> tuple[Job, dict[str, Any]]:
+    def _sample(self) -> pa.Array:
+        return pa.concat_arrays([check_sample(self.workspace.documents(name)) for name in self.names])
+
+    def _job(self, workers: int, pieces: int) -> tuple[Job, dict[str, Any]]:
         chat, place, identity = self.config.form == "chat", self.stage.folder, self.stage.fingerprint
         if self.kind is None:
             return Job(place, self.config.format, chat, None, identity), {}
         folder = self.workspace.tokenizer
-        reference = partial(encoders.encode_by_reference, load_tokenizer(folder))
-        sample = pa.concat_arrays([check_sample(self.workspace.documents(name)) for name in self.names])
-        proof, check = encoders.prove(reference, sample)
+        model = load_tokenizer(folder)
+        proof, check = encoders.start_and_prove(folder, model, self._sample, workers=workers, pieces=pieces)
         tokens = Tokens(folder, proof, self.kind, self.settings["separator"])
         return Job(place, self.config.format, chat, tokens, identity), check
 

@@ -160,9 +160,8 @@ class Ready:
         Starts the workers meanwhile, within `pool.kept()`.
         """
         folder = self.workspace.tokenizer
-        pool.start(workers, partial(encoders.load, folder), pieces=pieces)
-        reference = partial(encoders.encode_by_reference, self.model)
-        proof, check = encoders.prove(reference, check_sample(self.workspace.documents(self.config.dataset)))
+        sample = partial(check_sample, self.workspace.documents(self.config.dataset))
+        proof, check = encoders.start_and_prove(folder, self.model, sample, workers=workers, pieces=pieces)
         work = partial(
             pack_unit, folder=self.stage.folder, tokenizer_folder=folder, proof=proof, layout=self.layout,
             identity=self.stage.fingerprint,

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from corpus.pipeline import kernels
 from corpus.pipeline.tokenizer import files, trainer, vocabulary
+from corpus.pipeline.workers import start
 
 REFERENCE = trainer.REFERENCE
 KERNEL = "kernels"
@@ -93,6 +94,14 @@ def prove(reference: Encode, texts: pa.Array) -> tuple[Proof, dict[str, Any]]:
     flat, lengths = reference(texts)
     record = {"documents": len(texts), "tokens": int(lengths.sum()), "sha256": _digest(flat)}
     return Proof(texts, _digest(flat, lengths), uuid.uuid4().hex), record
+
+
+def start_and_prove(
+    folder: Path, model: Tokenizer, sample: Callable[[], pa.Array], *, workers: int, pieces: int
+) -> tuple[Proof, dict[str, Any]]:
+    """Start the workers of a stage, within `workers.kept()`; `prove` on a sample, which is read while they load."""
+    start(workers, partial(load, folder), pieces=pieces)
+    return prove(partial(encode_by_reference, model), sample())
 
 
 def choose(folder: Path, proof: Proof) -> Chosen:
