@@ -24,6 +24,28 @@ static inline int view(PyObject *array, Py_buffer *buffer, Py_ssize_t size, Py_s
     return 0;
 }
 
+/* Make room for so many items; what `items` points to is the array. */
+static inline int resized(void *items, Py_ssize_t count, size_t size) {
+    void **place = items, *larger = PyMem_Realloc(*place, (size_t)count * size);
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *place = larger;
+    return 0;
+}
+
+/* Whether folded codes are code points, for which there are random values. */
+static inline int check_codes(const uint32_t *codes, Py_ssize_t length) {
+    for (Py_ssize_t at = 0; at < length; at++) {
+        if (codes[at] >= CODE_POINTS) {
+            PyErr_Format(PyExc_ValueError, "the table folds to %u, which is no code point", codes[at]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 #define ROW_BASE UINT64_C(0x9E3779B97F4A7C15)
 
 /* The hashes of all n-grams of codes; returns how many there are. */

@@ -89,16 +89,6 @@ static Py_ssize_t fold(PyObject *string, const uint32_t *table, Buffers *buffers
     return kept;
 }
 
-static int check_codes(const uint32_t *codes, Py_ssize_t length) {
-    for (Py_ssize_t at = 0; at < length; at++) {
-        if (codes[at] >= CODE_POINTS) {
-            PyErr_Format(PyExc_ValueError, "the table folds to %u, which is no code point", codes[at]);
-            return -1;
-        }
-    }
-    return 0;
-}
-
 /* Fold a text behind those in `buffers` and hash the shingles after its prefix; returns how many there are, or -1. */
 static Py_ssize_t shingles_of_text(PyObject *text, const uint32_t *table, const uint64_t *values,
                                    const Py_buffer *prefix, Py_ssize_t shingle, Buffers *buffers) {

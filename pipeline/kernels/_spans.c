@@ -32,22 +32,12 @@ typedef struct {
     Py_ssize_t room;
 } Buffers;
 
-static int enlarge(void *items, Py_ssize_t count, size_t size) {
-    void **place = items, *larger = PyMem_Realloc(*place, (size_t)count * size);
-    if (larger == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    *place = larger;
-    return 0;
-}
-
 static int make_room(Buffers *own, Py_ssize_t length) {
     if (length <= own->room) return 0;
     Py_ssize_t wanted = length + (length >> 2);
-    if (enlarge(&own->text, wanted, sizeof *own->text) < 0 || enlarge(&own->codes, wanted, sizeof *own->codes) < 0 ||
-        enlarge(&own->hashes, wanted, sizeof *own->hashes) < 0 ||
-        enlarge(&own->lines, wanted + 1, sizeof *own->lines) < 0)
+    if (resized(&own->text, wanted, sizeof *own->text) < 0 || resized(&own->codes, wanted, sizeof *own->codes) < 0 ||
+        resized(&own->hashes, wanted, sizeof *own->hashes) < 0 ||
+        resized(&own->lines, wanted + 1, sizeof *own->lines) < 0)
         return -1;
     own->room = wanted;
     return 0;
@@ -82,14 +72,8 @@ static Py_ssize_t fold(const Index *index, Buffers *own, Py_ssize_t length, Py_s
         kept += code != 0;
         if (character == '\n') own->lines[begun++] = (uint32_t)kept;
     }
-    for (Py_ssize_t at = 0; at < kept; at++) {
-        if (own->codes[at] >= CODE_POINTS) {
-            PyErr_Format(PyExc_ValueError, "the table folds to %u, which is no code point", own->codes[at]);
-            return -1;
-        }
-    }
     *lines = begun;
-    return kept;
+    return check_codes(own->codes, kept) < 0 ? -1 : kept;
 }
 
 static inline long weight_of(const Index *index, uint32_t code) { return code >= index->wide ? index->wide_weight : 1; }

@@ -17,16 +17,6 @@ typedef struct {
     Py_ssize_t used, found_room;
 } Winnow;
 
-static int resized(void *items, Py_ssize_t count, size_t size) {
-    void **place = items, *larger = PyMem_Realloc(*place, (size_t)count * size);
-    if (larger == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    *place = larger;
-    return 0;
-}
-
 static int make_room(Winnow *own, Py_ssize_t length) {
     if (length > own->room) {
         if (resized(&own->text, length + 1, sizeof *own->text) < 0 ||
