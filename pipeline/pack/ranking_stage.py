@@ -199,7 +199,7 @@ class Ready:
 def prepare(config: RankingConfig, workspace: Workspace, progress: Progress, share: Share | None = None) -> Ready:
     """Read what decides the rankings, and compare the stage with it."""
     watch, name = Stopwatch(), config.dataset
-    selection.documents_of(workspace, name, progress)
+    selection.documents_of(workspace, name, progress, read=False)  # compares the documents with their ledger
     if not can_rank(workspace, name):
         raise WorkspaceError(f"{name} has no rankings, and no votes on answers", hint=_HINT)
     manifest = workspace.manifest(name)
