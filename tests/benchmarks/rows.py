@@ -7,7 +7,7 @@ figures per second of the work itself (`Run.work_s`): without the interpreter's 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,54 +31,38 @@ that workers have to have started for it to tell."""
 
 def workers(bench: Bench) -> list[Line]:
     """Two workers on two cores against one on one, one single large file."""
-    lines = []
-    for stage, factor in WORKERS_FACTORS.items():
-        megabytes = bench.size * factor
-        if stage == "pack":
-            workspace = bench.documents("workers", NEWS, megabytes)
-            bench.need("ours.tokenizer", workspace=workspace, vocab_size=VOCABULARY)
-        else:
-            workspace = bench.downloaded("workers", {NEWS: inputs.plain(bench.work, NEWS, megabytes)})
-        given: dict[str, Any] = {"home": bench.home, "workspace": workspace, "dataset": NEWS}
-        starts: dict[str, Start] = {
-            "two workers": partial(measure.job, f"ours.{stage}", on=2, workers=2, **given),
-            "one worker": partial(measure.job, f"ours.{stage}", on=1, threads=ONE, workers=1, **given),
-        }
-        runs = bench.turns(f"workers {stage}", starts)
-        sides = [side(name, made, lambda run: run.work_s) for name, made in runs.items()]
-        lines.append(
-            compare(
-                "workers", f"{stage}, news2016zh, one file of {megabytes:,.0f} MB", "s", *sides,
-                target=Target(least=1.8, text="1.8 x"), less_is_better=True,
-            )
-        )  # fmt: skip
-        drop(workspace)
-    return lines
+    two, one = {"on": 2, "workers": 2}, {"on": 1, "threads": ONE, "workers": 1}
+    target = Target(least=1.8, text="1.8 x")
+    return _on_one_file(bench, "workers", {"two workers": two, "one worker": one}, "", target)
 
 
 def engine(bench: Bench) -> list[Line]:
     """Ray on this machine against the worker processes, two of each on two cores; Ray has started before."""
+    both = {"on": 2, "workers": 2}
+    target = Target(least=0.9, text="at most a tenth more")
+    return _on_one_file(bench, "engine", {"Ray": both | {"engine": "ray"}, "worker processes": both}, " on Ray", target)
+
+
+def _on_one_file(
+    bench: Bench, row: str, ways: Mapping[str, Mapping[str, Any]], how: str, target: Target
+) -> list[Line]:  # fmt: skip
+    """Seconds of ingest and pack of one large file in two ways, which are settings of the jobs."""
     lines = []
     for stage, factor in WORKERS_FACTORS.items():
         megabytes = bench.size * factor
         if stage == "pack":
-            workspace = bench.documents("engine", NEWS, megabytes)
+            workspace = bench.documents(row, NEWS, megabytes)
             bench.need("ours.tokenizer", workspace=workspace, vocab_size=VOCABULARY)
         else:
-            workspace = bench.downloaded("engine", {NEWS: inputs.plain(bench.work, NEWS, megabytes)})
-        given: dict[str, Any] = {"home": bench.home, "workspace": workspace, "dataset": NEWS, "on": 2, "workers": 2}
+            workspace = bench.downloaded(row, {NEWS: inputs.plain(bench.work, NEWS, megabytes)})
+        given: dict[str, Any] = {"home": bench.home, "workspace": workspace, "dataset": NEWS}
         starts: dict[str, Start] = {
-            "Ray": partial(measure.job, f"ours.{stage}", engine="ray", **given),
-            "worker processes": partial(measure.job, f"ours.{stage}", **given),
+            name: partial(measure.job, f"ours.{stage}", **given, **settings) for name, settings in ways.items()
         }
-        runs = bench.turns(f"engine {stage}", starts)
+        runs = bench.turns(f"{row} {stage}", starts)
         sides = [side(name, made, lambda run: run.work_s) for name, made in runs.items()]
-        lines.append(
-            compare(
-                "engine", f"{stage} on Ray, news2016zh, one file of {megabytes:,.0f} MB", "s", *sides,
-                target=Target(least=0.9, text="at most a tenth more"), less_is_better=True,
-            )
-        )  # fmt: skip
+        what = f"{stage}{how}, news2016zh, one file of {megabytes:,.0f} MB"
+        lines.append(compare(row, what, "s", *sides, target=target, less_is_better=True))
         drop(workspace)
     return lines
 
