@@ -97,7 +97,7 @@ def divide(
 def _rows(
     path: Path, chosen: selection.Selection, votes: Votes | None, left_out: Counter[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Batches of rows of one documents shard; `left_out` counts the others, and why they are none."""
+    """Batches of rows of one documents shard; `left_out` counts the documents without rows by reason."""
     is_given = has_turns(path)
     columns = ["text", "prompt_length", "split", *(["turns"] if is_given else ["meta"])]
     cut = chosen.shard(part_number(path)).cuts

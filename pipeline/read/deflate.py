@@ -40,7 +40,7 @@ class _ZStream(ctypes.Structure):
 
 
 def _load() -> Any:
-    """The C library; None where there is none."""
+    """The C library of zlib; None where it cannot be loaded."""
     stream, number, data = ctypes.POINTER(_ZStream), ctypes.c_int, ctypes.c_char_p
     for name in _NAMES.get(sys.platform, ()):
         with contextlib.suppress(OSError, AttributeError):

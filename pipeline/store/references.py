@@ -54,7 +54,7 @@ def refer(url: str, retry: Retry | None = None) -> Reference:
 
 
 def reference_of(path: Path) -> Reference | None:
-    """The reference that stands in the place of a file; None where there is none.
+    """The reference that stands in the place of a file; None where the file is no reference.
 
     Raises:
         DamageError: it cannot be read.
